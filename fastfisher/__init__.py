@@ -1,0 +1,48 @@
+"""Exact damped natural gradients from per-sample scores, with a certificate.
+
+Scores ``G`` (n samples x p parameters) and a gradient ``g`` go in, ``(F + lambda I)^-1 g`` with
+``F = G' diag(w) G / sum(w)`` comes out, by the fastest route the sizes allow. Names below are
+resolved on first use, so that importing the package costs NumPy only.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "natural_gradient": "api",
+    "solve": "api",
+    "info": "api",
+    "warmup": "api",
+    "set_num_threads": "api",
+    "plan": "planning",
+    "options": "planning",
+    "Plan": "planning",
+    "Solution": "solvers",
+    "DenseFisher": "fisher",
+    "DiagonalFisher": "fisher",
+    "GramFisher": "fisher",
+    "load": "fisher",
+    "Tikhonov": "damping",
+    "Relative": "damping",
+    "Marquardt": "damping",
+    "LevenbergMarquardt": "damping",
+}
+_MODULES = ("errors", "models", "ops", "optim")
+
+__all__ = ["__version__", *_HOME, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

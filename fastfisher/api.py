@@ -1,0 +1,360 @@
+"""The front door's functions: natural_gradient, solve, info, warmup, set_num_threads."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+import numpy as np
+
+from . import machine
+from .arrays import as_real, as_scores, as_vectors, as_weights
+from .damping import as_damping
+from .errors import InputError
+from .planning import check_device, check_method
+from .solvers.solve import plan_system, solve_system
+from .solvers.system import make_system
+
+__all__ = ["info", "natural_gradient", "set_num_threads", "solve", "warmup"]
+
+
+def solve(
+    G,
+    b=None,
+    *,
+    coef=None,
+    damping,
+    weights=None,
+    center=False,
+    method="auto",
+    rtol=None,
+    maxiter=None,
+    x0=None,
+    preconditioner="jacobi",
+    nan_policy="raise",
+    device=None,
+):
+    """Solve (F + D) x = b with F = G' diag(w) G / sum(w), and certify the result.
+
+    Exactly one of `b` and `coef` is given.
+
+    Parameters
+    ----------
+    G : array (n, p)
+        Per-sample scores; float32, float64, complex64, complex128, or float16/bfloat16 storage
+        (computed and answered in float32). NumPy, or anything with DLPack on the host.
+    b : array (p,) or (p, k)
+        Right-hand sides.
+    coef : array (n,) or (n, k)
+        Right-hand sides as b = G'(w o coef) / sum(w) (rows centred if `center`): the form without
+        cancellation in the dual, and with damping 0 the minimum-norm solution.
+    damping : float or damping object
+        D: a float or `Tikhonov` (lambda I), `Relative`, `Marquardt`, `LevenbergMarquardt`.
+    weights : array (n,), optional
+        Real, finite, >= 0; ones by default.
+    center : bool
+        Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
+    method : {"auto", "primal", "dual", "cg"}
+        Formulation; "auto" takes the fewest flops that fit in memory (see `plan`).
+    rtol : float, optional
+        cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision.
+    maxiter : int, optional
+        cg: iteration limit; 10 (min(n, p) + 10) by default.
+    x0 : array like x, optional
+        cg: starting point.
+    preconditioner : "jacobi", None or callable, optional
+        cg: approximate inverse applied to arrays (p, k).
+    nan_policy : {"raise", "skip", "propagate"}
+        Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    Solution
+        ``.x .status .converged .residual .iterations .method .damping .rung .plan``;
+        ``x, info = solution`` also works.
+
+    Raises
+    ------
+    InputError
+        For operands of the wrong kind, shape or value; nothing was changed.
+    NotPositiveDefiniteError
+        If F + D has no Cholesky factor; ``.order .rcond .suggested_damping``.
+    MemoryLimitError
+        If the plan does not fit in memory; raised before anything is allocated.
+
+    Notes
+    -----
+    primal: n p^2 + p^3/3 flops, 8 p^2 bytes. dual: n^2 p + n^3/3 flops, 8 n^2 bytes.
+    cg: 4 n p flops and one pass over G per iteration. docs/math.md D1-D8, I1-I3.
+
+    References
+    ----------
+    S. Amari, Natural gradient works efficiently in learning, 1998. R. Rende et al.,
+    arXiv:2310.05715, eq. 5 (the form behind `coef`).
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> G = np.random.default_rng(0).standard_normal((50, 8))
+    >>> sol = ff.solve(G, np.ones(8), damping=1e-3)
+    >>> sol.status, sol.method, bool(sol.residual < 1e-12)
+    ('converged', 'primal', True)
+    """
+    scores = as_scores(G)
+    damping = as_damping(damping)
+    check_method(method)
+    check_device(device)
+    if (b is None) == (coef is None):
+        came = "neither" if b is None else "both"
+        raise InputError(f"{came} of b and coef were given; pass exactly one of them")
+    n, p = scores.shape
+    w = as_weights(weights, n)
+    if b is not None:
+        rows, single = as_vectors(b, p, scores.dtype, "b")
+        coefs = None
+    else:
+        coefs, single = as_vectors(coef, n, scores.dtype, "coef", axis="n")
+        rows = None
+    start = _start(x0, p, scores.dtype, rows if coefs is None else coefs)
+    return _solve(
+        scores, rows, coefs, damping, w, center, method, nan_policy, single=single,
+        rtol=None if rtol is None else as_real(rtol, "rtol"),
+        maxiter=_limit(maxiter), x0=start, preconditioner=preconditioner,
+    )
+
+
+def _solve(scores, rows, coefs, damping, weights, center, method, nan_policy, *, single, **settings):
+    given = rows if coefs is None else coefs
+    sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
+    plan = plan_system(scores, weights, bool(center), sides, method)
+    system = make_system(scores, weights, bool(center), damping, nan_policy)
+    return solve_system(system, plan, rows, coefs, single=single, **settings)
+
+
+def _limit(maxiter):
+    if maxiter is None:
+        return None
+    if isinstance(maxiter, bool) or not hasattr(maxiter, "__index__") or int(maxiter) < 0:
+        raise InputError(f"maxiter is {maxiter!r}; expected an integer >= 0")
+    return int(maxiter)
+
+
+def _start(x0, p, dtype, given):
+    if x0 is None:
+        return None
+    rows, _ = as_vectors(x0, p, dtype, "x0")
+    if len(rows) != len(given):
+        raise InputError(f"x0 holds {len(rows)} vectors but there are {len(given)} right-hand sides")
+    if rows.dtype.kind == "c" and dtype.kind != "c":
+        rows = np.concatenate([rows.real, rows.imag])
+    elif given.dtype.kind == "c" and dtype.kind != "c":
+        rows = np.concatenate([rows, np.zeros_like(rows)])
+    return rows
+
+
+def natural_gradient(
+    G,
+    g=None,
+    *,
+    damping,
+    weights=None,
+    center=False,
+    method="auto",
+    nan_policy="raise",
+    device=None,
+):
+    """The damped natural gradient, +(F + D)^-1 g with F = G' diag(w) G / sum(w).
+
+    Parameters
+    ----------
+    G : array (n, p)
+        Per-sample scores (or per-sample gradients of the loss), as in `solve`.
+    g : array (p,), optional
+        Gradient; by default the weighted mean of the rows of G (conjugated if complex).
+    damping, weights, center, method, nan_policy, device
+        As in `solve`.
+
+    Returns
+    -------
+    array (p,)
+        Of the kind and dtype of G; no sign is applied.
+
+    Raises
+    ------
+    InputError, NotPositiveDefiniteError, MemoryLimitError
+        As in `solve`.
+    ConvergenceError
+        Instead of an unconverged result; ``.solution`` holds what was reached.
+
+    Notes
+    -----
+    Cost as in `solve`. The default g goes through the form without cancellation (docs/math.md D3).
+
+    References
+    ----------
+    S. Amari, Natural gradient works efficiently in learning, Neural Computation 10, 1998.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.natural_gradient(np.array([[1.0, 0.0], [0.0, 2.0]]), damping=0.0)
+    array([1. , 0.5])
+    """
+    scores = as_scores(G)
+    n, p = scores.shape
+    damping = as_damping(damping)
+    check_method(method)
+    check_device(device)
+    w = as_weights(weights, n)
+    rows = coefs = None
+    if g is not None:
+        rows, single = as_vectors(g, p, scores.dtype, "g")
+        if not single:
+            raise InputError(f"g has shape {np.shape(g)}; expected ({p},); use solve for several")
+    elif center:
+        # The mean gradient is not in the row space of centred scores (docs/math.md D6).
+        rows = _mean_gradient(scores, w, nan_policy)
+    else:
+        coefs = np.ones((1, n), scores.dtype)
+    solution = _solve(scores, rows, coefs, damping, w, center, method, nan_policy, single=True)
+    if solution.status == "not_finite" and nan_policy == "propagate":
+        return solution.x
+    return solution.require_convergence().x
+
+
+def _mean_gradient(scores, weights, nan_policy):
+    system = make_system(scores, weights, True, None, nan_policy)
+    return system.mean.conj()[np.newaxis].astype(scores.dtype)
+
+
+def set_num_threads(k):
+    """Use at most `k` threads in later kernel calls; BLAS follows if threadpoolctl is installed.
+
+    Parameters
+    ----------
+    k : int
+        1 <= k <= the number Numba started with (NUMBA_NUM_THREADS, by default all cores).
+
+    Raises
+    ------
+    InputError
+        If k is outside that range.
+
+    Notes
+    -----
+    Results of our own kernels have the same bits for any k.
+
+    Examples
+    --------
+    >>> import fastfisher as ff
+    >>> ff.set_num_threads(1)
+    >>> ff.set_num_threads(ff.info()["threads_available"])
+    """
+    from .kernels.cpu import threads
+
+    most = threads.max_threads()
+    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= int(k) <= most:
+        raise InputError(f"k is {k!r}; expected an integer from 1 to {most}")
+    threads.set_num_threads(int(k))
+    try:
+        import threadpoolctl
+    except ImportError:
+        return
+    threadpoolctl.threadpool_limits(int(k), user_api="blas")
+
+
+def info():
+    """Versions, processor, threads, memory and caches, as a flat dict; also what `info` prints.
+
+    Returns
+    -------
+    dict
+        Strings and numbers only.
+
+    Examples
+    --------
+    >>> import fastfisher as ff
+    >>> ff.info()["fastfisher"] == ff.__version__
+    True
+    """
+    import numba
+
+    from . import __version__
+    from .kernels.cpu import jit, threads
+
+    caches = machine.cache_sizes()
+    features = machine.cpu_features()
+    return {
+        "fastfisher": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "numpy": np.__version__,
+        "scipy": importlib.metadata.version("scipy"),
+        "numba": numba.__version__,
+        "cpu": machine.cpu_name(),
+        "cpu_features": " ".join(features) or "unknown",
+        "cores": machine.cpu_count(),
+        "threads": threads.thread_count(),
+        "threads_available": threads.max_threads(),
+        "threading_layer": threads.threading_layer() or "not started",
+        "l1d_bytes": caches["L1d"],
+        "l2_bytes": caches["L2"],
+        "l3_bytes": caches["L3"],
+        "memory_available_bytes": machine.available_memory() or 0,
+        "kernel_cache": jit.cache_folder() or "off",
+        "thread_variables": " ".join(
+            f"{name}={os.environ[name]}"
+            for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            if name in os.environ
+        )
+        or "none set",
+        "executable": sys.executable,
+    }
+
+
+def warmup(dtypes=("float32", "float64"), device="cpu"):
+    """Compile every kernel for these dtypes now, instead of on first use.
+
+    Parameters
+    ----------
+    dtypes : sequence of str
+        Any of float32, float64, complex64, complex128.
+    device : {"cpu"}
+
+    Raises
+    ------
+    InputError
+        For an unknown dtype or device.
+
+    Notes
+    -----
+    Takes seconds to tens of seconds the first time; afterwards compiled code comes from a cache.
+
+    Examples
+    --------
+    >>> import fastfisher as ff
+    >>> ff.warmup(dtypes=())
+    """
+    from . import ops
+    from .arrays import COMPUTED
+    from .planning import options
+
+    check_device(device)
+    names = [np.dtype(dtype).name for dtype in dtypes]
+    for name in names:
+        if name not in COMPUTED:
+            raise InputError(f"dtype is {name!r}; expected one of {', '.join(COMPUTED)}")
+    for name in names:
+        G = np.eye(6, 4, dtype=name) + np.dtype(name).type(0.1)
+        g = G[0].copy()
+        for reproducible in (False, True):
+            with options(reproducible=reproducible):
+                for method in ("primal", "dual", "cg"):
+                    solve(G, g, damping=1.0, method=method, weights=np.ones(6), center=True)
+                ops.matvec(G, g)
+                ops.gram(G)
+                ops.cho_solve(ops.cholesky(ops.syrk(G), damping=1.0), g)
+        ops.batched_solve(ops.syrk(G)[np.newaxis], g[np.newaxis], damping=1.0)
+        ops.layered_gram([(G, G)])

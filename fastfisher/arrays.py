@@ -1,0 +1,282 @@
+"""The door: arrays of any origin in, checked NumPy operands inside, the same kind of array out.
+
+Nothing here copies a whole operand: scores whose layout or storage the kernels cannot read are
+converted slice by slice while they are used. Inputs are never changed.
+"""
+
+import bisect
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+__all__ = ["Scores", "as_damping_vector", "as_scores", "as_vectors", "as_weights", "output", "to_origin"]
+
+COMPUTED = ("float32", "float64", "complex64", "complex128")
+STORED = ("float16", "bfloat16")  # storage only: converted to float32 slice by slice
+SLICE_BYTES = 64 << 20  # one slice of converted scores
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-sample scores G (n, p): a view of the caller's data and the dtype they are computed in.
+
+    What is read is ``scale`` times the data, with the rows `skipped` (sorted) as zeros.
+    """
+
+    data: np.ndarray
+    dtype: np.dtype
+    origin: object = None
+    scale: float = 1.0
+    skipped: tuple = ()
+
+    @property
+    def shape(self):
+        return self.data.shape
+
+    @property
+    def direct(self):
+        """True if kernels can read the caller's memory as it is."""
+        return self.scale == 1 and not self.skipped and _readable(self.data, self.dtype)
+
+    @property
+    def slice_rows(self):
+        """Rows per slice; set by p and dtype alone, so that layouts and origins share their bits."""
+        return whole_blocks(SLICE_BYTES // max(self.data.shape[1] * self.dtype.itemsize, 1), 16)
+
+    @property
+    def slice_columns(self):
+        """Columns per slice, likewise."""
+        return whole_blocks(SLICE_BYTES // max(self.data.shape[0] * self.dtype.itemsize, 1), 256)
+
+    def rows(self, lo, hi):
+        """Rows lo..hi, C-ordered in the computing dtype: a view where possible, else a copy."""
+        return self._block(self.data[lo:hi], lo, hi)
+
+    def columns(self, lo, hi):
+        """Columns lo..hi likewise."""
+        return self._block(self.data[:, lo:hi], 0, len(self.data))
+
+    def _block(self, part, lo, hi):
+        first, last = bisect.bisect_left(self.skipped, lo), bisect.bisect_left(self.skipped, hi)
+        if self.scale == 1 and first == last:
+            return contiguous(part, self.dtype)
+        block = np.array(contiguous(part, self.dtype))
+        block[[row - lo for row in self.skipped[first:last]]] = 0
+        block *= block.real.dtype.type(self.scale)
+        return block
+
+
+def whole_blocks(lines, least):
+    """Round a slice length down to whole kernel blocks, so that slicing does not move their edges."""
+    step = next((s for s in (4096, 256, 16) if lines >= s), least)
+    return max(int(lines) // step * step, least)
+
+
+def _readable(a, dtype):
+    return a.dtype == dtype and a.dtype.isnative and a.flags.c_contiguous and a.flags.aligned
+
+
+class _Alias:
+    """Hands the memory of a read-only array to NumPy as writable; kernels only read it."""
+
+    def __init__(self, a):
+        self.array = a
+        pointer, _ = a.__array_interface__["data"]
+        self.__array_interface__ = {**a.__array_interface__, "data": (pointer, False)}
+
+
+def _writable_view(a):
+    # Numba compiles read-only arrays anew; the same memory under a writable view costs nothing.
+    return a if a.flags.writeable or not a.size else np.asarray(_Alias(a))
+
+
+def contiguous(a, dtype):
+    """`a` as kernels want it: C order, aligned, native, `dtype`; a copy only where it must be."""
+    if _readable(a, dtype):
+        return _writable_view(a)
+    if a.dtype.name == "bfloat16":
+        bits = np.ascontiguousarray(a).view(np.uint16).astype(np.uint32)
+        return (bits << 16).view(np.float32).astype(dtype, copy=False)
+    return np.array(a, dtype=dtype, order="C", copy=True)
+
+
+def _foreign(x):
+    """The top-level package an array comes from, or None for NumPy and plain sequences."""
+    if isinstance(x, np.ndarray | np.generic | list | tuple | int | float | complex):
+        return None
+    return type(x).__module__.partition(".")[0]
+
+
+def _from_dlpack(x, name):
+    try:
+        device = x.__dlpack_device__()
+    except Exception as error:
+        raise InputError(f"{name} has no readable DLPack device: {error}") from error
+    if int(device[0]) not in (1, 3, 11):  # host, pinned host, managed
+        raise InputError(
+            f"{name} lies on device {tuple(map(int, device))} of {_foreign(x)}, but this version "
+            "computes on the host; pass a host copy (torch: .cpu(), cupy: .get())"
+        )
+    if getattr(x, "requires_grad", False):
+        raise InputError(f"{name} requires grad and cannot be shared; pass {name}.detach()")
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        if "bfloat16" in str(getattr(x, "dtype", "")):
+            raise InputError(
+                f"{name} is bfloat16, which DLPack cannot hand to NumPy; "
+                f"cast it to float32 (torch: {name}.float())"
+            ) from error
+        raise InputError(
+            f"{name} of type {type(x).__name__} could not be shared through DLPack ({error}); "
+            "pass a dense host array without lazy conjugation (torch: .resolve_conj())"
+        ) from error
+
+
+def as_array(x, name, *, need="an array"):
+    """A NumPy view of anything that is an array; sequences of numbers are copied into one."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(
+            f"{name} is a masked array; drop the masked rows or fill them, and pass weights"
+        )
+    if isinstance(x, np.ndarray):
+        a = np.asarray(x)
+    elif x is None or isinstance(x, str | bytes | dict | set):
+        raise InputError(f"{name} is {type(x).__name__}; expected {need}")
+    elif hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
+        a = _from_dlpack(x, name)
+    else:
+        try:
+            a = np.asarray(x)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{name} of type {type(x).__name__} is no array: {error}; expected {need}"
+            ) from error
+    return a
+
+
+def computing_dtype(dtype, name):
+    """The dtype that data of `dtype` is computed in; InputError if there is none."""
+    native = dtype.newbyteorder("=")
+    if native.name in COMPUTED:
+        return native
+    if native.name in STORED:
+        return np.dtype(np.float32)
+    if dtype.kind in "iub":
+        raise InputError(
+            f"{name} has dtype {dtype}; natural gradients need real or complex floats: pass "
+            f"{name}.astype(numpy.float64)"
+        )
+    raise InputError(
+        f"{name} has dtype {dtype}; expected one of {', '.join(COMPUTED)}"
+        f" (or {', '.join(STORED)} as storage); cast it first"
+    )
+
+
+def as_scores(G, name="G"):
+    """Check per-sample scores (n, p) without copying them."""
+    a = as_array(G, name, need="per-sample scores of shape (n, p)")
+    dtype = computing_dtype(a.dtype, name)
+    if a.ndim != 2:
+        hint = f"; pass {name}.reshape(len({name}), -1)" if a.ndim > 2 else ""
+        raise InputError(
+            f"{name} has shape {a.shape}; expected two dimensions, (n samples, p parameters){hint}"
+        )
+    return Scores(a, dtype, G)
+
+
+def as_vectors(b, size, dtype, name, *, axis="p"):
+    """Check b (size,) or (size, k); return it as rows (k, size), and whether it was one vector.
+
+    Cast to `dtype`, or to its complex counterpart if b is complex.
+    """
+    a = as_array(b, name, need=f"shape ({axis},) or ({axis}, k)")
+    wanted = computing_dtype(a.dtype, name)
+    if a.ndim not in (1, 2) or a.shape[0] != size:
+        raise InputError(
+            f"{name} has shape {a.shape}; expected ({size},) or ({size}, k) to match {axis} = {size}"
+        )
+    if wanted.kind == "c":
+        dtype = np.result_type(dtype, np.complex64)
+    rows = contiguous(a[np.newaxis] if a.ndim == 1 else a.T, np.dtype(dtype))
+    if not np.isfinite(rows).all():
+        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
+        raise InputError(f"{name} is not finite at index {bad}; remove or repair it")
+    return rows, a.ndim == 1
+
+
+def as_weights(weights, n):
+    """Check sample weights: (n,) real, finite, non-negative; float64, or None for ones."""
+    if weights is None:
+        return None
+    a = as_array(weights, "weights", need="one real number per sample")
+    if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
+        raise InputError(f"weights has dtype {a.dtype}; expected real numbers")
+    if a.shape != (n,):
+        raise InputError(
+            f"weights has shape {a.shape} but G has {n} rows; pass one weight per row"
+        )
+    w = np.array(a, dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
+    if bad.size:
+        raise InputError(
+            f"weights[{bad[0]}] is {w[bad[0]]}; weights must be finite and not negative"
+        )
+    return w
+
+
+def as_real(value, name, *, least=0.0):
+    """Check a real number that is finite and at least `least`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is {value!r}; expected a real number") from error
+    if isinstance(value, complex) or not math.isfinite(number) or number < least:
+        raise InputError(f"{name} is {value!r}; expected a finite real number >= {least:g}")
+    return number
+
+
+def as_damping_vector(damping, n):
+    """One damping per system: a number or (n,) numbers, finite and not negative."""
+    if np.ndim(damping) == 0:
+        return np.full(n, as_real(damping, "damping"))
+    a = as_array(damping, "damping", need=f"a number or shape ({n},)")
+    if a.shape != (n,) or a.dtype.kind not in "fiu":
+        raise InputError(f"damping has shape {a.shape}, dtype {a.dtype}; expected ({n},) reals")
+    d = np.array(a, dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(d) & (d >= 0)))
+    if bad.size:
+        raise InputError(f"damping[{bad[0]}] is {d[bad[0]]}; expected finite and not negative")
+    return d
+
+
+def output(out, shape, dtype, inputs):
+    """Check a caller's `out=`: shape, dtype, C order, writable, no overlap with the inputs."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
+        came = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise InputError(f"out is {came}; expected a NumPy array of {np.dtype(dtype)} {shape}")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        raise InputError("out must be C-ordered, aligned and writable; pass numpy.empty(shape)")
+    if any(np.may_share_memory(out, a) for a in inputs if a is not None):
+        raise InputError("out shares memory with an input; pass an array of its own")
+    return out
+
+
+def to_origin(x, origin):
+    """Return NumPy array `x` as an array of the library `origin` came from."""
+    package = _foreign(origin)
+    if package is None or isinstance(origin, np.ndarray):
+        return x
+    if package == "torch":
+        return sys.modules["torch"].from_numpy(x) if x.ndim else x
+    namespace = getattr(origin, "__array_namespace__", None)
+    if namespace is not None and hasattr(origin, "__dlpack__"):
+        module = namespace()
+        return module.from_dlpack(x) if hasattr(module, "from_dlpack") else module.asarray(x)
+    return x

@@ -1,0 +1,149 @@
+"""How kernels are compiled: flags, the guarded on-disk cache, serial and parallel twins."""
+
+import functools
+import hashlib
+import os
+import pickle
+import stat
+import types
+import warnings
+from pathlib import Path
+
+import numba
+
+from . import threads
+
+__all__ = ["driver", "kernel"]
+
+# No nnan and no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
+FLAGS = {"contract", "nsz"}
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+
+# Reading a damaged cache file raises any of these from Numba's loader.
+CACHE_DAMAGE = (EOFError, OSError, pickle.UnpicklingError, ValueError, TypeError, KeyError,
+                AttributeError, ImportError, IndexError, MemoryError, RuntimeError)
+
+
+@functools.cache
+def _sources_stamp():
+    """Hash of all kernel sources: a kernel inlines others, so editing one outdates them all."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _private(folder):
+    """True if no other user can plant code in `folder` (cached code is executed when loaded)."""
+    try:
+        info = os.stat(folder)
+    except OSError:
+        return True  # Numba is about to create it
+    if not hasattr(os, "getuid"):
+        return True
+    return info.st_uid in (os.getuid(), 0) and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+class _GuardedCache:
+    """Numba's function cache, except that damage or a full disk costs a compilation, not a crash."""
+
+    def __init__(self, cache):
+        self._cache = cache
+        stamp = _sources_stamp()
+        self._cache._cache_file = type(cache._cache_file)(
+            cache_path=cache._cache_path,
+            filename_base=cache._impl.filename_base,
+            source_stamp=stamp,
+        )
+
+    def __getattr__(self, name):
+        return getattr(self._cache, name)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return self._cache.load_overload(sig, target_context)
+        except CACHE_DAMAGE as damage:
+            self._set_aside(damage)
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            self._cache.save_overload(sig, data)
+        except CACHE_DAMAGE as damage:
+            self._set_aside(damage)
+
+    def _set_aside(self, damage):
+        index = Path(self._cache._cache_path) / self._cache._cache_file._index_name
+        try:
+            index.replace(index.with_suffix(".damaged"))
+        except OSError:
+            pass
+        warnings.warn(
+            f"the compiled-code cache {index} could not be used ({type(damage).__name__}: "
+            f"{damage}); it was set aside and the kernel compiled anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _compile(func, **options):
+    options = OPTIONS | options
+    if os.environ.get("FASTFISHER_CACHE", "1") != "0" and not numba.config.DISABLE_JIT:
+        try:
+            dispatcher = numba.njit(**options)(func)
+            dispatcher.enable_caching()
+            if _private(dispatcher._cache._cache_path):
+                dispatcher._cache = _GuardedCache(dispatcher._cache)
+                return dispatcher
+        except (RuntimeError, OSError, AttributeError):
+            pass  # no writable cache folder: every process compiles for itself
+    return numba.njit(**options)(func)
+
+
+def kernel(func):
+    """A serial kernel, called from other kernels or once per task."""
+    return _compile(func)
+
+
+def _serial_twin(func):
+    """The same source under another name, so that the two compilations have caches of their own."""
+    twin = types.FunctionType(
+        func.__code__, func.__globals__, func.__name__ + "_serial", func.__defaults__
+    )
+    twin.__qualname__ = func.__qualname__ + "_serial"
+    twin.__module__ = func.__module__
+    return twin
+
+
+class Driver:
+    """A function whose `prange` loop runs in parallel, or serially where threads must not run."""
+
+    def __init__(self, func):
+        functools.update_wrapper(self, func)
+        self._func = func
+
+    @functools.cached_property
+    def parallel(self):
+        return _compile(self._func, parallel=True)
+
+    @functools.cached_property
+    def serial(self):
+        return _compile(_serial_twin(self._func))
+
+    def __call__(self, *args):
+        with threads.region() as parallel:
+            return (self.parallel if parallel else self.serial)(*args)
+
+
+def driver(func):
+    """An entry called from Python: one `prange` over tasks, one writer per result."""
+    return Driver(func)
+
+
+def cache_folder():
+    """Folder that compiled kernels are kept in, or None if they are not kept."""
+    from . import tile
+
+    return getattr(tile._rank_update_real, "_cache", None) and (
+        tile._rank_update_real._cache.cache_path or None
+    )

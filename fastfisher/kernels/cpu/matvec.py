@@ -1,0 +1,159 @@
+"""Products with few vectors: A v, A'u and the fused A'(w o (A v)). Vectors are rows: (k, p), (k, n).
+
+Sums over samples are cut into blocks of BLOCK rows; block sums are added in double, in order.
+"""
+
+import numpy as np
+from numba import prange
+
+from .jit import driver, kernel
+
+__all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec"]
+
+BLOCK = 256  # samples per partial sum; part of the numerical contract
+CHUNK = 1024  # terms per partial sum along a row; likewise
+LANES = 16  # independent sums of a dot product: it vectorises without reordering
+STRIPE = 4096  # columns per task of rmatvec
+FUSED = 32768  # up to this p the rows of a group are still in L2 when they are read again
+PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
+PARTIAL_BLOCKS = 4  # or this many where one is larger than that
+
+
+@kernel
+def _dot(y, c, i, row, v, shift, lanes):
+    """y[c, i] += sum_j (row_j - shift_j) v[c, j]."""
+    p = row.shape[0]
+    for j0 in range(0, p, CHUNK):
+        j1 = min(j0 + CHUNK, p)
+        whole = j0 + (j1 - j0) // LANES * LANES
+        lanes[:] = 0
+        if shift.size > 0:
+            for j in range(j0, whole, LANES):
+                for s in range(LANES):
+                    lanes[s] += (row[j + s] - shift[j + s]) * v[c, j + s]
+            for j in range(whole, j1):
+                lanes[j - whole] += (row[j] - shift[j]) * v[c, j]
+        else:
+            for j in range(j0, whole, LANES):
+                for s in range(LANES):
+                    lanes[s] += row[j + s] * v[c, j + s]
+            for j in range(whole, j1):
+                lanes[j - whole] += row[j] * v[c, j]
+        for s in range(LANES):
+            y[c, i] += lanes[s]
+
+
+@kernel
+def _add_rows(acc, c, a, i0, i1, j0, j1, u, shift):
+    """acc[c, j] += sum_i conj(a[i, j] - shift[j]) u[c, i] over rows i0..i1, four at a time."""
+    whole = i0 + (i1 - i0) // 4 * 4
+    for i in range(i0, whole, 4):
+        u0, u1, u2, u3 = u[c, i], u[c, i + 1], u[c, i + 2], u[c, i + 3]
+        if shift.size > 0:
+            for j in range(j0, j1):
+                m = shift[j]
+                acc[c, j] = (
+                    acc[c, j]
+                    + (a[i, j] - m).conjugate() * u0
+                    + (a[i + 1, j] - m).conjugate() * u1
+                    + (a[i + 2, j] - m).conjugate() * u2
+                    + (a[i + 3, j] - m).conjugate() * u3
+                )
+        else:
+            for j in range(j0, j1):
+                acc[c, j] = (
+                    acc[c, j]
+                    + a[i, j].conjugate() * u0
+                    + a[i + 1, j].conjugate() * u1
+                    + a[i + 2, j].conjugate() * u2
+                    + a[i + 3, j].conjugate() * u3
+                )
+    for i in range(whole, i1):
+        ui = u[c, i]
+        for j in range(j0, j1):
+            m = shift[j] if shift.size > 0 else acc.dtype.type(0)
+            acc[c, j] += (a[i, j] - m).conjugate() * ui
+
+
+@driver
+def _matvec(y, a, v, shift):
+    for task in prange((a.shape[0] + BLOCK - 1) // BLOCK):
+        i0 = np.int64(task) * BLOCK
+        lanes = np.empty(LANES, a.dtype)
+        for i in range(i0, min(i0 + BLOCK, a.shape[0])):
+            for c in range(v.shape[0]):
+                _dot(y, c, i, a[i], v, shift, lanes)
+
+
+@driver
+def _rmatvec(parts, a, i0, u, shift):
+    stripes = (a.shape[1] + STRIPE - 1) // STRIPE
+    for task in prange(parts.shape[0] * stripes):
+        b, s = np.int64(task) // stripes, np.int64(task) % stripes
+        k0 = i0 + b * BLOCK
+        k1, j1 = min(k0 + BLOCK, a.shape[0]), min((s + 1) * STRIPE, a.shape[1])
+        for c in range(u.shape[0]):
+            _add_rows(parts[b], c, a, k0, k1, s * STRIPE, j1, u, shift)
+
+
+@driver
+def _fvp(parts, t, a, i0, v, weights, shift):
+    for task in prange(parts.shape[0]):
+        b = np.int64(task)
+        lanes = np.empty(LANES, a.dtype)
+        for k in range(i0 + b * BLOCK, min(i0 + (b + 1) * BLOCK, a.shape[0]), 4):
+            k1 = min(k + 4, a.shape[0])
+            for c in range(v.shape[0]):
+                for i in range(k, k1):
+                    _dot(t, c, i, a[i], v, shift, lanes)
+                    if weights.size > 0:
+                        t[c, i] *= weights[i]
+                _add_rows(parts[b], c, a, k, k1, 0, a.shape[1], t, shift)
+
+
+def block_sums(y, n, dtype, call):
+    """y += block sums, PARTIAL_BYTES of them at a time; call(parts, i0) adds to zeroed parts."""
+    blocks = -(-n // BLOCK)
+    at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (y.size * dtype.itemsize)))
+    parts = np.empty((at_once, *y.shape), dtype)
+    for b in range(0, blocks, at_once):
+        used = parts[: min(at_once, blocks - b)]
+        used[:] = 0
+        call(used, b * BLOCK)
+        for part in used:
+            y += part
+
+
+def matvec(y, a, v, shift):
+    # y      OUT (k, n) double or double complex
+    # a      IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype;  shift  IN (p,) or (0,)
+    """y[c] = (a - shift) v[c]."""
+    y[:] = 0
+    if a.size:
+        _matvec(y, a, v, shift)
+
+
+def rmatvec(y, a, u, shift):
+    # y      INOUT (k, p) double or double complex
+    # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) a's dtype;  shift  IN (p,) or (0,)
+    """y[c] += (a - shift)' u[c]."""
+    if a.size:
+        block_sums(y, a.shape[0], a.dtype, lambda parts, i0: _rmatvec(parts, a, i0, u, shift))
+
+
+def fvp(y, a, v, weights, shift):
+    # y        INOUT (k, p) double or double complex
+    # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype
+    # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
+    """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass over a while p <= FUSED."""
+    if not a.size:
+        return
+    if a.shape[1] <= FUSED:
+        t = np.zeros((v.shape[0], a.shape[0]), a.dtype)
+        block_sums(y, a.shape[0], a.dtype, lambda parts, i0: _fvp(parts, t, a, i0, v, weights, shift))
+        return
+    t = np.empty((v.shape[0], a.shape[0]), y.dtype)
+    matvec(t, a, v, shift)
+    if weights.size:
+        t *= weights
+    rmatvec(y, a, t.astype(a.dtype, copy=False), shift)

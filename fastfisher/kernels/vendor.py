@@ -1,0 +1,118 @@
+"""SciPy's BLAS and LAPACK as entries of the table: same names, arguments and effects as cpu/.
+
+A C-ordered lower triangle is a Fortran-ordered upper one, so every call below works in place.
+Bits depend on the number of BLAS threads.
+"""
+
+import numpy as np
+from scipy.linalg import blas, lapack
+
+__all__ = [
+    "cholesky",
+    "fvp",
+    "gram",
+    "layered_gram",
+    "matvec",
+    "rmatvec",
+    "solve_lower",
+    "solve_lower_adjoint",
+    "syrk",
+]
+
+
+def _rank_k(c, a, trans):
+    """Lower triangle of C-ordered c += product of the Fortran-ordered `a` with its adjoint."""
+    complex_ = a.dtype.kind == "c"
+    name = "herk" if complex_ else "syrk"
+    (update,) = blas.get_blas_funcs((name,), dtype=a.dtype)
+    trans = (2 if complex_ else 1) if trans else 0
+    if a.dtype == c.dtype:
+        update(1.0, a, beta=1.0, c=c.T, trans=trans, lower=0, overwrite_c=1)
+    else:
+        part = np.zeros(c.shape, a.dtype)
+        update(1.0, a, beta=0.0, c=part.T, trans=trans, lower=0, overwrite_c=1)
+        c += part
+
+
+def syrk(c, a, scale, shift):
+    if not a.size:
+        return
+    if shift.size:
+        a = a - shift
+    if scale.size:
+        a = np.multiply(a, scale[:, np.newaxis], out=a if shift.size else None)
+    _rank_k(c, a.T, trans=False)
+
+
+def gram(c, a, lo, hi, weight, shift):
+    if not a.size:
+        return
+    if (lo, hi) != (0, a.shape[1]):
+        a = np.ascontiguousarray(a[:, lo:hi])
+    if shift.size:
+        a = a - shift[lo:hi]
+    if weight.size:
+        a = a * np.sqrt(weight[lo:hi])
+    _rank_k(c, a.T, trans=True)
+
+
+def matvec(y, a, v, shift):
+    y[:] = v @ (a - shift if shift.size else a).T
+
+
+def rmatvec(y, a, u, shift):
+    if shift.size:
+        a = a - shift
+    y += (u.conj() @ a).conj() if a.dtype.kind == "c" else u @ a
+
+
+def fvp(y, a, v, weights, shift):
+    if shift.size:
+        a = a - shift
+    t = v @ a.T
+    if weights.size:
+        t *= weights
+    rmatvec(y, a, t, shift[:0])
+
+
+def cholesky(a):
+    if not a.size:
+        return 0
+    (potrf,) = lapack.get_lapack_funcs(("potrf",), (a,))
+    _, info = potrf(a.T, lower=0, overwrite_a=1, clean=0)
+    if info == 0:
+        # OpenBLAS lets a NaN pivot pass with info = 0.
+        bad = np.flatnonzero(~np.isfinite(a.diagonal()) | ~(a.diagonal().real > 0))
+        info = bad[0] + 1 if bad.size else 0
+    return int(info)
+
+
+def _triangular(l, x, trans):
+    (trsm,) = blas.get_blas_funcs(("trsm",), (l,))
+    # rows of x are right-hand sides: x L^-T as a Fortran-ordered x' with L' upper on the left
+    trsm(1.0, l.T, x.T, side=0, lower=0, trans_a=trans, overwrite_b=1)
+
+
+def solve_lower(l, x, start=0):
+    if x.size:
+        _triangular(l, x, 1)
+
+
+def solve_lower_adjoint(l, x):
+    if not x.size:
+        return
+    if l.dtype.kind == "c":
+        np.conj(x, out=x)
+        _triangular(l, x, 0)
+        np.conj(x, out=x)
+    else:
+        _triangular(l, x, 0)
+
+
+def layered_gram(c, a, e, tokens):
+    n = len(c)
+    products = a @ a.conj().T
+    products *= e @ e.conj().T
+    if tokens > 1:
+        products = products.reshape(n, tokens, n, tokens).sum(axis=(1, 3), dtype=c.dtype)
+    c += products

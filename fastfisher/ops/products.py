@@ -1,0 +1,275 @@
+"""Products of scores: raw weighted sums, and products with vectors."""
+
+import numpy as np
+
+from ..arrays import as_scores, as_vectors, as_weights, output, to_origin
+from ..passes import (
+    add_diag,
+    add_fvp,
+    add_gram,
+    add_rmatvec,
+    add_syrk,
+    check_finite,
+    products,
+    sums_dtype,
+)
+from ..planning import choose
+
+__all__ = ["diag", "fvp", "gram", "matvec", "rmatvec", "syrk"]
+
+
+def _finish(G, sums, dtype, out, what):
+    """Cast double sums to the caller's dtype, into `out` if given, and check them."""
+    if sums is not out:
+        with np.errstate(over="ignore"):
+            if out is None:
+                out = sums.astype(dtype, copy=False)
+            else:
+                out[:] = sums
+    check_finite(G, out.diagonal() if out.ndim == 2 and what != "a product" else out, what)
+    return out
+
+
+def _square(G, order, out, weights):
+    out = output(out, (order, order), G.dtype, [G.data, weights]) if out is not None else None
+    sums = out if out is not None and out.dtype == sums_dtype(G.dtype) else None
+    if sums is None:
+        sums = np.zeros((order, order), sums_dtype(G.dtype))
+    else:
+        sums[:] = 0
+    return sums, out
+
+
+def mirror(sums):
+    """Fill the upper triangle of double sums from the lower."""
+    choose("mirror", len(sums), sums.dtype).load()(sums)
+
+
+def syrk(G, weights=None, *, out=None):
+    """Raw weighted sum of outer products, G' diag(w) G.
+
+    Parameters
+    ----------
+    G : array (n, p)
+        Scores; float32, float64, complex64, complex128, or float16/bfloat16 storage.
+    weights : array (n,), optional
+        Real, finite, >= 0.
+    out : numpy.ndarray (p, p), optional
+        C-ordered array of the result's dtype to write into.
+
+    Returns
+    -------
+    array (p, p)
+        Both triangles, symmetric (Hermitian) to the bit, in the dtype of G.
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the sum overflows.
+
+    Notes
+    -----
+    n p (p + 1) flops; reads G once. Sums are kept in double over blocks of 256 samples: for
+    float32 the error does not grow with n. docs/math.md F8, section 27.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.syrk(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[10., 14.],
+           [14., 20.]])
+    """
+    G = as_scores(G)
+    w = as_weights(weights, G.shape[0])
+    sums, target = _square(G, G.shape[1], out, weights)
+    add_syrk(sums, G, weights=w)
+    mirror(sums)
+    return to_origin(_finish(G, sums, G.dtype, target, "G'WG"), G.origin)
+
+
+def gram(G, weights=None, *, out=None):
+    """Raw weighted Gram matrix of the samples, W^1/2 G G' W^1/2.
+
+    Parameters
+    ----------
+    G : array (n, p)
+        Scores, as in `syrk`.
+    weights : array (n,), optional
+        Real, finite, >= 0.
+    out : numpy.ndarray (n, n), optional
+        C-ordered array of the result's dtype to write into.
+
+    Returns
+    -------
+    array (n, n)
+        Both triangles, symmetric (Hermitian) to the bit, in the dtype of G.
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the sum overflows.
+
+    Notes
+    -----
+    n (n + 1) p flops; reads G once. docs/math.md section 9.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.gram(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[ 5., 11.],
+           [11., 25.]])
+    """
+    G = as_scores(G)
+    w = as_weights(weights, G.shape[0])
+    sums, target = _square(G, G.shape[0], out, weights)
+    add_gram(sums, G)
+    scale_rows_and_columns(sums, w)
+    mirror(sums)
+    return to_origin(_finish(G, sums, G.dtype, target, "GG'"), G.origin)
+
+
+def scale_rows_and_columns(sums, weights):
+    """sums[i, j] *= sqrt(weights_i weights_j), in place."""
+    if weights is not None:
+        root = np.sqrt(weights)
+        sums *= root[:, np.newaxis]
+        sums *= root
+
+
+def _apply(function, G, rows, size):
+    """function(real-compatible rows) for rows that may be complex while G is real."""
+    if rows.dtype.kind == "c" and G.dtype.kind != "c":
+        both = function(np.concatenate([rows.real, rows.imag]))
+        k = len(rows)
+        return both[:k] + 1j * both[k:]
+    return function(rows)
+
+
+def _from_rows(G, rows, single, dtype, what):
+    with np.errstate(over="ignore"):
+        y = rows.astype(dtype, copy=False)
+    check_finite(G, y, what)
+    return to_origin(np.ascontiguousarray(y[0] if single else y.T), G.origin)
+
+
+def fvp(G, v, weights=None):
+    """Raw Fisher-vector product G'(w o (G v)), in one pass over G.
+
+    Parameters
+    ----------
+    G : array (n, p)
+        Scores, as in `syrk`.
+    v : array (p,) or (p, k)
+        Vectors; complex ones are fine with real G.
+    weights : array (n,), optional
+        Real, finite, >= 0.
+
+    Returns
+    -------
+    array (p,) or (p, k)
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the product overflows.
+
+    Notes
+    -----
+    4 n p k flops; reads G once while its rows fit the cache (p <= 32768), else twice.
+    docs/math.md I3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.fvp(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 0.0]))
+    array([10., 14.])
+    """
+    G = as_scores(G)
+    rows, single = as_vectors(v, G.shape[1], G.dtype, "v")
+    w = as_weights(weights, G.shape[0])
+
+    def product(v):
+        y = np.zeros((len(v), G.shape[1]), sums_dtype(G.dtype))
+        add_fvp(y, G, v, weights=w)
+        return y
+
+    return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'(w o Gv)")
+
+
+def matvec(G, v):
+    """G v for v (p,) or (p, k).
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the product overflows.
+
+    Notes
+    -----
+    2 n p k flops; reads G once. Block sums along a row are added in double.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.matvec(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0]))
+    array([3., 7.])
+    """
+    G = as_scores(G)
+    rows, single = as_vectors(v, G.shape[1], G.dtype, "v")
+    y = _apply(lambda v: products(G, v), G, rows, G.shape[0])
+    return _from_rows(G, y, single, rows.dtype, "Gv")
+
+
+def rmatvec(G, u):
+    """G'u for u (n,) or (n, k); ' is the conjugate transpose.
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the product overflows.
+
+    Notes
+    -----
+    2 n p k flops; reads G once. Sums over 256 samples are added in double.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.rmatvec(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 1.0]))
+    array([4., 6.])
+    """
+    G = as_scores(G)
+    rows, single = as_vectors(u, G.shape[0], G.dtype, "u", axis="n")
+
+    def product(u):
+        y = np.zeros((len(u), G.shape[1]), sums_dtype(G.dtype))
+        add_rmatvec(y, G, u)
+        return y
+
+    return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'u")
+
+
+def diag(G, weights=None):
+    """Diagonal of G' diag(w) G: the sum of w_n |G_n|^2, (p,) and real.
+
+    Raises
+    ------
+    InputError
+        For bad operands, for a row of G that is not finite, or if the sum overflows.
+
+    Notes
+    -----
+    3 n p flops; reads G once. The square is inside the sum: docs/math.md F11.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.diag(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([10., 20.])
+    """
+    G = as_scores(G)
+    w = as_weights(weights, G.shape[0])
+    y = np.zeros(G.shape[1])
+    add_diag(y, G, weights=w)
+    return to_origin(_finish(G, y, np.empty(0, G.dtype).real.dtype, None, "diag"), G.origin)

@@ -1,0 +1,184 @@
+"""Passes over the scores: kernels called slice by slice, sums kept in double.
+
+A slice is a fixed number of rows (or columns), chosen by sizes alone, so results do not depend on
+layout, origin or threads. Between slices Ctrl-C and progress get their turn.
+"""
+
+import numpy as np
+
+from .arrays import whole_blocks
+from .errors import InputError
+from .planning import choose, current_options
+
+__all__ = [
+    "add_diag",
+    "add_fvp",
+    "add_gram",
+    "add_rmatvec",
+    "add_syrk",
+    "bad_rows",
+    "check_finite",
+    "mean_row",
+    "products",
+    "slices",
+    "sums_dtype",
+]
+
+SLICE_FLOPS = 4e9  # about 0.2 s of a slow core pair
+VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
+
+
+def sums_dtype(dtype):
+    """Dtype in which sums over `dtype` are kept."""
+    return np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+
+
+def _none(dtype):
+    return np.empty(0, dtype)
+
+
+def _real(values, dtype):
+    """Per-sample or per-parameter reals in the precision of the scores; (0,) for None."""
+    real = _none(dtype).real.dtype
+    return _none(real) if values is None else np.ascontiguousarray(values, dtype=real)
+
+
+def _shift(row, dtype):
+    return _none(dtype) if row is None else np.ascontiguousarray(row, dtype=dtype)
+
+
+def _part(values, lo, hi):
+    return values[lo:hi] if values.size else values
+
+
+def slices(length, step, op):
+    """Yield (lo, hi) over range(length), reporting progress after each."""
+    progress = current_options().progress
+    for lo in range(0, length, max(step, 1)):
+        hi = min(lo + step, length)
+        yield lo, hi
+        if progress is not None:
+            progress(op, hi, length)
+
+
+def _row_step(G, flops_per_row, *, least=256):
+    """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
+    return min(G.slice_rows, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), least))
+
+
+def add_syrk(c, G, *, weights=None, shift=None, done=None):
+    """Lower triangle of c += (G - shift)' diag(weights) (G - shift); c is double.
+
+    ``done(rows)`` is called when the first `rows` rows have been added.
+    """
+    n, p = G.shape
+    entry = choose("syrk", p, G.dtype)
+    kernel = entry.load()
+    scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
+    shift = _shift(shift, G.dtype)
+    step = _row_step(G, p * p, least=VENDOR_SLICE if entry.vendor else 256)
+    for lo, hi in slices(n, step, "syrk"):
+        kernel(c, G.rows(lo, hi), _part(scale, lo, hi), shift)
+        if done is not None:
+            done(hi)
+
+
+def add_gram(c, G, *, shift=None, column_weights=None):
+    """Lower triangle of c += (G - shift) diag(column_weights) (G - shift)'; c is double."""
+    n, p = G.shape
+    entry = choose("gram", n, G.dtype)
+    kernel = entry.load()
+    shift, weight = _shift(shift, G.dtype), _real(column_weights, G.dtype)
+    step = min(whole_blocks(SLICE_FLOPS // max(n * n, 1), 256), G.slice_columns)
+    if G.direct:
+        rows = G.rows(0, n)
+        plain = not (shift.size or weight.size)
+        for lo, hi in slices(p, p if entry.vendor and plain else step, "gram"):
+            kernel(c, rows, lo, hi, weight, shift)
+    else:
+        for lo, hi in slices(p, step, "gram"):
+            panel = G.columns(lo, hi)
+            kernel(c, panel, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
+
+
+def products(G, v, *, shift=None):
+    """(G - shift) v for rows v (k, p): (k, n) in double."""
+    n, p = G.shape
+    kernel = choose("matvec", len(v), G.dtype).load()
+    y = np.empty((len(v), n), sums_dtype(G.dtype))
+    shift = _shift(shift, G.dtype)
+    for lo, hi in slices(n, _row_step(G, p * len(v)), "matvec"):
+        part = np.empty((len(v), hi - lo), y.dtype)
+        kernel(part, G.rows(lo, hi), v, shift)
+        y[:, lo:hi] = part
+    return y
+
+
+def add_rmatvec(y, G, u, *, shift=None):
+    """y (k, p) += (G - shift)' u for rows u (k, n); y is double."""
+    n, p = G.shape
+    kernel = choose("rmatvec", len(u), G.dtype).load()
+    shift = _shift(shift, G.dtype)
+    for lo, hi in slices(n, _row_step(G, p * len(u)), "rmatvec"):
+        kernel(y, G.rows(lo, hi), np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype), shift)
+
+
+def add_fvp(y, G, v, *, weights=None, shift=None):
+    """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
+    n, p = G.shape
+    kernel = choose("fvp", len(v), G.dtype).load()
+    weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
+    for lo, hi in slices(n, _row_step(G, 2 * p * len(v)), "fvp"):
+        kernel(y, G.rows(lo, hi), v, _part(weights, lo, hi), shift)
+
+
+def add_diag(y, G, *, weights=None, shift=None):
+    """y (p,) += sum_n weights_n |G_n - shift|^2; y is float64."""
+    n, p = G.shape
+    kernel = choose("diag", p, G.dtype).load()
+    weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
+    for lo, hi in slices(n, _row_step(G, 2 * p), "diag"):
+        kernel(y, G.rows(lo, hi), _part(weights, lo, hi), shift)
+
+
+def mean_row(G, weights, total):
+    """Weighted mean of the rows, (p,) in double; computed about the first row, so that a constant
+    column has exactly its value as mean."""
+    n, p = G.shape
+    dtype = sums_dtype(G.dtype)
+    if n == 0 or total == 0:
+        return np.zeros(p, dtype)
+    first = G.rows(0, 1)[0]
+    y = np.zeros((1, p), dtype)
+    u = np.ones((1, n)) if weights is None else weights[np.newaxis]
+    add_rmatvec(y, G, u, shift=first)
+    return first + y[0].conj() / total
+
+
+def bad_rows(G):
+    """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
+    n, p = G.shape
+    kernel = choose("scan", p, G.dtype).load()
+    bad, largest = np.zeros(n, bool), 0.0
+    for lo, hi in slices(n, _row_step(G, 2 * p), "scan"):
+        largest = max(largest, kernel(bad[lo:hi], G.rows(lo, hi)))
+    return bad, largest
+
+
+def check_finite(G, result, what, name="G"):
+    """Raise InputError if `result`, computed from G, is not finite: name the row, or the overflow."""
+    if np.isfinite(result).all():
+        return
+    bad, largest = bad_rows(G)
+    if bad.any():
+        row = int(np.argmax(bad))
+        values = np.asarray(G.rows(row, row + 1)[0])
+        column = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(
+            f"{name} holds {values[column]} in row {row}, column {column}; drop the row (weight 0 "
+            "is not enough) or, in solve and update, pass nan_policy='skip'"
+        )
+    raise InputError(
+        f"{what} overflows {G.dtype}: the largest |{name}| is {largest:.3g}; multiply {name} by a "
+        f"power of two such as 2.0**{-int(np.ceil(np.log2(max(largest, 1.0))))} first"
+    )

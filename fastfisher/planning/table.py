@@ -1,0 +1,162 @@
+"""THE table: which kernel does an op at which size, as data; and the options in force."""
+
+import contextlib
+import contextvars
+import importlib
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from ..errors import InputError
+
+__all__ = ["SIZE", "TABLE", "Band", "Entry", "Options", "choose", "current_options", "options"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One implementation of an op: `module`.`function`, loaded when first used."""
+
+    name: str
+    module: str
+    function: str
+    reproducible: bool = True
+
+    def load(self):
+        return getattr(importlib.import_module("fastfisher.kernels." + self.module), self.function)
+
+    @property
+    def vendor(self):
+        return self.module == "vendor"
+
+
+def _ours(function, module=None):
+    return Entry(f"numba.{function}", f"cpu.{module or function}", function)
+
+
+def _scipy(function):
+    return Entry(f"scipy.{function}", "vendor", function, reproducible=False)
+
+
+@dataclass(frozen=True)
+class Band:
+    """For sizes lo <= size < hi of `op`: entries in order of preference; the last is ours."""
+
+    op: str
+    dtypes: tuple
+    lo: int
+    hi: float
+    entries: tuple
+    because: str
+    device: str = "cpu"
+
+
+REAL, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
+ALL = REAL + COMPLEX
+INF = math.inf
+
+# What "size" means: the number the choice depends on.
+SIZE = {
+    "syrk": "parameters p",
+    "gram": "samples n",
+    "mirror": "order",
+    "matvec": "vectors",
+    "rmatvec": "vectors",
+    "fvp": "vectors",
+    "diag": "parameters p",
+    "scan": "parameters p",
+    "cholesky": "order",
+    "solve_lower": "order",
+    "solve_lower_adjoint": "order",
+    "batched_solve": "order of one system",
+    "layered_gram": "samples n",
+}
+
+_BLAS3 = "compute bound: BLAS has hand-written micro-kernels, ours are plain loops (bench/RESULTS.md)"
+_THIN = "p is small: the fixed cost per sample block dominates (bench/RESULTS.md)"
+_FEW = "few vectors: bandwidth bound, one pass over G in ours (bench/RESULTS.md)"
+_MANY = "many vectors: a matrix product, compute bound (bench/RESULTS.md)"
+_ONLY = "no vendor routine does this"
+
+# One row per op, dtypes and size range; a test sweeps it for gaps and overlaps.
+TABLE = (
+    Band("syrk", ALL, 0, INF, (_scipy("syrk"), _ours("syrk")), _BLAS3),
+    Band("gram", ALL, 0, INF, (_scipy("gram"), _ours("gram")), _BLAS3),
+    Band("mirror", ALL, 0, INF, (_ours("mirror", "syrk"),), _ONLY),
+    Band("matvec", ALL, 0, 4, (_ours("matvec"),), _FEW),
+    Band("matvec", ALL, 4, INF, (_scipy("matvec"), _ours("matvec")), _MANY),
+    Band("rmatvec", ALL, 0, 4, (_ours("rmatvec", "matvec"),), _FEW),
+    Band("rmatvec", ALL, 4, INF, (_scipy("rmatvec"), _ours("rmatvec", "matvec")), _MANY),
+    Band("fvp", ALL, 0, 4, (_ours("fvp", "matvec"),), _FEW),
+    Band("fvp", ALL, 4, INF, (_scipy("fvp"), _ours("fvp", "matvec")), _MANY),
+    Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
+    Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
+    Band("cholesky", ALL, 0, INF, (_scipy("cholesky"), _ours("cholesky")), _BLAS3),
+    Band("solve_lower", ALL, 0, INF, (_scipy("solve_lower"), _ours("solve_lower", "triangular")), _BLAS3),
+    Band(
+        "solve_lower_adjoint", ALL, 0, INF,
+        (_scipy("solve_lower_adjoint"), _ours("solve_lower_adjoint", "triangular")), _BLAS3,
+    ),
+    Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
+    Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), "fused: no n x n temporaries"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a block of code; see `options`."""
+
+    reproducible: bool = False
+    progress: object = None
+
+
+_options = contextvars.ContextVar("fastfisher_options", default=Options())
+
+
+def current_options():
+    return _options.get()
+
+
+@contextlib.contextmanager
+def options(**changes):
+    """Settings for the calls inside the `with` block, of this thread or task only.
+
+    Parameters
+    ----------
+    reproducible : bool
+        Leave out kernels whose bits depend on the number of threads (BLAS and LAPACK).
+    progress : callable or None
+        Called as ``progress(op, done, total)`` after every slice of samples or iteration.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown.
+
+    Examples
+    --------
+    >>> import fastfisher as ff
+    >>> with ff.options(reproducible=True):
+    ...     print(ff.plan(1000, 10).reproducible)
+    True
+    """
+    known = [field.name for field in fields(Options)]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"unknown option {name!r}; expected one of {', '.join(known)}")
+    token = _options.set(replace(_options.get(), **changes))
+    try:
+        yield _options.get()
+    finally:
+        _options.reset(token)
+
+
+def choose(op, size, dtype, *, device="cpu"):
+    """The table's entry for an op of this size, under the options in force."""
+    name = np.dtype(dtype).name
+    for band in TABLE:
+        if band.op == op and band.device == device and name in band.dtypes and band.lo <= size < band.hi:
+            for entry in band.entries:
+                if entry.reproducible or not current_options().reproducible:
+                    return entry
+    raise InputError(f"the table has no kernel for {op} of {name} and size {size} on {device!r}")

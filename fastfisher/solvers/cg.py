@@ -1,0 +1,153 @@
+"""Matrix-free conjugate gradients on (F + D) x = b, preconditioned, several right-hand sides.
+
+One fused pass over the scores per iteration. The verdict rests on the residual recomputed from the
+scores, never on the recurrence alone.
+"""
+
+import numpy as np
+
+from ..errors import InputError
+from ..planning import current_options
+from .certificate import certify
+from .outcome import Outcome
+from .system import unit_roundoff
+
+__all__ = ["cg"]
+
+DEFAULT_RTOL = {4: 1e-5, 8: 1e-10}
+RESTARTS = 8  # times the recurrence may be restarted from the true residual
+PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
+BACKWARD_LIMIT = 10  # in u: the best any method can do where the condition is bad
+
+
+def default_rtol(dtype):
+    """1e-10 for double, 1e-5 for single."""
+    return DEFAULT_RTOL[np.empty(0, dtype).real.dtype.itemsize]
+
+
+def _jacobi(system, added):
+    diagonal = system.fisher_diagonal() + added
+    # A parameter without scores and damping has a zero row: leave it as it is.
+    return 1 / np.where(diagonal > 0, diagonal, 1.0)
+
+
+def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jacobi"):
+    """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n).
+
+    `preconditioner` is "jacobi", None, or a callable on arrays (p, k) that applies an
+    approximate inverse of F + D, Hermitian positive definite.
+    """
+    diagonal = system.fisher_diagonal()
+    system = system.rescaled(float(diagonal.max(initial=0.0)) * system.total)
+    if b is None:
+        b = system.apply_adjoint(system.from_coefficients(coef))
+        system.checked(b, "b = G'(w o coef)/sum(w)")
+    added = system.resolve_damping(None)
+    rtol = default_rtol(system.dtype) if rtol is None else rtol
+    maxiter = 10 * (min(system.n, system.p) + 10) if maxiter is None else maxiter
+    if preconditioner == "jacobi":
+        scales = _jacobi(system, added)
+        precondition = lambda r: r * scales  # noqa: E731
+    elif preconditioner is None:
+        precondition = lambda r: r  # noqa: E731
+    elif callable(preconditioner):
+        precondition = lambda r: np.asarray(preconditioner(r.T), dtype=r.dtype).T  # noqa: E731
+    else:
+        raise InputError(
+            f"preconditioner is {preconditioner!r}; expected 'jacobi', None or a callable"
+        )
+    state = _Iteration(system, added, b, precondition, rtol, maxiter)
+    x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
+    x, status, iterations = state.run(x)
+    certificate = certify(system, added, x, b, state.norm)
+    u = unit_roundoff(system.dtype)
+    reached = (certificate.residuals <= rtol) | (certificate.backward_errors <= BACKWARD_LIMIT * u)
+    if reached.all():
+        status = "converged"
+    elif not np.isfinite(certificate.residual):
+        status = "not_finite"
+    elif status == "converged":
+        status = "stagnated"
+    return Outcome(system, x, certificate, status, added, iterations=iterations, rung="cg")
+
+
+class _Iteration:
+    """The recurrences for all right-hand sides at once; rows that are done rest."""
+
+    def __init__(self, system, added, b, precondition, rtol, maxiter):
+        self.system, self.added, self.b = system, added, b
+        self.precondition = precondition
+        self.maxiter = maxiter
+        self.sizes = np.linalg.norm(b, axis=1)
+        self.target = rtol * self.sizes
+        self.floor = BACKWARD_LIMIT * unit_roundoff(system.dtype)
+        self.norm = 0.0  # of F + D, from below: the largest stretch of a direction seen
+
+    def apply(self, v):
+        y = self.system.apply_fisher(v) + self.added * v
+        lengths = np.linalg.norm(v, axis=1)
+        stretched = np.linalg.norm(y, axis=1)[lengths > 0] / lengths[lengths > 0]
+        self.norm = max(self.norm, float(stretched.max(initial=0.0)))
+        return y
+
+    def done(self, sizes, x):
+        """Rows whose residual norms `sizes` meet the tolerance or the floor that rounding sets."""
+        floor = self.floor * (self.norm * np.linalg.norm(x, axis=1) + self.sizes)
+        return (sizes <= self.target) | (sizes <= floor)
+
+    def run(self, x):
+        iterations, status = 0, "stagnated"
+        before = np.full(len(x), np.inf)
+        for _ in range(RESTARTS + 1):
+            r = self.b - self.apply(x) if np.any(x) else self.b.copy()
+            sizes = np.linalg.norm(r, axis=1)
+            active = ~self.done(sizes, x)
+            if not active.any():
+                return x, "converged", iterations
+            # A restart must have gained something, or rounding is all that is left.
+            if not (sizes[active] < 0.5 * before[active]).any():
+                return x, status if status != "converged" else "stagnated", iterations
+            before = sizes
+            x, r, status, used = self.sweep(x, r, active, self.maxiter - iterations)
+            iterations += used
+            if status in ("breakdown", "not_finite") or iterations >= self.maxiter:
+                break
+        return x, status, iterations
+
+    def sweep(self, x, r, active, limit):
+        """Iterate from the residual r until the recurrence meets the tolerance or gives up."""
+        progress = current_options().progress
+        z = self.precondition(r)
+        d = z.copy()
+        rz = _dots(r, z)
+        best, since = np.linalg.norm(r, axis=1), 0
+        for k in range(limit):
+            q = self.apply(d)
+            curvature = _dots(d, q)
+            bad = active & ~(curvature > 0)
+            if not np.isfinite(curvature[active]).all():
+                return x, r, "not_finite", k + 1
+            if bad.any():
+                return x, r, "breakdown", k + 1
+            alpha = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)[:, np.newaxis]
+            x = x + alpha * d
+            r = r - alpha * q
+            sizes = np.linalg.norm(r, axis=1)
+            if progress is not None:
+                progress("cg", k + 1, limit)
+            active = active & ~self.done(sizes, x)
+            if not active.any():
+                return x, r, "converged", k + 1
+            since = 0 if (sizes[active] < best[active]).any() else since + 1
+            best = np.minimum(best, sizes)
+            if since >= PATIENCE:
+                return x, r, "stagnated", k + 1
+            z = self.precondition(r)
+            rz, before = _dots(r, z), rz
+            beta = np.where(active, rz / np.where(before > 0, before, 1.0), 0.0)[:, np.newaxis]
+            d = z + beta * d
+        return x, r, "max_iterations", limit
+
+
+def _dots(x, y):
+    return np.einsum("kp,kp->k", x.conj(), y).real

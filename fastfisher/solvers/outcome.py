@@ -1,0 +1,24 @@
+"""What a route hands back before it is dressed as a Solution."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .certificate import Certificate
+from .system import System
+
+__all__ = ["Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows x (k, p) of the (possibly rescaled) system, their certificate and how they came about."""
+
+    system: System
+    x: np.ndarray
+    certificate: Certificate
+    status: str
+    added: object
+    iterations: int = 0
+    rung: str = "cholesky"
+    cancellation: float | None = None

@@ -1,0 +1,89 @@
+"""What a solve returns: the step and its certificate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConvergenceError
+from ..planning import Plan
+
+__all__ = ["STATUSES", "Solution"]
+
+STATUSES = {
+    "converged": "the tolerance was reached",
+    "max_iterations": "the iteration limit came before the tolerance",
+    "stagnated": "the residual no longer falls: rounding limits it",
+    "breakdown": "a search direction has no positive curvature; the damping is too small",
+    "inaccurate": "the residual of a direct solve is larger than rounding explains",
+    "not_finite": "the scores are not finite and nan_policy is 'propagate'",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A damped solve and its certificate; ``x, info = solution`` also works (info 0 = converged).
+
+    Attributes
+    ----------
+    x : array (p,) or (p, k)
+        The solution, of the kind and dtype of the scores.
+    status : str
+        One of `fastfisher.solvers.STATUSES`.
+    converged : bool
+        Direct routes: backward error <= 100 u. cg: residual <= rtol, or backward error <= 10 u.
+    residual : float
+        max over right-hand sides of ||b - (F + D) x|| / ||b||, recomputed from the scores.
+    backward_error : float
+        max of ||b - (F + D) x|| / (||F + D|| ||x|| + ||b||).
+    iterations : int
+        Iterations of cg; 0 for direct routes.
+    method : str
+        "primal", "dual" or "cg".
+    damping : float
+        The absolute lambda used (for Marquardt, its c).
+    rung : str
+        What produced x: "cholesky", "cholesky+refinement" or "cg".
+    cancellation : float or None
+        Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
+        expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.
+    plan : Plan
+        The plan that was carried out.
+    """
+
+    x: object
+    status: str
+    converged: bool
+    residual: float
+    backward_error: float
+    iterations: int
+    method: str
+    damping: float
+    rung: str
+    plan: Plan
+    cancellation: float | None = None
+
+    @property
+    def info(self):
+        """0 if converged, else the number of iterations (at least 1), as in SciPy."""
+        return 0 if self.converged else max(self.iterations, 1)
+
+    def __iter__(self):
+        return iter((self.x, self.info))
+
+    def __repr__(self):
+        return (
+            f"Solution(status={self.status!r}, method={self.method!r}, residual={self.residual:.2e}, "
+            f"iterations={self.iterations}, damping={self.damping:.6g}, rung={self.rung!r}, "
+            f"x={type(self.x).__name__}{tuple(np.shape(self.x))})"
+        )
+
+    def require_convergence(self):
+        """Return self, or raise ConvergenceError carrying this solution."""
+        if not self.converged:
+            raise ConvergenceError(
+                f"{self.method} stopped as {self.status!r} after {self.iterations} iterations with "
+                f"residual {self.residual:.2e}: {STATUSES[self.status]}; raise damping or maxiter, "
+                "loosen rtol, or choose another method",
+                solution=self,
+            )
+        return self

@@ -1,0 +1,189 @@
+"""The normalised linear system (F + D) x = b behind every route, matrix-free.
+
+F = T'T with T = diag(sqrt(w / W)) (G - mean), D = lambda I or a diagonal. Vectors are rows (k, p).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..arrays import Scores
+from ..damping import Damping
+from ..errors import InputError
+from ..passes import (
+    add_diag,
+    add_fvp,
+    add_rmatvec,
+    bad_rows,
+    check_finite,
+    mean_row,
+    products,
+    sums_dtype,
+)
+
+__all__ = ["System", "make_system", "unit_roundoff"]
+
+# Squares of scores outside these bounds lose range or accuracy in the arithmetic of the kernels.
+TINY_SQUARE = {4: 1e-30, 8: 1e-280}
+
+
+def unit_roundoff(dtype):
+    """u: half the spacing of 1 (2^-24 or 2^-53)."""
+    return float(np.finfo(dtype).eps) / 2
+
+
+@dataclass(frozen=True)
+class System:
+    """Scores, weights and centring of F, and the damping asked for."""
+
+    G: Scores
+    weights: np.ndarray | None
+    total: float
+    mean: np.ndarray | None
+    damping: Damping
+    propagate: bool = False
+
+    @property
+    def n(self):
+        return self.G.shape[0]
+
+    @property
+    def p(self):
+        return self.G.shape[1]
+
+    @property
+    def dtype(self):
+        return self.G.dtype
+
+    @property
+    def rank_bound(self):
+        """The most rank F can have."""
+        used = self.n if self.weights is None else int(np.count_nonzero(self.weights))
+        return max(used - (self.mean is not None), 0)
+
+    @property
+    def root_weights(self):
+        """sqrt(w / W), (n,)."""
+        if self.weights is None:
+            return np.full(self.n, 1 / np.sqrt(self.total)) if self.total else np.zeros(self.n)
+        return np.sqrt(self.weights / self.total) if self.total else np.zeros(self.n)
+
+    def checked(self, values, what):
+        """`values`, computed from G; InputError if they are not finite (unless propagated)."""
+        if not self.propagate:
+            check_finite(self.G, values, what)
+        return values
+
+    def cast(self, rows):
+        """Rows in the dtype the kernels take beside G."""
+        return np.ascontiguousarray(rows, dtype=self.dtype)
+
+    def apply_fisher(self, v):
+        """F v for rows v (k, p), in double."""
+        y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
+        if self.total:
+            add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
+            y /= self.total
+        return y
+
+    def fisher_diagonal(self):
+        """Diagonal of F, (p,) float64."""
+        y = np.zeros(self.p)
+        if self.total:
+            add_diag(y, self.G, weights=self.weights, shift=self.mean)
+            y /= self.total
+        return self.checked(y, "diag F")
+
+    def apply_rows(self, v):
+        """T v for rows v (k, p): (k, n)."""
+        return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
+
+    def apply_adjoint(self, f):
+        """T'f for rows f (k, n): (k, p)."""
+        y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
+        add_rmatvec(y, self.G, f * self.root_weights, shift=self.mean)
+        return y
+
+    def from_coefficients(self, coef):
+        """f with b = G'(w o coef) / W = T'f."""
+        return coef * self.root_weights
+
+    def resolve_damping(self, diagonal, trace=None):
+        """The diagonal D: a number or (p,); looks at the diagonal of F only if it must."""
+        need = self.damping.needs
+        if need and diagonal is None:
+            diagonal = self.fisher_diagonal() if trace is None or need == "diagonal" else None
+        if need == "trace" and trace is None:
+            trace = float(np.sum(diagonal))
+        return self.damping.resolve(trace, diagonal, self.p)
+
+    def rescaled(self, largest_square):
+        """The same system with scores scaled by a power of two, if their squares leave the range.
+
+        `largest_square` is the largest diagonal element of sum w |G|^2, computed as is.
+        """
+        real = np.empty(0, self.dtype).real.dtype
+        tiny = TINY_SQUARE[real.itemsize] * self.total
+        if np.isfinite(largest_square) and (largest_square > tiny):
+            return self
+        if np.isfinite(largest_square) and not self.damping.needs:
+            lam = float(self.damping.resolve(None, None, self.p))
+            if lam > 1e-200:  # F is negligible beside lambda I, as it should be
+                return self
+        bad, largest = bad_rows(self.G)
+        if bad.any() or largest == 0:
+            return self
+        most = np.finfo(real).maxexp - 8
+        scale = 2.0 ** -int(np.clip(np.ceil(np.log2(largest)), -most, most))
+        G = replace(self.G, scale=self.G.scale * scale)
+        mean = None if self.mean is None else mean_row(G, self.weights, self.total)
+        damping = _ScaledDamping(self.damping, scale)
+        return replace(self, G=G, mean=mean, damping=damping)
+
+
+@dataclass(frozen=True)
+class _ScaledDamping(Damping):
+    """Damping of the system whose scores were multiplied by `scale`."""
+
+    base: Damping
+    scale: float
+
+    @property
+    def needs(self):
+        return self.base.needs
+
+    @property
+    def is_zero(self):
+        return self.base.is_zero
+
+    def resolve(self, trace, diagonal, p):
+        if self.base.needs == "trace":
+            return self.base.resolve(trace, diagonal, p)  # homogeneous in the scores
+        square = self.scale * self.scale
+        if self.base.needs == "diagonal":
+            return self.base.resolve(trace, diagonal / square, p) * square
+        return self.base.resolve(trace, diagonal, p) * square
+
+
+def make_system(G, weights, center, damping, nan_policy):
+    """Apply the NaN policy, form the mean row if asked, and return the System."""
+    if nan_policy not in ("raise", "skip", "propagate"):
+        raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+    if nan_policy == "skip":
+        G, weights = skip_bad_rows(G, weights)
+    total = float(G.shape[0] if weights is None else weights.sum())
+    mean = mean_row(G, weights, total) if center else None
+    system = System(G, weights, total, mean, damping, nan_policy == "propagate")
+    if mean is not None:
+        system.checked(mean, "the mean of G")
+    return system
+
+
+def skip_bad_rows(G, weights):
+    """Scores and weights without the rows that are not finite."""
+    bad = np.flatnonzero(bad_rows(G)[0])
+    if not bad.size:
+        return G, weights
+    weights = np.ones(G.shape[0]) if weights is None else weights.copy()
+    weights[bad] = 0
+    return replace(G, skipped=tuple(bad.tolist())), weights
