@@ -7,7 +7,7 @@ converted slice by slice while they are used. Inputs are never changed.
 import bisect
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,11 @@ class Scores:
     def slice_columns(self):
         """Columns per slice, likewise."""
         return whole_blocks(SLICE_BYTES // max(self.data.shape[0] * self.dtype.itemsize, 1), 256)
+
+    def part(self, lo, hi):
+        """The scores of rows lo..hi; nothing is copied."""
+        skipped = tuple(row - lo for row in self.skipped if lo <= row < hi)
+        return replace(self, data=self.data[lo:hi], skipped=skipped)
 
     def rows(self, lo, hi):
         """Rows lo..hi, C-ordered in the computing dtype: a view where possible, else a copy."""

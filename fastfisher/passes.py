@@ -4,6 +4,10 @@ A slice is a fixed number of rows (or columns), chosen by sizes alone, so result
 layout, origin or threads. Between slices Ctrl-C and progress get their turn.
 """
 
+import contextlib
+import signal
+import threading
+
 import numpy as np
 
 from .arrays import whole_blocks
@@ -22,6 +26,8 @@ __all__ = [
     "products",
     "slices",
     "sums_dtype",
+    "syrk_step",
+    "whole_slices",
 ]
 
 SLICE_FLOPS = 4e9  # about 0.2 s of a slow core pair
@@ -61,26 +67,54 @@ def slices(length, step, op):
             progress(op, hi, length)
 
 
+@contextlib.contextmanager
+def whole_slices():
+    """Hold Ctrl-C back inside the block, which calls ``check()`` wherever it may be raised.
+
+    Accumulators are then consistent at every interruption. Handlers of the application's own, and
+    threads other than the main one, are left alone.
+    """
+    pending = []
+    held = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def check():
+        if pending:
+            pending.clear()
+            raise KeyboardInterrupt
+
+    if held:
+        signal.signal(signal.SIGINT, lambda *_: pending.append(True))
+    try:
+        yield check
+    finally:
+        if held:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    check()
+
+
 def _row_step(G, flops_per_row, *, least=256):
     """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
     return min(G.slice_rows, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), least))
 
 
-def add_syrk(c, G, *, weights=None, shift=None, done=None):
-    """Lower triangle of c += (G - shift)' diag(weights) (G - shift); c is double.
+def syrk_step(G):
+    """Rows per kernel call of `add_syrk`."""
+    p = G.shape[1]
+    vendor = choose("syrk", p, G.dtype).vendor
+    return _row_step(G, p * p, least=VENDOR_SLICE if vendor else 256)
 
-    ``done(rows)`` is called when the first `rows` rows have been added.
-    """
+
+def add_syrk(c, G, *, weights=None, shift=None):
+    """Lower triangle of c += (G - shift)' diag(weights) (G - shift); c is double."""
     n, p = G.shape
-    entry = choose("syrk", p, G.dtype)
-    kernel = entry.load()
+    kernel = choose("syrk", p, G.dtype).load()
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     shift = _shift(shift, G.dtype)
-    step = _row_step(G, p * p, least=VENDOR_SLICE if entry.vendor else 256)
-    for lo, hi in slices(n, step, "syrk"):
+    for lo, hi in slices(n, syrk_step(G), "syrk"):
         kernel(c, G.rows(lo, hi), _part(scale, lo, hi), shift)
-        if done is not None:
-            done(hi)
 
 
 def add_gram(c, G, *, shift=None, column_weights=None):

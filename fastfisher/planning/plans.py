@@ -12,7 +12,7 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from .table import ALL, choose
 
-__all__ = ["METHODS", "Plan", "Problem", "Stage", "check_device", "check_method", "plan", "plan_problem"]
+__all__ = ["METHODS", "Plan", "Problem", "Stage", "check_device", "check_method", "plan", "plan_factored", "plan_problem", "require_memory"]
 
 METHODS = ("auto", "primal", "dual", "cg")
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
@@ -275,6 +275,29 @@ def plan_problem(q, *, enforce=False):
             plan=made,
         )
     return made
+
+
+def require_memory(count, what):
+    """Refuse an allocation of `count` bytes that does not fit."""
+    room = memory_room()
+    if count > room:
+        raise MemoryLimitError(
+            f"{what} would take {_bytes(count)} but only {_bytes(room)} may be used "
+            f"({MEMORY_SHARE:.0%} of what is available); use a structured Fisher or a matrix-free "
+            "solve (method='cg')"
+        )
+
+
+def plan_factored(order, rhs, dtype, *, rung="cholesky"):
+    """Plan of a solve by a matrix that is there already: factor and solve, or divide."""
+    q = Problem(n=0, p=order, rhs=rhs, dtype=dtype, method="primal")
+    if rung == "division":
+        words = q.sum_bytes * order * rhs
+        stage = Stage("divide", "numpy", f"{order}", order * rhs, 3 * words, 0)
+        return Plan(q, "primal", (stage,), 3 * words, "F is diagonal")
+    _, *stages = _direct_stages(q, "syrk", order, 0)
+    peak = order * order * q.sum_bytes + _vectors(q, 6, 0)
+    return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
 
 
 def check_method(method):

@@ -98,6 +98,13 @@ class System:
         """T v for rows v (k, p): (k, n)."""
         return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
 
+    def columns(self, lo, hi):
+        """T[:, lo:hi] in double, (n, hi - lo)."""
+        panel = self.G.columns(lo, hi).astype(sums_dtype(self.dtype))
+        if self.mean is not None:
+            panel -= self.mean[lo:hi]
+        return panel * self.root_weights[:, np.newaxis]
+
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
         y = np.zeros((len(f), self.p), sums_dtype(self.dtype))

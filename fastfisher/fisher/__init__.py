@@ -1,0 +1,8 @@
+"""Fisher matrices as objects: accumulate, merge, multiply, factor, solve, save."""
+
+from .base import Fisher, load
+from .dense import DenseFisher
+from .diagonal import DiagonalFisher
+from .gram import GramFisher
+
+__all__ = ["DenseFisher", "DiagonalFisher", "Fisher", "GramFisher", "load"]

@@ -1,0 +1,363 @@
+"""What all Fisher objects share: checked updates, counts, merging rules, saving."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import numpy as np
+
+from ..arrays import as_real, as_scores, as_vectors, as_weights, computing_dtype
+from ..errors import InputError, StateError
+from ..passes import bad_rows, syrk_step, whole_slices
+from ..planning import plan_factored
+from ..solvers.certificate import certify, direct_status
+from ..solvers.solution import Solution
+from .state import read_state, write_state
+
+__all__ = ["Fisher", "load"]
+
+_CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
+
+LARGEST_SUM = 1e300  # sums of squares beyond this are refused at the door
+
+
+class Fisher(ABC):
+    """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
+
+    Attributes
+    ----------
+    n_samples : int
+        Rows seen (rows of weight 0 included, skipped rows not).
+    n_skipped : int
+        Rows left out by ``nan_policy="skip"``.
+    weight : float
+        Sum of weights, after decay.
+    kind : str or None
+        A label such as "empirical", "exact" or "mc"; printed, never used in arithmetic.
+    """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        _CLASSES[cls.__name__] = cls
+
+    def __init__(self, *, dtype, center, kind):
+        self.dtype = computing_dtype(np.dtype(dtype), "dtype")
+        self.center = bool(center)
+        self.kind = None if kind is None else str(kind)
+        self.n_samples = 0
+        self.n_skipped = 0
+        self.weight = 0.0
+        self.decayed = False
+
+    # What a representation supplies.
+
+    @abstractmethod
+    def _add(self, scores, weights, total):
+        """Add one slice: scores, weights (or None), and their sum > 0."""
+
+    @abstractmethod
+    def _decay(self, decay):
+        """Multiply the stored sums by `decay`; the weight is handled here."""
+
+    @abstractmethod
+    def _merge(self, other):
+        """Add the sums of `other`, an object of the same kind and size."""
+
+    @abstractmethod
+    def _arrays(self):
+        """State as a dict of arrays, for `save`."""
+
+    @classmethod
+    @abstractmethod
+    def _from_arrays(cls, header, arrays):
+        """A new object from a header and `_arrays`."""
+
+    @abstractmethod
+    def factor(self, damping):
+        """Factor F + damping once, for many questions: see the factor's methods."""
+
+    @abstractmethod
+    def __matmul__(self, v):
+        """F v for v (p,) or (p, k)."""
+
+    @abstractmethod
+    def matrix(self):
+        """F as a dense array (p, p)."""
+
+    @abstractmethod
+    def diagonal(self):
+        """Diagonal of F, (p,)."""
+
+    @abstractmethod
+    def eigvalsh(self):
+        """Eigenvalues of F in ascending order."""
+
+    @property
+    @abstractmethod
+    def p(self):
+        """Number of parameters."""
+
+    @property
+    @abstractmethod
+    def mean(self):
+        """Weighted mean of the rows seen, (p,)."""
+
+    def trace(self):
+        """Trace of F."""
+        return float(np.sum(self.diagonal()))
+
+    # Accumulation.
+
+    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
+        """Add a batch of scores, in place.
+
+        Parameters
+        ----------
+        G : array (n, p)
+            Per-sample scores.
+        weights : array (n,), optional
+            Real, finite, >= 0; ones by default.
+        decay : float
+            Multiplies the stored sums and weight before the raw batch sums are added; 0 < decay
+            <= 1. A state that was decayed can no longer be merged.
+        nan_policy : {"raise", "skip", "propagate"}
+            Rows with NaN or Inf: an error that names the row and leaves everything as it was; left
+            out and counted in ``n_skipped``; or added all the same.
+
+        Returns
+        -------
+        Fisher
+            self.
+
+        Raises
+        ------
+        InputError
+            For bad operands; nothing was changed.
+
+        Notes
+        -----
+        Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` then says how many rows are in.
+        """
+        scores, weights, total = self._checked_batch(G, weights, nan_policy)
+        decay = as_real(decay, "decay")
+        if not 0 < decay <= 1:
+            raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
+        if decay != 1:
+            self._decay(decay)
+            self.weight *= decay
+            self.decayed = True
+        n, step = scores.shape[0], syrk_step(scores)
+        with whole_slices() as check:
+            for lo in range(0, n, max(step, 1)):
+                hi = min(lo + step, n)
+                self._add_slice(scores.part(lo, hi), None if weights is None else weights[lo:hi])
+                check()
+        return self
+
+    def _checked_batch(self, G, weights, nan_policy):
+        if nan_policy not in ("raise", "skip", "propagate"):
+            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+        scores = as_scores(G)
+        n, p = scores.shape
+        self._check_width(p)
+        if scores.dtype.kind == "c" and self.dtype.kind != "c":
+            raise InputError(
+                f"G is {scores.dtype} but this Fisher is {self.dtype}; make it with "
+                "dtype='complex128'"
+            )
+        weights = as_weights(weights, n)
+        bad, largest = bad_rows(scores)
+        if bad.any() and nan_policy == "raise":
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"G holds values that are not finite in row {row} ({int(bad.sum())} such rows in "
+                "all); nothing was added: remove them or pass nan_policy='skip'"
+            )
+        total = float(n if weights is None else weights.sum())
+        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
+        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top) / 100):
+            raise InputError(
+                f"G holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
+                "nothing was added: multiply G by a power of two first"
+            )
+        if bad.any() and nan_policy == "skip":
+            weights = np.ones(n) if weights is None else weights
+            weights[bad] = 0
+            scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
+        return scores, weights, total
+
+    def _add_slice(self, scores, weights):
+        total = float(scores.shape[0] if weights is None else weights.sum())
+        if total > 0:
+            self._add(scores, weights, total)
+            self.weight += total
+        skipped = len(scores.skipped)
+        self.n_samples += scores.shape[0] - skipped
+        self.n_skipped += skipped
+
+    def _check_width(self, p):
+        if p != self.p:
+            raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
+
+    def merge(self, other):
+        """Add everything `other` has seen, in place; returns self.
+
+        Raises
+        ------
+        StateError
+            If either was decayed, or kinds, sizes, dtypes or centring differ; nothing is changed.
+
+        Notes
+        -----
+        Exact up to rounding of the sums; centred sums by Chan's formula. docs/math.md U1, U2.
+        """
+        if type(other) is not type(self):
+            raise StateError(
+                f"cannot merge {type(other).__name__} into {type(self).__name__}; expected the same"
+            )
+        for name in ("p", "dtype", "center", "kind"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs and not (name == "p" and None in (mine, theirs)):
+                raise StateError(f"cannot merge: {name} is {mine!r} here and {theirs!r} there")
+        if self.decayed or other.decayed:
+            raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
+        if other is self:
+            raise StateError("cannot merge a Fisher with itself; use update weights instead")
+        if other.weight > 0:
+            self._merge(other)
+        self.weight += other.weight
+        self.n_samples += other.n_samples
+        self.n_skipped += other.n_skipped
+        return self
+
+    # Solving.
+
+    def solve(self, b=None, *, coef=None, damping):
+        """Solve (F + D) x = b by a Cholesky factor of F + D, and certify the result.
+
+        Parameters
+        ----------
+        b : array (p,) or (p, k), optional
+            Right-hand sides; the mean gradient of everything seen by default.
+        coef : array (n,) or (n, k), optional
+            Only where the scores are kept (`GramFisher`): b = G'(w o coef) / sum(w).
+        damping : float or damping object
+            As in `fastfisher.solve`.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        InputError, NotPositiveDefiniteError
+            As in `fastfisher.solve`.
+        """
+        if coef is not None:
+            raise InputError(
+                f"{type(self).__name__} does not keep the scores that coef refers to; pass b, or "
+                "accumulate in a GramFisher"
+            )
+        rows, single = self._right_hand_sides(b)
+        factor = self.factor(damping)
+        x = factor.solve_rows(rows)
+        certificate = certify(self, factor.added, x, rows, factor.norm)
+        status = direct_status(self, certificate)
+        return Solution(
+            x=factor.dress(x, single, b),
+            status=status,
+            converged=status == "converged",
+            residual=certificate.residual,
+            backward_error=certificate.backward_error,
+            iterations=0,
+            method="primal",
+            damping=factor.damping,
+            rung=factor.rung,
+            plan=plan_factored(self.p, len(rows), self.dtype.name, rung=factor.rung),
+        )
+
+    def _right_hand_sides(self, b):
+        """Rows (k, p) in double, and whether it was one vector."""
+        if b is None:
+            return self.mean.conj()[np.newaxis], True
+        rows, single = as_vectors(b, self.p, self.dtype, "b")
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            raise InputError(
+                "b is complex but this Fisher is real; solve for b.real and b.imag as two columns"
+            )
+        return rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64), single
+
+    def _product(self, v, apply):
+        """`apply` on checked rows of v, back in v's shape and kind."""
+        rows, single = as_vectors(v, self.p, self.dtype, "v")
+        y = apply(rows.astype(np.result_type(rows.dtype, np.float64)))
+        y = y.astype(np.result_type(self.dtype, rows.dtype), copy=False)
+        return np.ascontiguousarray(y[0] if single else y.T)
+
+    # State.
+
+    def save(self, path):
+        """Write the state to a safetensors file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; an existing file is then left as it was.
+        """
+        header = {
+            "class": type(self).__name__,
+            "dtype": self.dtype.name,
+            "center": self.center,
+            "kind": self.kind,
+            "n_samples": self.n_samples,
+            "n_skipped": self.n_skipped,
+            "weight": self.weight.hex(),
+            "decayed": self.decayed,
+        }
+        write_state(path, header, self._arrays())
+
+    def _restore_counts(self, header):
+        self.n_samples, self.n_skipped = header["n_samples"], header["n_skipped"]
+        self.weight = float.fromhex(header["weight"])
+        self.decayed = header["decayed"]
+        return self
+
+    def __repr__(self):
+        facts = [f"p={self.p}", f"dtype={self.dtype.name}", f"n_samples={self.n_samples}",
+                 f"weight={self.weight:g}"]
+        if self.center:
+            facts.append("center=True")
+        if self.kind is not None:
+            facts.append(f"kind={self.kind!r}")
+        if self.n_skipped:
+            facts.append(f"n_skipped={self.n_skipped}")
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+
+def load(path):
+    """Read a Fisher object that `save` wrote.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The safetensors file.
+
+    Returns
+    -------
+    Fisher
+        An object of the class that was saved, equal to it to the bit.
+
+    Raises
+    ------
+    StateError
+        If the file is no such state, is damaged, or comes from a newer format.
+    OSError
+        If it cannot be read.
+    """
+    header, arrays = read_state(path)
+    cls = _CLASSES.get(header.get("class"))
+    if cls is None:
+        raise StateError(f"{path} holds a {header.get('class')!r}, which this version does not know")
+    try:
+        return cls._from_arrays(header, arrays)._restore_counts(header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path} lacks or spoils a field of its state: {error}") from error

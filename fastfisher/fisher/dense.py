@@ -1,0 +1,141 @@
+"""The dense Fisher: sums of outer products, p x p."""
+
+import numpy as np
+
+from ..arrays import Scores
+from ..damping import as_damping
+from ..passes import add_syrk, mean_row, sums_dtype
+from ..planning import choose, require_memory
+from ..solvers.factored import CholeskyFactor
+from .base import Fisher
+from .factor import DenseFactor
+from .size import check_size
+
+__all__ = ["DenseFisher"]
+
+
+class DenseFisher(Fisher):
+    """F (p, p), accumulated from batches of scores.
+
+    Parameters
+    ----------
+    p : int
+        Number of parameters.
+    dtype : str or dtype
+        What results are given in; sums are always kept in double (8 p^2 bytes, complex 16 p^2).
+    center : bool
+        Subtract the weighted mean row: F is then the covariance of the scores.
+    kind : str, optional
+        A printed label: "empirical", "exact", "mc".
+
+    Raises
+    ------
+    MemoryLimitError
+        If the sums do not fit in memory.
+
+    Notes
+    -----
+    update: n p^2 flops per batch; factor: p^3 / 3 flops and another 8 p^2 bytes.
+    docs/math.md U1, U2.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> F = ff.DenseFisher(2).update(np.array([[1.0, 0.0], [1.0, 2.0]]))
+    >>> F.matrix()
+    array([[1., 1.],
+           [1., 2.]])
+    >>> F.solve(damping=1.0).x
+    array([0.4, 0.2])
+    """
+
+    def __init__(self, p, *, dtype="float64", center=False, kind=None):
+        super().__init__(dtype=dtype, center=center, kind=kind)
+        p = check_size(p, "p")
+        double = sums_dtype(self.dtype)
+        require_memory(p * p * double.itemsize, f"the sums of DenseFisher({p})")
+        self._mean = np.zeros(p, double)
+        # Raw second moments, or centred ones; both triangles.
+        self._sums = np.zeros((p, p), double)
+
+    @property
+    def p(self):
+        return len(self._mean)
+
+    @property
+    def mean(self):
+        return self._mean
+
+    def _add(self, scores, weights, total):
+        mean = mean_row(scores, weights, total)
+        add_syrk(self._sums, scores, weights=weights, shift=mean if self.center else None)
+        self._include(mean, total)
+
+    def _include(self, mean, total):
+        """Account for a batch with this mean and weight whose sums are in already (Chan)."""
+        weight = self.weight + total
+        difference = mean - self._mean
+        if self.center and self.weight:
+            row = np.sqrt(self.weight * (total / weight)) * difference[np.newaxis]
+            add_syrk(self._sums, Scores(row, row.dtype))
+        self._mean = self._mean + difference * (total / weight)
+        choose("mirror", self.p, self._sums.dtype).load()(self._sums)
+
+    def _decay(self, decay):
+        self._sums *= decay
+
+    def _merge(self, other):
+        self._sums += other._sums
+        self._include(other._mean, other.weight)
+
+    def apply_fisher(self, v):
+        """F v for rows v (k, p), in double."""
+        return (v @ self._sums.T) / self.weight if self.weight else np.zeros_like(v)
+
+    def __matmul__(self, v):
+        return self._product(v, self.apply_fisher)
+
+    def _normalised(self):
+        return self._sums / (self.weight or 1.0)
+
+    def matrix(self):
+        return self._normalised().astype(self.dtype, copy=False)
+
+    def diagonal(self):
+        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
+        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+
+    def eigvalsh(self):
+        from scipy.linalg import eigvalsh
+
+        return eigvalsh(self._normalised(), overwrite_a=True).astype(
+            np.empty(0, self.dtype).real.dtype, copy=False
+        )
+
+    def factor(self, damping):
+        """Cholesky factor of F + D: `DenseFactor` with solve, logdet, inv_diagonal, ...
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            With ``.order`` and ``.suggested_damping``.
+        MemoryLimitError
+            If another p x p array does not fit.
+        """
+        damping = as_damping(damping)
+        require_memory(self._sums.nbytes, f"the factor of DenseFisher({self.p})")
+        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
+        added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
+        factor = CholeskyFactor(self._normalised(), added, trace=diagonal.sum(), what="F + damping")
+        return DenseFactor(factor, added, damping, self.dtype)
+
+    def _arrays(self):
+        return {"mean": self._mean, "sums": self._sums}
+
+    @classmethod
+    def _from_arrays(cls, header, arrays):
+        made = cls(
+            len(arrays["mean"]), dtype=header["dtype"], center=header["center"], kind=header["kind"]
+        )
+        made._mean[:], made._sums[:] = arrays["mean"], arrays["sums"]
+        return made

@@ -1,0 +1,231 @@
+"""Factors of F + D: one factorisation, many questions. docs/math.md Q2, Q3."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from ..arrays import Scores, as_array, as_vectors, computing_dtype, contiguous, to_origin
+from ..damping import Marquardt
+from ..errors import InputError, NotPositiveDefiniteError
+from ..passes import add_gram
+from ..planning import choose
+from .size import check_size
+
+__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor"]
+
+CHUNK = 64  # unit vectors or panel columns worked on at once
+
+
+class Factor(ABC):
+    """F + D, factored. ``p``, ``damping`` (the absolute lambda; for Marquardt its c)."""
+
+    rung = "cholesky"
+
+    def __init__(self, p, added, damping, dtype):
+        self.p = p
+        self.added = added
+        self.dtype = dtype
+        self.damping = damping.c if isinstance(damping, Marquardt) else float(added)
+
+    @abstractmethod
+    def solve_rows(self, rows):
+        """(F + D)^-1 rows, for rows (k, p) in double; a new array."""
+
+    @abstractmethod
+    def logdet(self):
+        """log det (F + D)."""
+
+    @abstractmethod
+    def inv_diagonal(self):
+        """Diagonal of (F + D)^-1, (p,)."""
+
+    @abstractmethod
+    def _inv_quad_rows(self, rows):
+        """rows (F + D)^-1 rows' for rows (m, p) in double, Hermitian to the bit."""
+
+    @abstractmethod
+    def _sample_rows(self, normal):
+        """Rows with covariance (F + D)^-1; `normal(shape)` draws standard normals."""
+
+    @property
+    def real_dtype(self):
+        return np.empty(0, self.dtype).real.dtype
+
+    def dress(self, rows, single, like):
+        """Rows in the dtype and kind of array that the caller expects."""
+        dtype = np.result_type(self.dtype, np.complex64) if rows.dtype.kind == "c" else self.dtype
+        rows = rows.astype(dtype, copy=False)
+        return to_origin(np.ascontiguousarray(rows[0] if single else rows.T), like)
+
+    def solve(self, b):
+        """(F + D)^-1 b for b (p,) or (p, k)."""
+        rows, single = as_vectors(b, self.p, self.dtype, "b")
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            parts = np.concatenate([rows.real, rows.imag]).astype(np.float64)
+            parts = self.solve_rows(parts)
+            x = parts[: len(rows)] + 1j * parts[len(rows) :]
+        else:
+            x = self.solve_rows(rows.astype(np.result_type(rows.dtype, np.float64)))
+        return self.dress(x, single, b)
+
+    def inv_quad(self, J):
+        """J (F + D)^-1 J' for J (m, p): (m, m), symmetric (Hermitian) to the bit."""
+        a = as_array(J, "J", need="shape (m, p)")
+        dtype = np.result_type(computing_dtype(a.dtype, "J"), self.dtype)
+        if a.ndim != 2 or a.shape[1] != self.p:
+            raise InputError(f"J has shape {a.shape}; expected (m, {self.p})")
+        if dtype.kind == "c" and self.dtype.kind != "c":
+            raise InputError("J is complex but this Fisher is real; pass real rows")
+        rows = contiguous(a, np.result_type(dtype, np.float64))
+        if not np.isfinite(rows).all():
+            raise InputError("J is not finite; remove or repair the rows")
+        return to_origin(self._inv_quad_rows(rows).astype(self.dtype, copy=False), J)
+
+    def sample(self, rng, k):
+        """k draws from N(0, (F + D)^-1), (k, p); rng is a numpy.random.Generator.
+
+        Complex Fishers give circular draws x with E[x x'] = (F + D)^-1.
+        """
+        k = check_size(k, "k")
+        if not isinstance(rng, np.random.Generator):
+            raise InputError(
+                f"rng is {type(rng).__name__}; expected a generator: numpy.random.default_rng(seed)"
+            )
+
+        def normal(*shape):
+            if self.dtype.kind == "c":
+                return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
+            return rng.standard_normal(shape)
+
+        return self._sample_rows(normal, k).astype(self.dtype, copy=False)
+
+
+def _hermitian_products(rows):
+    """rows rows' for rows (m, p) in double, Hermitian to the bit."""
+    out = np.zeros((len(rows), len(rows)), rows.dtype)
+    add_gram(out, Scores(np.ascontiguousarray(rows), rows.dtype))
+    choose("mirror", len(out), out.dtype).load()(out)
+    return out
+
+
+def _solve_lower(L, rows, start=0):
+    """rows <- L^-1 rows, in place, for rows that are zero before `start`."""
+    if rows.size:
+        choose("solve_lower", len(L), L.dtype).load()(L, rows, start)
+    return rows
+
+
+def _solve_lower_adjoint(L, rows):
+    if rows.size:
+        choose("solve_lower_adjoint", len(L), L.dtype).load()(L, rows)
+    return rows
+
+
+def _inverse_squares(L):
+    """Column sums of squares of L^-1: the diagonal of (L L')^-1, 64 columns at a time."""
+    n = len(L)
+    out = np.empty(n)
+    for lo in range(0, n, CHUNK):
+        hi = min(lo + CHUNK, n)
+        unit = np.zeros((hi - lo, n), L.dtype)
+        unit[np.arange(hi - lo), np.arange(lo, hi)] = 1
+        out[lo:hi] = (np.abs(_solve_lower(L, unit, lo)) ** 2).sum(axis=1)
+    return out
+
+
+class DenseFactor(Factor):
+    """F + D = L L' with L (p, p)."""
+
+    def __init__(self, factor, added, damping, dtype):
+        super().__init__(len(factor.L), added, damping, dtype)
+        self._factor = factor
+        self.norm = factor.norm
+
+    def solve_rows(self, rows):
+        return self._factor.solve(rows)
+
+    def logdet(self):
+        return 2 * float(np.log(self._factor.L.diagonal().real).sum())
+
+    def inv_diagonal(self):
+        return _inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
+
+    def _inv_quad_rows(self, rows):
+        return _hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
+
+    def _sample_rows(self, normal, k):
+        # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
+        return _solve_lower_adjoint(self._factor.L, normal(k, self.p))
+
+
+class DiagonalFactor(Factor):
+    """diag(F) + D."""
+
+    rung = "division"
+
+    def __init__(self, diagonal, added, damping, dtype):
+        super().__init__(len(diagonal), added, damping, dtype)
+        self._damped = diagonal + added
+        self.norm = float(self._damped.max(initial=0.0))
+        bad = np.flatnonzero(~(self._damped > 0))
+        if bad.size:
+            raise NotPositiveDefiniteError(
+                f"the damped diagonal is {self._damped[bad[0]]:.3g} for parameter {bad[0]} "
+                f"({bad.size} such parameters): it has no score; pass damping > 0",
+                order=int(bad[0]) + 1,
+                rcond=0.0,
+                suggested_damping=float(diagonal.max(initial=0.0)) * 1e-8 or 1.0,
+            )
+
+    def solve_rows(self, rows):
+        return rows / self._damped
+
+    def logdet(self):
+        return float(np.log(self._damped).sum())
+
+    def inv_diagonal(self):
+        return (1 / self._damped).astype(self.real_dtype, copy=False)
+
+    def _inv_quad_rows(self, rows):
+        return _hermitian_products(rows / np.sqrt(self._damped))
+
+    def _sample_rows(self, normal, k):
+        return normal(k, self.p) / np.sqrt(self._damped)
+
+
+class GramFactor(Factor):
+    """T'T + lambda I through the Cholesky factor of T T' + lambda I (n, n); lambda > 0."""
+
+    def __init__(self, system, factor, lam, damping, dtype):
+        super().__init__(system.p, lam, damping, dtype)
+        self._system = system
+        self._factor = factor
+        self.norm = factor.norm
+
+    def solve_rows(self, rows):
+        T = self._system
+        return (rows - T.apply_adjoint(self._factor.solve(T.apply_rows(rows)))) / self.added
+
+    def logdet(self):
+        n = len(self._factor.L)
+        log_l = float(np.log(self._factor.L.diagonal().real).sum())
+        return (self.p - n) * float(np.log(self.added)) + 2 * log_l
+
+    def inv_diagonal(self):
+        out = np.empty(self.p)
+        for lo in range(0, self.p, CHUNK):
+            panel = self._system.columns(lo, min(lo + CHUNK, self.p))
+            squares = np.abs(_solve_lower(self._factor.L, np.ascontiguousarray(panel.T))) ** 2
+            out[lo : lo + CHUNK] = (1 - squares.sum(axis=1)) / self.added
+        return out.astype(self.real_dtype, copy=False)
+
+    def _inv_quad_rows(self, rows):
+        seen = _solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))
+        inner = _hermitian_products(seen).conj()
+        return (_hermitian_products(rows) - inner) / self.added
+
+    def _sample_rows(self, normal, k):
+        T, root = self._system, np.sqrt(self.added)
+        z = normal(k, self.p)
+        seen = T.apply_rows(z) + root * normal(k, len(self._factor.L))
+        return (z - T.apply_adjoint(self._factor.solve(seen))) / root

@@ -1,0 +1,208 @@
+"""The Gram Fisher: keeps the scores and works with the n x n Gram matrix."""
+
+import numpy as np
+
+from ..arrays import Scores, as_real, as_vectors
+from ..damping import as_damping
+from ..errors import InputError
+from ..passes import sums_dtype
+from ..planning import choose, require_memory
+from ..solvers.dual import gram_lower
+from ..solvers.factored import CholeskyFactor, rank_deficient
+from ..solvers.primal import fisher_lower
+from ..solvers.solve import plan_system, solve_system
+from ..solvers.system import make_system
+from .base import Fisher
+from .factor import GramFactor
+
+__all__ = ["GramFisher"]
+
+
+class GramFisher(Fisher):
+    """F through the scores themselves: for fewer samples than parameters.
+
+    Parameters
+    ----------
+    dtype : str or dtype, optional
+        What scores are stored and computed in; that of the first update by default.
+    center, kind
+        As in `DenseFisher`.
+
+    Notes
+    -----
+    Keeps a copy of every batch: n p words. solve: n^2 p + n^3 / 3 flops, 8 n^2 bytes, by the dual
+    (docs/math.md D1-D8); `F.matrix()` is p x p all the same.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> F = ff.GramFisher().update(np.array([[3.0, 0.0, 4.0]]))
+    >>> F.solve(damping=25.0).x
+    array([0.06, 0.  , 0.08])
+    """
+
+    def __init__(self, *, dtype=None, center=False, kind=None):
+        super().__init__(dtype=dtype or "float64", center=center, kind=kind)
+        self._open = dtype is None
+        self._p = None
+        self._batches = []
+        self._weights = []
+
+    @property
+    def p(self):
+        return self._p
+
+    def _check_width(self, p):
+        if self._p not in (None, p):
+            raise InputError(f"G has {p} columns but this Fisher has {self._p} parameters")
+
+    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
+        scores, _, _ = self._checked_batch(G, weights, nan_policy)
+        n, p = scores.shape
+        if self._open:
+            self.dtype, self._open = scores.dtype, False
+        self._p = p
+        require_memory(n * p * self.dtype.itemsize, f"a copy of the scores {scores.shape}")
+        return super().update(G, weights, decay, nan_policy=nan_policy)
+
+    update.__doc__ = Fisher.update.__doc__
+
+    def _checked_batch(self, G, weights, nan_policy):
+        if self._open:
+            kept, self.dtype = self.dtype, np.dtype(np.complex128)
+            try:
+                return super()._checked_batch(G, weights, nan_policy)
+            finally:
+                self.dtype = kept
+        return super()._checked_batch(G, weights, nan_policy)
+
+    def _add(self, scores, weights, total):
+        self._batches.append(np.array(scores.rows(0, scores.shape[0]), dtype=self.dtype))
+        self._weights.append(np.ones(scores.shape[0]) if weights is None else np.array(weights))
+
+    def _decay(self, decay):
+        for weights in self._weights:
+            weights *= decay
+
+    def _merge(self, other):
+        self._p = other._p if self._p is None else self._p
+        self._batches += [batch.copy() for batch in other._batches]
+        self._weights += [weights.copy() for weights in other._weights]
+
+    def _scores(self):
+        """All scores as one array, joined once."""
+        if len(self._batches) != 1:
+            shape = (0, self._p or 0)
+            joined = np.concatenate(self._batches) if self._batches else np.zeros(shape, self.dtype)
+            weights = np.concatenate(self._weights) if self._weights else np.zeros(0)
+            self._batches, self._weights = [joined], [weights]
+        return Scores(self._batches[0], self.dtype)
+
+    def _system(self, damping=None):
+        scores = self._scores()
+        weights = self._weights[0]
+        plain = None if np.all(weights == 1) else weights
+        return make_system(scores, plain, self.center, damping, "raise")
+
+    @property
+    def mean(self):
+        system = self._system()
+        if system.mean is not None:
+            return system.mean
+        return system.apply_adjoint(system.from_coefficients(np.ones((1, system.n))))[0].conj()
+
+    def solve(self, b=None, *, coef=None, damping):
+        """Solve (F + D) x = b, or for b = G'(w o coef) / sum(w) without cancellation.
+
+        Parameters
+        ----------
+        b : array (p,) or (p, k), optional
+            Right-hand sides; by default the mean gradient of everything seen.
+        coef : array (n,) or (n, k), optional
+            Coefficients of the rows in the order they were added; skipped rows keep their place.
+        damping : float or damping object
+            As in `fastfisher.solve`.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        InputError, NotPositiveDefiniteError, MemoryLimitError
+            As in `fastfisher.solve`.
+        """
+        if b is not None and coef is not None:
+            raise InputError("both b and coef were given; pass at most one of them")
+        system = self._system(as_damping(damping))
+        rows = coefs = None
+        single = True
+        if coef is not None:
+            coefs, single = as_vectors(coef, system.n, self.dtype, "coef", axis="n")
+        elif b is not None:
+            rows, single = as_vectors(b, system.p, self.dtype, "b")
+        elif self.center:
+            rows = system.mean.conj()[np.newaxis]
+        else:
+            coefs = np.ones((1, system.n), self.dtype)
+        given = rows if coefs is None else coefs
+        plan = plan_system(system.G, system.weights, self.center, len(given), "dual")
+        return solve_system(system, plan, rows, coefs, single=single)
+
+    def __matmul__(self, v):
+        return self._product(v, self._system().apply_fisher)
+
+    def gram(self):
+        """The normalised Gram matrix T T' (n, n), of the (centred) scores."""
+        K, _ = gram_lower(self._system(as_damping(0.0)))
+        choose("mirror", len(K), K.dtype).load()(K)
+        return K.astype(self.dtype, copy=False)
+
+    def matrix(self):
+        require_memory((self._p or 0) ** 2 * sums_dtype(self.dtype).itemsize, "the matrix of F")
+        F, _ = fisher_lower(self._system(as_damping(0.0)))
+        choose("mirror", len(F), F.dtype).load()(F)
+        return F.astype(self.dtype, copy=False)
+
+    def diagonal(self):
+        diagonal = self._system().fisher_diagonal()
+        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+
+    def eigvalsh(self):
+        """Eigenvalues of the Gram matrix, (n,) ascending: those of F that are not zero, and zeros."""
+        from scipy.linalg import eigvalsh
+
+        return eigvalsh(self.gram())
+
+    def factor(self, damping):
+        """Factor of F + lambda I through the Gram matrix; lambda > 0.
+
+        Raises
+        ------
+        InputError
+            For Marquardt damping, which has no such factor; use `solve`.
+        NotPositiveDefiniteError
+            If lambda is 0 or too small.
+        """
+        damping = as_damping(damping)
+        if damping.needs == "diagonal":
+            raise InputError("GramFisher.factor needs scalar damping; use solve for Marquardt")
+        system = self._system(damping)
+        require_memory(system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
+        K, system = gram_lower(system)
+        trace = float(K.diagonal().real.sum())
+        lam = as_real(damping.resolve(trace, None, system.p), "damping")
+        if lam == 0:
+            raise rank_deficient(system, trace)
+        factor = CholeskyFactor(K, lam, trace=trace, what="the Gram matrix + damping")
+        return GramFactor(system, factor, lam, damping, self.dtype)
+
+    def _arrays(self):
+        return {"scores": self._scores().data, "weights": self._weights[0]}
+
+    @classmethod
+    def _from_arrays(cls, header, arrays):
+        made = cls(dtype=header["dtype"], center=header["center"], kind=header["kind"])
+        made._batches, made._weights = [arrays["scores"]], [arrays["weights"]]
+        made._p = arrays["scores"].shape[1]
+        return made
