@@ -119,13 +119,25 @@ def solve(
         rows = None
     start = _start(x0, p, scores.dtype, rows if coefs is None else coefs)
     return _solve(
-        scores, rows, coefs, damping, w, center, method, nan_policy, single=single,
+        scores,
+        rows,
+        coefs,
+        damping,
+        w,
+        center,
+        method,
+        nan_policy,
+        single=single,
         rtol=None if rtol is None else as_real(rtol, "rtol"),
-        maxiter=_limit(maxiter), x0=start, preconditioner=preconditioner,
+        maxiter=_limit(maxiter),
+        x0=start,
+        preconditioner=preconditioner,
     )
 
 
-def _solve(scores, rows, coefs, damping, weights, center, method, nan_policy, *, single, **settings):
+def _solve(
+    scores, rows, coefs, damping, weights, center, method, nan_policy, *, single, **settings
+):
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     plan = plan_system(scores, weights, bool(center), sides, method)
@@ -146,7 +158,9 @@ def _start(x0, p, dtype, given):
         return None
     rows, _ = as_vectors(x0, p, dtype, "x0")
     if len(rows) != len(given):
-        raise InputError(f"x0 holds {len(rows)} vectors but there are {len(given)} right-hand sides")
+        raise InputError(
+            f"x0 holds {len(rows)} vectors but there are {len(given)} right-hand sides"
+        )
     if rows.dtype.kind == "c" and dtype.kind != "c":
         rows = np.concatenate([rows.real, rows.imag])
     elif given.dtype.kind == "c" and dtype.kind != "c":

@@ -13,7 +13,15 @@ import numpy as np
 
 from .errors import InputError
 
-__all__ = ["Scores", "as_damping_vector", "as_scores", "as_vectors", "as_weights", "output", "to_origin"]
+__all__ = [
+    "Scores",
+    "as_damping_vector",
+    "as_scores",
+    "as_vectors",
+    "as_weights",
+    "output",
+    "to_origin",
+]
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 STORED = ("float16", "bfloat16")  # storage only: converted to float32 slice by slice
@@ -44,7 +52,7 @@ class Scores:
 
     @property
     def slice_rows(self):
-        """Rows per slice; set by p and dtype alone, so that layouts and origins share their bits."""
+        """Rows per slice; set by p and dtype alone, so that all layouts share their bits."""
         return whole_blocks(SLICE_BYTES // max(self.data.shape[1] * self.dtype.itemsize, 1), 16)
 
     @property
@@ -76,7 +84,7 @@ class Scores:
 
 
 def whole_blocks(lines, least):
-    """Round a slice length down to whole kernel blocks, so that slicing does not move their edges."""
+    """A slice length rounded down to whole kernel blocks, whose edges then stay in place."""
     step = next((s for s in (4096, 256, 16) if lines >= s), least)
     return max(int(lines) // step * step, least)
 
@@ -203,7 +211,7 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
     wanted = computing_dtype(a.dtype, name)
     if a.ndim not in (1, 2) or a.shape[0] != size:
         raise InputError(
-            f"{name} has shape {a.shape}; expected ({size},) or ({size}, k) to match {axis} = {size}"
+            f"{name} has shape {a.shape}; expected ({size},) or ({size}, k), for {axis} = {size}"
         )
     if wanted.kind == "c":
         dtype = np.result_type(dtype, np.complex64)
@@ -222,9 +230,7 @@ def as_weights(weights, n):
     if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
         raise InputError(f"weights has dtype {a.dtype}; expected real numbers")
     if a.shape != (n,):
-        raise InputError(
-            f"weights has shape {a.shape} but G has {n} rows; pass one weight per row"
-        )
+        raise InputError(f"weights has shape {a.shape} but G has {n} rows; pass one weight per row")
     w = np.array(a, dtype=np.float64)
     bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
     if bad.size:

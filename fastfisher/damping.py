@@ -18,7 +18,7 @@ class Damping(ABC):
     """Base of the damping objects.
 
     ``resolve(trace, diagonal, p)`` returns what is added to F: a number lambda for lambda I, or a
-    vector (p,) for a diagonal. ``needs`` says which argument it looks at: "", "trace" or "diagonal".
+    vector (p,) for a diagonal. ``needs`` says what it looks at: "", "trace" or "diagonal".
     """
 
     needs = ""
@@ -175,7 +175,9 @@ class LevenbergMarquardt(Damping):
         if not self.low <= self.high:
             raise InputError(f"low is {self.low}, high {self.high}; expected low <= high")
         if not 0 <= self.least <= self.most:
-            raise InputError(f"least is {self.least}, most {self.most}; expected 0 <= least <= most")
+            raise InputError(
+                f"least is {self.least}, most {self.most}; expected 0 <= least <= most"
+            )
 
     def resolve(self, trace, diagonal, p):
         return self.lam
@@ -200,5 +202,7 @@ def as_damping(damping):
     if isinstance(damping, Damping):
         return damping
     if damping is None:
-        raise InputError("damping is None; pass a number >= 0 or a damping object: there is no default")
+        raise InputError(
+            "damping is None; pass a number >= 0 or a damping object: there is no default"
+        )
     return Tikhonov(as_real(damping, "damping"))

@@ -120,7 +120,7 @@ def _system_memory():
 
 
 def available_memory():
-    """Bytes this process can still allocate: system, control group and RLIMIT_AS; None if unknown."""
+    """Bytes this process can still allocate (system, control group, RLIMIT_AS); None: unknown."""
     rooms = (_system_memory(), _cgroup_room(), _address_space_room())
     known = [room for room in rooms if room is not None]
     return min(known) if known else None

@@ -200,7 +200,7 @@ def bad_rows(G):
 
 
 def check_finite(G, result, what, name="G"):
-    """Raise InputError if `result`, computed from G, is not finite: name the row, or the overflow."""
+    """InputError if `result`, computed from G, is not finite: names the row, or the overflow."""
     if np.isfinite(result).all():
         return
     bad, largest = bad_rows(G)

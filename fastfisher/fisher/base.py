@@ -135,9 +135,9 @@ class Fisher(ABC):
 
         Notes
         -----
-        Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` then says how many rows are in.
+        Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` says how many rows are in.
         """
-        scores, weights, total = self._checked_batch(G, weights, nan_policy)
+        scores, weights = self._checked_batch(G, weights, nan_policy)
         decay = as_real(decay, "decay")
         if not 0 < decay <= 1:
             raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
@@ -183,7 +183,7 @@ class Fisher(ABC):
             weights = np.ones(n) if weights is None else weights
             weights[bad] = 0
             scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
-        return scores, weights, total
+        return scores, weights
 
     def _add_slice(self, scores, weights):
         total = float(scores.shape[0] if weights is None else weights.sum())
@@ -322,8 +322,12 @@ class Fisher(ABC):
         return self
 
     def __repr__(self):
-        facts = [f"p={self.p}", f"dtype={self.dtype.name}", f"n_samples={self.n_samples}",
-                 f"weight={self.weight:g}"]
+        facts = [
+            f"p={self.p}",
+            f"dtype={self.dtype.name}",
+            f"n_samples={self.n_samples}",
+            f"weight={self.weight:g}",
+        ]
         if self.center:
             facts.append("center=True")
         if self.kind is not None:
@@ -356,7 +360,9 @@ def load(path):
     header, arrays = read_state(path)
     cls = _CLASSES.get(header.get("class"))
     if cls is None:
-        raise StateError(f"{path} holds a {header.get('class')!r}, which this version does not know")
+        raise StateError(
+            f"{path} holds a {header.get('class')!r}, which this version does not know"
+        )
     try:
         return cls._from_arrays(header, arrays)._restore_counts(header)
     except (KeyError, TypeError, ValueError) as error:

@@ -57,7 +57,7 @@ class GramFisher(Fisher):
             raise InputError(f"G has {p} columns but this Fisher has {self._p} parameters")
 
     def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
-        scores, _, _ = self._checked_batch(G, weights, nan_policy)
+        scores, _ = self._checked_batch(G, weights, nan_policy)
         n, p = scores.shape
         if self._open:
             self.dtype, self._open = scores.dtype, False
@@ -169,7 +169,7 @@ class GramFisher(Fisher):
         return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def eigvalsh(self):
-        """Eigenvalues of the Gram matrix, (n,) ascending: those of F that are not zero, and zeros."""
+        """Eigenvalues of the Gram matrix, (n,) ascending: those of F, but for zeros."""
         from scipy.linalg import eigvalsh
 
         return eigvalsh(self.gram())

@@ -74,7 +74,7 @@ def read_state(path):
     try:
         with safe_open(path, framework="numpy") as f:
             meta = (f.metadata() or {}).get(KEY)
-            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+            arrays = {name: f.get_tensor(name) for name in f.keys()}
         header = json.loads(meta) if meta is not None else None
     except (SafetensorError, ValueError, TypeError) as error:
         raise StateError(f"{path} is no readable state file: {error}") from error

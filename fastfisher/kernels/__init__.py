@@ -1,1 +1,1 @@
-"""Compiled code and its NumPy reference; the contract of every op is in README.md beside this file."""
+"""Compiled code and its NumPy reference; README.md beside this file is the contract."""

@@ -1,6 +1,6 @@
 """Every op in a few lines of NumPy: the oracle of the kernels and the fallback of the table.
 
-Same names, arguments and effects as the kernels in cpu/; README.md beside this file has the contract.
+Same names, arguments and effects as the kernels in cpu/; README.md is the contract.
 """
 
 import numpy as np

@@ -12,7 +12,18 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from .table import ALL, choose
 
-__all__ = ["METHODS", "Plan", "Problem", "Stage", "check_device", "check_method", "plan", "plan_factored", "plan_problem", "require_memory"]
+__all__ = [
+    "METHODS",
+    "Plan",
+    "Problem",
+    "Stage",
+    "check_device",
+    "check_method",
+    "plan",
+    "plan_factored",
+    "plan_problem",
+    "require_memory",
+]
 
 METHODS = ("auto", "primal", "dual", "cg")
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
@@ -103,7 +114,8 @@ class Plan:
         for s in self.stages:
             mark = "" if s.reproducible else " *"
             lines.append(
-                f"  {s.op:<22}{s.kernel + mark:<28}{s.size:<18}{s.flops:>10.2e}{_bytes(s.bytes):>11}"
+                f"  {s.op:<22}{s.kernel + mark:<28}{s.size:<18}"
+                f"{s.flops:>10.2e}{_bytes(s.bytes):>11}"
             )
         lines.append(
             f"  per {unit}: {self.flops:.2e} flops, {_bytes(self.bytes)} moved; "
@@ -140,11 +152,11 @@ def _slice_bytes(q):
 
 
 def _product_workspace(q, op, order, summed):
-    """Bytes that syrk (order p, summed n) or gram (order n, summed p) allocates besides its result."""
+    """Bytes that syrk (order p, summed n) or gram (order n, summed p) needs besides its result."""
     entry = choose(op, order, q.dtype, device=q.device)
     copies = 0 if q.direct else _slice_bytes(q)
     if entry.vendor:
-        copied = q.weighted and op == "syrk" or q.centered
+        copied = (q.weighted and op == "syrk") or q.centered
         part = order * order * q.itemsize if q.itemsize < q.sum_bytes else 0
         return copies + part + (_slice_bytes(q) if copied else 0)
     if order > 128:
@@ -166,8 +178,15 @@ def _vectors(q, per_parameter, per_sample):
 
 def _fvp_stage(q, name="fvp"):
     moved = q.n * q.p * q.itemsize
-    return _stage(q, name, q.rhs, f"{q.n} x {q.p}", 2 * q.multiply_add * q.n * q.p * q.rhs, moved,
-                  _fvp_workspace(q))
+    return _stage(
+        q,
+        name,
+        q.rhs,
+        f"{q.n} x {q.p}",
+        2 * q.multiply_add * q.n * q.p * q.rhs,
+        moved,
+        _fvp_workspace(q),
+    )
 
 
 def _direct_stages(q, op, order, summed):
@@ -176,11 +195,20 @@ def _direct_stages(q, op, order, summed):
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
     return [
-        _stage(q, op, order, f"{q.n} x {q.p}", ma * summed * order * (order + 1) / 2,
-               q.n * q.p * q.itemsize + square, _product_workspace(q, op, order, summed)),
+        _stage(
+            q,
+            op,
+            order,
+            f"{q.n} x {q.p}",
+            ma * summed * order * (order + 1) / 2,
+            q.n * q.p * q.itemsize + square,
+            _product_workspace(q, op, order, summed),
+        ),
         _stage(q, "cholesky", order, text, ma * order**3 / 6, square, 0, sums),
         _stage(q, "solve_lower", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
-        _stage(q, "solve_lower_adjoint", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
+        _stage(
+            q, "solve_lower_adjoint", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums
+        ),
     ]
 
 
@@ -242,7 +270,7 @@ def _select(q, routes, room):
     if routes[direct][1] > room:
         return "cg", f"primal and dual need more than the {_bytes(room)} of memory there is"
     return "cg", (
-        f"{NOMINAL_CG_ITERATIONS} iterations cost less than the {flops[direct]:.1e} flops of {direct}"
+        f"{NOMINAL_CG_ITERATIONS} iterations cost less than {direct} with its {flops[direct]:.1e} flops"
     )
 
 
@@ -301,6 +329,7 @@ def plan_factored(order, rhs, dtype, *, rung="cholesky"):
 
 
 def check_method(method):
+    """One of METHODS, or InputError."""
     if method not in METHODS:
         raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     return method

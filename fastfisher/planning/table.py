@@ -72,7 +72,9 @@ SIZE = {
     "layered_gram": "samples n",
 }
 
-_BLAS3 = "compute bound: BLAS has hand-written micro-kernels, ours are plain loops (bench/RESULTS.md)"
+_BLAS3 = (
+    "compute bound: BLAS has hand-written micro-kernels, ours are plain loops (bench/RESULTS.md)"
+)
 _THIN = "p is small: the fixed cost per sample block dominates (bench/RESULTS.md)"
 _FEW = "few vectors: bandwidth bound, one pass over G in ours (bench/RESULTS.md)"
 _MANY = "many vectors: a matrix product, compute bound (bench/RESULTS.md)"
@@ -92,13 +94,31 @@ TABLE = (
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
     Band("cholesky", ALL, 0, INF, (_scipy("cholesky"), _ours("cholesky")), _BLAS3),
-    Band("solve_lower", ALL, 0, INF, (_scipy("solve_lower"), _ours("solve_lower", "triangular")), _BLAS3),
     Band(
-        "solve_lower_adjoint", ALL, 0, INF,
-        (_scipy("solve_lower_adjoint"), _ours("solve_lower_adjoint", "triangular")), _BLAS3,
+        "solve_lower",
+        ALL,
+        0,
+        INF,
+        (_scipy("solve_lower"), _ours("solve_lower", "triangular")),
+        _BLAS3,
+    ),
+    Band(
+        "solve_lower_adjoint",
+        ALL,
+        0,
+        INF,
+        (_scipy("solve_lower_adjoint"), _ours("solve_lower_adjoint", "triangular")),
+        _BLAS3,
     ),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
-    Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), "fused: no n x n temporaries"),
+    Band(
+        "layered_gram",
+        ALL,
+        0,
+        INF,
+        (_ours("layered_gram", "layered"),),
+        "fused: no n x n temporaries",
+    ),
 )
 
 
@@ -110,11 +130,15 @@ class Options:
     progress: object = None
 
 
-_options = contextvars.ContextVar("fastfisher_options", default=Options())
+_options = contextvars.ContextVar("fastfisher_options", default=None)
+
+
+_DEFAULTS = Options()
 
 
 def current_options():
-    return _options.get()
+    """The options in force."""
+    return _options.get() or _DEFAULTS
 
 
 @contextlib.contextmanager
@@ -144,9 +168,9 @@ def options(**changes):
     for name in changes:
         if name not in known:
             raise InputError(f"unknown option {name!r}; expected one of {', '.join(known)}")
-    token = _options.set(replace(_options.get(), **changes))
+    token = _options.set(replace(current_options(), **changes))
     try:
-        yield _options.get()
+        yield current_options()
     finally:
         _options.reset(token)
 
@@ -155,7 +179,12 @@ def choose(op, size, dtype, *, device="cpu"):
     """The table's entry for an op of this size, under the options in force."""
     name = np.dtype(dtype).name
     for band in TABLE:
-        if band.op == op and band.device == device and name in band.dtypes and band.lo <= size < band.hi:
+        if (
+            band.op == op
+            and band.device == device
+            and name in band.dtypes
+            and band.lo <= size < band.hi
+        ):
             for entry in band.entries:
                 if entry.reproducible or not current_options().reproducible:
                     return entry

@@ -12,7 +12,7 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows x (k, p) of the (possibly rescaled) system, their certificate and how they came about."""
+    """Rows x (k, p) of the (possibly rescaled) system, their certificate, how they came about."""
 
     system: System
     x: np.ndarray

@@ -72,8 +72,9 @@ class Solution:
 
     def __repr__(self):
         return (
-            f"Solution(status={self.status!r}, method={self.method!r}, residual={self.residual:.2e}, "
-            f"iterations={self.iterations}, damping={self.damping:.6g}, rung={self.rung!r}, "
+            f"Solution(status={self.status!r}, method={self.method!r}, "
+            f"residual={self.residual:.2e}, iterations={self.iterations}, "
+            f"damping={self.damping:.6g}, rung={self.rung!r}, "
             f"x={type(self.x).__name__}{tuple(np.shape(self.x))})"
         )
 

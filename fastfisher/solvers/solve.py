@@ -39,8 +39,9 @@ def _split(rows, dtype):
     return np.concatenate([rows.real, rows.imag]), True
 
 
-def solve_system(system, plan, b, coef, *, single, rtol=None, maxiter=None, x0=None,
-                 preconditioner="jacobi"):
+def solve_system(
+    system, plan, b, coef, *, single, rtol=None, maxiter=None, x0=None, preconditioner="jacobi"
+):
     """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns."""
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)
     # Sums, factors and recurrences are double; kernels cast what they read beside G.

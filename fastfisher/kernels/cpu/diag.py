@@ -45,7 +45,9 @@ def diag(y, a, weights, shift):
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[j] += sum_i weights_i |a_ij - shift_j|^2."""
     if a.size:
-        block_sums(y, a.shape[0], a.real.dtype, lambda parts, i0: _diag(parts, a, i0, weights, shift))
+        block_sums(
+            y, a.shape[0], a.real.dtype, lambda parts, i0: _diag(parts, a, i0, weights, shift)
+        )
 
 
 def scan(bad, a):

@@ -15,13 +15,24 @@ from . import threads
 
 __all__ = ["driver", "kernel"]
 
-# No nnan and no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
+# No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
 
 # Reading a damaged cache file raises any of these from Numba's loader.
-CACHE_DAMAGE = (EOFError, OSError, pickle.UnpicklingError, ValueError, TypeError, KeyError,
-                AttributeError, ImportError, IndexError, MemoryError, RuntimeError)
+CACHE_DAMAGE = (
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    MemoryError,
+    RuntimeError,
+)
 
 
 @functools.cache
@@ -45,7 +56,7 @@ def _private(folder):
 
 
 class _GuardedCache:
-    """Numba's function cache, except that damage or a full disk costs a compilation, not a crash."""
+    """Numba's function cache, but damage or a full disk costs a compilation, not a crash."""
 
     def __init__(self, cache):
         self._cache = cache

@@ -1,4 +1,4 @@
-"""Products with few vectors: A v, A'u and the fused A'(w o (A v)). Vectors are rows: (k, p), (k, n).
+"""Products with few vectors, which are rows: A v, A'u and the fused A'(w o (A v)).
 
 Sums over samples are cut into blocks of BLOCK rows; block sums are added in double, in order.
 """
@@ -150,7 +150,9 @@ def fvp(y, a, v, weights, shift):
         return
     if a.shape[1] <= FUSED:
         t = np.zeros((v.shape[0], a.shape[0]), a.dtype)
-        block_sums(y, a.shape[0], a.dtype, lambda parts, i0: _fvp(parts, t, a, i0, v, weights, shift))
+        block_sums(
+            y, a.shape[0], a.dtype, lambda parts, i0: _fvp(parts, t, a, i0, v, weights, shift)
+        )
         return
     t = np.empty((v.shape[0], a.shape[0]), y.dtype)
     matvec(t, a, v, shift)
