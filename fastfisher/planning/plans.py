@@ -270,7 +270,7 @@ def _select(q, routes, room):
     if routes[direct][1] > room:
         return "cg", f"primal and dual need more than the {_bytes(room)} of memory there is"
     return "cg", (
-        f"{NOMINAL_CG_ITERATIONS} iterations cost less than {direct} with its {flops[direct]:.1e} flops"
+        f"{NOMINAL_CG_ITERATIONS} iterations cost less than {direct}, {flops[direct]:.1e} flops"
     )
 
 

@@ -23,6 +23,13 @@ PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 def _dot(y, c, i, row, v, shift, lanes):
     """y[c, i] += sum_j (row_j - shift_j) v[c, j]."""
     p = row.shape[0]
+    if p < 2 * LANES:
+        lanes[0] = 0
+        for j in range(p):
+            m = shift[j] if shift.size > 0 else lanes.dtype.type(0)
+            lanes[0] += (row[j] - m) * v[c, j]
+        y[c, i] += lanes[0]
+        return
     for j0 in range(0, p, CHUNK):
         j1 = min(j0 + CHUNK, p)
         whole = j0 + (j1 - j0) // LANES * LANES
