@@ -243,6 +243,8 @@ def as_weights(weights, n):
 def as_real(value, name, *, least=0.0):
     """Check a real number that is finite and at least `least`."""
     try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is {value!r}; expected a real number") from error

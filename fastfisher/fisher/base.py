@@ -17,7 +17,7 @@ __all__ = ["Fisher", "load"]
 
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
-LARGEST_SUM = 1e300  # sums of squares beyond this are refused at the door
+LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
 class Fisher(ABC):
@@ -137,10 +137,10 @@ class Fisher(ABC):
         -----
         Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` says how many rows are in.
         """
-        scores, weights = self._checked_batch(G, weights, nan_policy)
         decay = as_real(decay, "decay")
         if not 0 < decay <= 1:
             raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
+        scores, weights = self._checked_batch(G, weights, nan_policy)
         if decay != 1:
             self._decay(decay)
             self.weight *= decay
@@ -174,7 +174,7 @@ class Fisher(ABC):
             )
         total = float(n if weights is None else weights.sum())
         top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
-        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top) / 100):
+        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
             raise InputError(
                 f"G holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
                 "nothing was added: multiply G by a power of two first"
@@ -189,7 +189,10 @@ class Fisher(ABC):
         total = float(scores.shape[0] if weights is None else weights.sum())
         if total > 0:
             self._add(scores, weights, total)
-            self.weight += total
+        self._count(scores, total)
+
+    def _count(self, scores, total):
+        self.weight += total
         skipped = len(scores.skipped)
         self.n_samples += scores.shape[0] - skipped
         self.n_skipped += skipped
@@ -272,7 +275,9 @@ class Fisher(ABC):
             method="primal",
             damping=factor.damping,
             rung=factor.rung,
-            plan=plan_factored(self.p, len(rows), self.dtype.name, rung=factor.rung),
+            plan=plan_factored(
+                self.n_samples, self.p, len(rows), self.dtype.name, rung=factor.rung
+            ),
         )
 
     def _right_hand_sides(self, b):
@@ -280,10 +285,6 @@ class Fisher(ABC):
         if b is None:
             return self.mean.conj()[np.newaxis], True
         rows, single = as_vectors(b, self.p, self.dtype, "b")
-        if rows.dtype.kind == "c" and self.dtype.kind != "c":
-            raise InputError(
-                "b is complex but this Fisher is real; solve for b.real and b.imag as two columns"
-            )
         return rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64), single
 
     def _product(self, v, apply):

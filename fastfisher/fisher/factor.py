@@ -28,8 +28,15 @@ class Factor(ABC):
         self.damping = damping.c if isinstance(damping, Marquardt) else float(added)
 
     @abstractmethod
+    def _solve(self, rows):
+        """(F + D)^-1 rows, for rows (k, p) in the double dtype of F; a new array."""
+
     def solve_rows(self, rows):
-        """(F + D)^-1 rows, for rows (k, p) in double; a new array."""
+        """(F + D)^-1 rows, for rows (k, p) in double, complex ones for a real F too."""
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            parts = self._solve(np.concatenate([rows.real, rows.imag]))
+            return parts[: len(rows)] + 1j * parts[len(rows) :]
+        return self._solve(rows)
 
     @abstractmethod
     def logdet(self):
@@ -60,12 +67,7 @@ class Factor(ABC):
     def solve(self, b):
         """(F + D)^-1 b for b (p,) or (p, k)."""
         rows, single = as_vectors(b, self.p, self.dtype, "b")
-        if rows.dtype.kind == "c" and self.dtype.kind != "c":
-            parts = np.concatenate([rows.real, rows.imag]).astype(np.float64)
-            parts = self.solve_rows(parts)
-            x = parts[: len(rows)] + 1j * parts[len(rows) :]
-        else:
-            x = self.solve_rows(rows.astype(np.result_type(rows.dtype, np.float64)))
+        x = self.solve_rows(rows.astype(np.result_type(rows.dtype, np.float64)))
         return self.dress(x, single, b)
 
     def inv_quad(self, J):
@@ -141,7 +143,7 @@ class DenseFactor(Factor):
         self._factor = factor
         self.norm = factor.norm
 
-    def solve_rows(self, rows):
+    def _solve(self, rows):
         return self._factor.solve(rows)
 
     def logdet(self):
@@ -177,7 +179,7 @@ class DiagonalFactor(Factor):
                 suggested_damping=float(diagonal.max(initial=0.0)) * 1e-8 or 1.0,
             )
 
-    def solve_rows(self, rows):
+    def _solve(self, rows):
         return rows / self._damped
 
     def logdet(self):
@@ -202,7 +204,7 @@ class GramFactor(Factor):
         self._factor = factor
         self.norm = factor.norm
 
-    def solve_rows(self, rows):
+    def _solve(self, rows):
         T = self._system
         return (rows - T.apply_adjoint(self._factor.solve(T.apply_rows(rows)))) / self.added
 

@@ -56,25 +56,25 @@ class GramFisher(Fisher):
         if self._p not in (None, p):
             raise InputError(f"G has {p} columns but this Fisher has {self._p} parameters")
 
-    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
-        scores, _ = self._checked_batch(G, weights, nan_policy)
-        n, p = scores.shape
-        if self._open:
-            self.dtype, self._open = scores.dtype, False
-        self._p = p
-        require_memory(n * p * self.dtype.itemsize, f"a copy of the scores {scores.shape}")
-        return super().update(G, weights, decay, nan_policy=nan_policy)
-
-    update.__doc__ = Fisher.update.__doc__
-
     def _checked_batch(self, G, weights, nan_policy):
+        kept = self.dtype
         if self._open:
-            kept, self.dtype = self.dtype, np.dtype(np.complex128)
-            try:
-                return super()._checked_batch(G, weights, nan_policy)
-            finally:
-                self.dtype = kept
-        return super()._checked_batch(G, weights, nan_policy)
+            self.dtype = np.dtype(np.complex128)  # takes anything
+        try:
+            scores, weights = super()._checked_batch(G, weights, nan_policy)
+        finally:
+            self.dtype = kept
+        n, p = scores.shape
+        dtype = scores.dtype if self._open else kept
+        require_memory(n * p * dtype.itemsize, f"a copy of the scores {scores.shape}")
+        self.dtype, self._open, self._p = dtype, False, p
+        return scores, weights
+
+    def _add_slice(self, scores, weights):
+        # Rows of weight 0 are kept as well: coef counts them.
+        total = float(scores.shape[0] if weights is None else weights.sum())
+        self._add(scores, weights, total)
+        self._count(scores, total)
 
     def _add(self, scores, weights, total):
         self._batches.append(np.array(scores.rows(0, scores.shape[0]), dtype=self.dtype))

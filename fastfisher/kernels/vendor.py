@@ -47,12 +47,12 @@ def syrk(c, a, scale, shift):
 def gram(c, a, lo, hi, weight, shift):
     if not a.size:
         return
-    if (lo, hi) != (0, a.shape[1]):
-        a = np.ascontiguousarray(a[:, lo:hi])
-    if shift.size:
-        a = a - shift[lo:hi]
-    if weight.size:
-        a = a * np.sqrt(weight[lo:hi])
+    if shift.size or weight.size or (lo, hi) != (0, a.shape[1]):
+        a = np.array(a[:, lo:hi], order="C")
+        if shift.size:
+            a -= shift[lo:hi]
+        if weight.size:
+            a *= np.sqrt(weight[lo:hi])
     _rank_k(c, a.T, trans=True)
 
 

@@ -1,16 +1,10 @@
-"""What is computed how: the table of kernels as data (table.py), and plans from it (plans.py)."""
+"""What is computed how: the table of kernels (table.py), what routes cost (costs.py), plans.
 
-from .plans import (
-    Plan,
-    Problem,
-    Stage,
-    check_device,
-    check_method,
-    plan,
-    plan_factored,
-    plan_problem,
-    require_memory,
-)
+records.py holds what a plan is, plans.py makes it.
+"""
+
+from .plans import check_device, check_method, plan, plan_factored, plan_problem, require_memory
+from .records import Plan, Problem, Stage, format_bytes
 from .table import TABLE, Band, Entry, Options, choose, current_options, options
 
 __all__ = [
@@ -25,6 +19,7 @@ __all__ = [
     "check_method",
     "choose",
     "current_options",
+    "format_bytes",
     "options",
     "plan",
     "plan_factored",

@@ -1,0 +1,111 @@
+"""Problem, Stage and Plan: plain records, printable."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Plan", "Problem", "Stage", "format_bytes"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a plan depends on."""
+
+    n: int
+    p: int
+    rhs: int = 1
+    dtype: str = "float64"
+    method: str = "auto"
+    device: str = "cpu"
+    weighted: bool = False
+    centered: bool = False
+    direct: bool = True  # kernels can read G where it lies
+
+    @property
+    def itemsize(self):
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def sum_bytes(self):
+        """Bytes of one accumulator: sums are kept in double."""
+        return 16 if np.dtype(self.dtype).kind == "c" else 8
+
+    @property
+    def multiply_add(self):
+        """Real flops of one multiply-add."""
+        return 8 if np.dtype(self.dtype).kind == "c" else 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a plan."""
+
+    op: str
+    kernel: str
+    size: str
+    flops: int
+    bytes: int
+    workspace: int = 0
+    reproducible: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a problem is solved, what it costs, and why. Printable; `stages` in order.
+
+    ``peak_bytes`` counts every array allocated on top of the inputs, the result included.
+    For cg, flops and bytes are those of one iteration.
+    """
+
+    problem: Problem
+    method: str
+    stages: tuple
+    peak_bytes: int
+    because: str
+
+    @property
+    def flops(self):
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def bytes(self):
+        return sum(stage.bytes for stage in self.stages)
+
+    @property
+    def reproducible(self):
+        return all(stage.reproducible for stage in self.stages)
+
+    def __str__(self):
+        q = self.problem
+        unit = "iteration" if self.method == "cg" else "solve"
+        lines = [
+            f"{self.method}: {q.n} samples x {q.p} parameters, {q.rhs} right-hand side"
+            f"{'' if q.rhs == 1 else 's'}, {q.dtype}, {q.device}",
+            f"  because {self.because}",
+            f"  {'stage':<22}{'kernel':<28}{'size':<18}{'flops':>10}{'bytes':>11}",
+        ]
+        for s in self.stages:
+            mark = "" if s.reproducible else " *"
+            lines.append(
+                f"  {s.op:<22}{s.kernel + mark:<28}{s.size:<18}"
+                f"{s.flops:>10.2e}{format_bytes(s.bytes):>11}"
+            )
+        lines.append(
+            f"  per {unit}: {self.flops:.2e} flops, {format_bytes(self.bytes)} moved; "
+            f"peak memory {format_bytes(self.peak_bytes)}"
+        )
+        if not self.reproducible:
+            lines.append(
+                "  * vendor call: one uninterruptible step per slice, and its bits depend on the "
+                "number of threads"
+            )
+        return "\n".join(lines)
+
+
+def format_bytes(count):
+    """A count of bytes for people: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
