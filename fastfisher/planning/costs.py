@@ -44,6 +44,7 @@ def _fvp_workspace(q):
 
 
 def vector_bytes(q, per_parameter, per_sample):
+    """Bytes of so many double vectors per right-hand side."""
     return q.sum_bytes * q.rhs * (per_parameter * q.p + per_sample * q.n)
 
 
@@ -61,6 +62,7 @@ def _fvp_stage(q, name="fvp"):
 
 
 def direct_stages(q, op, order, summed):
+    """Product (syrk or gram), Cholesky and the two triangular solves."""
     sums = _sums_dtype(q)
     ma = q.multiply_add
     text = f"{order} x {order}"
@@ -111,5 +113,6 @@ ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 
 
 def route(q, method):
+    """Stages of a method, and its peak bytes."""
     stages, resident = ROUTES[method](q)
     return stages, int(resident + max(stage.workspace for stage in stages))

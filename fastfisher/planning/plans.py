@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 METHODS = ("auto", "primal", "dual", "cg")
+ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
 # Only ratios of these matter: they weigh a pass over memory against arithmetic.
@@ -71,8 +72,9 @@ def memory_room():
 
 def plan_problem(q, *, enforce=False):
     """Plan a problem; with `enforce`, refuse what does not fit in memory."""
-    room = memory_room()
     routes = {name: route(q, name) for name in ROUTES}
+    largest = max(peak for _, peak in routes.values())
+    room = memory_room() if largest > ALWAYS_FITS else math.inf
     if q.method == "auto":
         method, because = _select(q, routes, room)
     else:

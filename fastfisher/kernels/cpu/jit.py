@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numba
+import numpy as np
 
 from . import threads
 
@@ -18,6 +19,9 @@ __all__ = ["driver", "kernel"]
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+
+# Array elements up to which waking other threads costs more than they save.
+SMALL = 1 << 15
 
 # Reading a damaged cache file raises any of these from Numba's loader.
 CACHE_DAMAGE = (
@@ -142,6 +146,8 @@ class Driver:
         return _compile(_serial_twin(self._func))
 
     def __call__(self, *args):
+        if sum(arg.size for arg in args if isinstance(arg, np.ndarray)) <= SMALL:
+            return self.serial(*args)
         with threads.region() as parallel:
             return (self.parallel if parallel else self.serial)(*args)
 
