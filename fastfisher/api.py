@@ -107,8 +107,8 @@ def solve(
     check_method(method)
     check_device(device)
     if (b is None) == (coef is None):
-        came = "neither" if b is None else "both"
-        raise InputError(f"{came} of b and coef were given; pass exactly one of them")
+        came = "neither b nor coef was" if b is None else "both b and coef were"
+        raise InputError(f"{came} given; pass exactly one of them")
     n, p = scores.shape
     w = as_weights(weights, n)
     if b is not None:
@@ -136,11 +136,24 @@ def solve(
 
 
 def _solve(
-    scores, rows, coefs, damping, weights, center, method, nan_policy, *, single, **settings
+    scores,
+    rows,
+    coefs,
+    damping,
+    weights,
+    center,
+    method,
+    nan_policy,
+    *,
+    single,
+    announce=None,
+    **settings,
 ):
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     plan = plan_system(scores, weights, bool(center), sides, method)
+    if announce is not None:
+        announce(plan)
     system = make_system(scores, weights, bool(center), damping, nan_policy)
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
@@ -216,6 +229,36 @@ def natural_gradient(
     >>> ff.natural_gradient(np.array([[1.0, 0.0], [0.0, 2.0]]), damping=0.0)
     array([1. , 0.5])
     """
+    solution = gradient_solution(
+        G,
+        g,
+        damping=damping,
+        weights=weights,
+        center=center,
+        method=method,
+        nan_policy=nan_policy,
+        device=device,
+    )
+    if solution.status == "not_finite" and nan_policy == "propagate":
+        return solution.x
+    return solution.require_convergence().x
+
+
+def gradient_solution(
+    G,
+    g=None,
+    *,
+    damping,
+    weights=None,
+    center=False,
+    method="auto",
+    rtol=None,
+    maxiter=None,
+    nan_policy="raise",
+    device=None,
+    announce=None,
+):
+    """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
     scores = as_scores(G)
     n, p = scores.shape
     damping = as_damping(damping)
@@ -232,10 +275,20 @@ def natural_gradient(
         rows = _mean_gradient(scores, w, nan_policy)
     else:
         coefs = np.ones((1, n), scores.dtype)
-    solution = _solve(scores, rows, coefs, damping, w, center, method, nan_policy, single=True)
-    if solution.status == "not_finite" and nan_policy == "propagate":
-        return solution.x
-    return solution.require_convergence().x
+    return _solve(
+        scores,
+        rows,
+        coefs,
+        damping,
+        w,
+        center,
+        method,
+        nan_policy,
+        single=True,
+        announce=announce,
+        rtol=None if rtol is None else as_real(rtol, "rtol"),
+        maxiter=_limit(maxiter),
+    )
 
 
 def _mean_gradient(scores, weights, nan_policy):

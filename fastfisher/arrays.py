@@ -160,6 +160,8 @@ def as_array(x, name, *, need="an array"):
         a = np.asarray(x)
     elif x is None or isinstance(x, str | bytes | dict | set):
         raise InputError(f"{name} is {type(x).__name__}; expected {need}")
+    elif hasattr(x, "toarray"):
+        raise InputError(f"{name} is sparse; the kernels are dense: pass {name}.toarray()")
     elif hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
         a = _from_dlpack(x, name)
     else:

@@ -69,7 +69,10 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     a, dtype = _square_matrix(A, "A")
     damping = as_real(damping, "damping")
     in_place = (
-        overwrite and a.dtype == dtype and a.flags.c_contiguous and a.flags.writeable
+        overwrite
+        and a.dtype == dtype
+        and a.flags.c_contiguous
+        and a.flags.writeable
         and a.flags.aligned
     )
     L = a if in_place else np.array(contiguous(a, dtype))
@@ -168,7 +171,9 @@ def cho_solve(L, b):
     n = len(a)
     bad = np.flatnonzero(~(np.isfinite(a.diagonal()) & (a.diagonal().real > 0)))
     if bad.size:
-        raise InputError(f"L[{bad[0]}, {bad[0]}] is {a[bad[0], bad[0]]}; expected a positive diagonal")
+        raise InputError(
+            f"L[{bad[0]}, {bad[0]}] is {a[bad[0], bad[0]]}; expected a positive diagonal"
+        )
     rows, single = as_vectors(b, n, dtype, "b", axis="n")
     wanted = rows.dtype
     L = contiguous(a, wanted)

@@ -4,10 +4,13 @@ import numpy as np
 
 from ..arrays import to_origin
 from ..damping import Marquardt
+from ..passes import bad_rows
 from ..planning import Problem, plan_problem
+from .certificate import Certificate
 from .cg import cg
 from .dual import dual
 from .factored import rank_deficient
+from .outcome import Outcome
 from .primal import primal
 from .solution import Solution
 
@@ -50,7 +53,9 @@ def solve_system(
     coef = None if coef is None else coef.astype(double)
     if b is not None and system.damping.is_zero and system.rank_bound < system.p:
         raise rank_deficient(system)
-    if plan.method == "cg":
+    if system.propagate and bad_rows(system.G)[0].any():
+        outcome = _not_finite(system, b if coef is None else coef)
+    elif plan.method == "cg":
         outcome = cg(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
@@ -80,6 +85,13 @@ def solve_system(
     )
 
 
+def _not_finite(system, given):
+    """What NaN in the scores gives where the caller wants it propagated."""
+    x = np.full((len(given), system.p), np.nan, dtype=given.dtype)
+    nan = np.full(len(given), np.nan)
+    return Outcome(system, x, Certificate(x, nan, nan), "not_finite", np.nan, rung="none")
+
+
 def _unscaled(outcome, system, from_coefficients):
     """x of the system as given: scores times s make x smaller by s^2, or by s where b is too."""
     s = outcome.system.G.scale / system.G.scale
@@ -91,5 +103,7 @@ def _unscaled(outcome, system, from_coefficients):
 def _reported(system, outcome):
     if isinstance(system.damping, Marquardt):
         return system.damping.c
+    if not system.damping.needs:
+        return float(system.damping.resolve(None, None, system.p))
     s = outcome.system.G.scale / system.G.scale
     return float(outcome.added) / s / s

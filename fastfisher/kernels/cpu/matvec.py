@@ -1,6 +1,7 @@
 """Products with few vectors, which are rows: A v, A'u and the fused A'(w o (A v)).
 
-Sums over samples are cut into blocks of BLOCK rows; block sums are added in double, in order.
+Sums over samples are cut into blocks of BLOCK rows, sums along a row into chunks. Block and chunk
+sums are added in double, in order, each with its rounding error kept (two-sum).
 """
 
 import numpy as np
@@ -20,8 +21,33 @@ PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 
 
 @kernel
+def _chunk(row, v, c, j0, j1, shift, lanes):
+    """Partial dot product over j0..j1: LANES sums, added as a tree."""
+    whole = j0 + (j1 - j0) // LANES * LANES
+    lanes[:] = 0
+    if shift.size > 0:
+        for j in range(j0, whole, LANES):
+            for s in range(LANES):
+                lanes[s] += (row[j + s] - shift[j + s]) * v[c, j + s]
+        for j in range(whole, j1):
+            lanes[j - whole] += (row[j] - shift[j]) * v[c, j]
+    else:
+        for j in range(j0, whole, LANES):
+            for s in range(LANES):
+                lanes[s] += row[j + s] * v[c, j + s]
+        for j in range(whole, j1):
+            lanes[j - whole] += row[j] * v[c, j]
+    half = LANES // 2
+    while half > 0:
+        for s in range(half):
+            lanes[s] += lanes[s + half]
+        half //= 2
+    return lanes[0]
+
+
+@kernel
 def _dot(y, c, i, row, v, shift, lanes):
-    """y[c, i] += sum_j (row_j - shift_j) v[c, j]."""
+    """y[c, i] += sum_j (row_j - shift_j) v[c, j]; chunk sums are added with compensation."""
     p = row.shape[0]
     if p < 2 * LANES:
         lanes[0] = 0
@@ -30,24 +56,14 @@ def _dot(y, c, i, row, v, shift, lanes):
             lanes[0] += (row[j] - m) * v[c, j]
         y[c, i] += lanes[0]
         return
+    total, carry = y[c, i], y.dtype.type(0)
     for j0 in range(0, p, CHUNK):
-        j1 = min(j0 + CHUNK, p)
-        whole = j0 + (j1 - j0) // LANES * LANES
-        lanes[:] = 0
-        if shift.size > 0:
-            for j in range(j0, whole, LANES):
-                for s in range(LANES):
-                    lanes[s] += (row[j + s] - shift[j + s]) * v[c, j + s]
-            for j in range(whole, j1):
-                lanes[j - whole] += (row[j] - shift[j]) * v[c, j]
-        else:
-            for j in range(j0, whole, LANES):
-                for s in range(LANES):
-                    lanes[s] += row[j + s] * v[c, j + s]
-            for j in range(whole, j1):
-                lanes[j - whole] += row[j] * v[c, j]
-        for s in range(LANES):
-            y[c, i] += lanes[s]
+        term = y.dtype.type(_chunk(row, v, c, j0, min(j0 + CHUNK, p), shift, lanes))
+        new = total + term
+        kept = new - total
+        carry += (total - (new - kept)) + (term - kept)
+        total = new
+    y[c, i] = total + carry
 
 
 @kernel
@@ -119,16 +135,22 @@ def _fvp(parts, t, a, i0, v, weights, shift):
 
 
 def block_sums(y, n, dtype, call):
-    """y += block sums, PARTIAL_BYTES of them at a time; call(parts, i0) adds to zeroed parts."""
+    """y += block sums with compensation; call(parts, i0) adds some of them to zeroed parts."""
     blocks = -(-n // BLOCK)
     at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (y.size * dtype.itemsize)))
     parts = np.empty((at_once, *y.shape), dtype)
+    carry = np.zeros_like(y)
     for b in range(0, blocks, at_once):
         used = parts[: min(at_once, blocks - b)]
         used[:] = 0
         call(used, b * BLOCK)
         for part in used:
-            y += part
+            new = y + part
+            kept = new - y
+            carry += (y - (new - kept)) + (part - kept)
+            y[:] = new
+    # Inf - Inf is NaN: a sum that overflowed must stay what it is.
+    y += np.where(np.isfinite(y), carry, 0)
 
 
 def matvec(y, a, v, shift):
