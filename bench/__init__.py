@@ -1,0 +1,1 @@
+"""Benchmarks: the same cases for pytest-benchmark (our history) and ``python -m bench.compare``."""

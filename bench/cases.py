@@ -1,0 +1,149 @@
+"""The benchmark cases as data: operation, shape, dtype, and what the mathematics asks for.
+
+Flops are the useful ones: syrk counts one triangle, n p (p + 1), never the 2 n p^2 of a general
+product; a complex multiply-add counts four real ones. Bytes are the least that must cross the
+memory bus: every input read once, every output written once (one triangle of a factor, both of a
+Gram matrix).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+DTYPES = {"d": np.float64, "s": np.float32, "z": np.complex128, "c": np.complex64}
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation: what its axes mean, and its costs in real flops and in words per shape."""
+
+    axes: str
+    flops: Callable[..., float]
+    reads: Callable[..., float]
+    writes: Callable[..., float]
+
+
+def _solve_flops(n, p):
+    # The small Gram matrix, its factor, two triangular solves, the right-hand side, the way back.
+    small, large = min(n, p), max(n, p)
+    return large * small * (small + 1) + small**3 / 3 + 2 * small**2 + 2 * n * p
+
+
+def _layer_widths(*widths):
+    return sum(d_in + d_out for d_in, d_out in pairwise(widths))
+
+
+OPS = {
+    "syrk": Op("n x p", lambda n, p: n * p * (p + 1), lambda n, p: n * p, lambda n, p: p * p),
+    "gram": Op("n x p", lambda n, p: p * n * (n + 1), lambda n, p: n * p, lambda n, p: n * n),
+    "fvp": Op(
+        "n x p x vectors",
+        flops=lambda n, p, k: 4 * n * p * k,
+        reads=lambda n, p, k: n * p + p * k,
+        writes=lambda n, p, k: p * k,
+    ),
+    "cholesky": Op("n", lambda n: n**3 / 3, lambda n: n * n / 2, lambda n: n * n / 2),
+    "cho_solve": Op(
+        "n x right-hand sides",
+        flops=lambda n, k: 2 * n * n * k,
+        reads=lambda n, k: n * n / 2 + n * k,
+        writes=lambda n, k: n * k,
+    ),
+    "solve": Op("n x p", _solve_flops, lambda n, p: n * p + n, lambda n, p: p),
+    "batched_solve": Op(
+        "systems x p",
+        flops=lambda n, p: n * (p**3 / 3 + 2 * p**2),
+        reads=lambda n, p: n * (p * p + p),
+        writes=lambda n, p: n * p,
+    ),
+    "layered_gram": Op(
+        "n x widths of the layers",
+        flops=lambda n, *widths: n * (n + 1) * _layer_widths(*widths),
+        reads=lambda n, *widths: n * _layer_widths(*widths),
+        writes=lambda n, *widths: n * n,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the grid."""
+
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    spectrum: str = "flat"  # of the Fisher: flat (Gaussian scores) or exp (1 down to 1e-6)
+
+    @property
+    def id(self):
+        """Its name in tables, files and on the command line, such as syrk-d-20000x1000."""
+        name = f"{self.op}-{self.dtype}-{'x'.join(map(str, self.shape))}"
+        return name if self.spectrum == "flat" else f"{name}-{self.spectrum}"
+
+    @property
+    def flops(self):
+        """Useful real flops."""
+        return round(OPS[self.op].flops(*self.shape)) * (4 if self.dtype in "zc" else 1)
+
+    @property
+    def input_bytes(self):
+        """Bytes of the input, each read once."""
+        return round(OPS[self.op].reads(*self.shape)) * np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
+    def bytes(self):
+        """Least traffic: the input read once and the output written once."""
+        written = round(OPS[self.op].writes(*self.shape)) * np.dtype(DTYPES[self.dtype]).itemsize
+        return self.input_bytes + written
+
+
+def _grid(op, dtypes, *shapes, spectrum="flat"):
+    return [Case(op, dtype, shape, spectrum) for shape in shapes for dtype in dtypes]
+
+
+_AUTOENCODER = (784, 256, 64, 256, 784)
+
+FULL = [
+    *_grid("syrk", "ds", (1_000_000, 10), (200_000, 50), (50_000, 200)),
+    *_grid("syrk", "dsz", (20_000, 1000)),
+    *_grid("syrk", "ds", (8000, 3000), (3000, 3000)),
+    *_grid("gram", "ds", (256, 100_000), (512, 200_000), (2048, 20_000)),
+    *_grid("gram", "dsz", (1024, 100_000)),
+    *_grid("fvp", "ds", (100_000, 1000, 1), (2000, 100_000, 1), (400, 1_000_000, 1)),
+    *_grid("fvp", "ds", (100_000, 1000, 8)),
+    *_grid("cholesky", "ds", (64,), (100,), (256,), (500,), (1000,), (2000,), (4000,)),
+    *_grid("cholesky", "z", (1000,)),
+    *_grid("cho_solve", "ds", (1000, 1), (1000, 16), (1000, 1000), (2000, 256)),
+    *_grid("solve", "ds", (1_000_000, 10), (20_000, 1000), (3000, 3000), (512, 200_000)),
+    *_grid("solve", "d", (20_000, 1000), (1024, 100_000), spectrum="exp"),
+    *_grid("solve", "z", (1024, 50_000)),
+    *_grid("batched_solve", "ds", (1_000_000, 2), (200_000, 5), (100_000, 9), (50_000, 20)),
+    *_grid("batched_solve", "ds", (20_000, 32)),
+    *_grid("layered_gram", "ds", (256, *_AUTOENCODER), (512, *_AUTOENCODER), (1024, *_AUTOENCODER)),
+    *_grid("layered_gram", "d", (512, *[64] * 33), (512, 4096, 4096)),
+    # What a call costs before it computes anything.
+    *_grid("syrk", "d", (2, 2)),
+    *_grid("gram", "d", (2, 2)),
+    *_grid("fvp", "d", (2, 2, 1)),
+    *_grid("cholesky", "d", (2,)),
+    *_grid("cho_solve", "d", (2, 1)),
+    *_grid("solve", "d", (2, 2)),
+    *_grid("batched_solve", "d", (2, 2)),
+    *_grid("layered_gram", "d", (2, 2, 2)),
+]
+
+QUICK = [
+    *_grid("syrk", "ds", (20_000, 10), (2000, 200)),
+    *_grid("gram", "d", (100, 10_000)),
+    *_grid("gram", "z", (100, 1000)),
+    *_grid("fvp", "d", (4000, 200, 1), (200, 10_000, 1)),
+    *_grid("cholesky", "d", (64,), (300,)),
+    *_grid("cho_solve", "d", (300, 1)),
+    *_grid("solve", "ds", (2000, 200), (100, 10_000)),
+    *_grid("batched_solve", "d", (20_000, 2), (2000, 9)),
+    *_grid("layered_gram", "d", (128, 64, 32, 10)),
+]
+
+GRIDS = {"full": FULL, "quick": QUICK}
