@@ -409,10 +409,11 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     from .planning import options
 
     check_device(device)
+    known = [np.dtype(name) for name in COMPUTED]
+    for dtype in dtypes:
+        if dtype not in known:
+            raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(COMPUTED)}")
     names = [np.dtype(dtype).name for dtype in dtypes]
-    for name in names:
-        if name not in COMPUTED:
-            raise InputError(f"dtype is {name!r}; expected one of {', '.join(COMPUTED)}")
     for name in names:
         G = np.eye(6, 4, dtype=name) + np.dtype(name).type(0.1)
         g = G[0].copy()

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import as_real, as_scores, as_vectors, as_weights, computing_dtype
+from ..arrays import as_real, as_scores, as_vectors, as_weights, to_origin
 from ..errors import InputError, StateError
 from ..passes import bad_rows, syrk_step, whole_slices
-from ..planning import plan_factored
+from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
 from .state import read_state, write_state
@@ -40,7 +40,7 @@ class Fisher(ABC):
         _CLASSES[cls.__name__] = cls
 
     def __init__(self, *, dtype, center, kind):
-        self.dtype = computing_dtype(np.dtype(dtype), "dtype")
+        self.dtype = np.dtype(dtype_name(dtype))
         self.center = bool(center)
         self.kind = None if kind is None else str(kind)
         self.n_samples = 0
@@ -292,7 +292,7 @@ class Fisher(ABC):
         rows, single = as_vectors(v, self.p, self.dtype, "v")
         y = apply(rows.astype(np.result_type(rows.dtype, np.float64)))
         y = y.astype(np.result_type(self.dtype, rows.dtype), copy=False)
-        return np.ascontiguousarray(y[0] if single else y.T)
+        return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
     # State.
 

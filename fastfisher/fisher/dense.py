@@ -64,7 +64,7 @@ class DenseFisher(Fisher):
 
     @property
     def mean(self):
-        return self._mean
+        return self._mean.copy()
 
     def _add(self, scores, weights, total):
         mean = mean_row(scores, weights, total)

@@ -45,7 +45,7 @@ class DiagonalFisher(Fisher):
 
     @property
     def mean(self):
-        return self._mean
+        return self._mean.copy()
 
     def _add(self, scores, weights, total):
         mean = mean_row(scores, weights, total)

@@ -108,7 +108,7 @@ class GramFisher(Fisher):
     def mean(self):
         system = self._system()
         if system.mean is not None:
-            return system.mean
+            return system.mean.copy()
         return system.apply_adjoint(system.from_coefficients(np.ones((1, system.n))))[0].conj()
 
     def solve(self, b=None, *, coef=None, damping):

@@ -125,7 +125,7 @@ def _sufficient_damping(lower, dtype):
     else:  # Gershgorin
         centre = full.diagonal().real
         least = float((centre - (np.abs(full).sum(axis=1) - np.abs(centre))).min())
-    margin = 10 * len(full) * np.finfo(dtype).eps * max(norm, np.finfo(dtype).tiny)
+    margin = 10 * len(full) * float(np.finfo(dtype).eps) * max(norm, float(np.finfo(dtype).tiny))
     return round_up(max(-least, 0.0) + margin)
 
 

@@ -44,6 +44,7 @@ def layered_gram(layers):
     >>> ff.ops.layered_gram([(np.array([[1.0, 2.0]]), np.array([[3.0]]))])
     array([[45.]])
     """
+    layers = list(layers)
     checked = [_layer(index, pair) for index, pair in enumerate(layers)]
     if not checked:
         raise InputError("layers is empty; expected at least one pair (A, E)")
@@ -60,7 +61,14 @@ def layered_gram(layers):
         if bad.size:
             raise InputError(f"layer {index} is not finite, or overflows, in sample {bad[0]}")
     mirror(sums)
-    return to_origin(sums.astype(dtype, copy=False), layers[0][0])
+    with np.errstate(over="ignore"):
+        K = sums.astype(dtype, copy=False)
+    bad = np.flatnonzero(~np.isfinite(K.diagonal()))
+    if bad.size:
+        raise InputError(
+            f"the Gram matrix overflows {dtype} in sample {bad[0]}; scale the layers down"
+        )
+    return to_origin(K, layers[0][0])
 
 
 def _layer(index, pair):
@@ -95,5 +103,6 @@ def _add_layer(sums, kernel, a, e):
     # Many tokens: scores of a few outputs at a time are cheaper than all token pairs.
     step = max(1, (64 << 20) // max(n * d_in * a.itemsize, 1))
     for o in range(0, d_out, step):
-        part = np.matmul(e[:, :, o : o + step].transpose(0, 2, 1), a).reshape(n, -1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            part = np.matmul(e[:, :, o : o + step].transpose(0, 2, 1), a).reshape(n, -1)
         add_gram(sums, Scores(part, a.dtype, None))

@@ -3,7 +3,15 @@
 records.py holds what a plan is, plans.py makes it.
 """
 
-from .plans import check_device, check_method, plan, plan_factored, plan_problem, require_memory
+from .plans import (
+    check_device,
+    check_method,
+    dtype_name,
+    plan,
+    plan_factored,
+    plan_problem,
+    require_memory,
+)
 from .records import Plan, Problem, Stage, format_bytes
 from .table import TABLE, Band, Entry, Options, choose, current_options, options
 
@@ -19,6 +27,7 @@ __all__ = [
     "check_method",
     "choose",
     "current_options",
+    "dtype_name",
     "format_bytes",
     "options",
     "plan",

@@ -17,6 +17,7 @@ __all__ = [
     "METHODS",
     "check_device",
     "check_method",
+    "dtype_name",
     "plan",
     "plan_factored",
     "plan_problem",
@@ -168,7 +169,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
             n=_count(n, "n"),
             p=_count(p, "p"),
             rhs=_count(rhs, "rhs"),
-            dtype=_dtype_name(dtype),
+            dtype=dtype_name(dtype),
             method=check_method(method),
             device=check_device(device),
             direct=str(dtype) not in ("float16", "bfloat16"),
@@ -182,7 +183,8 @@ def _count(value, name):
     return int(value)
 
 
-def _dtype_name(dtype):
+def dtype_name(dtype):
+    """Name of the dtype that scores of `dtype` are computed in, or InputError."""
     if str(dtype) in ("float16", "bfloat16"):
         return "float32"
     try:

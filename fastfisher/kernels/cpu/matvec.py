@@ -144,12 +144,13 @@ def block_sums(y, n, dtype, call):
         used = parts[: min(at_once, blocks - b)]
         used[:] = 0
         call(used, b * BLOCK)
-        for part in used:
-            new = y + part
-            kept = new - y
-            carry += (y - (new - kept)) + (part - kept)
-            y[:] = new
-    # Inf - Inf is NaN: a sum that overflowed must stay what it is.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for part in used:
+                new = y + part
+                kept = new - y
+                carry += (y - (new - kept)) + (part - kept)
+                y[:] = new
+    # Inf - Inf is NaN: a sum that overflowed stays what it is.
     y += np.where(np.isfinite(y), carry, 0)
 
 
@@ -166,7 +167,7 @@ def rmatvec(y, a, u, shift):
     # y      INOUT (k, p) double or double complex
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) a's dtype;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
-    if a.size:
+    if a.size and u.size:
         block_sums(y, a.shape[0], a.dtype, lambda parts, i0: _rmatvec(parts, a, i0, u, shift))
 
 
@@ -175,7 +176,7 @@ def fvp(y, a, v, weights, shift):
     # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass over a while p <= FUSED."""
-    if not a.size:
+    if not (a.size and v.size):
         return
     if a.shape[1] <= FUSED:
         t = np.zeros((v.shape[0], a.shape[0]), a.dtype)
