@@ -1,0 +1,68 @@
+"""What a model accepts: each check returns the array or says what came and what to do."""
+
+import numpy as np
+
+from ..errors import InputError
+
+__all__ = ["check_features", "check_labels", "check_parameters", "check_penalty"]
+
+
+def _floating(a, name, shape):
+    """`a` as a finite float32 or float64 array of the given shape; None leaves a length free."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array; drop or fill the masked entries first")
+    a = np.asarray(a)
+    if a.dtype not in (np.float32, np.float64):
+        raise InputError(
+            f"{name} has dtype {a.dtype}, expected float32 or float64; "
+            f"cast it with {name}.astype('float64')"
+        )
+    fits = a.ndim == len(shape) and all(
+        e in (None, length) for e, length in zip(shape, a.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("n" if e is None else str(e) for e in shape)
+        raise InputError(
+            f"{name} has shape {a.shape}, expected ({wanted}{',' * (len(shape) == 1)})"
+        )
+    finite = np.isfinite(a)
+    if not finite.all():
+        first = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InputError(f"{name}{list(first)} is {a[first]}; every entry must be finite")
+    return a
+
+
+def check_features(X, n_features):
+    """X as (n, n_features)."""
+    return _floating(X, "X", (None, n_features))
+
+
+def check_parameters(theta, n_params, name="theta"):
+    """theta as (n_params,)."""
+    return _floating(theta, name, (n_params,))
+
+
+def check_labels(y, n, n_classes):
+    """y as n integers in 0 .. n_classes - 1."""
+    y = np.asarray(y)
+    if y.dtype.kind not in "iu":
+        raise InputError(
+            f"y has dtype {y.dtype}, expected integer class labels; cast it with y.astype('int64')"
+        )
+    if y.shape != (n,):
+        raise InputError(f"y has shape {y.shape} but X has {n} rows; pass one label per row")
+    outside = np.flatnonzero((y < 0) | (y >= n_classes))
+    if outside.size:
+        i = outside[0]
+        raise InputError(
+            f"y[{i}] is {y[i]}, expected a class in 0..{n_classes - 1}; renumber the labels"
+        )
+    return y
+
+
+def check_penalty(l2):
+    """l2 as a finite float >= 0."""
+    value = float(l2)
+    if not 0 <= value < np.inf:
+        raise InputError(f"l2 is {l2}, expected a finite number >= 0")
+    return value

@@ -1,0 +1,94 @@
+"""The Fisher matrix of a model as an object of the core: exact, Monte-Carlo or empirical."""
+
+import numpy as np
+
+from ..errors import InputError
+from ..fisher import DenseFisher, GramFisher
+
+__all__ = ["FISHERS", "fisher_metric"]
+
+FISHERS = ("exact", "mc", "empirical")
+
+# Scores are formed this many bytes at a time, or as many rows as parameters where that is more:
+# then they are no larger than F, and its upkeep per update is small beside the products.
+_BLOCK_BYTES = 8 << 20
+
+
+def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1):
+    """The Fisher matrix of `model` at `theta`, averaged over the rows of X.
+
+    ===========  ============================================  ==================================
+    ``fisher``   F is the mean over rows of                    which is
+    ===========  ============================================  ==================================
+    exact        sum_c p(c|x) s_c s_c'                         the Fisher (F2, type II of F4)
+    mc           s_c s_c' for `labels` labels c drawn from     an unbiased estimate; its error
+                 the model                                     falls like labels^-1/2 (F3)
+    empirical    s_y s_y' at the labels of the data            not the Fisher (F5): it shrinks
+                                                               with the residuals, so steps blow
+                                                               up near a perfect fit
+    ===========  ============================================  ==================================
+
+    The three agree in expectation only where the data come from the model itself.
+
+    Parameters
+    ----------
+    model : object
+        With ``exact_scores``, or ``scores`` and ``sample``, as in `fastfisher.models`.
+    theta : (p,) array
+    X : (n, d) array
+    y : (n,) array, optional
+        Needed by the empirical Fisher only.
+    fisher : {"exact", "mc", "empirical"}
+    rng : numpy.random.Generator, int or None
+        Draws the labels of "mc".
+    labels : int
+        Labels drawn per row for "mc".
+
+    Returns
+    -------
+    DenseFisher or GramFisher
+        The latter where there are fewer rows of scores than parameters: the dual route.
+
+    Raises
+    ------
+    InputError
+        Unknown name, no rows, or "empirical" without y.
+
+    References
+    ----------
+    J. Martens (2020), JMLR 21:146.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastfisher.models import SoftmaxRegression
+    >>> X = np.array([[-1.0], [0.5], [2.0]])
+    >>> F = fisher_metric(SoftmaxRegression(1, 2), np.zeros(4), X)
+    >>> F @ np.array([1.0, 0.0, 0.0, 0.0])      # p(1-p) mean(x^2) first: 1.75 / 4
+    array([ 0.4375,  0.125 , -0.4375, -0.125 ])
+    """
+    if fisher not in FISHERS:
+        raise InputError(f"fisher is {fisher!r}, expected one of {', '.join(FISHERS)}")
+    if fisher == "empirical" and y is None:
+        raise InputError("fisher='empirical' needs the labels y of the data")
+    if len(X) == 0:
+        raise InputError("X has no rows, so the mean over them is undefined; pass at least one")
+    rng = np.random.default_rng(rng)
+
+    def rows(block):
+        if fisher == "exact":
+            return model.exact_scores(theta, X[block])
+        if fisher == "empirical":
+            return model.scores(theta, X[block], y[block]), None
+        repeated = np.repeat(X[block], labels, axis=0)
+        return model.scores(theta, repeated, model.sample(theta, repeated, rng)), None
+
+    p = len(theta)
+    per_sample = len(rows(slice(0, 1))[0]) if fisher == "exact" else (labels, 1)[fisher != "mc"]
+    if len(X) * per_sample < p:
+        return GramFisher(kind=fisher).update(*rows(slice(None)))
+    metric = DenseFisher(p, dtype=np.asarray(theta).dtype, kind=fisher)
+    size = max(p, _BLOCK_BYTES // (p * metric.dtype.itemsize)) // per_sample + 1
+    for start in range(0, len(X), size):
+        metric.update(*rows(slice(start, start + size)))
+    return metric

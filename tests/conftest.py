@@ -1,0 +1,18 @@
+"""Fixtures and hypothesis profiles for the whole suite."""
+
+import os
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture
+def rng(request):
+    """A generator seeded by the test's id: the same numbers in any order, alone or in a run."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))

@@ -1,0 +1,256 @@
+"""Questions to a Fisher and to its factor: Q2, Q3, solves, products."""
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.errors import InputError, NotPositiveDefiniteError
+from tests import matrices, oracle
+from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
+
+KINDS = {
+    "dense": lambda p, **k: ff.DenseFisher(p, **k),
+    "diagonal": lambda p, **k: ff.DiagonalFisher(p, **k),
+    "gram": lambda p, **k: ff.GramFisher(**k),
+}
+over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
+over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
+over_shapes = pytest.mark.parametrize("shape", [(40, 9), (9, 130)], ids=lambda s: f"{s[0]}x{s[1]}")
+LAM = 0.3
+
+
+def filled(make, shape, dtype, center=True):
+    G = matrices.scores(*shape, dtype, cond=1e2)
+    w = matrices.weights(shape[0], dtype)
+    F = make(shape[1], dtype=dtype, center=center).update(G, w)
+    exact = oracle.fisher(G, w, center)
+    if isinstance(F, ff.DiagonalFisher):
+        exact = np.diag(np.diag(exact))
+    return F, exact, (G, w)
+
+
+def close(result, expected, dtype, slack=1.0):
+    scale = np.max(np.abs(expected), initial=0.0) or 1.0
+    tolerance = slack * 2000 * unit_roundoff(dtype) * scale
+    np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+
+
+@over_kinds
+@over_shapes
+@over_dtypes
+def test_a_fisher_answers_what_its_matrix_answers(make, shape, dtype, rng):
+    F, exact, _ = filled(make, shape, dtype)
+    p = shape[1]
+    real = np.zeros(0, dtype).real.dtype
+    close(F.matrix(), exact, dtype)
+    assert F.matrix().dtype == dtype and F.diagonal().dtype == real
+    close(F.diagonal(), np.diag(exact).real, dtype)
+    assert F.trace() == pytest.approx(np.trace(exact).real, rel=1e3 * unit_roundoff(dtype))
+    v = matrices.gaussian((p, 3), dtype, rng)
+    close(F @ v, exact @ v, dtype)
+    close(F @ v[:, 0], exact @ v[:, 0], dtype)
+    assert (F @ v).dtype == dtype
+    spectrum = F.eigvalsh()
+    assert np.all(np.diff(spectrum) >= 0) and spectrum.dtype == real
+    full = np.linalg.eigvalsh(exact)
+    if isinstance(F, ff.GramFisher):
+        assert spectrum.shape == (shape[0],)
+        k = min(shape)
+        close(spectrum[-k:], full[-k:], dtype)
+        close(F.gram(), oracle.scaled_rows(*filled(make, shape, dtype)[2], True)
+              @ oracle.ct(oracle.scaled_rows(*filled(make, shape, dtype)[2], True)), dtype)
+    else:
+        close(spectrum, full, dtype)
+
+
+@over_kinds
+@over_shapes
+@over_dtypes
+@pytest.mark.parametrize("damping", [LAM, ff.Relative(0.3), ff.Marquardt(0.3, shift=0.1)], ids=str)
+def test_solve_by_an_object_equals_the_dense_solve(make, shape, dtype, damping, rng):
+    F, exact, (G, w) = filled(make, shape, dtype)
+    p = shape[1]
+    D = {
+        ff.Relative: lambda: 0.3 * np.trace(exact).real / p * np.ones(p),
+        ff.Marquardt: lambda: 0.3 * np.diag(exact).real + 0.1,
+    }.get(type(damping), lambda: LAM * np.ones(p))()
+    A = exact + np.diag(D)
+    cond = np.linalg.cond(A)
+    b = matrices.gaussian((p, 2), dtype, rng)
+    result = F.solve(b, damping=damping)
+    assert result.converged and result.x.dtype == dtype
+    assert_ratio(forward_ratio(result.x, np.linalg.solve(A, oracle.wide(b)), cond), 300, "b")
+    mean = F.solve(damping=damping)
+    g = oracle.mean_gradient(G, w)
+    assert_ratio(forward_ratio(mean.x, np.linalg.solve(A, g), cond), 300, "mean gradient")
+    expected = damping.c if isinstance(damping, ff.Marquardt) else D[0]
+    assert result.damping == pytest.approx(expected, rel=1e3 * unit_roundoff(dtype))
+    residual = np.linalg.norm(b - A @ result.x, axis=0) / np.linalg.norm(b, axis=0)
+    assert result.residual == pytest.approx(residual.max(), rel=0.5, abs=500 * unit_roundoff(dtype))
+    assert not F.solve(np.zeros(p, dtype), damping=damping).x.any()
+
+
+@over_kinds
+@over_shapes
+@over_dtypes
+def test_factor_Q2_logdet_inv_diagonal_inv_quad(make, shape, dtype, rng):
+    F, exact, _ = filled(make, shape, dtype)
+    p = shape[1]
+    A = exact + LAM * np.eye(p)
+    inverse = np.linalg.inv(A)
+    factor = F.factor(LAM)
+    assert factor.damping == LAM and factor.p == p
+    assert factor.logdet() == pytest.approx(np.linalg.slogdet(A)[1], rel=2000 * unit_roundoff(dtype))
+    diagonal = factor.inv_diagonal()
+    assert diagonal.shape == (p,) and diagonal.dtype == np.zeros(0, dtype).real.dtype
+    close(diagonal, np.diag(inverse).real, dtype)
+    J = matrices.gaussian((5, p), dtype, rng)
+    quad = factor.inv_quad(J)
+    assert quad.shape == (5, 5) and quad.dtype == dtype
+    assert np.array_equal(quad, quad.conj().T)
+    close(quad, J @ inverse @ J.conj().T, dtype)
+    b = matrices.gaussian((p, 3), dtype, rng)
+    close(factor.solve(b), inverse @ b, dtype)
+    close(factor.solve(b[:, 0]), inverse @ b[:, 0], dtype)
+
+
+class Listed(np.random.Generator):
+    """A generator whose normals are given, so that sampling becomes a linear map."""
+
+    def __init__(self, draws):
+        super().__init__(np.random.PCG64(0))
+        self.draws = list(draws)
+
+    def standard_normal(self, shape):
+        draw = self.draws.pop(0)
+        assert draw.shape == tuple(shape)
+        return draw
+
+
+def sampling_map(F, factor, n, p):
+    """Rows M such that a sample is z M for stacked standard normals z."""
+    sizes = (p, n) if isinstance(F, ff.GramFisher) else (p,)
+    total = sum(sizes)
+    identity = np.eye(total)
+    draws = np.split(identity, np.cumsum(sizes)[:-1], axis=1)
+    if F.dtype.kind == "c":
+        # circular: (re + i im) / sqrt 2; real parts span the complex linear map
+        draws = [part for real in draws for part in (real * np.sqrt(2), 0 * real)]
+    return factor.sample(Listed(draws), total)
+
+
+@over_kinds
+@over_shapes
+@over_dtypes
+def test_sample_Q3_has_the_covariance_of_the_inverse_without_monte_carlo(make, shape, dtype):
+    F, exact, _ = filled(make, shape, dtype)
+    n, p = shape
+    M = oracle.wide(sampling_map(F, F.factor(LAM), n, p))
+    inverse = np.linalg.inv(exact + LAM * np.eye(p))
+    close(M.T @ M.conj(), inverse, dtype)
+    assert not np.allclose(M @ M.conj().T, inverse) if M.shape[0] == p and not isinstance(
+        F, ff.DiagonalFisher) else True
+
+
+def test_sample_Q3_is_reproducible_and_has_the_right_spread():
+    F, exact, _ = filled(KINDS["dense"], (40, 4), "float64")
+    factor = F.factor(LAM)
+    a, b = (factor.sample(np.random.default_rng(1), 20000) for _ in range(2))
+    assert a.tobytes() == b.tobytes() and a.shape == (20000, 4)
+    inverse = np.linalg.inv(exact + LAM * np.eye(4))
+    spread = np.sqrt(2 / 20000) * 5
+    np.testing.assert_allclose(np.diag(a.T @ a) / 20000, np.diag(inverse), rtol=spread)
+    complex_F = ff.DenseFisher(2, dtype="complex128").update(np.array([[1.0, 1j]]))
+    z = complex_F.factor(1.0).sample(np.random.default_rng(1), 40000)
+    inverse = np.linalg.inv(complex_F.matrix() + np.eye(2))
+    np.testing.assert_allclose(z.T @ z.conj() / 40000, inverse, atol=0.03)
+    np.testing.assert_allclose(z.T @ z / 40000, 0, atol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(40, 9), (9, 130)], ids=str)
+def test_factor_D7_dual_and_primal_agree(shape, rng):
+    G = matrices.scores(*shape, cond=1e2)
+    dense, gram = ff.DenseFisher(shape[1]).update(G), ff.GramFisher().update(G)
+    a, b = dense.factor(LAM), gram.factor(LAM)
+    assert a.logdet() == pytest.approx(b.logdet(), rel=1e-12)
+    np.testing.assert_allclose(a.inv_diagonal(), b.inv_diagonal(), rtol=1e-11)
+    J = rng.standard_normal((3, shape[1]))
+    np.testing.assert_allclose(a.inv_quad(J), b.inv_quad(J), rtol=1e-11, atol=1e-12)
+
+
+def test_gram_fisher_coef_D3_refers_to_rows_in_order(rng):
+    batches = [rng.standard_normal((n, 30)) for n in (4, 1, 5)]
+    weights = [rng.random(n) + 0.1 for n in (4, 1, 5)]
+    F = ff.GramFisher(center=True)
+    for G, w in zip(batches, weights, strict=True):
+        F.update(G, w)
+    G, w = np.vstack(batches), np.concatenate(weights)
+    c = rng.standard_normal((10, 2))
+    expected = ff.solve(G, coef=c, weights=w, center=True, damping=1e-3)
+    np.testing.assert_allclose(F.solve(coef=c, damping=1e-3).x, expected.x, rtol=1e-12)
+    np.testing.assert_allclose(
+        F.solve(coef=c, damping=0).x, ff.solve(G, coef=c, weights=w, center=True, damping=0).x, rtol=1e-10
+    )
+    with pytest.raises(InputError, match="both b and coef"):
+        F.solve(np.ones(30), coef=c, damping=1)
+
+
+@pytest.mark.parametrize("zero", [0, 4, 8])
+@pytest.mark.parametrize("kind", ["dense", "diagonal"])
+def test_factor_P9_names_the_parameter_without_scores(kind, zero):
+    G = matrices.named(f"geo_zerocol{zero}", 30, 9, cond=10).G
+    F = KINDS[kind](9).update(G)
+    for call in (lambda: F.factor(0), lambda: F.solve(np.ones(9), damping=0)):
+        with pytest.raises(NotPositiveDefiniteError) as caught:
+            call()
+        assert caught.value.order == zero + 1
+    F.factor(caught.value.suggested_damping)
+
+
+def test_gram_factor_needs_damping_and_says_so(rng):
+    F = ff.GramFisher().update(rng.standard_normal((4, 9)))
+    with pytest.raises(NotPositiveDefiniteError, match="rank at most 4") as caught:
+        F.factor(0)
+    assert caught.value.order == 5
+    F.factor(caught.value.suggested_damping)
+    with pytest.raises(InputError, match="scalar damping; use solve for Marquardt"):
+        F.factor(ff.Marquardt(0.1, shift=0.1))
+
+
+def test_factor_does_not_follow_later_updates(rng):
+    for make in KINDS.values():
+        F = make(5).update(rng.standard_normal((8, 5)))
+        factor = F.factor(LAM)
+        before = factor.logdet(), factor.solve(np.ones(5)).tobytes()
+        F.update(100 * rng.standard_normal((8, 5)))
+        assert (factor.logdet(), factor.solve(np.ones(5)).tobytes()) == before
+
+
+@over_kinds
+def test_complex_right_hand_sides_of_a_real_fisher(make, rng):
+    F, exact, _ = filled(make, (20, 6), "float64")
+    b = matrices.gaussian((6,), "complex128", rng)
+    expected = np.linalg.solve(exact + LAM * np.eye(6), b)
+    np.testing.assert_allclose(F.factor(LAM).solve(b), expected, rtol=1e-11)
+    np.testing.assert_allclose(F @ b, exact @ b, rtol=1e-11)
+    try:
+        np.testing.assert_allclose(F.solve(b, damping=LAM).x, expected, rtol=1e-11)
+    except InputError as error:
+        assert "b.real and b.imag" in str(error)
+
+
+@over_kinds
+def test_factor_refuses_what_does_not_fit(make, rng):
+    F, _, _ = filled(make, (20, 6), "float64")
+    factor = F.factor(LAM)
+    for call, message in [
+        (lambda: factor.solve(np.ones(5)), r"b has shape \(5,\)"),
+        (lambda: factor.solve(np.full(6, np.nan)), "b is not finite at index 0"),
+        (lambda: factor.inv_quad(np.ones(6)), r"J has shape \(6,\); expected \(m, 6\)"),
+        (lambda: factor.inv_quad(np.full((1, 6), np.inf)), "J is not finite"),
+        (lambda: factor.sample(np.random.default_rng(0), -1), "k is -1"),
+        (lambda: F.factor(None), "damping is None"),
+        (lambda: F.factor(-1.0), "damping is -1"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call()

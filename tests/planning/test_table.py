@@ -1,0 +1,81 @@
+"""The table of kernels: every op, dtype and size has exactly one band, and what it names exists."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.errors import InputError
+from fastfisher.kernels import reference, vendor
+from fastfisher.planning import TABLE, choose
+from fastfisher.planning.table import ALL, SIZE
+
+BY_OP = {op: [band for band in TABLE if band.op == op] for op in sorted({b.op for b in TABLE})}
+ENTRIES = {entry.name: entry for band in TABLE for entry in band.entries}
+
+
+def test_every_op_of_the_contract_is_in_the_table():
+    assert set(BY_OP) == set(SIZE) == set(reference.__all__)
+
+
+@pytest.mark.parametrize("op", BY_OP)
+@pytest.mark.parametrize("dtype", ALL)
+def test_bands_cover_every_size_once(op, dtype):
+    bands = sorted((b for b in BY_OP[op] if dtype in b.dtypes), key=lambda b: b.lo)
+    assert bands and bands[0].lo == 0 and bands[-1].hi == math.inf
+    for band in bands:
+        assert band.lo < band.hi and band.because and band.device == "cpu"
+    for left, right in zip(bands, bands[1:], strict=False):
+        assert left.hi == right.lo, f"gap or overlap of {op} for {dtype} at {left.hi}"
+    edges = sorted({e for b in bands for e in (b.lo, b.hi) if e != math.inf})
+    for size in {0, 1, 7, 10**9, *(max(e + d, 0) for e in edges for d in (-1, 0, 1))}:
+        fitting = [b for b in bands if b.lo <= size < b.hi]
+        assert len(fitting) == 1
+        assert choose(op, size, dtype) is fitting[0].entries[0]
+
+
+@pytest.mark.parametrize("op", BY_OP)
+def test_the_last_entry_of_a_band_is_ours_and_reproducible(op):
+    for band in BY_OP[op]:
+        last = band.entries[-1]
+        assert last.reproducible and not last.vendor
+        assert len({e.name for e in band.entries}) == len(band.entries)
+        for entry in band.entries:
+            assert entry.reproducible != entry.vendor
+        with ff.options(reproducible=True):
+            assert choose(op, band.lo, band.dtypes[0]).reproducible
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
+def test_every_entry_loads_with_the_arguments_of_its_reference(entry):
+    function = entry.load()
+    assert callable(function)
+    twin = getattr(reference, entry.function)
+    assert list(inspect.signature(function).parameters) == list(inspect.signature(twin).parameters)
+
+
+def test_vendor_entries_are_scipy_and_the_contract_is_complete():
+    for name in vendor.__all__:
+        assert callable(getattr(vendor, name)) and name in reference.__all__
+
+
+def test_choose_refuses_what_the_table_does_not_hold():
+    for op, size, dtype in (("fft", 1, "float64"), ("syrk", -1, "float64"), ("syrk", 1, "float16")):
+        with pytest.raises((InputError, LookupError, AssertionError)):
+            choose(op, size, dtype)
+
+
+def test_the_table_is_what_runs(rng, monkeypatch):
+    """A choice in the table is a choice of code: hide one kernel and the call fails."""
+    def hidden(*args):
+        raise RuntimeError("hidden")
+
+    monkeypatch.setattr(vendor, "syrk", hidden)
+    G = rng.standard_normal((5, 3))
+    if choose("syrk", 3, "float64").vendor:
+        with pytest.raises(RuntimeError, match="hidden"):
+            ff.ops.syrk(G)
+    with ff.options(reproducible=True):
+        np.testing.assert_allclose(ff.ops.syrk(G), G.T @ G)
