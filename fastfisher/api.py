@@ -151,7 +151,8 @@ def _solve(
 ):
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
-    plan = plan_system(scores, weights, bool(center), sides, method)
+    undamped = rows is None and damping.is_zero
+    plan = plan_system(scores, weights, bool(center), sides, method, undamped=undamped)
     if announce is not None:
         announce(plan)
     system = make_system(scores, weights, bool(center), damping, nan_policy)

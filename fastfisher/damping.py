@@ -27,6 +27,10 @@ class Damping(ABC):
     def resolve(self, trace, diagonal, p):
         """What is added to F, given its trace and diagonal."""
 
+    @abstractmethod
+    def scaled(self, scale):
+        """The damping that does the same to scores multiplied by `scale`."""
+
     @property
     @abstractmethod
     def is_zero(self):
@@ -62,6 +66,9 @@ class Tikhonov(Damping):
     def resolve(self, trace, diagonal, p):
         return self.lam
 
+    def scaled(self, scale):
+        return Tikhonov(self.lam * scale * scale)
+
     @property
     def is_zero(self):
         return self.lam == 0
@@ -93,6 +100,9 @@ class Relative(Damping):
 
     def resolve(self, trace, diagonal, p):
         return self.c * (float(trace) / max(p, 1))
+
+    def scaled(self, scale):
+        return self
 
     @property
     def is_zero(self):
@@ -128,6 +138,9 @@ class Marquardt(Damping):
 
     def resolve(self, trace, diagonal, p):
         return self.c * np.asarray(diagonal, dtype=np.float64) + self.shift
+
+    def scaled(self, scale):
+        return Marquardt(self.c, shift=self.shift * scale * scale)
 
     @property
     def is_zero(self):
@@ -181,6 +194,9 @@ class LevenbergMarquardt(Damping):
 
     def resolve(self, trace, diagonal, p):
         return self.lam
+
+    def scaled(self, scale):
+        return Tikhonov(self.lam * scale * scale)
 
     @property
     def is_zero(self):

@@ -258,7 +258,7 @@ def _report(task, outcome, train, say):
         f"steps rejected: {fit.rejected}; ended as {fit.status}"
     )
     say("   plan of the last solve")
-    say(textwrap.indent(str(fit.plan), "     "))
+    say(textwrap.indent(str(fit.plan), "   "))
 
 
 def _sklearn_optimum(model, X, y):

@@ -170,7 +170,7 @@ def test_only_kernels_import_numba():
 def test_edges_do_not_import_each_other_but_the_command_line():
     edges = {name for name, rank in RANK.items() if rank == RANK["cli"]}
     for path, (target, line) in itertools.chain.from_iterable(
-        zip(itertools.repeat(path), internal(path)) for path in FILES if room(path) in edges  # noqa: B905
+        zip(itertools.repeat(path), internal(path)) for path in FILES if room(path) in edges
     ):
         if target in edges and target != room(path):
             assert (room(path), target) in ALLOWED, f"{path.name}:{line} imports {target}"
@@ -188,13 +188,17 @@ def test_no_flag_assumes_that_nan_is_absent(path):
         if isinstance(node, ast.keyword):
             pairs = [(node.arg, node.value)]
         elif isinstance(node, ast.Dict):
-            pairs = [(getattr(k, "value", None), v) for k, v in zip(node.keys, node.values, strict=True)]
+            pairs = [
+                (getattr(k, "value", None), v) for k, v in zip(node.keys, node.values, strict=True)
+            ]
         for name, value in pairs:
             if name == "fastmath":
                 assert not (isinstance(value, ast.Constant) and value.value is True), path
         if room(path) == "kernels" and isinstance(node, ast.Set | ast.List | ast.Tuple):
             words = {e.value for e in node.elts if isinstance(e, ast.Constant)}
-            assert not words & ASSUMES_FINITE, f"{path.name}:{node.lineno}: {words & ASSUMES_FINITE}"
+            assert not words & ASSUMES_FINITE, (
+                f"{path.name}:{node.lineno}: {words & ASSUMES_FINITE}"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -40,7 +40,7 @@ def close_sums(F, H, G, w=None):
     assert entrywise_ratio(F, H, bound(G, w)) <= 1
 
 
-# Relations between sums ----------------------------------------------------------------------------
+# Relations between sums --------------------------------------------------------------------------
 
 
 @given(problems())
@@ -51,7 +51,9 @@ def test_relation_1_law_26_1_rows_permuted(problem):
     close_sums(ff.ops.syrk(G[order], w2), ff.ops.syrk(G, w), G, w)
     close_sums(
         ff.DenseFisher(G.shape[1], dtype=G.dtype).update(G[order], w2)._sums.astype(G.dtype),
-        ff.ops.syrk(G, w), G, w,
+        ff.ops.syrk(G, w),
+        G,
+        w,
     )
 
 
@@ -125,8 +127,12 @@ def test_relation_5_law_26_6_columns_permuted(problem):
     G, w, rng = problem
     order = rng.permutation(G.shape[1])
     F = ff.ops.syrk(G, w)
-    assert entrywise_ratio(ff.ops.syrk(G[:, order], w), F[np.ix_(order, order)],
-                           bound(G, w)[np.ix_(order, order)]) <= 1
+    assert (
+        entrywise_ratio(
+            ff.ops.syrk(G[:, order], w), F[np.ix_(order, order)], bound(G, w)[np.ix_(order, order)]
+        )
+        <= 1
+    )
     assert (ff.ops.diag(np.ascontiguousarray(G[:, order]), w) == ff.ops.diag(G, w)[order]).all()
 
 
@@ -167,7 +173,7 @@ def test_relation_7_law_26_8_reparametrisation(p, more, seed, method):
     assert np.linalg.norm(wrong - y) > 1e-3 * np.linalg.norm(y), "the negative control"
 
 
-# Relations between solves --------------------------------------------------------------------------
+# Relations between solves ------------------------------------------------------------------------
 
 
 @given(problems(), st.sampled_from([1e-1, 1e-3]), st.booleans())
@@ -266,7 +272,10 @@ def test_relation_15_centred_is_raw_minus_the_mean(problem, offset):
 @given(problems(), st.booleans(), methods)
 def test_relation_18_law_26_13_inputs_keep_their_bytes(problem, center, method):
     G, w, rng = problem
-    b, f = matrices.gaussian((G.shape[1],), G.dtype, rng), matrices.gaussian((len(G),), G.dtype, rng)
+    b, f = (
+        matrices.gaussian((G.shape[1],), G.dtype, rng),
+        matrices.gaussian((len(G),), G.dtype, rng),
+    )
     operands = [a for a in (G, w, b, f) if a is not None]
     before = [a.tobytes() for a in operands]
     for a in operands:
@@ -280,8 +289,11 @@ def test_relation_18_law_26_13_inputs_keep_their_bytes(problem, center, method):
 @given(problems(), st.data())
 def test_relation_16_any_strided_view_gives_the_bits_of_its_copy(problem, data):
     G, _, _ = problem
-    index = data.draw(hnp.basic_indices(G.shape, min_dims=2, max_dims=2, allow_ellipsis=False,
-                                        allow_newaxis=False))
+    index = data.draw(
+        hnp.basic_indices(
+            G.shape, min_dims=2, max_dims=2, allow_ellipsis=False, allow_newaxis=False
+        )
+    )
     view = G[index] if data.draw(st.booleans()) else G[index].T
     copy = np.ascontiguousarray(view)
     for op in (ff.ops.syrk, ff.ops.gram, ff.ops.diag):
@@ -292,7 +304,13 @@ def test_relation_16_any_strided_view_gives_the_bits_of_its_copy(problem, data):
     )
 
 
-@given(st.integers(1, 30), st.integers(1, 30), seeds, st.sampled_from([np.nan, np.inf, -np.inf]), methods)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    seeds,
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+    methods,
+)
 def test_law_26_16_a_bad_value_anywhere_is_an_error_that_names_it(n, p, seed, value, method):
     rng = np.random.default_rng(seed)
     G = rng.standard_normal((n, p))

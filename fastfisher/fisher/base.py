@@ -1,5 +1,6 @@
 """What all Fisher objects share: checked updates, counts, merging rules, saving."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from ..passes import bad_rows, syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
+from .size import check_size
 from .state import read_state, write_state
 
 __all__ = ["Fisher", "load"]
@@ -290,11 +292,19 @@ class Fisher(ABC):
     def _product(self, v, apply):
         """`apply` on checked rows of v, back in v's shape and kind."""
         rows, single = as_vectors(v, self.p, self.dtype, "v")
-        y = apply(rows.astype(np.result_type(rows.dtype, np.float64)))
-        y = y.astype(np.result_type(self.dtype, rows.dtype), copy=False)
+        wanted = np.result_type(self.dtype, rows.dtype)
+        rows = rows.astype(np.result_type(rows.dtype, np.float64))
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            y = apply(rows.real.copy()) + 1j * apply(rows.imag.copy())
+        else:
+            y = apply(rows)
+        y = y.astype(wanted, copy=False)
         return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
     # State.
+
+    def __copy__(self):
+        return copy.deepcopy(self)
 
     def save(self, path):
         """Write the state to a safetensors file, atomically.
@@ -317,9 +327,10 @@ class Fisher(ABC):
         write_state(path, header, self._arrays())
 
     def _restore_counts(self, header):
-        self.n_samples, self.n_skipped = header["n_samples"], header["n_skipped"]
-        self.weight = float.fromhex(header["weight"])
-        self.decayed = header["decayed"]
+        self.n_samples = check_size(header["n_samples"], "n_samples")
+        self.n_skipped = check_size(header["n_skipped"], "n_skipped")
+        self.weight = as_real(float.fromhex(header["weight"]), "weight")
+        self.decayed = bool(header["decayed"])
         return self
 
     def __repr__(self):

@@ -10,6 +10,7 @@ from ..solvers.factored import CholeskyFactor
 from .base import Fisher
 from .factor import DenseFactor
 from .size import check_size
+from .state import take
 
 __all__ = ["DenseFisher"]
 
@@ -134,8 +135,9 @@ class DenseFisher(Fisher):
 
     @classmethod
     def _from_arrays(cls, header, arrays):
-        made = cls(
-            len(arrays["mean"]), dtype=header["dtype"], center=header["center"], kind=header["kind"]
-        )
-        made._mean[:], made._sums[:] = arrays["mean"], arrays["sums"]
+        p = len(arrays["mean"])
+        made = cls(p, dtype=header["dtype"], center=header["center"], kind=header["kind"])
+        double = made._mean.dtype
+        made._mean[:] = take(arrays, "mean", (p,), double)
+        made._sums[:] = take(arrays, "sums", (p, p), double)
         return made

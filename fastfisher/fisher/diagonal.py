@@ -7,6 +7,7 @@ from ..passes import add_diag, mean_row, sums_dtype
 from .base import Fisher
 from .factor import DiagonalFactor
 from .size import check_size
+from .state import take
 
 __all__ = ["DiagonalFisher"]
 
@@ -103,8 +104,9 @@ class DiagonalFisher(Fisher):
 
     @classmethod
     def _from_arrays(cls, header, arrays):
-        made = cls(
-            len(arrays["mean"]), dtype=header["dtype"], center=header["center"], kind=header["kind"]
-        )
-        made._mean[:], made._sums[:] = arrays["mean"], arrays["sums"]
+        p = len(arrays["mean"])
+        made = cls(p, dtype=header["dtype"], center=header["center"], kind=header["kind"])
+        double = made._mean.dtype
+        made._mean[:] = take(arrays, "mean", (p,), double)
+        made._sums[:] = take(arrays, "sums", (p,), np.float64)
         return made

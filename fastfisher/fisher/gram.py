@@ -14,6 +14,7 @@ from ..solvers.solve import plan_system, solve_system
 from ..solvers.system import make_system
 from .base import Fisher
 from .factor import GramFactor
+from .state import take
 
 __all__ = ["GramFisher"]
 
@@ -90,17 +91,16 @@ class GramFisher(Fisher):
         self._weights += [weights.copy() for weights in other._weights]
 
     def _scores(self):
-        """All scores as one array, joined once."""
-        if len(self._batches) != 1:
-            shape = (0, self._p or 0)
-            joined = np.concatenate(self._batches) if self._batches else np.zeros(shape, self.dtype)
-            weights = np.concatenate(self._weights) if self._weights else np.zeros(0)
-            self._batches, self._weights = [joined], [weights]
-        return Scores(self._batches[0], self.dtype)
+        """All scores, joined once, and their weights."""
+        if not self._batches:
+            return Scores(np.zeros((0, self._p or 0), self.dtype), self.dtype), np.zeros(0)
+        if len(self._batches) > 1:
+            self._batches = [np.concatenate(self._batches)]
+            self._weights = [np.concatenate(self._weights)]
+        return Scores(self._batches[0], self.dtype), self._weights[0]
 
     def _system(self, damping=None):
-        scores = self._scores()
-        weights = self._weights[0]
+        scores, weights = self._scores()
         plain = None if np.all(weights == 1) else weights
         return make_system(scores, plain, self.center, damping, "raise")
 
@@ -198,11 +198,17 @@ class GramFisher(Fisher):
         return GramFactor(system, factor, lam, damping, self.dtype)
 
     def _arrays(self):
-        return {"scores": self._scores().data, "weights": self._weights[0]}
+        scores, weights = self._scores()
+        return {"scores": scores.data, "weights": weights}
 
     @classmethod
     def _from_arrays(cls, header, arrays):
         made = cls(dtype=header["dtype"], center=header["center"], kind=header["kind"])
-        made._batches, made._weights = [arrays["scores"]], [arrays["weights"]]
-        made._p = arrays["scores"].shape[1]
+        n, p = arrays["scores"].shape
+        weights = take(arrays, "weights", (n,), np.float64)
+        if n:
+            made._batches = [take(arrays, "scores", (n, p), made.dtype)]
+            made._weights, made._p = [weights], p
+        else:
+            made._open = True
         return made

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import StateError
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["read_state", "take", "write_state"]
 
 FORMAT = 1
 KEY = "fastfisher"
@@ -62,6 +62,14 @@ def write_state(path, header, arrays):
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def take(arrays, name, shape, dtype):
+    """The array `name` of a state, which must have this shape and dtype."""
+    a = arrays[name]
+    if a.shape != shape or a.dtype != dtype:
+        raise ValueError(f"{name} is {a.dtype} {a.shape}, expected {np.dtype(dtype)} {shape}")
+    return a
 
 
 def read_state(path):

@@ -40,6 +40,8 @@ def _seconds(stages):
 
 def _select(q, routes, room):
     """Name of the route for method="auto", and the reason."""
+    if q.singular:
+        return "dual", "damping is 0 and F singular: the dual gives the minimum-norm solution"
     cost = {name: _seconds(stages) for name, (stages, _) in routes.items()}
     cost["cg"] *= NOMINAL_CG_ITERATIONS
     flops = {name: sum(s.flops for s in stages) for name, (stages, _) in routes.items()}

@@ -20,6 +20,7 @@ class Problem:
     weighted: bool = False
     centered: bool = False
     direct: bool = True  # kernels can read G where it lies
+    singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
 
     @property
     def itemsize(self):

@@ -6,9 +6,10 @@ import numpy as np
 
 from .system import unit_roundoff
 
-__all__ = ["DIRECT_LIMIT", "Certificate", "certify"]
+__all__ = ["DIRECT_LIMIT", "USELESS", "Certificate", "certify", "direct_status", "row_norms"]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
+USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,15 @@ class Certificate:
 def certify(system, added, x, b, norm):
     """Recompute b - (F + D) x from G, for x as it will be returned; `norm` bounds F + D below."""
     rows = b - system.apply_fisher(x) - added * x
-    sizes, given = _norms(rows), _norms(b)
+    sizes, given = row_norms(rows), row_norms(b)
     # b = 0 asks for x = 0: then the residual is its own measure.
     residuals = sizes / np.where(given > 0, given, 1.0)
-    scale = norm * _norms(x) + given
+    scale = norm * row_norms(x) + given
     backward = sizes / np.where(scale > 0, scale, 1.0)
     return Certificate(rows, residuals, backward)
 
 
-def _norms(rows):
+def row_norms(rows):
     """2-norms of rows without overflow."""
     if not rows.shape[1]:
         return np.zeros(len(rows))
@@ -53,4 +54,5 @@ def direct_status(system, certificate):
     if not np.isfinite(certificate.backward_error):
         return "not_finite"
     small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
+    small = small and certificate.residual < USELESS
     return "converged" if small else "inaccurate"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..planning import current_options
-from .certificate import certify
+from .certificate import USELESS, certify, row_norms
 from .outcome import Outcome
 from .system import unit_roundoff
 
@@ -25,8 +25,7 @@ def default_rtol(dtype):
     return DEFAULT_RTOL[np.empty(0, dtype).real.dtype.itemsize]
 
 
-def _jacobi(system, added):
-    diagonal = system.fisher_diagonal() + added
+def _jacobi(diagonal):
     # A parameter without scores and damping has a zero row: leave it as it is.
     return 1 / np.where(diagonal > 0, diagonal, 1.0)
 
@@ -37,21 +36,20 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jac
     `preconditioner` is "jacobi", None, or a callable on arrays (p, k) that applies an
     approximate inverse of F + D, Hermitian positive definite.
     """
-    diagonal = system.fisher_diagonal()
-    system = system.rescaled(float(diagonal.max(initial=0.0)) * system.total)
+    system, diagonal = system.with_diagonal()
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
         system.checked(b, "b = G'(w o coef)/sum(w)")
-    added = system.resolve_damping(None)
+    added = system.resolve_damping(diagonal)
     rtol = default_rtol(system.dtype) if rtol is None else rtol
     maxiter = 10 * (min(system.n, system.p) + 10) if maxiter is None else maxiter
     if preconditioner == "jacobi":
-        scales = _jacobi(system, added)
+        scales = _jacobi(diagonal + added)
         precondition = lambda r: r * scales  # noqa: E731
     elif preconditioner is None:
         precondition = lambda r: r  # noqa: E731
     elif callable(preconditioner):
-        precondition = lambda r: np.asarray(preconditioner(r.T), dtype=r.dtype).T  # noqa: E731
+        precondition = _checked_preconditioner(preconditioner)
     else:
         raise InputError(
             f"preconditioner is {preconditioner!r}; expected 'jacobi', None or a callable"
@@ -61,7 +59,9 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jac
     x, status, iterations = state.run(x)
     certificate = certify(system, added, x, b, state.norm)
     u = unit_roundoff(system.dtype)
-    reached = (certificate.residuals <= rtol) | (certificate.backward_errors <= BACKWARD_LIMIT * u)
+    reached = (certificate.residuals <= rtol) | (
+        (certificate.backward_errors <= BACKWARD_LIMIT * u) & (certificate.residuals < USELESS)
+    )
     if reached.all():
         status = "converged"
     elif not np.isfinite(certificate.residual):
@@ -69,6 +69,19 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jac
     elif status == "converged":
         status = "stagnated"
     return Outcome(system, x, certificate, status, added, iterations=iterations, rung="cg")
+
+
+def _checked_preconditioner(apply):
+    def precondition(r):
+        z = np.asarray(apply(r.T))
+        if z.shape != r.T.shape or z.dtype.kind not in "fc":
+            raise InputError(
+                f"preconditioner returned {z.dtype} of shape {z.shape}; expected floats of shape "
+                f"{r.T.shape}"
+            )
+        return z.T.astype(r.dtype)
+
+    return precondition
 
 
 class _Iteration:
@@ -81,6 +94,8 @@ class _Iteration:
         self.sizes = np.linalg.norm(b, axis=1)
         self.target = rtol * self.sizes
         self.floor = BACKWARD_LIMIT * unit_roundoff(system.dtype)
+        # A solution this large beside b means that no damping holds it back.
+        self.runaway = float(self.sizes.max(initial=0.0)) / unit_roundoff(system.dtype) ** 2
         self.norm = 0.0  # of F + D, from below: the largest stretch of a direction seen
 
     def apply(self, v):
@@ -92,15 +107,15 @@ class _Iteration:
 
     def done(self, sizes, x):
         """Rows whose residual norms `sizes` meet the tolerance or the floor that rounding sets."""
-        floor = self.floor * (self.norm * np.linalg.norm(x, axis=1) + self.sizes)
-        return (sizes <= self.target) | (sizes <= floor)
+        floor = self.floor * (self.norm * row_norms(x) + self.sizes)
+        return (sizes <= self.target) | ((sizes <= floor) & (sizes < USELESS * self.sizes))
 
     def run(self, x):
         iterations, status = 0, "stagnated"
         before = np.full(len(x), np.inf)
         for _ in range(RESTARTS + 1):
             r = self.b - self.apply(x) if np.any(x) else self.b.copy()
-            sizes = np.linalg.norm(r, axis=1)
+            sizes = row_norms(r)
             active = ~self.done(sizes, x)
             if not active.any():
                 return x, "converged", iterations
@@ -120,7 +135,7 @@ class _Iteration:
         z = self.precondition(r)
         d = z.copy()
         rz = _dots(r, z)
-        best, since = np.linalg.norm(r, axis=1), 0
+        best, since = row_norms(r), 0
         for k in range(limit):
             q = self.apply(d)
             curvature = _dots(d, q)
@@ -132,12 +147,14 @@ class _Iteration:
             alpha = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)[:, np.newaxis]
             x = x + alpha * d
             r = r - alpha * q
-            sizes = np.linalg.norm(r, axis=1)
+            sizes = row_norms(r)
             if progress is not None:
                 progress("cg", k + 1, limit)
             active = active & ~self.done(sizes, x)
             if not active.any():
                 return x, r, "converged", k + 1
+            if self.norm * float(row_norms(x)[active].max()) > self.runaway:
+                return x, r, "breakdown", k + 1
             since = 0 if (sizes[active] < best[active]).any() else since + 1
             best = np.minimum(best, sizes)
             if since >= PATIENCE:

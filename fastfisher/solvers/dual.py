@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import NotPositiveDefiniteError
 from ..passes import add_gram, sums_dtype
-from .certificate import DIRECT_LIMIT, certify, direct_status
+from .certificate import DIRECT_LIMIT, certify, direct_status, row_norms
 from .factored import CholeskyFactor, rank_deficient
 from .outcome import Outcome
 from .system import unit_roundoff
@@ -27,8 +27,7 @@ def gram_lower(system, column_weights=None):
         add_gram(K, system.G, shift=system.mean, column_weights=column_weights)
         diagonal = K.diagonal().real
         if attempt == 0 and system.n and column_weights is None:
-            largest = float(diagonal.max())
-            scaled = system.rescaled(largest * (system.total / system.n))
+            scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))
             if scaled is not system:
                 del K, diagonal
                 system = scaled
@@ -66,15 +65,18 @@ def _scalar(system, b, coef):
     def woodbury(b):
         return (b - system.apply_adjoint(factor.solve(system.apply_rows(b)))) / lam
 
+    def pseudo_inverse(b):  # (T'T)^+ b for b = T'f
+        return system.apply_adjoint(factor.solve(factor.solve(system.apply_rows(b))))
+
     if b is None:
         f = system.from_coefficients(coef)
         b = system.apply_adjoint(f)
         x = system.apply_adjoint(factor.solve(f))
-        return _refined(system, x, b, lam, factor.norm, woodbury if lam else None)
+        return _refined(system, x, b, lam, factor.norm, woodbury if lam else pseudo_inverse)
     x = woodbury(b)
-    size = float(np.linalg.norm(x)) * lam
-    u = unit_roundoff(system.dtype)
-    cancellation = u * float(np.linalg.norm(b)) / size if size > 0 else 0.0
+    sizes = row_norms(x) * lam
+    growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
+    cancellation = unit_roundoff(system.dtype) * float(growth.max(initial=0.0))
     outcome = _refined(system, x, b, lam, factor.norm, woodbury)
     return replace(outcome, cancellation=cancellation)
 
@@ -83,7 +85,7 @@ def _refined(system, x, b, added, norm, inverse):
     """Certify x; correct it by `inverse` of the residual while that is too large and falls."""
     certificate = certify(system, added, x, b, norm)
     rung = "cholesky"
-    for _ in range(REFINEMENTS if inverse else 0):
+    for _ in range(REFINEMENTS):
         if certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype):
             break
         better = x + inverse(certificate.rows)
@@ -97,10 +99,7 @@ def _refined(system, x, b, added, norm, inverse):
 
 def _diagonal(system, b, coef):
     """D is a positive vector: x = D^-1/2 (T_D'T_D + I)^-1 D^-1/2 b with T_D = T D^-1/2."""
-    diagonal = system.fisher_diagonal()
-    scaled = system.rescaled(float(diagonal.max(initial=0.0)) * system.total)
-    if scaled is not system:
-        system, diagonal = scaled, scaled.fisher_diagonal()
+    system, diagonal = system.with_diagonal()
     added = system.resolve_damping(diagonal)
     if not np.all(added > 0):
         order = int(np.argmin(added > 0)) + 1

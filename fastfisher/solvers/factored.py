@@ -9,6 +9,8 @@ from ..ops.factorizations import factor, round_up, solve_factored
 __all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
 
 POWER_STEPS = 4
+# Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
+SINGULAR = 2
 
 
 def _times_lower(A, x):
@@ -42,7 +44,7 @@ class CholeskyFactor:
     """Cholesky factor of A + D, in place of the lower triangle of A (double, C-ordered).
 
     Raises NotPositiveDefiniteError naming the pivot and a sufficient damping; with D = 0 also if
-    the reciprocal condition number is below the unit roundoff.
+    the reciprocal condition number, after diagonal scaling, is that of noise.
     """
 
     def __init__(self, A, added, *, trace, what):
@@ -51,15 +53,16 @@ class CholeskyFactor:
         diagonal = np.einsum("ii->i", A)
         diagonal += added
         self.norm = self.undamped_norm + (float(np.max(added)) if n else 0.0)
-        free = not np.any(added)
-        anorm = _one_norm(A) if free and n else 0.0
+        free = n > 0 and not np.any(added)
+        scales = _diagonal_scales(A) if free else None
+        anorm = _one_norm(A, scales) if free else 0.0
         order = factor(A)
         rcond = 0.0
-        if free and n and not order:
-            pocon = lapack.zpocon if A.dtype.kind == "c" else lapack.dpocon
-            rcond, _ = pocon(A.T, anorm, uplo="U")
-            if rcond < np.finfo(np.float64).eps / 2:
-                order = int(np.argmin(A.diagonal().real)) + 1
+        if free and not order:
+            rcond = _reciprocal_condition(A, scales, anorm)
+            if rcond < SINGULAR * n * np.finfo(np.float64).eps:
+                pivots = A.diagonal().real * scales
+                order = int(np.argmin(pivots)) + 1
         if order:
             raise _refusal(order, n, rcond, added, trace, what)
         self.L = A
@@ -71,15 +74,34 @@ class CholeskyFactor:
         return x
 
 
-def _one_norm(A):
-    """1-norm of the Hermitian matrix stored as a lower triangle, row block by row block."""
+def _diagonal_scales(A):
+    """Powers of two that bring the diagonal of A near 1 (docs/math.md P4)."""
+    diagonal = A.diagonal().real
+    exponents = np.frexp(np.where(diagonal > 0, diagonal, 1.0))[1]
+    return np.ldexp(1.0, -(exponents // 2))
+
+
+def _one_norm(A, scales):
+    """1-norm of diag(scales) A diag(scales), A Hermitian in its lower triangle, in row blocks."""
     sums = np.zeros(len(A))
     for lo in range(0, len(A), 256):
-        block = np.abs(np.tril(A[lo : lo + 256], lo))
+        block = np.abs(np.tril(A[lo : lo + 256], lo)) * scales
+        block *= scales[lo : lo + 256, np.newaxis]
         sums[lo : lo + 256] += block.sum(axis=1)
         block[np.arange(len(block)), np.arange(lo, lo + len(block))] = 0
         sums += block.sum(axis=0)
     return float(sums.max())
+
+
+def _reciprocal_condition(L, scales, anorm):
+    """1-norm rcond of the scaled matrix whose factor is diag(scales) L; L is left as it was."""
+    pocon = lapack.zpocon if L.dtype.kind == "c" else lapack.dpocon
+    L *= scales[:, np.newaxis]
+    try:
+        rcond, _ = pocon(L.T, anorm, uplo="U")
+    finally:
+        L /= scales[:, np.newaxis]
+    return float(rcond)
 
 
 def _refusal(order, n, rcond, added, trace, what):
@@ -105,9 +127,9 @@ def rank_deficient(system, trace=None):
     rank, p = system.rank_bound, system.p
     suggested = None if trace is None else round_up(1e-8 * trace / max(p, 1))
     return NotPositiveDefiniteError(
-        f"F has rank at most {rank} but {p} parameters, and damping is 0: pivot {rank + 1} of {p} "
-        "cannot be positive; raise damping, or pass coef= (b = G'(w o coef)/sum(w)) for the "
-        "minimum-norm solution",
+        f"F has rank at most {rank} but {p} parameters, and damping is 0 (or vanishes beside F): "
+        f"pivot {rank + 1} of {p} cannot be positive; raise damping, or pass coef= "
+        "(b = G'(w o coef)/sum(w)) for the minimum-norm solution",
         order=min(rank + 1, p),
         rcond=0.0,
         suggested_damping=suggested or None,

@@ -17,7 +17,7 @@ def fisher_lower(system):
         add_syrk(F, system.G, weights=system.weights, shift=system.mean)
         diagonal = F.diagonal().real
         if attempt == 0 and system.p and system.total:
-            scaled = system.rescaled(float(diagonal.max()))
+            scaled = system.rescaled(float(diagonal.max()) / system.total)
             if scaled is not system:
                 del F, diagonal
                 system = scaled

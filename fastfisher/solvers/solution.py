@@ -15,7 +15,7 @@ STATUSES = {
     "stagnated": "the residual no longer falls: rounding limits it",
     "breakdown": "a search direction has no positive curvature; the damping is too small",
     "inaccurate": "the residual of a direct solve is larger than rounding explains",
-    "not_finite": "the scores are not finite and nan_policy is 'propagate'",
+    "not_finite": "the scores are not finite (nan_policy='propagate'), or x overflows its dtype",
 }
 
 

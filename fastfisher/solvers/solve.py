@@ -1,5 +1,7 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
+import math
+
 import numpy as np
 
 from ..arrays import to_origin
@@ -17,9 +19,13 @@ from .solution import Solution
 __all__ = ["plan_system", "solve_system"]
 
 
-def plan_system(G, weights, center, rhs, method):
-    """Plan for these scores, refused with MemoryLimitError if it does not fit."""
+def plan_system(G, weights, center, rhs, method, *, undamped=False):
+    """Plan for these scores, refused with MemoryLimitError if it does not fit.
+
+    `undamped`: damping is 0 and the right-hand side is in the row space.
+    """
     n, p = G.shape
+    rank = n if weights is None else int(np.count_nonzero(weights))
     return plan_problem(
         Problem(
             n=n,
@@ -30,6 +36,7 @@ def plan_system(G, weights, center, rhs, method):
             weighted=weights is not None,
             centered=center,
             direct=G.direct,
+            singular=undamped and rank - bool(center) < p,
         ),
         enforce=True,
     )
@@ -49,8 +56,9 @@ def solve_system(
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)
     # Sums, factors and recurrences are double; kernels cast what they read beside G.
     double = np.complex128 if system.dtype.kind == "c" else np.float64
-    b = None if b is None else b.astype(double)
-    coef = None if coef is None else coef.astype(double)
+    given, exponents = _normalised((b if coef is None else coef).astype(double))
+    b, coef = (given, None) if coef is None else (None, given)
+    x0 = None if x0 is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * x0
     if b is not None and system.damping.is_zero and system.rank_bound < system.p:
         raise rank_deficient(system)
     if system.propagate and bad_rows(system.G)[0].any():
@@ -61,7 +69,7 @@ def solve_system(
         )
     else:
         outcome = (primal if plan.method == "primal" else dual)(system, b, coef)
-    rows = _unscaled(outcome, system, coef is not None)
+    rows = _unscaled(outcome, system, coef is not None, exponents)
     if complex_b or complex_coef:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
@@ -85,6 +93,13 @@ def solve_system(
     )
 
 
+def _normalised(rows):
+    """Rows divided by powers of two so that none exceeds 1, and the exponents."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
+    return rows * np.ldexp(1.0, -exponents)[:, np.newaxis], exponents
+
+
 def _not_finite(system, given):
     """What NaN in the scores gives where the caller wants it propagated."""
     x = np.full((len(given), system.p), np.nan, dtype=given.dtype)
@@ -92,12 +107,17 @@ def _not_finite(system, given):
     return Outcome(system, x, Certificate(x, nan, nan), "not_finite", np.nan, rung="none")
 
 
-def _unscaled(outcome, system, from_coefficients):
-    """x of the system as given: scores times s make x smaller by s^2, or by s where b is too."""
+def _unscaled(outcome, system, from_coefficients, exponents):
+    """x of the problem as given: undoes the powers of two on scores and right-hand sides.
+
+    Scores times s make x smaller by s^2, or by s where b is made from them.
+    """
     s = outcome.system.G.scale / system.G.scale
-    if s == 1:
-        return outcome.x
-    return outcome.x * s if from_coefficients else outcome.x * s * s
+    total = exponents + round(math.log2(s)) * (1 if from_coefficients else 2)
+    half = total // 2  # in two steps: the factor may be out of range where x is not
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = outcome.x * np.ldexp(1.0, half)[:, np.newaxis]
+        return x * np.ldexp(1.0, total - half)[:, np.newaxis]
 
 
 def _reported(system, outcome):

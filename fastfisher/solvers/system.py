@@ -23,8 +23,9 @@ from ..passes import (
 
 __all__ = ["System", "make_system", "unit_roundoff"]
 
-# Squares of scores outside these bounds lose range or accuracy in the arithmetic of the kernels.
-TINY_SQUARE = {4: 1e-30, 8: 1e-280}
+# By bytes of a real: mean squares of scores that are left as they are, so that squares of those
+# squares still have room, and the power of two that larger (smaller) scores are brought to.
+RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 
 
 def unit_roundoff(dtype):
@@ -86,13 +87,25 @@ class System:
             y /= self.total
         return y
 
-    def fisher_diagonal(self):
-        """Diagonal of F, (p,) float64."""
+    def raw_diagonal(self):
+        """Diagonal of F, (p,) float64; Inf where it overflows."""
         y = np.zeros(self.p)
         if self.total:
             add_diag(y, self.G, weights=self.weights, shift=self.mean)
             y /= self.total
-        return self.checked(y, "diag F")
+        return y
+
+    def fisher_diagonal(self):
+        """Diagonal of F, (p,) float64."""
+        return self.checked(self.raw_diagonal(), "diag F")
+
+    def with_diagonal(self):
+        """This system, rescaled if need be, and the diagonal of its F."""
+        diagonal = self.raw_diagonal()
+        system = self.rescaled(float(diagonal.max())) if self.p and self.total else self
+        if system is not self:
+            return system, system.fisher_diagonal()
+        return self, self.checked(diagonal, "diag F")
 
     def apply_rows(self, v):
         """T v for rows v (k, p): (k, n)."""
@@ -125,51 +138,26 @@ class System:
         return self.damping.resolve(trace, diagonal, self.p)
 
     def rescaled(self, largest_square):
-        """The same system with scores scaled by a power of two, if their squares leave the range.
+        """The same system with scores times a power of two, if their squares leave the range.
 
-        `largest_square` is the largest diagonal element of sum w |G|^2, computed as is.
+        `largest_square` is the largest diagonal element of F (or K), computed as is, maybe Inf.
         """
-        real = np.empty(0, self.dtype).real.dtype
-        tiny = TINY_SQUARE[real.itemsize] * self.total
-        if np.isfinite(largest_square) and (largest_square > tiny):
+        least, most, target = RANGE[np.empty(0, self.dtype).real.dtype.itemsize]
+        if least <= largest_square <= most:
             return self
-        if np.isfinite(largest_square) and not self.damping.needs:
-            lam = float(self.damping.resolve(None, None, self.p))
-            if lam > 1e-200:  # F is negligible beside lambda I, as it should be
-                return self
         bad, largest = bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        most = np.finfo(real).maxexp - 8
-        scale = 2.0 ** -int(np.clip(np.ceil(np.log2(largest)), -most, most))
+        exponent = int(np.ceil(np.log2(largest)))
+        # Not further than needed: absolute damping should not vanish beside the scores.
+        scale = 2.0 ** ((target if largest_square > most or exponent > 0 else -target) - exponent)
+        try:
+            damping = self.damping.scaled(scale)
+        except InputError:  # lambda overflows: F is negligible beside it, as it should be
+            return self
         G = replace(self.G, scale=self.G.scale * scale)
         mean = None if self.mean is None else mean_row(G, self.weights, self.total)
-        damping = _ScaledDamping(self.damping, scale)
         return replace(self, G=G, mean=mean, damping=damping)
-
-
-@dataclass(frozen=True)
-class _ScaledDamping(Damping):
-    """Damping of the system whose scores were multiplied by `scale`."""
-
-    base: Damping
-    scale: float
-
-    @property
-    def needs(self):
-        return self.base.needs
-
-    @property
-    def is_zero(self):
-        return self.base.is_zero
-
-    def resolve(self, trace, diagonal, p):
-        if self.base.needs == "trace":
-            return self.base.resolve(trace, diagonal, p)  # homogeneous in the scores
-        square = self.scale * self.scale
-        if self.base.needs == "diagonal":
-            return self.base.resolve(trace, diagonal / square, p) * square
-        return self.base.resolve(trace, diagonal, p) * square
 
 
 def make_system(G, weights, center, damping, nan_policy):
@@ -178,12 +166,14 @@ def make_system(G, weights, center, damping, nan_policy):
         raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
     if nan_policy == "skip":
         G, weights = skip_bad_rows(G, weights)
+    if weights is not None and weights.any():
+        # Only their ratios count; an even power of two has an exact root.
+        weights = weights * 4.0 ** -(int(np.frexp(weights.max())[1]) // 2)
     total = float(G.shape[0] if weights is None else weights.sum())
     mean = mean_row(G, weights, total) if center else None
-    system = System(G, weights, total, mean, damping, nan_policy == "propagate")
-    if mean is not None:
-        system.checked(mean, "the mean of G")
-    return system
+    if mean is not None and not np.isfinite(mean).all() and nan_policy != "propagate":
+        check_finite(G, mean, "the mean of G")
+    return System(G, weights, total, mean, damping, nan_policy == "propagate")
 
 
 def skip_bad_rows(G, weights):

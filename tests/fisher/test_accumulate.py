@@ -79,7 +79,12 @@ def test_merge_U1_is_associative_commutative_and_has_a_unit(make, center, dtype,
     check(right, G, w, dtype=dtype)
     a, b, c = fresh()
     backwards = c.merge(b).merge(a)
-    check(backwards, np.vstack([G[21:], G[20:21], G[:20]]), np.concatenate([w[21:], w[20:21], w[:20]]), dtype=dtype)
+    check(
+        backwards,
+        np.vstack([G[21:], G[20:21], G[:20]]),
+        np.concatenate([w[21:], w[20:21], w[:20]]),
+        dtype=dtype,
+    )
     before = state(left)
     left.merge(make(dtype=dtype, center=center))
     assert state(left)[1:5] == before[1:5]
@@ -92,7 +97,9 @@ def test_merge_U1_is_associative_commutative_and_has_a_unit(make, center, dtype,
     assert state(with_other[1]) == untouched
 
 
-@pytest.mark.parametrize("make", [KINDS["dense"], KINDS["diagonal"], KINDS["gram"]], ids=KINDS.keys())
+@pytest.mark.parametrize(
+    "make", [KINDS["dense"], KINDS["diagonal"], KINDS["gram"]], ids=KINDS.keys()
+)
 @pytest.mark.parametrize("how", ["chunks", "merge"])
 def test_accumulate_U2_centred_sums_survive_a_large_mean(make, how, rng):
     """Mean 1e8, spread 1: raw moments would lose every digit of the covariance."""
@@ -295,7 +302,7 @@ def test_update_checks_everything_before_it_changes_anything(make, rng):
         assert state(F) == before, bad
 
 
-# Objects -------------------------------------------------------------------------------------------
+# Objects -----------------------------------------------------------------------------------------
 
 
 @over_kinds
@@ -321,7 +328,8 @@ def test_copy_of_a_fresh_gram_fisher_shares_nothing(rng):
 @over_kinds
 def test_repr_says_what_is_inside(make, rng):
     F = make(center=True, kind="mc").update(rng.standard_normal((5, P)), np.full(5, 0.5))
-    assert repr(F) == f"{type(F).__name__}(p=7, dtype=float64, n_samples=5, weight=2.5, center=True, kind='mc')"
+    facts = "p=7, dtype=float64, n_samples=5, weight=2.5, center=True, kind='mc'"
+    assert repr(F) == f"{type(F).__name__}({facts})"
     assert "p=" in repr(make())
 
 

@@ -57,8 +57,12 @@ def test_a_fisher_answers_what_its_matrix_answers(make, shape, dtype, rng):
         assert spectrum.shape == (shape[0],)
         k = min(shape)
         close(spectrum[-k:], full[-k:], dtype)
-        close(F.gram(), oracle.scaled_rows(*filled(make, shape, dtype)[2], True)
-              @ oracle.ct(oracle.scaled_rows(*filled(make, shape, dtype)[2], True)), dtype)
+        close(
+            F.gram(),
+            oracle.scaled_rows(*filled(make, shape, dtype)[2], True)
+            @ oracle.ct(oracle.scaled_rows(*filled(make, shape, dtype)[2], True)),
+            dtype,
+        )
     else:
         close(spectrum, full, dtype)
 
@@ -100,7 +104,9 @@ def test_factor_Q2_logdet_inv_diagonal_inv_quad(make, shape, dtype, rng):
     inverse = np.linalg.inv(A)
     factor = F.factor(LAM)
     assert factor.damping == LAM and factor.p == p
-    assert factor.logdet() == pytest.approx(np.linalg.slogdet(A)[1], rel=2000 * unit_roundoff(dtype))
+    assert factor.logdet() == pytest.approx(
+        np.linalg.slogdet(A)[1], rel=2000 * unit_roundoff(dtype)
+    )
     diagonal = factor.inv_diagonal()
     assert diagonal.shape == (p,) and diagonal.dtype == np.zeros(0, dtype).real.dtype
     close(diagonal, np.diag(inverse).real, dtype)
@@ -148,8 +154,11 @@ def test_sample_Q3_has_the_covariance_of_the_inverse_without_monte_carlo(make, s
     M = oracle.wide(sampling_map(F, F.factor(LAM), n, p))
     inverse = np.linalg.inv(exact + LAM * np.eye(p))
     close(M.T @ M.conj(), inverse, dtype)
-    assert not np.allclose(M @ M.conj().T, inverse) if M.shape[0] == p and not isinstance(
-        F, ff.DiagonalFisher) else True
+    assert (
+        not np.allclose(M @ M.conj().T, inverse)
+        if M.shape[0] == p and not isinstance(F, ff.DiagonalFisher)
+        else True
+    )
 
 
 def test_sample_Q3_is_reproducible_and_has_the_right_spread():
@@ -189,7 +198,9 @@ def test_gram_fisher_coef_D3_refers_to_rows_in_order(rng):
     expected = ff.solve(G, coef=c, weights=w, center=True, damping=1e-3)
     np.testing.assert_allclose(F.solve(coef=c, damping=1e-3).x, expected.x, rtol=1e-12)
     np.testing.assert_allclose(
-        F.solve(coef=c, damping=0).x, ff.solve(G, coef=c, weights=w, center=True, damping=0).x, rtol=1e-10
+        F.solve(coef=c, damping=0).x,
+        ff.solve(G, coef=c, weights=w, center=True, damping=0).x,
+        rtol=1e-10,
     )
     with pytest.raises(InputError, match="both b and coef"):
         F.solve(np.ones(30), coef=c, damping=1)

@@ -29,8 +29,18 @@ def filled(make, dtype="float64", **settings):
 def facts(F):
     arrays = {name: (a.tobytes(), a.dtype, a.shape) for name, a in F._arrays().items()}
     return (
-        type(F), repr(F), arrays, F.weight, F.n_samples, F.n_skipped, F.decayed, F.center, F.kind,
-        F.dtype, F.mean.tobytes(), F.matrix().tobytes(),
+        type(F),
+        repr(F),
+        arrays,
+        F.weight,
+        F.n_samples,
+        F.n_skipped,
+        F.decayed,
+        F.center,
+        F.kind,
+        F.dtype,
+        F.mean.tobytes(),
+        F.matrix().tobytes(),
     )
 
 
@@ -57,7 +67,10 @@ def test_an_empty_fisher_is_saved_too(make, tmp_path):
     F.save(tmp_path / "empty.safetensors")
     again = ff.load(tmp_path / "empty.safetensors")
     assert again.n_samples == 0 and type(again) is type(F)
-    assert again.update(np.ones((2, 6))).matrix().tobytes() == F.update(np.ones((2, 6))).matrix().tobytes()
+    assert (
+        again.update(np.ones((2, 6))).matrix().tobytes()
+        == F.update(np.ones((2, 6))).matrix().tobytes()
+    )
 
 
 def test_a_loaded_gram_fisher_that_was_empty_is_still_open_to_any_width(tmp_path):
@@ -90,7 +103,9 @@ def saved(tmp_path):
 
 def test_every_flipped_bit_is_found(saved, rng):
     data = bytearray(saved.read_bytes())
-    for position in sorted({*range(0, 16), *rng.integers(0, len(data), 150).tolist(), len(data) - 1}):
+    for position in sorted(
+        {*range(0, 16), *rng.integers(0, len(data), 150).tolist(), len(data) - 1}
+    ):
         damaged = bytearray(data)
         damaged[position] ^= 1 << int(rng.integers(8))
         saved.write_bytes(damaged)
@@ -123,7 +138,7 @@ def rewrite(path, change=lambda header: None, arrays=lambda arrays: None):
 
     with safe_open(path, framework="numpy") as f:
         header = json.loads(f.metadata()[state_module.KEY])
-        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        tensors = {name: f.get_tensor(name) for name in f.keys()}
     arrays(tensors)
     header["sha256"] = state_module._digest(tensors)
     change(header)
@@ -132,7 +147,9 @@ def rewrite(path, change=lambda header: None, arrays=lambda arrays: None):
 
 def test_a_newer_format_is_refused_naming_both_sides(saved):
     rewrite(saved, lambda h: h.update(format=99, version="7.0"))
-    with pytest.raises(StateError, match=r"format 99 \(written by fastfisher 7\.0\).*reads format 1"):
+    with pytest.raises(
+        StateError, match=r"format 99 \(written by fastfisher 7\.0\).*reads format 1"
+    ):
         ff.load(saved)
 
 
@@ -238,6 +255,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(saved, monkeypatch):
     before = saved.read_bytes()
     F = filled(KINDS["gram"])
     for name in ("fsync", "replace"):
+
         def fail(*args, name=name, **kwargs):
             raise OSError(28, "No space left on device")
 
@@ -286,8 +304,11 @@ assert open("a", "rb").read() == before and os.listdir(".") == ["a"], os.listdir
 """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root},
-        capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 

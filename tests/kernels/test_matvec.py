@@ -38,6 +38,13 @@ def magnitudes(a):
     return np.abs(a).astype(np.float64)
 
 
+def judge(entry, y, expected, bound, terms, what):
+    """Within 10 u per term, and 32 u in all where we cut the sums ourselves."""
+    assert_ratio(matvec_ratio(y, expected, bound, terms), "goal", f"{entry.name} {what}")
+    if entry.module.startswith("cpu."):
+        assert_ratio(matvec_ratio(y, expected, bound, 1), "summation", f"{entry.name} {what}")
+
+
 def compare_matvec(entry, n, p, k, dtype, variant):
     case, v = operands(n, p, dtype, variant), vectors(k, p, dtype)
     y = np.full((k, n), np.nan, sums_dtype(dtype))
@@ -46,8 +53,8 @@ def compare_matvec(entry, n, p, k, dtype, variant):
     intact()
     expected = v.astype(y.dtype) @ case.shifted.T
     bound = magnitudes(v) @ magnitudes(case.shifted).T
-    what = f"{entry.name} {n} x {p}, k = {k}, {dtype} {variant}"
-    assert_ratio(matvec_ratio(rounded(y, dtype), expected, bound, p + 1), "goal", what)
+    what = f"{n} x {p}, k = {k}, {dtype} {variant}"
+    judge(entry, rounded(y, dtype), expected, bound, p + 1, what)
 
 
 def compare_rmatvec(entry, n, p, k, dtype, variant):
@@ -59,8 +66,8 @@ def compare_rmatvec(entry, n, p, k, dtype, variant):
     intact()
     expected = start + u.astype(y.dtype) @ case.shifted.conj()
     bound = magnitudes(start) + magnitudes(u) @ magnitudes(case.shifted)
-    what = f"{entry.name} {n} x {p}, k = {k}, {dtype} {variant}"
-    assert_ratio(matvec_ratio(rounded(y, dtype), expected, bound, n + 1), "goal", what)
+    what = f"{n} x {p}, k = {k}, {dtype} {variant}"
+    judge(entry, rounded(y, dtype), expected, bound, n + 1, what)
 
 
 def compare_fvp(entry, n, p, k, dtype, variant):
@@ -72,8 +79,8 @@ def compare_fvp(entry, n, p, k, dtype, variant):
     intact()
     expected = start + oracle.fvp(case.shifted, v.T, case.weights).T
     bound = magnitudes(start) + oracle.fvp_bound(case.shifted, v.T, case.weights).T
-    what = f"{entry.name} {n} x {p}, k = {k}, {dtype} {variant}"
-    assert_ratio(matvec_ratio(rounded(y, dtype), expected, bound, n + p + 1), "goal", what)
+    what = f"{n} x {p}, k = {k}, {dtype} {variant}"
+    judge(entry, rounded(y, dtype), expected, bound, n + p + 1, what)
 
 
 def compare_diag(entry, n, p, k, dtype, variant):
@@ -84,8 +91,8 @@ def compare_diag(entry, n, p, k, dtype, variant):
     entry.load()(y, case.G, case.weights_or_none, case.shift_or_none)
     intact()
     expected = start + oracle.diag(case.shifted, case.weights, precise=True)
-    ratio = matvec_ratio(y.astype(real_dtype(dtype)), expected, expected, n + 1)
-    assert_ratio(ratio, "goal", f"{entry.name} {n} x {p} {dtype} {variant}")
+    y = y.astype(real_dtype(dtype))
+    judge(entry, y, expected, expected, n + 1, f"{n} x {p} {dtype} {variant}")
 
 
 COMPARE = {
@@ -297,8 +304,8 @@ def test_scan_marks_rows_that_are_not_finite_and_finds_the_largest(entry, dtype)
         assert scan(bad, G) == largest and not bad.any()
         if not G.size:
             continue
-        rows = [0, n // 2, n - 1]
-        G[rows, p // 2] = [np.nan, np.inf, -np.inf]
+        rows = [row for row in (0, n // 2, BLOCK - 1, BLOCK, n - 1) if row < n]
+        G[rows, p // 2] = np.resize([np.nan, np.inf, -np.inf], len(rows))
         expected = np.zeros(n, bool)
         expected[rows] = True
         if dtype.kind == "c":

@@ -40,7 +40,9 @@ def test_cholesky_27_2_reads_the_lower_triangle_only(p, dtype, reproducible, rng
 
 
 @engines
-@pytest.mark.parametrize("problem", [*matrices.squares(12), *matrices.squares(12, "float32")], ids=str)
+@pytest.mark.parametrize(
+    "problem", [*matrices.squares(12), *matrices.squares(12, "float32")], ids=str
+)
 def test_cholesky_27_2_on_every_family(problem, reproducible):
     F, order = problem.F, problem.order
     with ff.options(reproducible=reproducible):
@@ -75,7 +77,9 @@ def test_cholesky_P9_names_the_failing_pivot_and_a_damping_that_works(
         error = caught.value
         assert error.order == zero + 1
         assert isinstance(error, np.linalg.LinAlgError)
-        assert 0 < error.suggested_damping < 1e4 * p * unit_roundoff(dtype) * np.linalg.norm(A) + 1e-30
+        assert (
+            0 < error.suggested_damping < 1e4 * p * unit_roundoff(dtype) * np.linalg.norm(A) + 1e-30
+        )
         L = ff.ops.cholesky(A, damping=error.suggested_damping)
     assert np.isfinite(L).all()
 
@@ -83,7 +87,9 @@ def test_cholesky_P9_names_the_failing_pivot_and_a_damping_that_works(
 @engines
 @over_dtypes
 @pytest.mark.parametrize("p", [2, 20, 100])
-def test_cholesky_of_an_indefinite_matrix_suggests_the_damping_it_needs(p, dtype, reproducible, rng):
+def test_cholesky_of_an_indefinite_matrix_suggests_the_damping_it_needs(
+    p, dtype, reproducible, rng
+):
     V = matrices.orthonormal(p, p, dtype, rng)
     A = np.asarray((V * np.linspace(-3, 5, p)) @ V.conj().T, dtype)
     with ff.options(reproducible=reproducible):
@@ -215,7 +221,7 @@ def test_batched_solve_names_the_one_percent_that_fail_and_solves_the_others(n, 
         F[i][zero], F[i][:, zero] = 0, 0
         damping[i] = 0
     upper = np.triu_indices(p, 1)
-    expected, order = oracle.batched_solve(F, g, damping)
+    _, order = oracle.batched_solve(F, g, damping)
     F[:, upper[0], upper[1]] = np.nan
     x, info = ff.ops.batched_solve(F, g, damping=damping)
     assert x.dtype == dtype and x.shape == (n, p) and info.dtype == np.int32
@@ -233,7 +239,10 @@ def test_batched_solve_batches_share_their_bits(rng):
     g = rng.standard_normal((21, 4))
     x, _ = ff.ops.batched_solve(F, g, damping=0.1)
     for i in range(21):
-        assert ff.ops.batched_solve(F[i : i + 1], g[i : i + 1], damping=0.1)[0].tobytes() == x[i].tobytes()
+        assert (
+            ff.ops.batched_solve(F[i : i + 1], g[i : i + 1], damping=0.1)[0].tobytes()
+            == x[i].tobytes()
+        )
     y, _ = ff.ops.batched_solve(F[::-1], g[::-1], damping=np.full(21, 0.1))
     assert y[::-1].tobytes() == x.tobytes()
 

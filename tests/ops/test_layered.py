@@ -20,7 +20,9 @@ def layer(n, t, d_in, d_out, dtype, rng):
 
 
 def terms(layers):
-    return sum(A.shape[-1] * E.shape[-1] * (A.shape[1] if A.ndim == 3 else 1) ** 2 for A, E in layers)
+    return sum(
+        A.shape[-1] * E.shape[-1] * (A.shape[1] if A.ndim == 3 else 1) ** 2 for A, E in layers
+    )
 
 
 def check(layers, dtype):
@@ -75,7 +77,7 @@ def test_layered_gram_takes_mixed_layers_and_dtypes(rng):
     K = ff.ops.layered_gram([single, double])
     assert K.dtype == np.complex128
     np.testing.assert_allclose(K, oracle.layered_gram([single, double]), rtol=1e-5)
-    same = ff.ops.layered_gram((pair for pair in [single, double]))
+    same = ff.ops.layered_gram(iter([single, double]))
     assert same.tobytes() == K.tobytes()
 
 

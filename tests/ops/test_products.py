@@ -10,7 +10,9 @@ from tests.tolerances import assert_ratio, entrywise_ratio, gram_ratio, matvec_r
 
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
 over_shapes = pytest.mark.parametrize(
-    "shape", [(1, 1), (7, 3), (3, 7), (257, 65), (65, 257), (700, 20)], ids=lambda s: f"{s[0]}x{s[1]}"
+    "shape",
+    [(1, 1), (7, 3), (3, 7), (257, 65), (65, 257), (700, 20)],
+    ids=lambda s: f"{s[0]}x{s[1]}",
 )
 weighting = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 # A weight and the final rounding add a few roundings to those of the sum.
@@ -31,9 +33,7 @@ def test_syrk_is_the_raw_weighted_sum_hermitian_to_the_bit(shape, dtype, weighte
     assert F.dtype == dtype and F.shape == (shape[1],) * 2
     assert np.array_equal(F, F.conj().T) and np.all(F.diagonal().real >= 0)
     terms = shape[0] + SMALL_SUM
-    assert_ratio(
-        syrk_ratio(F, oracle.syrk(G, w), oracle.syrk_bound(G, w), terms), "goal", "syrk"
-    )
+    assert_ratio(syrk_ratio(F, oracle.syrk(G, w), oracle.syrk_bound(G, w), terms), "goal", "syrk")
 
 
 @over_shapes
@@ -45,9 +45,7 @@ def test_gram_is_the_raw_weighted_gram_hermitian_to_the_bit(shape, dtype, weight
     assert K.dtype == dtype and K.shape == (shape[0],) * 2
     assert np.array_equal(K, K.conj().T) and np.all(K.diagonal().real >= 0)
     terms = shape[1] + SMALL_SUM
-    assert_ratio(
-        gram_ratio(K, oracle.gram(G, w), oracle.gram_bound(G, w), terms), "goal", "gram"
-    )
+    assert_ratio(gram_ratio(K, oracle.gram(G, w), oracle.gram_bound(G, w), terms), "goal", "gram")
 
 
 @over_shapes
@@ -60,8 +58,20 @@ def test_products_with_vectors(shape, dtype, weighted, k, rng):
     u = matrices.gaussian((n,) if k is None else (n, k), dtype, rng)
     absolute = np.abs
     for name, result, expected, bound, terms in [
-        ("matvec", ff.ops.matvec(G, v), oracle.matvec(G, v), oracle.matvec(absolute(G), absolute(v)), p),
-        ("rmatvec", ff.ops.rmatvec(G, u), oracle.rmatvec(G, u), oracle.rmatvec(absolute(G), absolute(u)), n),
+        (
+            "matvec",
+            ff.ops.matvec(G, v),
+            oracle.matvec(G, v),
+            oracle.matvec(absolute(G), absolute(v)),
+            p,
+        ),
+        (
+            "rmatvec",
+            ff.ops.rmatvec(G, u),
+            oracle.rmatvec(G, u),
+            oracle.rmatvec(absolute(G), absolute(u)),
+            n,
+        ),
         ("fvp", ff.ops.fvp(G, v, w), oracle.fvp(G, v, w), oracle.fvp_bound(G, v, w), n + p),
     ]:
         assert result.dtype == dtype and result.shape == expected.shape, name
@@ -143,7 +153,9 @@ def test_law_26_15_overflow_is_named_with_the_power_of_two_to_use(name, dtype, r
     huge = np.finfo(dtype).max / 8
     G = matrices.gaussian((10, 4), dtype, rng)
     G = (G / np.abs(G).max() * huge).astype(dtype)
-    with pytest.raises(InputError, match=r"overflows .*multiply G by a power of two such as 2\.0\*\*-") as caught:
+    with pytest.raises(
+        InputError, match=r"overflows .*multiply G by a power of two such as 2\.0\*\*-"
+    ) as caught:
         CALLS[name](G)
     power = float(str(caught.value).rsplit("2.0**", 1)[1].split()[0])
     assert np.isfinite(CALLS[name](G * np.asarray(2.0**power, G.real.dtype))).all()

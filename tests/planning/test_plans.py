@@ -58,9 +58,19 @@ def test_plan_D8_passes_over_the_scores(dtype):
 @pytest.mark.parametrize(
     ("n", "p", "method"),
     [
-        (1000, 10, "primal"), (10, 1000, "dual"), (500, 499, "primal"), (490, 500, "dual"),
-        (100, 100, "primal"), (0, 5, "dual"), (5, 0, "primal"), (0, 0, "primal"), (1, 1, "primal"),
-        (10**6, 100, "primal"), (100, 10**6, "dual"), (50_000, 40_000, "cg"), (40_000, 50_000, "cg"),
+        (1000, 10, "primal"),
+        (10, 1000, "dual"),
+        (500, 499, "primal"),
+        (490, 500, "dual"),
+        (100, 100, "primal"),
+        (0, 5, "dual"),
+        (5, 0, "primal"),
+        (0, 0, "primal"),
+        (1, 1, "primal"),
+        (10**6, 100, "primal"),
+        (100, 10**6, "dual"),
+        (50_000, 40_000, "cg"),
+        (40_000, 50_000, "cg"),
     ],
 )
 def test_auto_D8_takes_the_fewest_flops(n, p, method, monkeypatch):
@@ -89,8 +99,20 @@ def test_solve_takes_the_route_that_the_plan_names(rng):
 
 def test_a_printed_plan_shows_what_was_promised():
     text = str(ff.plan(5000, 300, rhs=2, dtype="float32"))
-    for word in ("primal", "5000 samples x 300 parameters", "2 right-hand sides", "float32",
-                 "because", "stage", "kernel", "syrk", "cholesky", "flops", "bytes", "peak memory"):
+    for word in (
+        "primal",
+        "5000 samples x 300 parameters",
+        "2 right-hand sides",
+        "float32",
+        "because",
+        "stage",
+        "kernel",
+        "syrk",
+        "cholesky",
+        "flops",
+        "bytes",
+        "peak memory",
+    ):
         assert word in text
     kernels = re.findall(r"(scipy|numba)\.\w+", text)
     assert kernels
@@ -109,7 +131,7 @@ def test_planning_a_huge_problem_costs_nothing():
     assert "TB" in str(ff.plan(10**7, 10**7, method="primal"))
 
 
-# Refusal -------------------------------------------------------------------------------------------
+# Refusal -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -117,9 +139,7 @@ def little_memory(monkeypatch):
     monkeypatch.setattr(plans, "memory_room", lambda: 2_000_000)
 
 
-@pytest.mark.parametrize(
-    ("shape", "method"), [((2000, 1500), "primal"), ((1500, 2000), "dual")]
-)
+@pytest.mark.parametrize(("shape", "method"), [((2000, 1500), "primal"), ((1500, 2000), "dual")])
 def test_a_plan_that_does_not_fit_is_refused_with_the_route_that_fits(shape, method, little_memory):
     G = np.ones(shape, np.float32)
     for call in (
@@ -147,7 +167,9 @@ def child(code, **settings):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
-        capture_output=True, text=True, timeout=240,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -186,5 +208,6 @@ def test_a_child_with_too_little_address_space_refuses_before_allocating(n, p, m
         x = ff.solve(G, np.ones({p}, np.float32), damping=1.0)
         assert x.method != "{method}" and x.converged
         """,
-        OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
+        NUMBA_NUM_THREADS="1",
     )

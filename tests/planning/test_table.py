@@ -1,6 +1,7 @@
 """The table of kernels: every op, dtype and size has exactly one band, and what it names exists."""
 
 import inspect
+import itertools
 import math
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_bands_cover_every_size_once(op, dtype):
     assert bands and bands[0].lo == 0 and bands[-1].hi == math.inf
     for band in bands:
         assert band.lo < band.hi and band.because and band.device == "cpu"
-    for left, right in zip(bands, bands[1:], strict=False):
+    for left, right in itertools.pairwise(bands):
         assert left.hi == right.lo, f"gap or overlap of {op} for {dtype} at {left.hi}"
     edges = sorted({e for b in bands for e in (b.lo, b.hi) if e != math.inf})
     for size in {0, 1, 7, 10**9, *(max(e + d, 0) for e in edges for d in (-1, 0, 1))}:
@@ -69,6 +70,7 @@ def test_choose_refuses_what_the_table_does_not_hold():
 
 def test_the_table_is_what_runs(rng, monkeypatch):
     """A choice in the table is a choice of code: hide one kernel and the call fails."""
+
     def hidden(*args):
         raise RuntimeError("hidden")
 

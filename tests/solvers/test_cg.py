@@ -43,7 +43,10 @@ def test_cg_I1_error_falls_at_least_as_fast_as_the_bound(rng):
     kappa = np.linalg.cond(A)
     b = rng.standard_normal(40)
     x = np.linalg.solve(A, b)
-    energy = lambda v: np.sqrt(v @ A @ v)  # noqa: E731
+
+    def energy(v):
+        return np.sqrt(v @ A @ v)
+
     errors, norms, models = [], [], []
     for k in range(1, 25):
         step = cg(G, b, damping=lam, preconditioner=None, maxiter=k, rtol=1e-14).x
@@ -66,7 +69,9 @@ def test_cg_I2_maxiter_is_a_status_with_the_true_residual(maxiter, rng):
     assert info == max(maxiter, 1)
     r = b - (oracle.fisher(G) + 1e-6 * np.eye(30)) @ x
     assert result.residual == pytest.approx(np.linalg.norm(r) / np.linalg.norm(b), rel=1e-8)
-    with pytest.raises(ConvergenceError, match="max_iterations.*raise damping or maxiter") as caught:
+    with pytest.raises(
+        ConvergenceError, match=r"max_iterations.*raise damping or maxiter"
+    ) as caught:
         result.require_convergence()
     assert caught.value.solution is result
 

@@ -76,7 +76,11 @@ def test_law_26_15_relative_damping_at_extreme_scales(
     unit = oracle.wide(G) / scale
     F = oracle.fisher(unit, None, center)
     p = len(F)
-    D = 0.1 * np.trace(F).real / p * np.ones(p) if isinstance(damping, ff.Relative) else 0.5 * np.diag(F).real
+    D = (
+        0.1 * np.trace(F).real / p * np.ones(p)
+        if isinstance(damping, ff.Relative)
+        else 0.5 * np.diag(F).real
+    )
     A = F + np.diag(D)
     expected = np.linalg.solve(A, oracle.mean_gradient(unit))
     x = ff.natural_gradient(G, damping=damping, method=method, center=center)
@@ -101,7 +105,8 @@ def test_law_26_15_a_step_beyond_the_range_is_an_error(method, shape, dtype, rng
 @over_shapes
 @pytest.mark.parametrize(
     ("dtype", "scale"),
-    [("float64", s) for s in (1e150, 1e-150, 1e200, 1e-200)] + [("float32", 1e25), ("float32", 1e-25)],
+    [("float64", s) for s in (1e150, 1e-150, 1e200, 1e-200)]
+    + [("float32", 1e25), ("float32", 1e-25)],
 )
 def test_law_26_15_absolute_damping_at_extreme_scales_is_right_or_an_error(
     method, shape, dtype, scale, rng
@@ -127,7 +132,11 @@ def test_law_26_15_absolute_damping_at_extreme_scales_is_right_or_an_error(
             x = Vt.T @ (c / ((s * scale) ** 2 + lam))
             x += (b - Vt.T @ c) / lam if shape[0] < shape[1] else 0
         size = np.linalg.norm(x)
-        if size > 0 and np.isfinite(size) and np.abs(x).max() > 100 * np.finfo(dtype).smallest_normal:
+        if (
+            size > 0
+            and np.isfinite(size)
+            and np.abs(x).max() > 100 * np.finfo(dtype).smallest_normal
+        ):
             assert np.linalg.norm(result.x - x) <= 1e-4 * size, (lam, result)
 
 
@@ -165,7 +174,9 @@ def test_27_3_every_family_is_solved_with_a_small_backward_error(problem, method
     x = result.x * 2.0 ** np.ceil(np.log2(top))
     b = oracle.coef_rhs(unit, c, w)
     u = unit_roundoff("float64")
-    backward = np.linalg.norm(b - A @ x) / (np.linalg.norm(A, 2) * np.linalg.norm(x) + np.linalg.norm(b))
+    backward = np.linalg.norm(b - A @ x) / (
+        np.linalg.norm(A, 2) * np.linalg.norm(x) + np.linalg.norm(b)
+    )
     assert backward <= (1e-10 if method == "cg" else 300 * u)
 
 

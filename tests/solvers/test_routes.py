@@ -65,7 +65,9 @@ def test_law_26_10_every_route_solves_the_dense_system(
         assert_ratio(solve_ratio(A, x, rhs) * p, 100, f"{method} backward")
         assert_ratio(forward_ratio(x, np.linalg.solve(A, rhs), cond), 30 + 10 * p, "forward")
         true = np.linalg.norm(rhs - A @ x.astype(A.dtype), axis=0) / np.linalg.norm(rhs, axis=0)
-        assert result.residual == pytest.approx(true.max(), rel=0.5, abs=50 * p * unit_roundoff(dtype))
+        assert result.residual == pytest.approx(
+            true.max(), rel=0.5, abs=50 * p * unit_roundoff(dtype)
+        )
         expected = damping.c if isinstance(damping, ff.Marquardt) else D[0]
         assert result.damping == pytest.approx(expected, rel=1e3 * unit_roundoff(dtype))
         # One column at a time is the same problem.
@@ -94,7 +96,9 @@ def test_natural_gradient_defaults_to_the_mean_gradient_without_a_sign(
     limit = 300 * np.linalg.cond(A) * unit_roundoff(dtype) * slack
     error = np.linalg.norm(x - np.linalg.solve(A, mean)) / np.linalg.norm(np.linalg.solve(A, mean))
     assert error <= limit
-    given = ff.natural_gradient(G, mean.astype(dtype), damping=0.05, weights=w, center=center, method=method)
+    given = ff.natural_gradient(
+        G, mean.astype(dtype), damping=0.05, weights=w, center=center, method=method
+    )
     assert np.linalg.norm(given - x) <= 2 * limit * np.linalg.norm(x)
 
 
@@ -131,7 +135,10 @@ def test_real_right_hand_sides_with_complex_scores(method, rng):
 
 def test_F9_complex_scores_equal_stacked_real_ones(rng):
     """Real parameters of a complex amplitude: Re T by stacking, D3 with the residual behind it."""
-    O, e = matrices.gaussian((25, 7), "complex128", rng), matrices.gaussian((25,), "complex128", rng)
+    O, e = (
+        matrices.gaussian((25, 7), "complex128", rng),
+        matrices.gaussian((25,), "complex128", rng),
+    )
     O_c, e_c = O - O.mean(axis=0), e - e.mean()
     T = oracle.ct(O_c) @ O_c / 25
     np.testing.assert_allclose(
@@ -146,7 +153,7 @@ def test_F9_complex_scores_equal_stacked_real_ones(rng):
     np.testing.assert_allclose(x, expected, rtol=1e-12)
 
 
-# The dual --------------------------------------------------------------------------------------
+# The dual ----------------------------------------------------------------------------------------
 
 
 def in_range(ratio, rng, n=30, p=200):
@@ -228,7 +235,9 @@ def test_dual_D6_mean_gradient_against_a_centred_fisher(lam, rng):
 @pytest.mark.parametrize("center", [False, True], ids=["raw", "centred"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("method", ["auto", "dual"])
-def test_dual_D7_coef_at_damping_0_is_the_minimum_norm_solution(dtype, center, weighted, method, rng):
+def test_dual_D7_coef_at_damping_0_is_the_minimum_norm_solution(
+    dtype, center, weighted, method, rng
+):
     n, p = 12, 50
     G, c = matrices.gaussian((n, p), dtype, rng), matrices.gaussian((n, 2), dtype, rng)
     w = matrices.weights(n, dtype) if weighted else None
@@ -251,7 +260,9 @@ def test_dual_D7_auto_finds_the_minimum_norm_solution_where_flops_would_say_prim
     G, c = rng.standard_normal((n, p)), rng.standard_normal(n)
     w = np.where(np.arange(n) < used, 1.0, 0.0)
     S = oracle.scaled_rows(G, w, center)
-    expected = np.linalg.pinv(S.T @ S, rcond=1e-10, hermitian=True) @ oracle.coef_rhs(G, c, w, center)
+    expected = np.linalg.pinv(S.T @ S, rcond=1e-10, hermitian=True) @ oracle.coef_rhs(
+        G, c, w, center
+    )
     result = ff.solve(G, coef=c, weights=w, center=center, damping=0)
     assert result.converged
     np.testing.assert_allclose(result.x, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
@@ -326,6 +337,30 @@ def test_primal_P9_a_hopeless_condition_is_refused_with_rcond():
     assert fixed.converged
 
 
+def test_primal_P9_equal_columns_are_refused_though_rounding_may_leave_a_pivot():
+    """The factorisation runs to the end in about half of these; rcond is near u in all."""
+    refused = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        G = rng.standard_normal((30, 5))
+        G[:, 4] = G[:, seed % 4]
+        try:
+            ff.solve(G, rng.standard_normal(5), damping=0, method="primal")
+        except NotPositiveDefiniteError as error:
+            assert error.rcond < 1e-15
+            refused += 1
+    assert refused >= 35
+
+
+def test_primal_P4_a_bad_scale_of_parameters_is_no_bad_condition(rng):
+    """Columns graded from 1 to 1e-12: the scaled system has the condition of the ungraded one."""
+    G, b = matrices.scores(40, 9, cond=100), rng.standard_normal(9)
+    D = 2.0 ** -np.round(np.linspace(0, 40, 9))
+    x = ff.solve(G, b, damping=0, method="primal").x
+    graded = ff.solve(G * D, D * b, damping=0, method="primal")
+    np.testing.assert_allclose(D * graded.x, x, rtol=1e-10)
+
+
 def test_primal_P9_two_clusters_and_worst_accepted_condition(rng):
     for spectrum, cond in [("halves", 1e12), ("cluster0", 1e13), ("geo", 1e14)]:
         G = matrices.scores(60, 10, "float64", spectrum=spectrum, cond=cond)
@@ -363,5 +398,10 @@ def test_marquardt_P3_needs_a_floor_where_a_parameter_has_no_scores(method, rng)
 
 def test_every_status_that_solve_can_return_is_listed():
     assert set(STATUSES) >= {
-        "converged", "max_iterations", "stagnated", "breakdown", "inaccurate", "not_finite",
+        "converged",
+        "max_iterations",
+        "stagnated",
+        "breakdown",
+        "inaccurate",
+        "not_finite",
     }
