@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 _HOME = {
     "natural_gradient": "api",
     "solve": "api",
-    "info": "api",
-    "warmup": "api",
-    "set_num_threads": "api",
+    "info": "runtime",
+    "warmup": "runtime",
+    "set_num_threads": "runtime",
     "plan": "planning",
     "options": "planning",
     "Plan": "planning",

@@ -23,6 +23,7 @@ RANK = {
     "solvers": 5,
     "fisher": 6,
     "api": 7,
+    "runtime": 8,
     "optim": 8,
     "models": 8,
     "stats": 8,

@@ -1,6 +1,6 @@
 """`fastfisher info`: what this computer and this installation are."""
 
-from ..api import info
+from ..runtime import info
 from .console import print_json, say
 
 __all__ = ["main"]

@@ -35,7 +35,8 @@ def certify(system, added, x, b, norm):
     sizes, given = row_norms(rows), row_norms(b)
     # b = 0 asks for x = 0: then the residual is its own measure.
     residuals = sizes / np.where(given > 0, given, 1.0)
-    scale = norm * row_norms(x) + given
+    with np.errstate(over="ignore"):  # a product out of range makes the quotient 0, rightly
+        scale = norm * row_norms(x) + given
     backward = sizes / np.where(scale > 0, scale, 1.0)
     return Certificate(rows, residuals, backward)
 
