@@ -64,7 +64,7 @@ def tasks(quick):
             network,
             10 if quick else 40,
             damping=1e-1,
-            metric_batch=200 if quick else None,
+            metric_batch=150 if quick else None,
         ),
     )
 

@@ -7,6 +7,9 @@ Bits depend on the number of BLAS threads.
 import numpy as np
 from scipy.linalg import blas, lapack
 
+# Terms summed in the dtype of the scores before they are added in double: errors stop growing.
+BLOCK = 4096
+
 __all__ = [
     "cholesky",
     "fvp",
@@ -28,9 +31,13 @@ def _rank_k(c, a, trans):
     trans = (2 if complex_ else 1) if trans else 0
     if a.dtype == c.dtype:
         update(1.0, a, beta=1.0, c=c.T, trans=trans, lower=0, overwrite_c=1)
-    else:
-        part = np.zeros(c.shape, a.dtype)
-        update(1.0, a, beta=0.0, c=part.T, trans=trans, lower=0, overwrite_c=1)
+        return
+    part = np.empty(c.shape, a.dtype)
+    summed = a.shape[0] if trans else a.shape[1]
+    for lo in range(0, summed, BLOCK):
+        block = a[lo : lo + BLOCK] if trans else a[:, lo : lo + BLOCK]
+        part[:] = 0
+        update(1.0, block, beta=0.0, c=part.T, trans=trans, lower=0, overwrite_c=1)
         c += part
 
 
@@ -57,22 +64,27 @@ def gram(c, a, lo, hi, weight, shift):
 
 
 def matvec(y, a, v, shift):
-    y[:] = v @ (a - shift if shift.size else a).T
+    y[:] = 0
+    for lo in range(0, a.shape[1], BLOCK):
+        part = a[:, lo : lo + BLOCK]
+        y += v[:, lo : lo + BLOCK] @ (part - shift[lo : lo + BLOCK] if shift.size else part).T
 
 
 def rmatvec(y, a, u, shift):
-    if shift.size:
-        a = a - shift
-    y += (u.conj() @ a).conj() if a.dtype.kind == "c" else u @ a
+    for lo in range(0, a.shape[0], BLOCK):
+        part = a[lo : lo + BLOCK] - shift if shift.size else a[lo : lo + BLOCK]
+        weights = u[:, lo : lo + BLOCK]
+        y += (weights.conj() @ part).conj() if a.dtype.kind == "c" else weights @ part
 
 
 def fvp(y, a, v, weights, shift):
-    if shift.size:
-        a = a - shift
-    t = v @ a.T
-    if weights.size:
-        t *= weights
-    rmatvec(y, a, t, shift[:0])
+    for lo in range(0, a.shape[0], BLOCK):
+        part = a[lo : lo + BLOCK] - shift if shift.size else a[lo : lo + BLOCK]
+        t = np.empty((len(v), len(part)), y.dtype)
+        matvec(t, part, v, shift[:0])
+        if weights.size:
+            t *= weights[lo : lo + BLOCK]
+        rmatvec(y, part, t.astype(a.dtype, copy=False), shift[:0])
 
 
 def cholesky(a):

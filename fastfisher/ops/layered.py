@@ -97,6 +97,8 @@ def _layer(index, pair):
 def _add_layer(sums, kernel, a, e):
     n, t, d_in = a.shape
     d_out = e.shape[2]
+    if n == 0:
+        return
     if t * t * (d_in + d_out) < d_in * d_out or t <= 1:
         kernel(sums, a.reshape(n * t, d_in), e.reshape(n * t, d_out), t)
         return
