@@ -246,8 +246,8 @@ def _report(task, outcome, train, say):
     if task.name == "softmax":
         outcome.optimum = _sklearn_optimum(task.model, *train)
         say(
-            f"   optimum by scikit-learn's LogisticRegression: {outcome.optimum:.12f}; "
-            f"natural gradient ends {fit.loss - outcome.optimum:.0e} from it"
+            f"   scikit-learn's LogisticRegression finds {outcome.optimum:.12f}; "
+            f"natural gradient ends {fit.loss - outcome.optimum:.0e} above it"
         )
     if fit.plan is None:
         return

@@ -13,6 +13,7 @@ LIMITS = {
     "lapack": 30.0,  # what LAPACK's own test programs accept
     "goal": 10.0,  # what this project holds on every family it can
     "summation": 32.0,  # |F - F*| in u |G|'|G|, whatever the number of rows
+    "compensated": 3.0,  # sums whose blocks are added with a correction, at any length
     "identity": 100.0,  # two formulas for one quantity on a problem with condition number <= 1e4
 }
 

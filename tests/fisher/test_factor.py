@@ -265,3 +265,43 @@ def test_factor_refuses_what_does_not_fit(make, rng):
     ]:
         with pytest.raises(InputError, match=message):
             call()
+
+
+@over_kinds
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "k"),
+    [("float64", k) for k in (-460, -330, 230, 330, 460)] + [("float32", k) for k in (-54, 50)],
+)
+def test_law_26_15_scaled_scores_scale_every_answer(make, shape, dtype, k):
+    """G -> 2^k G: F by 4^k, the inverse by 4^-k, log det by 2 p k log 2, and no warning."""
+    G = matrices.scores(*shape, dtype, cond=1e2)
+    p, square = shape[1], 4.0**k
+    plain = make(p, dtype=dtype).update(G)
+    scaled = make(p, dtype=dtype).update(G * np.asarray(2.0**k, dtype))
+    b, damping = np.ones(p), ff.Relative(0.1)
+    u = 300 * p * unit_roundoff(dtype)
+
+    def same(result, expected):
+        expected = np.asarray(expected, np.float64)
+        np.testing.assert_allclose(result, expected, rtol=u, atol=u * np.abs(expected).max())
+
+    a, c = plain.factor(damping), scaled.factor(damping)
+    assert c.damping == pytest.approx(a.damping * square, rel=u)
+    assert c.logdet() == pytest.approx(a.logdet() + 2 * p * k * np.log(2), rel=u)
+    x = scaled.solve(damping=damping)
+    assert x.converged and x.damping == pytest.approx(a.damping * square, rel=u)
+    same(x.x.astype(np.float64) * 2.0**k, plain.solve(damping=damping).x)
+    if square < np.finfo(dtype).max / 1e8 and square > 1e8 * np.finfo(dtype).smallest_normal:
+        same(scaled.matrix().astype(np.float64) / square, plain.matrix())
+        same(scaled.diagonal().astype(np.float64) / square, plain.diagonal())
+        same((scaled @ b).astype(np.float64) / square, plain @ b)
+        same(scaled.eigvalsh().astype(np.float64) / square, plain.eigvalsh())
+        same(c.inv_diagonal().astype(np.float64) * square, a.inv_diagonal())
+        same(c.solve(b).astype(np.float64) * square, a.solve(b))
+        J = np.eye(p)[:2]
+        same(c.inv_quad(J).astype(np.float64) * square, a.inv_quad(J))
+        draws = [f.sample(np.random.default_rng(0), 3).astype(np.float64) for f in (a, c)]
+        same(draws[1] * 2.0**k, draws[0])
+        if isinstance(plain, ff.GramFisher):
+            same(scaled.gram().astype(np.float64) / square, plain.gram())

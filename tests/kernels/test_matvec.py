@@ -159,6 +159,18 @@ def test_27_1_float32_sums_over_parameters_do_not_grow():
         assert_ratio(matvec_ratio(ff.ops.matvec(G, v), exact, exact, 1), "goal", f"k = {k}")
 
 
+@pytest.mark.parametrize("op", COMPARE)
+def test_27_1_float64_block_sums_are_compensated(op):
+    n = 1_000_000
+    column = np.abs(matrices.gaussian((n, 1), "float64", matrices.generator("compensated")))
+    G, v = (column.T, np.ones(n)) if op == "matvec" else (column, np.ones(1))
+    operand = {"matvec": (v,), "fvp": (v,), "rmatvec": (np.ones(n),), "diag": ()}[op]
+    power = 1 if op.endswith("matvec") else 2
+    exact = np.sum(column.astype(np.longdouble) ** power, axis=0)
+    y = getattr(ff.ops, op)(np.ascontiguousarray(G), *operand)
+    assert_ratio(matvec_ratio(y, exact, exact, 1), "compensated", op)
+
+
 # Laws ----------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher.kernels.cpu import syrk as syrk_module
+from fastfisher.kernels.cpu.jit import Driver
 from fastfisher.kernels.cpu.syrk import SPLIT, TASK_ROWS, mirror, packed_rows
 from fastfisher.kernels.cpu.tile import KC
 from tests import matrices, oracle
@@ -191,6 +193,22 @@ def test_law_26_13_syrk_has_the_same_bits_in_every_layout(dtype, reproducible):
                 intact = unchanged(stored)
                 assert np.array_equal(ff.ops.syrk(stored), expected), name
                 intact()
+
+
+def test_law_26_13_layouts_compile_nothing_new():
+    G = operands(300, 5, "float32").G
+    drivers = [d for d in vars(syrk_module).values() if isinstance(d, Driver)]
+
+    def compiled():
+        twins = [t for d in drivers for t in vars(d).values() if hasattr(t, "signatures")]
+        return sum(len(twin.signatures) for twin in twins)
+
+    with ff.options(reproducible=True):
+        ff.ops.syrk(G)
+        before = compiled()
+        for _, stored in matrices.layouts(G):
+            ff.ops.syrk(stored)
+    assert before and compiled() == before
 
 
 def test_syrk_writes_into_out():

@@ -106,3 +106,14 @@ def test_law_26_15_layered_gram_overflow_in_single_precision():
     A = np.full((3, 2), 1e15, np.float32)
     with pytest.raises(InputError, match="overflows"):
         ff.ops.layered_gram([(A, A)])
+
+
+@pytest.mark.parametrize(("sizes", "pairs"), [((3, 40, 30), True), ((9, 5, 4), False)], ids=str)
+def test_layered_gram_L2_takes_the_cheaper_branch(sizes, pairs, rng, monkeypatch):
+    from fastfisher.kernels.cpu import layered
+
+    called, kernel = [], layered.layered_gram
+    monkeypatch.setattr(layered, "layered_gram", lambda *a: called.append(True) or kernel(*a))
+    with ff.options(reproducible=True):
+        check([layer(6, *sizes, "float64", rng)], "float64")
+    assert bool(called) == pairs

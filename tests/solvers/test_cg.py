@@ -23,6 +23,16 @@ def test_cg_I2_zero_right_hand_side_takes_no_iteration(n, rng):
     assert mixed.converged and not mixed.x[:, 0].any()
 
 
+def test_cg_I2_zero_right_hand_side_forgets_where_it_started(rng):
+    G, start = rng.standard_normal((40, 7)), rng.standard_normal((7, 2))
+    result = cg(G, np.zeros((7, 2)), damping=0.1, x0=start)
+    assert result.converged and result.iterations == 0 and not result.x.any()
+    mixed = cg(G, np.stack([np.zeros(7), np.ones(7)], axis=1), damping=0.1, x0=start)
+    assert mixed.converged and not mixed.x[:, 0].any() and mixed.iterations <= 9
+    imaginary = cg(G, 1j * np.ones(7), damping=0.1, x0=np.ones(7))
+    assert imaginary.converged and imaginary.iterations <= 9 and not imaginary.x.real.any()
+
+
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_cg_I1_rank_r_takes_at_most_r_plus_1_iterations(rank, dtype, rng):

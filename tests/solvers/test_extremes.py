@@ -180,6 +180,55 @@ def test_27_3_every_family_is_solved_with_a_small_backward_error(problem, method
     assert backward <= (1e-10 if method == "cg" else 300 * u)
 
 
+@over_methods
+@over_shapes
+@pytest.mark.parametrize("center", [False, True], ids=["raw", "centred"])
+@pytest.mark.parametrize("size", [1e300, 1e308, 1e-300, 5e-324])
+def test_F8_only_the_ratios_of_weights_matter(method, shape, center, size, rng):
+    G, b = rng.standard_normal(shape), rng.standard_normal(shape[1])
+    settings = dict(damping=0.1, center=center, method=method)
+    expected = ff.solve(G, b, **settings).x
+    result = ff.solve(G, b, weights=np.full(shape[0], size), **settings)
+    assert result.converged
+    np.testing.assert_allclose(result.x, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ff.DenseFisher(6), ff.GramFisher, lambda: ff.DiagonalFisher(6)]
+)
+@pytest.mark.parametrize("size", [1e300, 1e308, 1e-300, 5e-324])
+def test_F8_weights_of_any_size_accumulate_rightly_or_are_refused(make, size, rng):
+    G, b = rng.standard_normal((40, 6)), np.ones(6)
+    expected = make().update(G).solve(b, damping=0.1).x
+    try:
+        F = make().update(G, np.full(40, size))
+    except InputError as error:
+        assert "weights" in str(error)
+    else:
+        np.testing.assert_allclose(F.solve(b, damping=0.1).x, expected, rtol=1e-10)
+
+
+@over_methods
+@over_shapes
+@pytest.mark.parametrize("size", [1e300, 1e200, 1e-200, 1e-300])
+def test_law_26_15_right_hand_sides_and_damping_of_any_size(method, shape, size, rng):
+    G, b = rng.standard_normal(shape), rng.standard_normal(shape[1])
+    c = rng.standard_normal(shape[0])
+    for sides, scaled in [(dict(b=b), dict(b=b * size)), (dict(coef=c), dict(coef=c * size))]:
+        expected = ff.solve(G, **sides, damping=0.1, method=method)
+        result = ff.solve(G, **scaled, damping=0.1, method=method)
+        assert result.converged
+        assert result.residual == pytest.approx(expected.residual, rel=1, abs=1e-10)
+        slack = 1e-6 if method == "cg" else 1e-9
+        np.testing.assert_allclose(result.x / size, expected.x, rtol=slack, atol=slack)
+    if size > 1:
+        result = ff.solve(G, b, damping=size, method=method)
+        np.testing.assert_allclose(result.x * size, b, rtol=1e-10)
+    elif shape[0] > shape[1]:
+        result = ff.solve(G, b, damping=size, method="primal")
+        assert result.converged and result.damping == size
+
+
 # Rows that are not finite ------------------------------------------------------------------------
 
 
