@@ -9,6 +9,7 @@ from scipy.linalg import blas, lapack
 
 # Terms summed in the dtype of the scores before they are added in double: errors stop growing.
 BLOCK = 4096
+FVP_BYTES = 4 << 20  # of scores between the two products of fvp
 
 __all__ = [
     "cholesky",
@@ -78,12 +79,17 @@ def rmatvec(y, a, u, shift):
 
 
 def fvp(y, a, v, weights, shift):
-    for lo in range(0, a.shape[0], BLOCK):
-        part = a[lo : lo + BLOCK] - shift if shift.size else a[lo : lo + BLOCK]
+    if not a.size:
+        return
+    # A block is still in cache when it is read again; more vectors want taller blocks.
+    rows = FVP_BYTES // (a.shape[1] * a.itemsize)
+    rows = min(max(rows, 16 * len(v)), BLOCK)
+    for lo in range(0, a.shape[0], rows):
+        part = a[lo : lo + rows] - shift if shift.size else a[lo : lo + rows]
         t = np.empty((len(v), len(part)), y.dtype)
         matvec(t, part, v, shift[:0])
         if weights.size:
-            t *= weights[lo : lo + BLOCK]
+            t *= weights[lo : lo + rows]
         rmatvec(y, part, t.astype(a.dtype, copy=False), shift[:0])
 
 

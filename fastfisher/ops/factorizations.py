@@ -82,8 +82,9 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     order = factor(L)
     if order:
         raise _not_positive_definite(None if in_place else a, n, order, damping, dtype)
-    for i in range(n - 1):
-        L[i, i + 1 :] = 0
+    for lo in range(0, n, 256):  # the upper triangle, a few rows at a time
+        rows = L[lo : lo + 256]
+        rows[~np.tri(len(rows), n, lo, dtype=bool)] = 0
     return to_origin(L, A)
 
 

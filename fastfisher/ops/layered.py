@@ -54,9 +54,8 @@ def layered_gram(layers):
     (n,) = counts
     dtype = np.result_type(*(x.dtype for pair in checked for x in pair))
     sums = np.zeros((n, n), sums_dtype(dtype))
-    kernel = choose("layered_gram", n, dtype).load()
     for index, (a, e) in enumerate(checked):
-        _add_layer(sums, kernel, a.astype(dtype, copy=False), e.astype(dtype, copy=False))
+        _add_layer(sums, a.astype(dtype, copy=False), e.astype(dtype, copy=False))
         bad = np.flatnonzero(~np.isfinite(sums.diagonal()))
         if bad.size:
             raise InputError(f"layer {index} is not finite, or overflows, in sample {bad[0]}")
@@ -94,12 +93,13 @@ def _layer(index, pair):
     return a, e
 
 
-def _add_layer(sums, kernel, a, e):
+def _add_layer(sums, a, e):
     n, t, d_in = a.shape
     d_out = e.shape[2]
     if n == 0:
         return
     if t * t * (d_in + d_out) < d_in * d_out or t <= 1:
+        kernel = choose("layered_gram", n * t, a.dtype).load()
         kernel(sums, a.reshape(n * t, d_in), e.reshape(n * t, d_out), t)
         return
     # Many tokens: scores of a few outputs at a time are cheaper than all token pairs.

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import importlib
 import math
 from dataclasses import dataclass, fields, replace
@@ -69,15 +70,15 @@ SIZE = {
     "solve_lower": "order",
     "solve_lower_adjoint": "order",
     "batched_solve": "order of one system",
-    "layered_gram": "samples n",
+    "layered_gram": "rows of a layer, n x tokens",
 }
 
 _BLAS3 = (
     "compute bound: BLAS has hand-written micro-kernels, ours are plain loops (bench/RESULTS.md)"
 )
-_THIN = "p is small: the fixed cost per sample block dominates (bench/RESULTS.md)"
-_FEW = "few vectors: bandwidth bound, one pass over G in ours (bench/RESULTS.md)"
+_FEW = "block sums with compensation, the same bits for any threads; BLAS is faster (RESULTS.md)"
 _MANY = "many vectors: a matrix product, compute bound (bench/RESULTS.md)"
+_FUSED = "no temporaries of rows x rows; BLAS is faster where those are small (RESULTS.md)"
 _ONLY = "no vendor routine does this"
 
 # One row per op, dtypes and size range; a test sweeps it for gaps and overlaps.
@@ -111,14 +112,7 @@ TABLE = (
         _BLAS3,
     ),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
-    Band(
-        "layered_gram",
-        ALL,
-        0,
-        INF,
-        (_ours("layered_gram", "layered"),),
-        "fused: no n x n temporaries",
-    ),
+    Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),
 )
 
 
@@ -177,15 +171,15 @@ def options(**changes):
 
 def choose(op, size, dtype, *, device="cpu"):
     """The table's entry for an op of this size, under the options in force."""
-    name = np.dtype(dtype).name
+    return _choose(op, size, np.dtype(dtype), device, current_options().reproducible)
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(op, size, dtype, device, reproducible):
     for band in TABLE:
-        if (
-            band.op == op
-            and band.device == device
-            and name in band.dtypes
-            and band.lo <= size < band.hi
-        ):
-            for entry in band.entries:
-                if entry.reproducible or not current_options().reproducible:
-                    return entry
-    raise InputError(f"the table has no kernel for {op} of {name} and size {size} on {device!r}")
+        if (band.op, band.device) == (op, device) and dtype.name in band.dtypes:
+            if band.lo <= size < band.hi:
+                return next(e for e in band.entries if e.reproducible or not reproducible)
+    raise InputError(
+        f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
+    )

@@ -166,6 +166,19 @@ def test_cg_I3_jacobi_repairs_bad_column_scales(rng):
     assert jacobi.converged and jacobi.iterations < plain.iterations / 2
 
 
+@pytest.mark.parametrize("n", [1, 3, 30])
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+def test_cg_I1_by_default_few_samples_take_few_iterations(n, dtype, rng):
+    """F has rank n: scaling each parameter by its own size must not undo that."""
+    G = matrices.gaussian((n, 300), dtype, rng) * np.exp(rng.standard_normal(300))
+    G, b = G.astype(dtype), matrices.gaussian((300,), dtype, rng)
+    lam = 1e-3 * float(np.mean(np.abs(G) ** 2))
+    for sides in (dict(b=b), dict(coef=np.ones(n, dtype))):
+        result = ff.solve(G, **sides, damping=lam, method="cg")
+        assert result.converged, result
+        assert result.iterations <= 3 * (n + 10)
+
+
 def test_cg_custom_preconditioner_is_applied_to_columns(rng):
     G, b = matrices.scores(90, 25, cond=1e6), rng.standard_normal((25, 3))
     A = oracle.fisher(G) + 1e-6 * np.eye(25)
