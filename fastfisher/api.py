@@ -24,7 +24,7 @@ def solve(
     rtol=None,
     maxiter=None,
     x0=None,
-    preconditioner="jacobi",
+    preconditioner="auto",
     nan_policy="raise",
     device=None,
 ):
@@ -56,8 +56,9 @@ def solve(
         cg: iteration limit; 10 (min(n, p) + 10) by default.
     x0 : array like x, optional
         cg: starting point.
-    preconditioner : "jacobi", None or callable, optional
-        cg: approximate inverse applied to arrays (p, k).
+    preconditioner : {"auto", "jacobi", None} or callable
+        cg: approximate inverse applied to arrays (p, k); "auto" is Jacobi, but none where F has
+        fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError
 from tests import matrices, oracle
 
@@ -73,6 +74,20 @@ def test_law_26_13_every_layout_gives_the_bits_of_the_contiguous_array(function,
         assert result.dtype == expected.dtype, name
         assert result.tobytes() == expected.tobytes(), name
         assert digest(laid) == before, name
+
+
+@over_dtypes
+def test_kernels_see_one_kind_of_memory(dtype, rng):
+    """C order, aligned, native, writable: anything else would compile anew, or read wrongly."""
+    G = matrices.gaussian((9, 7), dtype, rng)
+    for name, laid in matrices.layouts(G):
+        scores = as_scores(laid)
+        assert scores.direct == (name in ("C", "read_only", "memmap")), name
+        for part in (scores.rows(0, 9), scores.rows(2, 5), scores.columns(1, 4)):
+            flags = part.flags
+            assert flags.c_contiguous and flags.aligned and flags.writeable, name
+            assert part.dtype == dtype and part.dtype.isnative, name
+        assert np.shares_memory(scores.rows(0, 9), laid) == scores.direct, name
 
 
 @pytest.mark.parametrize("name", ["gram", "solve_dual", "syrk", "solve_primal", "fvp"])

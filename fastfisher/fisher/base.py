@@ -19,6 +19,7 @@ __all__ = ["Fisher", "load"]
 
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
+LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
@@ -174,7 +175,14 @@ class Fisher(ABC):
                 f"G holds values that are not finite in row {row} ({int(bad.sum())} such rows in "
                 "all); nothing was added: remove them or pass nan_policy='skip'"
             )
-        total = float(n if weights is None else weights.sum())
+        with np.errstate(over="ignore"):
+            total = float(n if weights is None else weights.sum())
+        largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
+        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
+            raise InputError(
+                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
+                f"range that sums can hold; nothing was added: divide them by a common factor"
+            )
         top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
         if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
             raise InputError(

@@ -54,6 +54,12 @@ class Factor(ABC):
     def _sample_rows(self, normal):
         """Rows with covariance (F + D)^-1; `normal(shape)` draws standard normals."""
 
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}(p={self.p}, dtype={self.dtype.name}, "
+            f"damping={self.damping:.6g})"
+        )
+
     @property
     def real_dtype(self):
         return np.empty(0, self.dtype).real.dtype

@@ -19,6 +19,19 @@ from .state import take
 __all__ = ["GramFisher"]
 
 
+def _as_given(system, lower):
+    """The matrix that `lower` forms, without the power of two it may have put on the scores."""
+    matrix, scaled = lower(system)
+    s = scaled.G.scale / system.G.scale
+    if s != 1:
+        with np.errstate(over="ignore", under="ignore"):
+            matrix /= s
+            matrix /= s
+        if not np.isfinite(matrix.diagonal()).all():
+            raise InputError("F overflows double precision; scale the scores down first")
+    return matrix
+
+
 class GramFisher(Fisher):
     """F through the scores themselves: for fewer samples than parameters.
 
@@ -154,13 +167,13 @@ class GramFisher(Fisher):
 
     def gram(self):
         """The normalised Gram matrix T T' (n, n), of the (centred) scores."""
-        K, _ = gram_lower(self._system(as_damping(0.0)))
+        K = _as_given(self._system(as_damping(0.0)), gram_lower)
         choose("mirror", len(K), K.dtype).load()(K)
         return K.astype(self.dtype, copy=False)
 
     def matrix(self):
         require_memory((self._p or 0) ** 2 * sums_dtype(self.dtype).itemsize, "the matrix of F")
-        F, _ = fisher_lower(self._system(as_damping(0.0)))
+        F = _as_given(self._system(as_damping(0.0)), fisher_lower)
         choose("mirror", len(F), F.dtype).load()(F)
         return F.astype(self.dtype, copy=False)
 
@@ -189,7 +202,7 @@ class GramFisher(Fisher):
             raise InputError("GramFisher.factor needs scalar damping; use solve for Marquardt")
         system = self._system(damping)
         require_memory(system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
-        K, system = gram_lower(system)
+        K = _as_given(system, gram_lower)
         trace = float(K.diagonal().real.sum())
         lam = as_real(damping.resolve(trace, None, system.p), "damping")
         if lam == 0:

@@ -30,10 +30,10 @@ def _jacobi(diagonal):
     return 1 / np.where(diagonal > 0, diagonal, 1.0)
 
 
-def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jacobi"):
+def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
     """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n).
 
-    `preconditioner` is "jacobi", None, or a callable on arrays (p, k) that applies an
+    `preconditioner` is "auto", "jacobi", None, or a callable on arrays (p, k) that applies an
     approximate inverse of F + D, Hermitian positive definite.
     """
     system, diagonal = system.with_diagonal()
@@ -42,20 +42,28 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="jac
         system.checked(b, "b = G'(w o coef)/sum(w)")
     added = system.resolve_damping(diagonal)
     rtol = default_rtol(system.dtype) if rtol is None else rtol
-    maxiter = 10 * (min(system.n, system.p) + 10) if maxiter is None else maxiter
+    if preconditioner == "auto":
+        # Jacobi would spoil what makes few samples easy: F + lambda I has rank + 1 eigenvalues.
+        few = system.rank_bound < system.p and np.ndim(added) == 0
+        preconditioner = None if few else "jacobi"
+    if maxiter is None:
+        maxiter = 10 * ((system.p if preconditioner else min(system.n, system.p)) + 10)
     if preconditioner == "jacobi":
         scales = _jacobi(diagonal + added)
         precondition = lambda r: r * scales  # noqa: E731
     elif preconditioner is None:
-        precondition = lambda r: r  # noqa: E731
+        # One factor for all changes no iterate; it keeps directions in range at any scale.
+        factor = 1 / (float(np.max(diagonal + added, initial=0.0)) or 1.0)
+        precondition = lambda r: r * factor  # noqa: E731
     elif callable(preconditioner):
         precondition = _checked_preconditioner(preconditioner)
     else:
         raise InputError(
-            f"preconditioner is {preconditioner!r}; expected 'jacobi', None or a callable"
+            f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None or a callable"
         )
     state = _Iteration(system, added, b, precondition, rtol, maxiter)
     x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
+    x[~b.any(axis=1)] = 0
     x, status, iterations = state.run(x)
     certificate = certify(system, added, x, b, state.norm)
     u = unit_roundoff(system.dtype)
@@ -100,8 +108,8 @@ class _Iteration:
 
     def apply(self, v):
         y = self.system.apply_fisher(v) + self.added * v
-        lengths = np.linalg.norm(v, axis=1)
-        stretched = np.linalg.norm(y, axis=1)[lengths > 0] / lengths[lengths > 0]
+        lengths = row_norms(v)
+        stretched = row_norms(y)[lengths > 0] / lengths[lengths > 0]
         self.norm = max(self.norm, float(stretched.max(initial=0.0)))
         return y
 

@@ -5,6 +5,7 @@ from scipy.linalg import blas, lapack
 
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import factor, round_up, solve_factored
+from .certificate import row_norms
 
 __all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
 
@@ -33,7 +34,7 @@ def spectral_norm(A):
     norm = float(diagonal.max())
     for _ in range(POWER_STEPS):
         y = _times_lower(A, x)
-        size = float(np.linalg.norm(y))
+        size = float(row_norms(y[np.newaxis])[0])
         if not size > norm:
             break
         norm, x = size, y / size

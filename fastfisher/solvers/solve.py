@@ -50,7 +50,7 @@ def _split(rows, dtype):
 
 
 def solve_system(
-    system, plan, b, coef, *, single, rtol=None, maxiter=None, x0=None, preconditioner="jacobi"
+    system, plan, b, coef, *, single, rtol=None, maxiter=None, x0=None, preconditioner="auto"
 ):
     """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns."""
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)

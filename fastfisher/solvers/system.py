@@ -168,7 +168,7 @@ def make_system(G, weights, center, damping, nan_policy):
         G, weights = skip_bad_rows(G, weights)
     if weights is not None and weights.any():
         # Only their ratios count; an even power of two has an exact root.
-        weights = weights * 4.0 ** -(int(np.frexp(weights.max())[1]) // 2)
+        weights = np.ldexp(weights, -2 * (int(np.frexp(weights.max())[1]) // 2))
     total = float(G.shape[0] if weights is None else weights.sum())
     mean = mean_row(G, weights, total) if center else None
     if mean is not None and not np.isfinite(mean).all() and nan_policy != "propagate":
