@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, FUSED, LANES, STRIPE
 from tests import matrices, oracle
@@ -25,7 +26,7 @@ from tests.tolerances import assert_ratio, matvec_ratio
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (5, 3), (50, 10), (10, 50)]
 ALONG = [(3, p) for p in (*matrices.edges(LANES), *matrices.edges(CHUNK), STRIPE - 1, STRIPE + 1)]
-DOWN = [(n, 7) for n in (3, 4, *matrices.edges(BLOCK))]
+DOWN = [(n, 7) for n in (3, 4, *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))]
 SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
 VECTORS = (0, 1, 5)
 
@@ -122,6 +123,11 @@ def test_27_1_product_error_at_every_block_edge(op, entry, dtype):
 def test_27_1_product_error_at_any_size(op, entry, dtype, n, p):
     for k in counts(op):
         COMPARE[op](entry, n, p, k, dtype, "weighted and shifted")
+
+
+@implementations_of("matvec", "rmatvec", "fvp")
+def test_no_vectors_are_no_work_however_wide_the_rows(op, entry):
+    COMPARE[op](entry, 2, 600_000, 0, np.dtype("float64"), "weighted")
 
 
 @pytest.mark.parametrize("p", (FUSED, FUSED + 1))
