@@ -79,7 +79,7 @@ def rmatvec(y, a, u, shift):
 
 
 def fvp(y, a, v, weights, shift):
-    if not a.size:
+    if not (a.size and len(v)):
         return
     # A block is still in cache when it is read again; more vectors want taller blocks.
     rows = FVP_BYTES // (a.shape[1] * a.itemsize)
