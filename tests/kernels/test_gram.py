@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu.gram import SPLIT, TASK_COLUMNS
-from fastfisher.kernels.cpu.syrk import mirror, packed_rows
-from fastfisher.kernels.cpu.tile import KC
+from fastfisher.kernels.cpu.products import KC
+from fastfisher.kernels.cpu.rank_k import SHARE_ROWS, SPLIT, THIN, stretch
+from fastfisher.kernels.cpu.syrk import mirror
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -29,11 +29,12 @@ from tests.tolerances import assert_ratio, gram_ratio, unit_roundoff
 over_implementations = implementations("gram")
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (9, 1), (3, 2), (1, 5), (50, 10), (10, 50)]
-WIDTHS = [(n, 37) for block in (8, 64, 96) for n in matrices.edges(block)]
-ORDERS = [(n, 37) for n in (SPLIT - 1, SPLIT, SPLIT + 1)]
-BLOCKS = [(5, p) for p in (3, 4, 15, 16, 17, *matrices.edges(KC), *matrices.edges(TASK_COLUMNS))]
-PACKED = [(SPLIT + 1, p) for p in matrices.edges(packed_rows(SPLIT + 1))]
-SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + PACKED
+WIDTHS = [(n, 37) for block in (4, 8, 12, 24, 48, 96) for n in matrices.edges(block)]
+ORDERS = [(n, 37) for n in (*matrices.edges(THIN), SPLIT, SPLIT + 1)]
+BLOCKS = [(5, p) for p in (3, 4, 15, 16, 17, *matrices.edges(KC), *matrices.edges(SHARE_ROWS))]
+SHARES = [(THIN + 6, p) for p in (4 * SHARE_ROWS - 1, 4 * SHARE_ROWS + 3)]
+PACKED = [(SPLIT + 1, p) for p in matrices.edges(stretch(SPLIT + 1, 8))]
+SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 
 def compare(entry, n, p, dtype, variant, lo=0, hi=None):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastfisher as ff
-from fastfisher.kernels.cpu.layered import WIDTH
-from fastfisher.kernels.cpu.tile import KC
+from fastfisher.kernels.cpu.layered import ROWS
+from fastfisher.kernels.cpu.products import KC
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -23,9 +23,9 @@ over_implementations = implementations("layered_gram")
 
 # (n, tokens, d_in, d_out)
 EMPTY_AND_SMALL = [(0, 1, 3, 2), (3, 1, 0, 2), (3, 2, 2, 0), (1, 1, 1, 1), (4, 3, 5, 2)]
-SAMPLES = [(n, 1, 5, 3) for n in matrices.edges(WIDTH)]
-TOKENS = [(5, t, 3, 2) for t in (7, WIDTH // 2, WIDTH // 2 + 1, WIDTH - 1, WIDTH, WIDTH + 1)]
-GROUPS = [(23, 7, 3, 2), (9, 2 * WIDTH + 3, 2, 2)]
+SAMPLES = [(n, 1, 5, 3) for n in matrices.edges(ROWS)]
+TOKENS = [(5, t, 3, 2) for t in (7, ROWS // 2, ROWS // 2 + 1, ROWS - 1, ROWS, ROWS + 1)]
+GROUPS = [(23, 7, 3, 2), (9, 2 * ROWS + 3, 2, 2)]
 TERMS = [(4, 2, d, 3) for d in matrices.edges(KC)] + [(4, 2, 3, KC + 1)]
 SHAPES = EMPTY_AND_SMALL + SAMPLES + TOKENS + GROUPS + TERMS
 
@@ -91,13 +91,13 @@ def test_L1_L2_layered_gram_error_at_any_size(entry, dtype, n, tokens, d_in, d_o
 @over_dtypes
 @pytest.mark.parametrize("which", ("inputs", "output gradients"))
 def test_law_26_16_what_is_not_finite_reaches_its_sample(entry, dtype, which):
-    A, E = layer(WIDTH + 6, 2, 3, 4, dtype)
-    (A if which == "inputs" else E)[WIDTH + 2, 1, 2] = np.nan
-    c = np.zeros((WIDTH + 6, WIDTH + 6), np.result_type(dtype, np.float64))
+    A, E = layer(ROWS + 6, 2, 3, 4, dtype)
+    (A if which == "inputs" else E)[ROWS + 2, 1, 2] = np.nan
+    c = np.zeros((ROWS + 6, ROWS + 6), np.result_type(dtype, np.float64))
     with np.errstate(invalid="ignore"):
         entry.load()(c, A.reshape(-1, 3), E.reshape(-1, 4), 2)
     touched = np.zeros_like(c, bool)
-    touched[WIDTH + 2, : WIDTH + 3] = touched[WIDTH + 2 :, WIDTH + 2] = True
+    touched[ROWS + 2, : ROWS + 3] = touched[ROWS + 2 :, ROWS + 2] = True
     assert np.array_equal(np.isnan(np.tril(c)), touched)
 
 
@@ -121,7 +121,7 @@ def model(name, n, dtype):
 
 
 @over_dtypes
-@pytest.mark.parametrize("n", (0, 1, 9, WIDTH + 1))
+@pytest.mark.parametrize("n", (0, 1, 9, ROWS + 1))
 @pytest.mark.parametrize("name", MODELS)
 def test_layered_gram_L4_equals_the_gram_of_explicit_rows(name, n, dtype):
     layers = model(name, n, dtype)

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu import syrk as syrk_module
+from fastfisher.kernels.cpu import rank_k
 from fastfisher.kernels.cpu.jit import Driver
-from fastfisher.kernels.cpu.syrk import SPLIT, TASK_ROWS, mirror, packed_rows
-from fastfisher.kernels.cpu.tile import KC
+from fastfisher.kernels.cpu.products import KC
+from fastfisher.kernels.cpu.rank_k import SHARE_ROWS, SPLIT, THIN, stretch
+from fastfisher.kernels.cpu.syrk import MIRROR, mirror
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -29,11 +30,12 @@ from tests.tolerances import assert_ratio, syrk_ratio, unit_roundoff
 over_implementations = implementations("syrk")
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (2, 3), (5, 1), (50, 10), (10, 50)]
-WIDTHS = [(37, p) for block in (8, 64, 96) for p in matrices.edges(block)]
-ORDERS = [(37, p) for p in (SPLIT - 1, SPLIT, SPLIT + 1)]
-BLOCKS = [(n, 5) for n in (3, 4, *matrices.edges(KC), *matrices.edges(TASK_ROWS))]
-PACKED = [(n, SPLIT + 1) for n in matrices.edges(packed_rows(SPLIT + 1))]
-SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + PACKED
+WIDTHS = [(37, p) for block in (4, 8, 12, 24, 48, 96) for p in matrices.edges(block)]
+ORDERS = [(37, p) for p in (*matrices.edges(MIRROR), *matrices.edges(THIN), SPLIT, SPLIT + 1)]
+BLOCKS = [(n, 5) for n in (3, 4, *matrices.edges(KC), 1023, 1025, *matrices.edges(SHARE_ROWS))]
+SHARES = [(n, THIN + 6) for n in (4 * SHARE_ROWS - 1, 4 * SHARE_ROWS + 3)]
+PACKED = [(n, SPLIT + 1) for n in matrices.edges(stretch(SPLIT + 1, 8))]
+SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 
 def compare(entry, n, p, dtype, variant):
@@ -199,9 +201,8 @@ def test_kernels_see_one_layout_only_so_that_no_layout_compiles_anew():
     with ff.options(reproducible=True):
         for _, stored in matrices.layouts(operands(300, 5, "float32").G):
             ff.ops.syrk(stored)
-    drivers = [d for d in vars(syrk_module).values() if isinstance(d, Driver)]
-    twins = [t for d in drivers for t in vars(d).values() if hasattr(t, "signatures")]
-    arrays = {t for twin in twins for args in twin.signatures for t in args if hasattr(t, "layout")}
+    drivers = [d.compiled for d in vars(rank_k).values() if isinstance(d, Driver)]
+    arrays = {t for d in drivers for args in d.signatures for t in args if hasattr(t, "layout")}
     assert arrays and all(t.layout == "C" and t.mutable for t in arrays)
 
 

@@ -1,9 +1,9 @@
 """Many small damped systems at once: Cholesky across systems, a status per system."""
 
 import numpy as np
-from numba import prange
 
 from .jit import driver, kernel
+from .parallel import for_each
 
 __all__ = ["batched_solve"]
 
@@ -74,19 +74,36 @@ def _store(x, info, v, bad, first):
             x[t] = np.nan
 
 
-@driver
-def _batched_solve(x, info, f, g, damping, root_dtype):
+@kernel
+def _batched_solve_task(task, x, info, f, g, damping, root_dtype):
     n, p = g.shape
-    for task in prange((n + TASK - 1) // TASK):
-        t0 = np.int64(task) * TASK
-        m = np.empty((p, p, LANES), f.dtype)
-        v = np.empty((p, LANES), g.dtype)
-        root = np.empty((p, LANES), root_dtype.dtype)
-        bad = np.empty(LANES, np.int32)
-        for first in range(t0, min(t0 + TASK, n), LANES):
-            _load(m, v, bad, f, g, damping, first)
-            _factor_and_solve(m, v, root, bad)
-            _store(x, info, v, bad, first)
+    t0 = task * TASK
+    m = np.empty((p, p, LANES), f.dtype)
+    v = np.empty((p, LANES), g.dtype)
+    root = np.empty((p, LANES), root_dtype.dtype)
+    bad = np.empty(LANES, np.int32)
+    for first in range(t0, min(t0 + TASK, n), LANES):
+        _load(m, v, bad, f, g, damping, first)
+        _factor_and_solve(m, v, root, bad)
+        _store(x, info, v, bad, first)
+
+
+@driver
+def _batched_solve(launch, x, info, f, g, damping, root_dtype):
+    n, p = g.shape
+    for_each(
+        launch,
+        _batched_solve_task,
+        (n + TASK - 1) // TASK,
+        (
+            x,
+            info,
+            f,
+            g,
+            damping,
+            root_dtype,
+        ),
+    )
 
 
 def batched_solve(x, info, f, g, damping):

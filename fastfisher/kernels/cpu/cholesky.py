@@ -1,9 +1,9 @@
 """Blocked right-looking Cholesky, row-major lower, in place: A = L L'."""
 
 import numpy as np
-from numba import prange
 
 from .jit import driver, kernel
+from .parallel import for_each
 from .tile import panel_width, rank_update, triangle_corner
 
 __all__ = ["cholesky"]
@@ -41,20 +41,35 @@ def _solve_panel_rows(a, k0, nb, i0, i1):
             a[i, j] = x / a[j, j].real
 
 
-@driver
-def _panel(a, k0, nb, packed):
+@kernel
+def _panel_task(task, a, k0, nb, packed):
     """Solve the panel below the diagonal block and pack its conjugate for the trailing update."""
     n, width, first = a.shape[0], packed.shape[2], k0 + nb
-    for task in prange(packed.shape[0]):
-        q = np.int64(task)
-        i0 = first + q * width
-        i1 = min(i0 + width, n)
-        _solve_panel_rows(a, k0, nb, i0, i1)
-        for k in range(nb):
-            for i in range(i0, i1):
-                packed[q, k, i - i0] = a[i, k0 + k].conjugate()
-            for i in range(i1, i0 + width):
-                packed[q, k, i - i0] = 0
+    q = task
+    i0 = first + q * width
+    i1 = min(i0 + width, n)
+    _solve_panel_rows(a, k0, nb, i0, i1)
+    for k in range(nb):
+        for i in range(i0, i1):
+            packed[q, k, i - i0] = a[i, k0 + k].conjugate()
+        for i in range(i1, i0 + width):
+            packed[q, k, i - i0] = 0
+
+
+@driver
+def _panel(launch, a, k0, nb, packed):
+    n, width, first = a.shape[0], packed.shape[2], k0 + nb
+    for_each(
+        launch,
+        _panel_task,
+        packed.shape[0],
+        (
+            a,
+            k0,
+            nb,
+            packed,
+        ),
+    )
 
 
 @kernel
@@ -69,13 +84,28 @@ def _trailing_tile(a, first, i, j, left, right, nb):
             a[r, c] -= tile[r - i0, c - j0]
 
 
-@driver
-def _trailing(a, first, packed, nb):
+@kernel
+def _trailing_task(task, a, first, packed, nb):
     """A22 <- A22 - A21 A21', lower triangle."""
     tiles = packed.shape[0] * (packed.shape[0] + 1) // 2
-    for task in prange(tiles):
-        i, j = triangle_corner(tiles - 1 - np.int64(task))
-        _trailing_tile(a, first, i, j, packed[i], packed[j], nb)
+    i, j = triangle_corner(tiles - 1 - task)
+    _trailing_tile(a, first, i, j, packed[i], packed[j], nb)
+
+
+@driver
+def _trailing(launch, a, first, packed, nb):
+    tiles = packed.shape[0] * (packed.shape[0] + 1) // 2
+    for_each(
+        launch,
+        _trailing_task,
+        tiles,
+        (
+            a,
+            first,
+            packed,
+            nb,
+        ),
+    )
 
 
 def cholesky(a):

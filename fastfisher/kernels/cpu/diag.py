@@ -1,42 +1,71 @@
 """Weighted squares of columns, and the search for what is not finite."""
 
 import numpy as np
-from numba import prange
 
-from .jit import driver
+from .jit import driver, kernel
 from .matvec import BLOCK, STRIPE, block_sums
+from .parallel import for_each
 
 __all__ = ["diag", "scan"]
 
 
-@driver
-def _diag(parts, a, i0, weights, shift):
+@kernel
+def _diag_task(task, parts, a, i0, weights, shift):
     stripes = (a.shape[1] + STRIPE - 1) // STRIPE
-    for task in prange(parts.shape[0] * stripes):
-        b, s = np.int64(task) // stripes, np.int64(task) % stripes
-        k0 = i0 + b * BLOCK
-        for i in range(k0, min(k0 + BLOCK, a.shape[0])):
-            w = weights[i] if weights.size > 0 else weights.dtype.type(1)
-            for j in range(s * STRIPE, min((s + 1) * STRIPE, a.shape[1])):
-                x = a[i, j]
-                if shift.size > 0:
-                    x = x - shift[j]
-                parts[b, j] += w * (x * x.conjugate()).real
+    b, s = task // stripes, task % stripes
+    k0 = i0 + b * BLOCK
+    for i in range(k0, min(k0 + BLOCK, a.shape[0])):
+        w = weights[i] if weights.size > 0 else weights.dtype.type(1)
+        for j in range(s * STRIPE, min((s + 1) * STRIPE, a.shape[1])):
+            x = a[i, j]
+            if shift.size > 0:
+                x = x - shift[j]
+            parts[b, j] += w * (x * x.conjugate()).real
 
 
 @driver
-def _scan(bad, largest, a):
-    for task in prange(largest.shape[0]):
-        t = np.int64(task)
-        largest[t] = 0
-        for i in range(t * BLOCK, min((t + 1) * BLOCK, a.shape[0])):
-            bad[i] = False
-            for j in range(a.shape[1]):
-                x = max(abs(a[i, j].real), abs(a[i, j].imag))
-                if not np.isfinite(a[i, j]):
-                    bad[i] = True
-                elif x > largest[t]:
-                    largest[t] = x
+def _diag(launch, parts, a, i0, weights, shift):
+    stripes = (a.shape[1] + STRIPE - 1) // STRIPE
+    for_each(
+        launch,
+        _diag_task,
+        parts.shape[0] * stripes,
+        (
+            parts,
+            a,
+            i0,
+            weights,
+            shift,
+        ),
+    )
+
+
+@kernel
+def _scan_task(task, bad, largest, a):
+    t = task
+    largest[t] = 0
+    for i in range(t * BLOCK, min((t + 1) * BLOCK, a.shape[0])):
+        bad[i] = False
+        for j in range(a.shape[1]):
+            x = max(abs(a[i, j].real), abs(a[i, j].imag))
+            if not np.isfinite(a[i, j]):
+                bad[i] = True
+            elif x > largest[t]:
+                largest[t] = x
+
+
+@driver
+def _scan(launch, bad, largest, a):
+    for_each(
+        launch,
+        _scan_task,
+        largest.shape[0],
+        (
+            bad,
+            largest,
+            a,
+        ),
+    )
 
 
 def diag(y, a, weights, shift):

@@ -1,24 +1,26 @@
-"""How kernels are compiled: flags, the guarded on-disk cache, serial and parallel twins."""
+"""How kernels are compiled: flags, and the guarded on-disk cache."""
 
 import functools
 import hashlib
 import os
 import pickle
 import stat
-import types
 import warnings
 from pathlib import Path
 
 import numba
 import numpy as np
+from numba import types
 
 from . import threads
 
-__all__ = ["driver", "kernel"]
+__all__ = ["compiled", "driver", "entry_address", "kernel"]
 
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+
+KEPT = []  # compiled code that is reached by address only
 
 # Array elements up to which waking other threads costs more than they save.
 SMALL = 1 << 15
@@ -101,7 +103,8 @@ class _GuardedCache:
         )
 
 
-def _compile(func, **options):
+def compiled(func, **options):
+    """A Numba dispatcher, cached on disk where that is safe."""
     options = OPTIONS | options
     if os.environ.get("FASTFISHER_CACHE", "1") != "0" and not numba.config.DISABLE_JIT:
         try:
@@ -117,50 +120,47 @@ def _compile(func, **options):
 
 def kernel(func):
     """A serial kernel, called from other kernels or once per task."""
-    return _compile(func)
+    return compiled(func)
 
 
-def _serial_twin(func):
-    """The same source under another name, so that the two compilations have caches of their own."""
-    twin = types.FunctionType(
-        func.__code__, func.__globals__, func.__name__ + "_serial", func.__defaults__
-    )
-    twin.__qualname__ = func.__qualname__ + "_serial"
-    twin.__module__ = func.__module__
-    return twin
+def entry_address(func, arguments, **options):
+    """Address of func, compiled for so many integers, as a C function without a result."""
+    dispatcher = compiled(func, **options)
+    dispatcher.compile(types.void(*[types.intp] * arguments))
+    (result,) = dispatcher.overloads.values()
+    KEPT.append(result)
+    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+
+def _elements(arg):
+    """Elements of an array, or of the arrays in a tuple."""
+    if isinstance(arg, np.ndarray):
+        return arg.size
+    return sum(map(_elements, arg)) if isinstance(arg, tuple) else 0
 
 
 class Driver:
-    """A function whose `prange` loop runs in parallel, or serially where threads must not run."""
+    """An entry called from Python whose tasks run on several threads where threads may run."""
 
     def __init__(self, func):
         functools.update_wrapper(self, func)
-        self._func = func
-
-    @functools.cached_property
-    def parallel(self):
-        return _compile(self._func, parallel=True)
-
-    @functools.cached_property
-    def serial(self):
-        return _compile(_serial_twin(self._func))
+        self.compiled = compiled(func)
 
     def __call__(self, *args):
-        if sum(arg.size for arg in args if isinstance(arg, np.ndarray)) <= SMALL:
-            return self.serial(*args)
-        with threads.region() as parallel:
-            return (self.parallel if parallel else self.serial)(*args)
+        if sum(_elements(arg) for arg in args) <= SMALL:
+            self.compiled(0, *args)
+            return
+        with threads.region() as launch:
+            self.compiled(launch, *args)
 
 
 def driver(func):
-    """An entry called from Python: one `prange` over tasks, one writer per result."""
+    """An entry whose first argument is `launch`, to be handed to `for_each`."""
     return Driver(func)
 
 
 def cache_folder():
     """Folder that compiled kernels are kept in, or None if they are not kept."""
-    from . import tile
+    from .tile import triangle_corner
 
-    return getattr(tile._rank_update_real, "_cache", None) and (
-        tile._rank_update_real._cache.cache_path or None
-    )
+    return getattr(triangle_corner, "_cache", None) and (triangle_corner._cache.cache_path or None)

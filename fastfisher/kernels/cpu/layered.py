@@ -1,54 +1,129 @@
 """Gram matrix of one layer's scores from its inputs and output gradients; scores never exist."""
 
+import numba
 import numpy as np
-from numba import prange
 
+from . import threads
 from .jit import driver, kernel
-from .packing import pack_columns
-from .tile import KC, rank_update, triangle_corner
+from .memory import aligned
+from .packing import Operand, pack
+from .parallel import for_each
+from .products import KC, Panels, Place, add_complex, add_lower, panels_of, triangle_corner
 
 __all__ = ["layered_gram"]
 
-WIDTH = 64  # rows of a and e per tile
+ROWS = 96  # rows of a and e in a group of samples, unless one sample has more
 
 
 @kernel
-def _row_products(sums, a, r0, c0, left, right, block, none, shift):
-    """sums[i, j] = sum_k conj(a[r0+i, k]) a[c0+j, k] for a tile of rows."""
+def _panels(panels, depth):
+    """The same panels with room for `depth` packed rows."""
+    return Panels(
+        depth * panels.ld,
+        panels.ld,
+        panels.width,
+        panels.rows,
+        panels.columns,
+        panels.lanes,
+        panels.add,
+        panels.subtract,
+    )
+
+
+@kernel
+def _depth(x):
+    """Packed rows of a factor."""
+    return (x.p + x.p % 2) * x.parts
+
+
+@kernel
+def _pack_group(t, packed, x, start, rows, panels):
+    """Task: group t of `rows` rows, one panel of the factor after the other."""
+    lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
+    part = Operand(x.a[lo * width :], hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift)
+    layout, zero = _panels(panels, _depth(x)), np.int64(0)
+    count = (rows + panels.width - 1) // panels.width
+    here = (hi - lo + panels.width - 1) // panels.width
+    pack(packed, start + t * count * layout.stride, part, zero, x.p, zero, here, layout)
+
+
+@kernel
+def _products(sums, packed, x, start, rows, gi, gj, full, panels):
+    """Products of the rows of group gi with those of gj, in double."""
+    layout, zero, one = _panels(panels, _depth(x)), np.int64(0), np.int64(1)
+    size = (rows + panels.width - 1) // panels.width * panels.width
+    l0 = start + gi * (size // panels.width) * layout.stride
+    r0 = start + gj * (size // panels.width) * layout.stride
+    here, across = min(rows, x.n - gi * rows), min(rows, x.n - gj * rows)
+    re, im = Place(zero, size, one, one + full), Place(size * size, size, one, one + full)
     sums[:] = 0
-    for k in range(0, a.shape[1], KC):
-        kb = min(KC, a.shape[1] - k)
-        pack_columns(left, 0, a[r0 : r0 + WIDTH], k, kb, none, shift)
-        pack_columns(right, 0, a[c0 : c0 + WIDTH], k, kb, none, shift)
-        block[:] = 0
-        for r in range(0, WIDTH, 32):
-            rank_update(block, r, left[0], 0, kb, 32, right[0], WIDTH)
-        for i in range(WIDTH):
-            for j in range(WIDTH):
-                sums[i, j] += block[i, j]
+    block, ld = KC // x.parts, panels.ld
+    for k in range(0, x.p, block):
+        terms, at = min(block, x.p - k), k * x.parts * ld
+        terms += terms % 2
+        m, n = (zero, here), (zero, across)
+        a, b = l0 + at, r0 + at
+        if x.parts == 1:
+            add_lower(
+                sums, re, here, m, n, layout.add, packed, a, packed, b, ld, terms, layout, sums
+            )
+        else:
+            add_complex(sums, re, im, here, m, n, packed, a, b, terms, True, layout, sums)
+
+
+@kernel
+def _multiply(c, order, i0, j0, rows, columns, tokens, parts, inputs, outputs, size):
+    """Add the products of the two factors' elements to c[i, j], j <= i, token pairs in order."""
+    for r in range(rows):
+        i, at = i0 + r // tokens, r * size
+        if tokens == 1 and parts == 1:
+            row = i * order + j0
+            for s in range(min(columns, i - j0 + 1)):
+                c[row + s] += inputs[at + s] * outputs[at + s]
+            continue
+        for s in range(min(columns, (i - j0 + 1) * tokens)):
+            to = (i * order + j0 + s // tokens) * parts
+            x, y = inputs[at + s], outputs[at + s]
+            if parts == 1:
+                c[to] += x * y
+            else:
+                u, v = inputs[size * size + at + s], outputs[size * size + at + s]
+                c[to] += x * y - u * v
+                c[to + 1] += x * v + u * y
+
+
+@kernel
+def _pair(t, c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks):
+    """Task: two groups of samples; it owns their block of c."""
+    gi, gj = triangle_corner(tasks - 1 - t)
+    rows, own = group * tokens, scratch[numba.get_thread_id()]
+    inputs, outputs = own[0], own[1]
+    full = 1 if tokens > 1 or gi != gj else 0
+    _products(inputs, packed, a, starts[0], rows, gi, gj, full, panels)
+    _products(outputs, packed, e, starts[1], rows, gi, gj, full, panels)
+    size = (rows + panels.width - 1) // panels.width * panels.width
+    here, across = min(rows, a.n - gi * rows), min(rows, a.n - gj * rows)
+    i0, j0 = gi * group, gj * group
+    _multiply(c, order, i0, j0, here, across, tokens, a.parts, inputs, outputs, size)
 
 
 @driver
-def _layered(c, a, e, tokens, group, none, shift):
-    """Tasks are pairs of sample groups; a task owns their block of c."""
-    n = c.shape[0]
-    groups = (n + group - 1) // group
+def _pack(launch, packed, x, start, rows, panels):
+    for_each(launch, _pack_group, (x.n + rows - 1) // rows, (packed, x, start, rows, panels))
+
+
+@driver
+def _pairs(launch, c, order, packed, a, e, starts, group, tokens, panels, scratch):
+    groups = (order + group - 1) // group
     tasks = groups * (groups + 1) // 2
-    for task in prange(tasks):
-        gi, gj = triangle_corner(tasks - 1 - np.int64(task))
-        left, right = np.empty((1, KC, WIDTH), a.dtype), np.empty((1, KC, WIDTH), a.dtype)
-        block = np.empty((WIDTH, WIDTH), a.dtype)
-        inputs, outputs = np.empty((WIDTH, WIDTH), c.dtype), np.empty((WIDTH, WIDTH), c.dtype)
-        i1, j1 = min((gi + 1) * group, n) * tokens, min((gj + 1) * group, n) * tokens
-        for r0 in range(gi * group * tokens, i1, WIDTH):
-            for c0 in range(gj * group * tokens, j1, WIDTH):
-                _row_products(inputs, a, r0, c0, left, right, block, none, shift)
-                _row_products(outputs, e, r0, c0, left, right, block, none, shift)
-                for r in range(r0, min(r0 + WIDTH, i1)):
-                    for s in range(c0, min(c0 + WIDTH, j1)):
-                        if r // tokens >= s // tokens:
-                            value = inputs[r - r0, s - c0] * outputs[r - r0, s - c0]
-                            c[r // tokens, s // tokens] += value.conjugate()
+    args = (c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks)
+    for_each(launch, _pair, tasks, args)
+
+
+def _operand(a):
+    real = np.empty(0, a.dtype).real.dtype
+    none, parts = np.empty(0, real), 2 if a.dtype.kind == "c" else 1
+    return Operand(a.view(real).reshape(-1), *a.shape, parts, False, none, none)
 
 
 def layered_gram(c, a, e, tokens):
@@ -56,6 +131,19 @@ def layered_gram(c, a, e, tokens):
     # a, e    IN READ-ONLY (n tokens, d_in), (n tokens, d_out) C order, one dtype
     # tokens  rows of a and e per sample
     """Lower triangle of c[i, j] += sum over tokens t, t' of (a_it a_jt'') (e_it e_jt'')."""
-    if c.size and a.size and e.size:
-        none = np.empty(0, a.real.dtype)
-        _layered(c, a, e, tokens, max(1, WIDTH // tokens), none, np.empty(0, a.dtype))
+    if not (c.size and a.size and e.size):
+        return
+    factors = _operand(a), _operand(e)
+    group = max(1, ROWS // tokens)
+    rows, groups = group * tokens, -(-len(c) // group)
+    panels = panels_of(factors[0].a.dtype, 1, subtract=factors[0].parts == 2)
+    size = -(-rows // panels.width) * panels.width
+    depths = [(x.p + x.p % 2) * x.parts for x in factors]
+    lengths = [groups * size * depth for depth in depths]
+    packed = aligned((sum(lengths),), factors[0].a.dtype)
+    starts = (0, lengths[0])
+    for x, start in zip(factors, starts, strict=True):
+        _pack(packed, x, start, rows, panels)
+    scratch = aligned((threads.max_threads(), 2, factors[0].parts * size * size), np.float64)
+    sums = c.view(np.float64).reshape(-1)
+    _pairs(sums, len(c), packed, *factors, starts, group, tokens, panels, scratch)

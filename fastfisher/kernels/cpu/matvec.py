@@ -5,9 +5,9 @@ sums are added in double, in order, each with its rounding error kept (two-sum).
 """
 
 import numpy as np
-from numba import prange
 
 from .jit import driver, kernel
+from .parallel import for_each
 
 __all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec"]
 
@@ -98,40 +98,87 @@ def _add_rows(acc, c, a, i0, i1, j0, j1, u, shift):
             acc[c, j] += (a[i, j] - m).conjugate() * ui
 
 
-@driver
-def _matvec(y, a, v, shift):
-    for task in prange((a.shape[0] + BLOCK - 1) // BLOCK):
-        i0 = np.int64(task) * BLOCK
-        lanes = np.empty(LANES, a.dtype)
-        for i in range(i0, min(i0 + BLOCK, a.shape[0])):
-            for c in range(v.shape[0]):
-                _dot(y, c, i, a[i], v, shift, lanes)
+@kernel
+def _matvec_task(task, y, a, v, shift):
+    i0 = task * BLOCK
+    lanes = np.empty(LANES, a.dtype)
+    for i in range(i0, min(i0 + BLOCK, a.shape[0])):
+        for c in range(v.shape[0]):
+            _dot(y, c, i, a[i], v, shift, lanes)
 
 
 @driver
-def _rmatvec(parts, a, i0, u, shift):
+def _matvec(launch, y, a, v, shift):
+    for_each(
+        launch,
+        _matvec_task,
+        (a.shape[0] + BLOCK - 1) // BLOCK,
+        (
+            y,
+            a,
+            v,
+            shift,
+        ),
+    )
+
+
+@kernel
+def _rmatvec_task(task, parts, a, i0, u, shift):
     stripes = (a.shape[1] + STRIPE - 1) // STRIPE
-    for task in prange(parts.shape[0] * stripes):
-        b, s = np.int64(task) // stripes, np.int64(task) % stripes
-        k0 = i0 + b * BLOCK
-        k1, j1 = min(k0 + BLOCK, a.shape[0]), min((s + 1) * STRIPE, a.shape[1])
-        for c in range(u.shape[0]):
-            _add_rows(parts[b], c, a, k0, k1, s * STRIPE, j1, u, shift)
+    b, s = task // stripes, task % stripes
+    k0 = i0 + b * BLOCK
+    k1, j1 = min(k0 + BLOCK, a.shape[0]), min((s + 1) * STRIPE, a.shape[1])
+    for c in range(u.shape[0]):
+        _add_rows(parts[b], c, a, k0, k1, s * STRIPE, j1, u, shift)
 
 
 @driver
-def _fvp(parts, t, a, i0, v, weights, shift):
-    for task in prange(parts.shape[0]):
-        b = np.int64(task)
-        lanes = np.empty(LANES, a.dtype)
-        for k in range(i0 + b * BLOCK, min(i0 + (b + 1) * BLOCK, a.shape[0]), 4):
-            k1 = min(k + 4, a.shape[0])
-            for c in range(v.shape[0]):
-                for i in range(k, k1):
-                    _dot(t, c, i, a[i], v, shift, lanes)
-                    if weights.size > 0:
-                        t[c, i] *= weights[i]
-                _add_rows(parts[b], c, a, k, k1, 0, a.shape[1], t, shift)
+def _rmatvec(launch, parts, a, i0, u, shift):
+    stripes = (a.shape[1] + STRIPE - 1) // STRIPE
+    for_each(
+        launch,
+        _rmatvec_task,
+        parts.shape[0] * stripes,
+        (
+            parts,
+            a,
+            i0,
+            u,
+            shift,
+        ),
+    )
+
+
+@kernel
+def _fvp_task(task, parts, t, a, i0, v, weights, shift):
+    b = task
+    lanes = np.empty(LANES, a.dtype)
+    for k in range(i0 + b * BLOCK, min(i0 + (b + 1) * BLOCK, a.shape[0]), 4):
+        k1 = min(k + 4, a.shape[0])
+        for c in range(v.shape[0]):
+            for i in range(k, k1):
+                _dot(t, c, i, a[i], v, shift, lanes)
+                if weights.size > 0:
+                    t[c, i] *= weights[i]
+            _add_rows(parts[b], c, a, k, k1, 0, a.shape[1], t, shift)
+
+
+@driver
+def _fvp(launch, parts, t, a, i0, v, weights, shift):
+    for_each(
+        launch,
+        _fvp_task,
+        parts.shape[0],
+        (
+            parts,
+            t,
+            a,
+            i0,
+            v,
+            weights,
+            shift,
+        ),
+    )
 
 
 def block_sums(y, n, dtype, call):

@@ -9,6 +9,8 @@ import threading
 
 import numba
 
+from .parallel import launcher
+
 __all__ = ["region", "set_num_threads", "thread_count", "threading_layer"]
 
 _SAFE_LAYERS = ("omp", "tbb")  # concurrent parallel regions from several Python threads
@@ -57,18 +59,20 @@ def _forked():
 
 @contextlib.contextmanager
 def region():
-    """Yield True if the call inside may be parallel; hold the lock where layers need one."""
+    """Yield the address of the launcher, or 0 where the call inside must not be parallel; hold
+    the lock where layers need one."""
     global _started_in
-    if _forked():
-        yield False
+    if numba.config.DISABLE_JIT or _forked():
+        yield 0
         return
+    launch = launcher()
     guard = contextlib.nullcontext() if threading_layer() in _SAFE_LAYERS else _lock
     with guard:
         before = numba.get_num_threads() if _limit is not None else None
         if before is not None:
             numba.set_num_threads(_limit)
         try:
-            yield True
+            yield launch
             if _started_in is None:
                 _started_in = os.getpid()
         finally:

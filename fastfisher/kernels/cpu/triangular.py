@@ -1,9 +1,9 @@
 """Triangular solves with a row-major lower factor. Right-hand sides are rows: x is (k, n)."""
 
 import numpy as np
-from numba import prange
 
 from .jit import driver, kernel
+from .parallel import for_each
 
 __all__ = ["solve_lower", "solve_lower_adjoint"]
 
@@ -44,15 +44,29 @@ def _backward(l, x, c0, c1):
                     x[c, j] -= l[i, j].conjugate() * value
 
 
+@kernel
+def _solve_task(task, l, x, start, adjoint):
+    c0 = task * GROUP
+    c1 = min(c0 + GROUP, x.shape[0])
+    if adjoint:
+        _backward(l, x, c0, c1)
+    else:
+        _forward(l, x, c0, c1, start)
+
+
 @driver
-def _solve(l, x, start, adjoint):
-    for task in prange((x.shape[0] + GROUP - 1) // GROUP):
-        c0 = np.int64(task) * GROUP
-        c1 = min(c0 + GROUP, x.shape[0])
-        if adjoint:
-            _backward(l, x, c0, c1)
-        else:
-            _forward(l, x, c0, c1, start)
+def _solve(launch, l, x, start, adjoint):
+    for_each(
+        launch,
+        _solve_task,
+        (x.shape[0] + GROUP - 1) // GROUP,
+        (
+            l,
+            x,
+            start,
+            adjoint,
+        ),
+    )
 
 
 def solve_lower(l, x, start=0):

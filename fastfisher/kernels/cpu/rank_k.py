@@ -1,0 +1,205 @@
+"""C += sum_k conj(x_k) x_k' over one axis of the scores, lower triangle: what syrk and gram share.
+
+Up to order SPLIT tasks are shares of the summed axis, each with a C of its own, added in order.
+Above it the axis is worked off in stretches: all threads pack one, then tasks are blocks of C.
+"""
+
+import numba
+import numpy as np
+
+from . import threads
+from .jit import driver, kernel
+from .memory import aligned
+from .packing import Operand, pack
+from .parallel import for_each
+from .products import KC, Place, add_complex, add_lower, panels_of, triangle_corner
+
+__all__ = ["SPLIT", "add_rank_k"]
+
+THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
+SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
+SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
+SHARE_ROWS = 1024  # packed rows that such a task has at least,
+FULL_SHARE = 4 * SHARE_ROWS  # and at most
+THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in L1
+STRETCH_BYTES = 4 << 20  # of packed panels between two barriers
+BLOCK = 8  # panels on a side of a task's block of C
+GROUP = 8  # panels packed by a task
+
+
+@kernel
+def _share(t, sums, work, x, bounds, order, panels, readable):
+    """Task: share t of the sum, into sums[t] (parts, rows, ld), which has room for whole tiles."""
+    lo, hi, share, block = bounds
+    count = (order + panels.width - 1) // panels.width
+    out, c = work[numba.get_thread_id()], sums[t].reshape(sums[t].size)
+    c[:] = 0
+    zero, one, ld = np.int64(0), np.int64(1), sums.shape[3]
+    re, im = Place(zero, ld, one, one), Place(sums.shape[2] * ld, ld, one, one)
+    every, add = (zero, order), panels.add
+    last = min(lo + (t + 1) * share, hi)
+    for k0 in range(lo + t * share, last, block):
+        kb = min(block, last - k0)
+        if k0 + kb <= readable and kb % 2 == 0:
+            at = k0 * x.p
+            add_lower(c, re, order, every, every, add, x.a, at, x.a, at, x.p, kb, panels, c)
+            continue
+        pack(out, zero, x, k0, kb, zero, count, panels)
+        terms = kb + kb % 2
+        if x.parts == 1:
+            add_lower(
+                c, re, order, every, every, add, out, zero, out, zero, panels.ld, terms, panels, c
+            )
+        else:
+            add_complex(
+                c, re, im, order, every, every, out, zero, zero, terms, not x.by_rows, panels, c
+            )
+
+
+@driver
+def _shares(launch, sums, work, x, bounds, order, panels, readable):
+    tasks = sums.shape[0]
+    for_each(launch, _share, tasks, (sums, work, x, bounds, order, panels, readable))
+
+
+@kernel
+def _add_rows(t, c, sums):
+    """Task: row t of the triangle of c (order, order, parts), shares added in order."""
+    for part in range(c.shape[2]):
+        for s in range(sums.shape[0]):
+            for j in range(t + 1):
+                c[t, j, part] += sums[s, part, t, j]
+
+
+@driver
+def _add_sums(launch, c, sums):
+    for_each(launch, _add_rows, c.shape[0], (c, sums))
+
+
+@kernel
+def _pack_group(t, out, x, k0, kb, count, panels):
+    pack(out, np.int64(0), x, k0, kb, t * GROUP, min((t + 1) * GROUP, count), panels)
+
+
+@driver
+def _pack_stretch(launch, out, x, k0, kb, count, panels):
+    groups = (count + GROUP - 1) // GROUP
+    for_each(launch, _pack_group, groups, (out, x, k0, kb, count, panels))
+
+
+@kernel
+def _block(t, c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch):
+    """Task: a block of c, the last (and longest) rows first; KC packed rows after the other."""
+    i, j = triangle_corner(tasks - 1 - t)
+    rows = (i * side, min((i + 1) * side, order))
+    columns = (j * side, min((j + 1) * side, order))
+    tile = scratch[numba.get_thread_id()]
+    zero, one = np.int64(0), np.int64(1)
+    re, im = Place(zero, order * parts, parts, zero), Place(one, order * parts, parts, zero)
+    block, add = KC // parts, panels.add
+    for k in range(0, terms, block):
+        steps, at = min(block, terms - k), k * parts * panels.ld
+        steps += steps % 2
+        if parts == 1:
+            add_lower(
+                c,
+                re,
+                order,
+                rows,
+                columns,
+                add,
+                packed,
+                at,
+                packed,
+                at,
+                panels.ld,
+                steps,
+                panels,
+                tile,
+            )
+        else:
+            add_complex(
+                c, re, im, order, rows, columns, packed, at, at, steps, conjugate, panels, tile
+            )
+
+
+@driver
+def _blocks(launch, c, packed, parts, conjugate, terms, order, panels, side, scratch):
+    blocks = (order + side - 1) // side
+    tasks = blocks * (blocks + 1) // 2
+    args = (c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch)
+    for_each(launch, _block, tasks, args)
+
+
+def _share_count(order, length, parts):
+    """Tasks that own a C each, by sizes alone; 0 where blocks of one C are better."""
+    if order > SPLIT:
+        return 0
+    if length * parts >= SHARES * FULL_SHARE:
+        return -(-length * parts // (SHARES * FULL_SHARE)) * SHARES
+    count = 1
+    while count < SHARES and length * parts >= 2 * count * SHARE_ROWS:
+        count *= 2
+    return count if order <= THIN or count >= 4 else 0
+
+
+def stretch(order, itemsize):
+    """Packed rows between two barriers."""
+    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
+
+
+def _split(c, x, lo, hi, order, shares):
+    thin = order <= THIN
+    block = KC // x.parts
+    if thin:
+        fitting = THIN_BYTES // (order * x.parts * x.a.itemsize)
+        block = min(block, max(32, fitting // 16 * 16))
+    panels = panels_of(
+        x.a.dtype, block * x.parts, order=order if thin else None, subtract=x.parts == 2
+    )
+    count = -(-order // panels.width)
+    readable = 0
+    if thin and x.by_rows and x.parts == 1 and not (x.scale.size or x.shift.size):
+        readable = x.n + 1 - -(-panels.width // order)  # whole vectors stay inside a
+    share = -(-(hi - lo) // shares)
+    share = -(-share // 16) * 16
+    rows = -(-order // panels.rows) * panels.rows
+    sums = aligned((shares, x.parts, rows, count * panels.width), np.float64)
+    work = aligned((threads.max_threads(), count * panels.stride), x.a.dtype)
+    _shares(sums, work, x, (lo, hi, share, block), order, panels, readable)
+    _add_sums(c.reshape(order, order, x.parts), sums)
+
+
+def _shared(c, x, lo, hi, order):
+    depth = stretch(order, x.a.itemsize)
+    panels = panels_of(x.a.dtype, depth, subtract=x.parts == 2)
+    count = -(-order // panels.width)
+    packed = aligned((count * panels.stride,), x.a.dtype)
+    scratch = aligned((threads.max_threads(), panels.rows * panels.columns), np.float64)
+    side = BLOCK
+    while side > 1 and (count // side) ** 2 < 8 * threads.thread_count():
+        side //= 2
+    step = depth // x.parts
+    for k0 in range(lo, hi, step):
+        kb = min(step, hi - k0)
+        _pack_stretch(packed, x, k0, kb, count, panels)
+        _blocks(c, packed, x.parts, not x.by_rows, kb, order, panels, side * panels.width, scratch)
+
+
+def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
+    # c       INOUT (order, order) double or double complex; lower triangle, upper left alone
+    # a       IN READ-ONLY (n, p) C order; summed over its rows, or its columns, lo..hi
+    # scale   IN a number per summed index, or (0,);  shift  IN (p,) or (0,), a's dtype
+    """c += sum_k scale_k^2 conj(x_k) x_k', x_k row k of a - shift; for columns its conjugate."""
+    order = len(c)
+    if order == 0 or lo >= hi:
+        return
+    parts = 2 if a.dtype.kind == "c" else 1
+    real = np.empty(0, a.dtype).real.dtype
+    x = Operand(a.view(real).reshape(-1), *a.shape, parts, by_rows, scale, shift.view(real))
+    sums = c.view(np.float64).reshape(-1)
+    shares = _share_count(order, hi - lo, parts)
+    if shares:
+        _split(sums, x, lo, hi, order, shares)
+    else:
+        _shared(sums, x, lo, hi, order)

@@ -1,0 +1,411 @@
+"""Vector code that does not depend on the auto-vectoriser: register tiles and their pieces.
+
+Every name is one intrinsic over arrays and flat element offsets; the element type picks the vector.
+Unrolling is done here, in Python, so what the compiler sees is what runs. With the JIT disabled the
+same names are NumPy twins (`simd_twins`).
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "ISA",
+    "SHORT",
+    "address",
+    "affine_row",
+    "call_micro",
+    "copy_row",
+    "lanes",
+    "micro_kernel",
+    "split_row",
+    "target",
+    "tile_rows",
+    "tile_width",
+    "transpose",
+]
+
+
+@dataclass(frozen=True)
+class ISA:
+    """Vector width, and the register tile that fits: rows x vectors of accumulators."""
+
+    name: str
+    bytes: int
+    rows: int
+    vectors: int
+    fused: bool = True  # has a fused multiply-add; without one llvm.fma would call libm
+
+
+ISAS = {
+    "avx512": ISA("avx512", 64, 8, 3),
+    "avx2": ISA("avx2", 32, 4, 3),
+    "neon": ISA("neon", 16, 6, 3),
+    "plain": ISA("plain", 16, 2, 3, fused=False),
+}
+# CPU names that imply features Numba's feature string leaves out when it is set by hand.
+_IMPLIED = {
+    "avx512": ("skylake-avx512", "cascadelake", "icelake", "sapphirerapids", "znver4", "znver5"),
+    "avx2": ("haswell", "broadwell", "skylake", "znver", "alderlake", "x86-64-v3"),
+}
+
+
+@functools.cache
+def target():
+    """The instruction set Numba compiles for, which its environment variables may narrow."""
+    if numba.config.DISABLE_JIT:
+        return ISAS["plain"]
+    from numba.core.registry import cpu_target
+
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if triple.startswith(("aarch64", "arm64")):
+        return ISAS["neon"]
+    has = set(features.split(","))
+    bare = not any(feature.startswith("+avx") for feature in has)
+    for isa, needed in (("avx512", {"+avx512f", "+avx512vl"}), ("avx2", {"+avx2", "+fma"})):
+        if needed <= has or (bare and name.startswith(_IMPLIED[isa]) and not features):
+            return ISAS[isa]
+    return ISAS["plain"]
+
+
+def lanes(dtype):
+    """Elements of a real dtype in one vector."""
+    return target().bytes // np.dtype(dtype).itemsize
+
+
+def tile_rows():
+    """Rows of a register tile: scalars of the broadcast side."""
+    return target().rows
+
+
+def tile_width(dtype):
+    """Columns of a register tile, a multiple of its rows; also the width of a packed panel."""
+    return target().vectors * lanes(dtype)
+
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _index(value):
+    return ir.Constant(_I64, value)
+
+
+class _Code:
+    """LLVM pieces for vectors of one real element type."""
+
+    def __init__(self, context, builder, element, lanes=None):
+        isa = target()
+        self.context, self.builder = context, builder
+        self.element = context.get_data_type(element)
+        self.bytes = element.bitwidth // 8
+        self.lanes = lanes or isa.bytes // self.bytes
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.suffix = f"v{self.lanes}f{element.bitwidth}"
+        self.fused = isa.fused
+
+    def pointer(self, array_type, array, offset):
+        """Address of element `offset` of the flat array."""
+        data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
+        return self.builder.gep(data, [offset])
+
+    def address(self, value):
+        """Pointer to elements from an address."""
+        return self.builder.inttoptr(value, self.element.as_pointer())
+
+    def at(self, pointer, offset):
+        return self.builder.gep(pointer, [_index(offset) if isinstance(offset, int) else offset])
+
+    def load(self, pointer, align=None):
+        address = self.builder.bitcast(pointer, self.vector.as_pointer())
+        return self.builder.load(address, align=align or self.bytes)
+
+    def store(self, value, pointer, align=None):
+        address = self.builder.bitcast(pointer, value.type.as_pointer())
+        self.builder.store(value, address, align=align or self.bytes)
+
+    def load_some(self, pointer, first, count):
+        """Elements first.. of `count` that there are; zero beyond."""
+        mask_type = ir.VectorType(ir.IntType(1), self.lanes)
+        wide = ir.VectorType(_I64, self.lanes)
+        here = self._splat_index(self.builder.sub(count, first), wide)
+        numbers = ir.Constant(wide, list(range(self.lanes)))
+        mask = self.builder.icmp_signed("<", numbers, here)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, [self.vector.as_pointer(), _I32, mask_type, self.vector]),
+            f"llvm.masked.load.{self.suffix}.p0",
+        )
+        address = self.builder.bitcast(pointer, self.vector.as_pointer())
+        return self.builder.call(function, [address, _I32(self.bytes), mask, self.zero()])
+
+    def _splat_index(self, value, kind):
+        none = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(none, value, _I32(0))
+        every = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, none, every)
+
+    def splat(self, scalar):
+        none = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(none, scalar, _I32(0))
+        every = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, none, every)
+
+    def zero(self):
+        return ir.Constant(self.vector, None)
+
+    def fma(self, x, y, z):
+        name = "fma" if self.fused else "fmuladd"
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.{name}.{self.suffix}",
+        )
+        return self.builder.call(function, [x, y, z])
+
+    def prefetch(self, pointer, *, write=False, level=3):
+        """Level 3 is L1, 2 is L2."""
+        byte = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
+            "llvm.prefetch.p0",
+        )
+        address = self.builder.bitcast(pointer, byte)
+        self.builder.call(function, [address, _I32(int(write)), _I32(level), _I32(1)])
+
+    def loop(self, count, carried, body):
+        """Do-while over `count` >= 1 steps; body(step, values) -> values; the last values."""
+        builder = self.builder
+        before = builder.block
+        block, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+        builder.branch(block)
+        builder.position_at_end(block)
+        step = builder.phi(_I64)
+        step.add_incoming(_index(0), before)
+        values = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(values, carried, strict=True):
+            phi.add_incoming(value, before)
+        results = body(step, values)
+        following = builder.add(step, _index(1))
+        step.add_incoming(following, builder.block)
+        for phi, value in zip(values, results, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, count), block, after)
+        builder.position_at_end(after)
+        return results
+
+
+def _emit_tile(code, sums_code, rows, vectors, sign, operands):
+    """c[i, j] += sign * sum_k a[k, i] b[k, j] on a register tile of rows x vectors.
+
+    Every element is summed over k in order, so neither the tile's shape nor the vector width shows.
+    """
+    c, ldc, a, b, ld, steps = operands
+    builder = code.builder
+    c_rows = [sums_code.address(c)]
+    for _ in range(rows - 1):
+        c_rows.append(code.at(c_rows[-1], ldc))
+    for row in c_rows:
+        for j in range(0, vectors * code.lanes, 64 // sums_code.bytes):
+            code.prefetch(code.at(row, j), write=True)
+
+    def body(step, carried):
+        p, q, *sums = carried
+        for _ in range(2):
+            panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
+            for i in range(rows):
+                x = code.splat(builder.load(code.at(p, i)))
+                for v in range(vectors):
+                    s = i * vectors + v
+                    sums[s] = code.fma(x, panel[v], sums[s])
+            p, q = code.at(p, ld), code.at(q, ld)
+        return [p, q, *sums]
+
+    start = [code.address(a), code.address(b), *[code.zero()] * (rows * vectors)]
+    _, _, *sums = code.loop(builder.lshr(steps, _index(1)), start, body)
+    combine = builder.fadd if sign > 0 else builder.fsub
+    for s, total in enumerate(sums):
+        place = code.at(c_rows[s // vectors], s % vectors * code.lanes)
+        if sums_code.bytes != code.bytes:
+            total = builder.fpext(total, sums_code.vector)
+        sums_code.store(combine(sums_code.load(place), total), place)
+
+
+SHORT = 2  # rows of the tiles at the lower edge of a triangle
+
+
+def micro_kernel(element, sums_element, sign):
+    """Intrinsic (shape, c, ldc, a, b, ld, steps): one register tile, see `_emit_tile`.
+
+    c, a, b are addresses, ldc and ld (of a and b, along k) strides in elements; steps >= 2 is even.
+    shape is the number of vectors, 1 to 3, plus 4 for a tile of SHORT rows.
+    """
+
+    @intrinsic
+    def micro(typingctx, shape, c, ldc, a, b, ld, steps):
+        def emit(context, builder, signature, values):
+            code = _Code(context, builder, element)
+            sums_code = _Code(context, builder, sums_element, code.lanes)
+            done = builder.append_basic_block("done")
+            shapes = [(v, target().rows) for v in (1, 2, 3)] + [(v + 4, SHORT) for v in (1, 2, 3)]
+            blocks = [builder.append_basic_block(f"shape{number}") for number, _ in shapes]
+            switch = builder.switch(values[0], done)
+            for (number, rows), block in zip(shapes, blocks, strict=True):
+                switch.add_case(_index(number), block)
+                builder.position_at_end(block)
+                _emit_tile(code, sums_code, rows, number % 4, sign, values[1:])
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), emit
+
+    return micro
+
+
+@intrinsic
+def address(typingctx, array, offset):
+    """Address of element `offset` of a C-ordered array."""
+
+    def emit(context, builder, signature, values):
+        data = context.make_array(array)(context, builder, value=values[0]).data
+        return builder.ptrtoint(builder.gep(data, [values[1]]), _I64)
+
+    return types.intp(array, types.intp), emit
+
+
+@intrinsic
+def call_micro(typingctx, function, shape, c, ldc, a, b, ld, steps):
+    """Call the micro-kernel compiled at the address `function`."""
+
+    def emit(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 7).as_pointer()
+        builder.call(builder.inttoptr(values[0], kind), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 8), emit
+
+
+@intrinsic
+def transpose(typingctx, to, t0, ldt, source, s0, lds):
+    """to[j, i] = source[i, j] for a block of one vector a side; row strides ldt, lds."""
+    index = types.intp
+
+    def emit(context, builder, signature, values):
+        to_v, t0_v, ldt_v, source_v, s0_v, lds_v = values
+        code = _Code(context, builder, source.dtype)
+        n = code.lanes
+        place, rows = code.pointer(source, source_v, s0_v), []
+        for _ in range(n):
+            rows.append(code.load(place))
+            place = code.at(place, lds_v)
+        half = n // 2
+        while half:  # exchange the off-diagonal halves of ever smaller blocks
+            lower = [j if not j & half else n + j - half for j in range(n)]
+            upper = [j + half if not j & half else n + j for j in range(n)]
+            masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
+            for i in range(n):
+                if not i & half:
+                    x, y = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
+            half //= 2
+        place = code.pointer(to, to_v, t0_v)
+        for row in rows:
+            code.store(row, place)
+            place = code.at(place, ldt_v)
+        return context.get_dummy_value()
+
+    return types.void(to, index, index, source, index, index), emit
+
+
+@intrinsic
+def copy_row(typingctx, to, t0, source, s0, count, width, factor, shift, m0, shifted):
+    """to[t0 + j] = factor * (source[s0 + j] - shift[m0 + j]) for j < count, 0 up to `width`.
+
+    `width` is a whole number of vectors; shift is looked at if `shifted`.
+    """
+    index = types.intp
+
+    def emit(context, builder, signature, values):
+        to_v, t0_v, source_v, s0_v, count_v, width_v, factor_v, shift_v, m0_v, shifted_v = values
+        code = _Code(context, builder, source.dtype)
+        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
+        mean = code.pointer(shift, shift_v, m0_v)
+        shifts = builder.select(shifted_v, count_v, _index(0))
+        by = code.splat(factor_v)
+
+        def body(step, carried):
+            j = builder.mul(step, _index(code.lanes))
+            x = code.load_some(code.at(start, j), j, count_v)
+            m = code.load_some(code.at(mean, j), j, shifts)
+            code.store(builder.fmul(by, builder.fsub(x, m)), code.at(place, j))
+            return []
+
+        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+        return context.get_dummy_value()
+
+    arguments = (to, index, source, index, index, index, source.dtype, shift, index, types.boolean)
+    return types.void(*arguments), emit
+
+
+@intrinsic
+def split_row(typingctx, to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
+    """copy_row for (re, im) pairs: real parts to row t0, imaginary ones to row t0 + ld."""
+    index = types.intp
+
+    def emit(context, builder, signature, values):
+        to_v, t0_v, ld_v, source_v, s0_v, count_v, width_v = values[:7]
+        factor_v, shift_v, m0_v, shifted_v = values[7:]
+        code = _Code(context, builder, source.dtype)
+        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
+        mean = code.pointer(shift, shift_v, m0_v)
+        count_v = builder.mul(count_v, _index(2))
+        shifts = builder.select(shifted_v, count_v, _index(0))
+        by = code.splat(factor_v)
+
+        def body(step, carried):
+            j = builder.mul(step, _index(code.lanes))
+            pair = []
+            for part in range(2):
+                at = builder.add(builder.mul(j, _index(2)), _index(part * code.lanes))
+                x = code.load_some(code.at(start, at), at, count_v)
+                m = code.load_some(code.at(mean, at), at, shifts)
+                pair.append(builder.fmul(by, builder.fsub(x, m)))
+            for part in range(2):
+                mask = [2 * lane + part for lane in range(code.lanes)]
+                mask = ir.Constant(ir.VectorType(_I32, code.lanes), mask)
+                row = code.at(place, builder.mul(ld_v, _index(part)))
+                code.store(builder.shuffle_vector(*pair, mask), code.at(row, j))
+            return []
+
+        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+        return context.get_dummy_value()
+
+    arguments = (to, index, index, source, index, index, index, source.dtype, shift, index)
+    return types.void(*arguments, types.boolean), emit
+
+
+@intrinsic
+def affine_row(typingctx, to, t0, width, factor, m):
+    """to[t0 + j] = factor * (to[t0 + j] - m) for j < width, a whole number of vectors."""
+
+    def emit(context, builder, signature, values):
+        to_v, t0_v, width_v, factor_v, m_v = values
+        code = _Code(context, builder, to.dtype)
+        place, by, m = code.pointer(to, to_v, t0_v), code.splat(factor_v), code.splat(m_v)
+
+        def body(step, carried):
+            at = code.at(place, builder.mul(step, _index(code.lanes)))
+            code.store(builder.fmul(by, builder.fsub(code.load(at), m)), at)
+            return []
+
+        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+        return context.get_dummy_value()
+
+    return types.void(to, types.intp, types.intp, to.dtype, to.dtype), emit
