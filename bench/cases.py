@@ -12,7 +12,14 @@ from itertools import pairwise
 
 import numpy as np
 
-DTYPES = {"d": np.float64, "s": np.float32, "z": np.complex128, "c": np.complex64}
+# The dtype of the operands; half precision (h) is storage, computed and answered in float32.
+DTYPES = {
+    "d": np.float64,
+    "s": np.float32,
+    "z": np.complex128,
+    "c": np.complex64,
+    "h": np.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,27 @@ OPS = {
         reads=lambda n, p, k: n * p + p * k,
         writes=lambda n, p, k: p * k,
     ),
+    "matvec": Op(
+        "n x p x vectors",
+        flops=lambda n, p, k: 2 * n * p * k,
+        reads=lambda n, p, k: n * p + p * k,
+        writes=lambda n, p, k: n * k,
+    ),
+    "rmatvec": Op(
+        "n x p x vectors",
+        flops=lambda n, p, k: 2 * n * p * k,
+        reads=lambda n, p, k: n * p + n * k,
+        writes=lambda n, p, k: p * k,
+    ),
+    "diag": Op("n x p", lambda n, p: 2 * n * p, lambda n, p: n * p, lambda n, p: p),
+    "convert": Op("n x p", lambda n, p: 0, lambda n, p: n * p, lambda n, p: 2 * n * p),
     "cholesky": Op("n", lambda n: n**3 / 3, lambda n: n * n / 2, lambda n: n * n / 2),
+    "trsm": Op(
+        "n x right-hand sides",
+        flops=lambda n, k: n * n * k,
+        reads=lambda n, k: n * n / 2 + n * k,
+        writes=lambda n, k: n * k,
+    ),
     "cho_solve": Op(
         "n x right-hand sides",
         flops=lambda n, k: 2 * n * n * k,
@@ -83,6 +110,11 @@ class Case:
         return name if self.spectrum == "flat" else f"{name}-{self.spectrum}"
 
     @property
+    def dtype_computed(self):
+        """The dtype of the answer, whose roundoff errors are measured in."""
+        return np.dtype(np.float32 if self.dtype == "h" else DTYPES[self.dtype])
+
+    @property
     def flops(self):
         """Useful real flops."""
         return round(OPS[self.op].flops(*self.shape)) * (4 if self.dtype in "zc" else 1)
@@ -103,47 +135,83 @@ def _grid(op, dtypes, *shapes, spectrum="flat"):
     return [Case(op, dtype, shape, spectrum) for shape in shapes for dtype in dtypes]
 
 
-_AUTOENCODER = (784, 256, 64, 256, 784)
+AUTOENCODER = (784, 256, 64, 256, 784)
 
 FULL = [
     *_grid("syrk", "ds", (1_000_000, 10), (200_000, 50), (50_000, 200)),
-    *_grid("syrk", "dsz", (20_000, 1000)),
+    *_grid("syrk", "dszh", (20_000, 1000)),
     *_grid("syrk", "ds", (8000, 3000), (3000, 3000)),
-    *_grid("gram", "ds", (256, 100_000), (512, 200_000), (2048, 20_000)),
-    *_grid("gram", "dsz", (1024, 100_000)),
-    *_grid("fvp", "ds", (100_000, 1000, 1), (2000, 100_000, 1), (400, 1_000_000, 1)),
+    *_grid("gram", "ds", (256, 100_000), (512, 200_000), (2048, 20_000), (2048, 50_000)),
+    *_grid("gram", "dsz", (1024, 50_000)),
+    *_grid("fvp", "dsh", (100_000, 1000, 1)),
+    *_grid("fvp", "ds", (2000, 100_000, 1), (400, 1_000_000, 1)),
     *_grid("fvp", "ds", (100_000, 1000, 8)),
-    *_grid("cholesky", "ds", (64,), (100,), (256,), (500,), (1000,), (2000,), (4000,)),
+    *_grid("matvec", "ds", (100_000, 1000, 1), (2000, 100_000, 1)),
+    *_grid("rmatvec", "ds", (100_000, 1000, 1), (2000, 100_000, 1)),
+    *_grid("diag", "dsh", (4096, 50_000)),
+    *_grid("diag", "ds", (128, 1_000_000), (1_000_000, 100)),
+    *_grid("convert", "h", (8192, 8192)),
+    *_grid("cholesky", "ds", (32,), (64,), (100,), (200,), (256,), (500,), (1000,), (2000,)),
+    *_grid("cholesky", "ds", (4000,)),
     *_grid("cholesky", "z", (1000,)),
-    *_grid("cho_solve", "ds", (1000, 1), (1000, 16), (1000, 1000), (2000, 256)),
-    *_grid("solve", "ds", (1_000_000, 10), (20_000, 1000), (3000, 3000), (512, 200_000)),
-    *_grid("solve", "d", (20_000, 1000), (1024, 100_000), spectrum="exp"),
-    *_grid("solve", "z", (1024, 50_000)),
-    *_grid("batched_solve", "ds", (1_000_000, 2), (200_000, 5), (100_000, 9), (50_000, 20)),
-    *_grid("batched_solve", "ds", (20_000, 32)),
-    *_grid("layered_gram", "ds", (256, *_AUTOENCODER), (512, *_AUTOENCODER), (1024, *_AUTOENCODER)),
+    *_grid("trsm", "ds", (256, 1), (256, 256), (1000, 1), (1000, 16), (1000, 1000), (2000, 256)),
+    *_grid("cho_solve", "ds", (256, 1), (1000, 1), (1000, 16), (1000, 1000), (2000, 256)),
+    *_grid("solve", "ds", (1_000_000, 10), (20_000, 1000), (20_000, 2000), (3000, 3000)),
+    *_grid("solve", "ds", (512, 200_000)),
+    *_grid("solve", "d", (20_000, 1000), (1024, 50_000), spectrum="exp"),
+    *_grid("solve", "z", (1024, 20_000)),
+    *_grid("batched_solve", "ds", (1_000_000, 2), (500_000, 3), (200_000, 5), (100_000, 9)),
+    *_grid("batched_solve", "ds", (50_000, 20), (20_000, 32)),
+    *_grid("layered_gram", "ds", (256, *AUTOENCODER), (512, *AUTOENCODER), (1024, *AUTOENCODER)),
     *_grid("layered_gram", "d", (512, *[64] * 33), (512, 4096, 4096)),
-    # What a call costs before it computes anything.
+]
+
+# What a call costs before it computes anything.
+OVERHEAD = [
     *_grid("syrk", "d", (2, 2)),
     *_grid("gram", "d", (2, 2)),
     *_grid("fvp", "d", (2, 2, 1)),
+    *_grid("matvec", "d", (2, 2, 1)),
+    *_grid("rmatvec", "d", (2, 2, 1)),
+    *_grid("diag", "d", (2, 2)),
     *_grid("cholesky", "d", (2,)),
+    *_grid("trsm", "d", (2, 1)),
     *_grid("cho_solve", "d", (2, 1)),
-    *_grid("solve", "d", (2, 2)),
+    *_grid("solve", "d", (2, 2), (4, 4)),
     *_grid("batched_solve", "d", (2, 2)),
     *_grid("layered_gram", "d", (2, 2, 2)),
 ]
 
 QUICK = [
     *_grid("syrk", "ds", (20_000, 10), (2000, 200)),
+    *_grid("syrk", "h", (2000, 64)),
     *_grid("gram", "d", (100, 10_000)),
     *_grid("gram", "z", (100, 1000)),
     *_grid("fvp", "d", (4000, 200, 1), (200, 10_000, 1)),
+    *_grid("matvec", "d", (2000, 500, 1)),
+    *_grid("rmatvec", "d", (2000, 500, 1)),
+    *_grid("diag", "s", (2000, 500)),
+    *_grid("convert", "h", (1000, 500)),
     *_grid("cholesky", "d", (64,), (300,)),
+    *_grid("trsm", "d", (300, 16)),
     *_grid("cho_solve", "d", (300, 1)),
     *_grid("solve", "ds", (2000, 200), (100, 10_000)),
     *_grid("batched_solve", "d", (20_000, 2), (2000, 9)),
     *_grid("layered_gram", "d", (128, 64, 32, 10)),
 ]
 
-GRIDS = {"full": FULL, "quick": QUICK}
+# One or two shapes per kernel of ours, for `bench.grid --scaling`.
+SCALING = [
+    *_grid("syrk", "d", (1_000_000, 10), (200_000, 50), (20_000, 1000), (8000, 3000)),
+    *_grid("gram", "d", (512, 200_000), (2048, 20_000)),
+    *_grid("fvp", "d", (100_000, 1000, 1), (2000, 100_000, 1)),
+    *_grid("matvec", "d", (100_000, 1000, 1)),
+    *_grid("rmatvec", "d", (100_000, 1000, 1)),
+    *_grid("diag", "d", (4096, 50_000)),
+    *_grid("cholesky", "d", (1000,), (4000,)),
+    *_grid("trsm", "d", (2000, 256)),
+    *_grid("cho_solve", "d", (2000, 256)),
+    *_grid("solve", "d", (20_000, 2000), (512, 200_000)),
+    *_grid("batched_solve", "d", (200_000, 5), (50_000, 20)),
+    *_grid("layered_gram", "d", (1024, *AUTOENCODER)),
+]

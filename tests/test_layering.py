@@ -28,6 +28,7 @@ RANK = {
     "models": 8,
     "stats": 8,
     "stream": 8,
+    "calibration": 8,
     "cli": 9,
     "demo": 9,
     "plots": 9,
@@ -40,6 +41,7 @@ RANK = {
 # Neighbours of one rank that may still know each other, one way.
 ALLOWED = {
     ("machine", "errors"),
+    ("calibration", "stream"),
     ("cli", "demo"),
     ("demo", "plots"),
     ("cli", "plots"),

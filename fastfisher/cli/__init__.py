@@ -1,4 +1,4 @@
-"""The `fastfisher` command: solve, plan, info, demo.
+"""The `fastfisher` command: solve, plan, info, calibrate, demo.
 
 Each command is a module that is imported when it runs, so that ``fastfisher --help`` answers at
 once.

@@ -35,6 +35,17 @@ examples:
   fastfisher solve grads.npy --damping 1e-2 --method cg --rtol 1e-8 --maxiter 500
 """
 
+_CALIBRATE = """\
+Ours and the vendor's kernels are timed against each other, a process each, at every size where
+there is a choice. The profile goes to the user's cache folder (FASTFISHER_PROFILE names another
+file, "off" ignores it) and is read as long as processor, threads and versions are the same. It
+changes which kernel is taken and what plans estimate, never what is promised; it is not needed.
+
+examples:
+  fastfisher calibrate
+  fastfisher calibrate --quick --dry-run
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one line, like every other error of the command.
@@ -80,6 +91,9 @@ def build_parser():
     _add_solve(add("solve", "natural gradient from a file of per-sample scores", _SOLVE_EPILOG))
     _add_plan(add("plan", "how a problem would be solved and at what cost, without solving it"))
     _add_json(add("info", "versions, processor, threads, memory and caches"))
+    _add_calibrate(
+        add("calibrate", "measure the kernels on this machine; plans then rest on it", _CALIBRATE)
+    )
     demo = add("demo", "natural gradient beside gradient descent and Adam, on real images")
     demo.late = _add_demo
     return parser
@@ -177,3 +191,16 @@ def _add_plan(parser):
         "--method", choices=_METHODS, default="auto", help="formulation (default: auto)"
     )
     _add_json(parser)
+
+
+def _add_calibrate(parser):
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer sizes and dtypes: 20 s instead of 3 minutes"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="measure and print, but write no profile"
+    )
+    _add_json(parser)
+    parser.add_argument(
+        "--quiet", action="store_true", help="no report, no progress: errors only, JSON if asked"
+    )

@@ -23,5 +23,6 @@ def plan_facts(plan):
     return dataclasses.asdict(plan) | {
         "flops": plan.flops,
         "bytes": plan.bytes,
+        "seconds": plan.seconds,
         "reproducible": plan.reproducible,
     }

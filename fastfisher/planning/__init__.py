@@ -1,8 +1,10 @@
 """What is computed how: the table of kernels (table.py), what routes cost (costs.py), plans.
 
-records.py holds what a plan is, plans.py makes it.
+records.py holds what a plan is, plans.py makes it; rates.py is the cost model, profiles.py finds
+the user's own measurements for it.
 """
 
+from .costs import forget_routes
 from .plans import (
     check_device,
     check_method,
@@ -12,26 +14,57 @@ from .plans import (
     plan_problem,
     require_memory,
 )
-from .records import Plan, Problem, Stage, format_bytes
-from .table import TABLE, Band, Entry, Options, choose, current_options, options
+from .profiles import current_rates, fingerprint, profile, profile_path
+from .rates import Rates
+from .records import Plan, Problem, Stage, format_bytes, format_seconds
+from .table import (
+    TABLE,
+    Band,
+    Choice,
+    Entry,
+    Options,
+    choose,
+    current_options,
+    decide,
+    forget_choices,
+    options,
+    prefer,
+)
 
 __all__ = [
     "TABLE",
     "Band",
+    "Choice",
     "Entry",
     "Options",
     "Plan",
     "Problem",
+    "Rates",
     "Stage",
     "check_device",
     "check_method",
     "choose",
     "current_options",
+    "current_rates",
+    "decide",
     "dtype_name",
+    "fingerprint",
+    "forget_profile",
     "format_bytes",
+    "format_seconds",
     "options",
     "plan",
     "plan_factored",
     "plan_problem",
+    "prefer",
+    "profile",
+    "profile_path",
     "require_memory",
 ]
+
+
+def forget_profile():
+    """Read the profile anew at the next choice, and forget what was chosen by the old one."""
+    profile.cache_clear()
+    forget_choices()
+    forget_routes()

@@ -1,16 +1,39 @@
 """What each formulation costs: stages with flops, bytes, workspace. docs/math.md, table of D8."""
 
+import functools
+
 import numpy as np
 
+from .profiles import current_rates
 from .records import Stage
-from .table import choose
+from .table import choose, current_options, decide
 
-__all__ = ["ROUTES", "direct_stages", "route", "vector_bytes"]
+__all__ = ["ROUTES", "direct_stages", "division_stage", "forget_routes", "route", "vector_bytes"]
+
+# Up to this many parameters the rows of a group are still in cache when fvp reads them again.
+FUSED = 32768
+OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
-def _stage(problem, op, size, text, flops, moved, workspace=0, dtype=None):
-    entry = choose(op, size, dtype or problem.dtype, device=problem.device)
-    return Stage(op, entry.name, text, int(flops), int(moved), int(workspace), entry.reproducible)
+def _stage(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1):
+    dtype = dtype or q.dtype
+    choice, rates = decide(op, size, dtype, device=q.device), current_rates()
+    entry = choice.entry
+    seconds = passes * rates.seconds(op, entry.name, dtype, size, flops / passes, moved)
+    if op in OVER_SCORES and not q.direct:
+        seconds += q.n * q.p / rates.conversion
+    return Stage(
+        op,
+        entry.name,
+        text,
+        int(flops),
+        int(moved),
+        int(workspace),
+        entry.reproducible,
+        seconds,
+        choice.source,
+        choice.measured,
+    )
 
 
 def _sums_dtype(problem):
@@ -58,7 +81,16 @@ def _fvp_stage(q, name="fvp"):
         2 * q.multiply_add * q.n * q.p * q.rhs,
         moved,
         _fvp_workspace(q),
+        passes=1 if q.p <= FUSED else 2,
     )
+
+
+def division_stage(q):
+    """x = g / diagonal."""
+    words, flops = 3 * q.sum_bytes * q.p * q.rhs, q.p * q.rhs
+    rates = current_rates()
+    seconds = words / rates.bandwidth + rates.overhead
+    return Stage("divide", "numpy", f"{q.p}", flops, words, seconds=seconds)
 
 
 def direct_stages(q, op, order, summed):
@@ -114,5 +146,15 @@ ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 
 def route(q, method):
     """Stages of a method, and its peak bytes."""
+    return _route(q, method, current_options().reproducible)
+
+
+@functools.lru_cache(maxsize=256)
+def _route(q, method, reproducible):
     stages, resident = ROUTES[method](q)
     return stages, int(resident + max(stage.workspace for stage in stages))
+
+
+def forget_routes():
+    """Forget what was planned under another profile."""
+    _route.cache_clear()

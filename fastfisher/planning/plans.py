@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import machine
 from ..errors import InputError, MemoryLimitError
-from .costs import ROUTES, direct_stages, route, vector_bytes
-from .records import Plan, Problem, Stage, format_bytes
+from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
+from .records import Plan, Problem, format_bytes
 from .table import ALL
 
 __all__ = [
@@ -28,21 +28,14 @@ METHODS = ("auto", "primal", "dual", "cg")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
-# Only ratios of these matter: they weigh a pass over memory against arithmetic.
-NOMINAL_FLOPS = 1e11  # per second
-NOMINAL_BYTES = 2e10  # per second
 NOMINAL_CG_ITERATIONS = 300  # what a direct solve must beat before cg is chosen unasked
-
-
-def _seconds(stages):
-    return sum(max(s.flops / NOMINAL_FLOPS, s.bytes / NOMINAL_BYTES) for s in stages)
 
 
 def _select(q, routes, room):
     """Name of the route for method="auto", and the reason."""
     if q.singular:
         return "dual", "damping is 0 and F singular: the dual gives the minimum-norm solution"
-    cost = {name: _seconds(stages) for name, (stages, _) in routes.items()}
+    cost = {name: sum(s.seconds for s in stages) for name, (stages, _) in routes.items()}
     cost["cg"] *= NOMINAL_CG_ITERATIONS
     flops = {name: sum(s.flops for s in stages) for name, (stages, _) in routes.items()}
     direct = "primal" if flops["primal"] <= flops["dual"] else "dual"
@@ -114,9 +107,8 @@ def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
     """Plan of a solve by a matrix that is there already: factor and solve, or divide."""
     q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal")
     if rung == "division":
-        words = q.sum_bytes * order * rhs
-        stage = Stage("divide", "numpy", f"{order}", order * rhs, 3 * words, 0)
-        return Plan(q, "primal", (stage,), 3 * words, "F is diagonal")
+        stage = division_stage(q)
+        return Plan(q, "primal", (stage,), stage.bytes, "F is diagonal")
     _, *stages = direct_stages(q, "syrk", order, 0)
     peak = order * order * q.sum_bytes + vector_bytes(q, 6, 0)
     return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
@@ -148,7 +140,8 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     Returns
     -------
     Plan
-        ``print(plan)`` shows it; ``.method .stages .flops .bytes .peak_bytes .because``.
+        ``print(plan)`` shows it; ``.method .stages .seconds .flops .bytes .peak_bytes
+        .because``.
 
     Raises
     ------
@@ -158,7 +151,8 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     Notes
     -----
     Costs nothing: no array is allocated and no kernel compiled. ``peak_bytes`` counts the arrays
-    on top of the inputs. Flops follow docs/math.md, table of D8.
+    on top of the inputs. Flops follow docs/math.md, table of D8. Seconds are estimated from rates
+    that came with the package, scaled to this machine, or those of ``fastfisher calibrate``.
 
     Examples
     --------

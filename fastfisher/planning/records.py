@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Plan", "Problem", "Stage", "format_bytes"]
+__all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Stage:
     bytes: int
     workspace: int = 0
     reproducible: bool = True
+    seconds: float = 0.0  # estimated
+    source: str = "table"  # what chose the kernel: the table, or the user's profile
+    measured: str = ""  # the measurement that choice rests on
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Plan:
     """How a problem is solved, what it costs, and why. Printable; `stages` in order.
 
     ``peak_bytes`` counts every array allocated on top of the inputs, the result included.
-    For cg, flops and bytes are those of one iteration.
+    For cg, flops, bytes and seconds are those of one iteration. Seconds are estimates.
     """
 
     problem: Problem
@@ -73,6 +76,10 @@ class Plan:
         return sum(stage.bytes for stage in self.stages)
 
     @property
+    def seconds(self):
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
     def reproducible(self):
         return all(stage.reproducible for stage in self.stages)
 
@@ -83,18 +90,23 @@ class Plan:
             f"{self.method}: {q.n} samples x {q.p} parameters, {q.rhs} right-hand side"
             f"{'' if q.rhs == 1 else 's'}, {q.dtype}, {q.device}",
             f"  because {self.because}",
-            f"  {'stage':<22}{'kernel':<28}{'size':<18}{'flops':>10}{'bytes':>11}",
+            f"  {'stage':<22}{'kernel':<28}{'size':<18}{'flops':>10}{'bytes':>11}{'time':>10}",
         ]
         for s in self.stages:
             mark = "" if s.reproducible else " *"
             lines.append(
                 f"  {s.op:<22}{s.kernel + mark:<28}{s.size:<18}"
-                f"{s.flops:>10.2e}{format_bytes(s.bytes):>11}"
+                f"{s.flops:>10.2e}{format_bytes(s.bytes):>11}{format_seconds(s.seconds):>10}"
             )
         lines.append(
-            f"  per {unit}: {self.flops:.2e} flops, {format_bytes(self.bytes)} moved; "
-            f"peak memory {format_bytes(self.peak_bytes)}"
+            f"  per {unit}: {self.flops:.2e} flops, {format_bytes(self.bytes)} moved, "
+            f"about {format_seconds(self.seconds)}; peak memory {format_bytes(self.peak_bytes)}"
         )
+        grounds = {}
+        for s in self.stages:
+            if s.measured:
+                grounds.setdefault(f"by {s.source}, {s.measured}", {})[s.op] = None
+        lines += [f"  {', '.join(ops)}: {ground}" for ground, ops in grounds.items()]
         if not self.reproducible:
             lines.append(
                 "  * vendor call: one uninterruptible step per slice, and its bits depend on the "
@@ -110,3 +122,11 @@ def format_bytes(count):
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def format_seconds(value):
+    """Seconds for people: 1.5 ms."""
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if value * factor >= 0.9995:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"

@@ -10,8 +10,24 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ..errors import InputError
+from .profiles import profile
 
-__all__ = ["SIZE", "TABLE", "Band", "Entry", "Options", "choose", "current_options", "options"]
+__all__ = [
+    "SIZE",
+    "TABLE",
+    "Band",
+    "Choice",
+    "Entry",
+    "Options",
+    "choose",
+    "current_options",
+    "decide",
+    "forget_choices",
+    "options",
+    "prefer",
+]
+
+GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,10 @@ def _scipy(function):
 
 @dataclass(frozen=True)
 class Band:
-    """For sizes lo <= size < hi of `op`: entries in order of preference; the last is ours."""
+    """For sizes lo <= size < hi of `op`: entries in order of preference; the last is ours.
+
+    `measured` is the measurement the preference rests on, from ``python -m bench.table``.
+    """
 
     op: str
     dtypes: tuple
@@ -50,6 +69,7 @@ class Band:
     entries: tuple
     because: str
     device: str = "cpu"
+    measured: str = ""
 
 
 REAL, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
@@ -169,17 +189,54 @@ def options(**changes):
         _options.reset(token)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The entry taken, what decided ("table" or "profile"), and the measurement it rests on."""
+
+    entry: Entry
+    source: str
+    measured: str
+
+
 def choose(op, size, dtype, *, device="cpu"):
-    """The table's entry for an op of this size, under the options in force."""
-    return _choose(op, size, np.dtype(dtype), device, current_options().reproducible)
+    """The entry for an op of this size, under the options in force and the profile, if any."""
+    return decide(op, size, dtype, device=device).entry
+
+
+def decide(op, size, dtype, *, device="cpu"):
+    """The entry for an op of this size, and why."""
+    return _decide(op, size, np.dtype(dtype), device, current_options().reproducible)
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(op, size, dtype, device, reproducible):
+def _decide(op, size, dtype, device, reproducible):
     for band in TABLE:
         if (band.op, band.device) == (op, device) and dtype.name in band.dtypes:
             if band.lo <= size < band.hi:
-                return next(e for e in band.entries if e.reproducible or not reproducible)
+                allowed = [e for e in band.entries if e.reproducible or not reproducible]
+                rates = profile()
+                found = rates and prefer(allowed, size, dtype.name, rates)
+                return found or Choice(allowed[0], "table", band.measured or band.because)
     raise InputError(
         f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
     )
+
+
+def prefer(entries, size, dtype, rates):
+    """The Choice among entries that `rates` has measured; None if there is nothing to choose."""
+    if len(entries) < 2 or not all(rates.has(entry.name, dtype) for entry in entries):
+        return None
+    speeds = [rates.speed(entry.name, dtype, size) for entry in entries]
+    best = int(np.argmax(speeds))
+    if speeds[best] < GAIN * speeds[0]:
+        best = 0
+    rivals = [i for i in range(len(entries)) if i != best]
+    second = max(rivals, key=lambda i: speeds[i])
+    ratio = speeds[best] / speeds[second]
+    measured = f"{ratio:.2f}x of {entries[second].name} at {size}, {rates.date}"
+    return Choice(entries[best], "profile", measured)
+
+
+def forget_choices():
+    """Forget what was chosen under another profile."""
+    _decide.cache_clear()

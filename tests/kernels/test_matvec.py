@@ -7,7 +7,8 @@ from hypothesis import given
 import fastfisher as ff
 from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
-from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, FUSED, LANES, STRIPE
+from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, FUSED_BYTES, STRIPE
+from fastfisher.kernels.cpu.rows import GROUP, LANE_BYTES
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -25,8 +26,9 @@ from tests.kernels.cases import (
 from tests.tolerances import assert_ratio, matvec_ratio
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (5, 3), (50, 10), (10, 50)]
-ALONG = [(3, p) for p in (*matrices.edges(LANES), *matrices.edges(CHUNK), STRIPE - 1, STRIPE + 1)]
-DOWN = [(n, 7) for n in (3, 4, *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))]
+LANES = [p for itemsize in (4, 8, 16) for p in matrices.edges(LANE_BYTES // itemsize)]
+ALONG = [(3, p) for p in (*LANES, *matrices.edges(CHUNK), STRIPE - 1, STRIPE + 1)]
+DOWN = [(n, 7) for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))]
 SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
 VECTORS = (0, 1, 5)
 
@@ -130,9 +132,10 @@ def test_no_vectors_are_no_work_however_wide_the_rows(op, entry):
     COMPARE[op](entry, 2, 600_000, 0, np.dtype("float64"), "weighted")
 
 
-@pytest.mark.parametrize("p", (FUSED, FUSED + 1))
+@pytest.mark.parametrize("more", (0, 1))
 @over_dtypes
-def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, p):
+def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, more):
+    p = FUSED_BYTES // (GROUP * dtype.itemsize) + more
     compare_fvp(ours("fvp"), 9, p, 2, dtype, "weighted and shifted")
 
 

@@ -1,109 +1,92 @@
 """Many small damped systems at once: Cholesky across systems, a status per system."""
 
+import numba
 import numpy as np
 
+from . import across
 from .jit import driver, kernel
+from .lanes import add_vector, small_solver
 from .parallel import for_each
+from .systems import (
+    copied,
+    factor,
+    group_of,
+    load_lower,
+    load_row,
+    pad,
+    scratch,
+    solve,
+    store_solutions,
+)
 
 __all__ = ["batched_solve"]
 
-LANES = 8  # systems side by side, so that every operation is a vector operation
-TASK = 512  # systems per task; a multiple of LANES
-NOT_FINITE = -1
+SMALL = 3  # up to this order a system stays in registers
+TASK = 512  # systems per task, a multiple of the lanes
+
+_solve_1, _solve_2, _solve_3 = small_solver(1), small_solver(2), small_solver(3)
 
 
 @kernel
-def _load(m, v, bad, f, g, damping, first):
-    """Gather LANES systems, element by element; lanes past the end repeat the last system."""
-    n, p = g.shape
-    for s in range(LANES):
-        t = min(first + s, n - 1)
-        bad[s] = 0
-        for i in range(p):
-            v[i, s] = g[t, i]
-            for j in range(i + 1):
-                m[i, j, s] = f[t, i, j]
-            m[i, i, s] = f[t, i, i].real + damping[t]
+def _small(p, x, x0, info, i0, f, f0, g, g0, damping, d0):
+    if p == 1:
+        _solve_1(x, x0, info, i0, f, f0, g, g0, damping, d0)
+    elif p == 2:
+        _solve_2(x, x0, info, i0, f, f0, g, g0, damping, d0)
+    else:
+        _solve_3(x, x0, info, i0, f, f0, g, g0, damping, d0)
 
 
 @kernel
-def _factor_and_solve(m, v, root, bad):
-    p = v.shape[0]
-    for j in range(p):
-        for k in range(j):
-            for s in range(LANES):
-                m[j, j, s] -= (m[j, k, s] * m[j, k, s].conjugate()).real
-        for s in range(LANES):
-            pivot = m[j, j, s].real
-            if not (pivot > 0 and np.isfinite(pivot)):
-                if bad[s] == 0:
-                    bad[s] = j + 1
-                pivot = root.dtype.type(1)
-            root[j, s] = np.sqrt(pivot)
-        for i in range(j + 1, p):
-            for k in range(j):
-                for s in range(LANES):
-                    m[i, j, s] -= m[i, k, s] * m[j, k, s].conjugate()
-            for s in range(LANES):
-                m[i, j, s] /= root[j, s]
-    for i in range(p):
-        for k in range(i):
-            for s in range(LANES):
-                v[i, s] -= m[i, k, s] * v[k, s]
-        for s in range(LANES):
-            v[i, s] /= root[i, s]
-    for i in range(p - 1, -1, -1):
-        for k in range(i + 1, p):
-            for s in range(LANES):
-                v[i, s] -= m[k, i, s].conjugate() * v[k, s]
-        for s in range(LANES):
-            v[i, s] /= root[i, s]
+def _small_task(t, x, info, f, g, damping, work, statuses, group):
+    """Task: systems of order 1 to 3; those that are no whole group pass through scratch."""
+    n, p, lanes, zero = info.size, group.p, group.lanes, np.int64(0)
+    w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
+    for first in range(t * TASK, min((t + 1) * TASK, n), lanes):
+        if first + lanes <= n:
+            _small(p, x, first * p, info, first, f, first * p * p, g, first * p, damping, first)
+            continue
+        copied(w, group.flat, f, first, p * p, n, group)
+        copied(w, group.right, g, first, p, n, group)
+        copied(w, group.shift, damping, first, 1, n, group)
+        _small(p, w, group.rows, status, zero, w, group.flat, w, group.right, w, group.shift)
+        for i in range((n - first) * p):
+            x[first * p + i] = w[group.rows + i]
+        for s in range(n - first):
+            info[first + s] = status[s]
 
 
 @kernel
-def _store(x, info, v, bad, first):
-    n, p = x.shape
-    for s in range(min(LANES, n - first)):
-        t = first + s
-        info[t] = bad[s]
-        for i in range(p):
-            x[t, i] = v[i, s]
-            if info[t] == 0 and not np.isfinite(v[i, s]):
-                info[t] = NOT_FINITE
-        if info[t] != 0:
-            x[t] = np.nan
-
-
-@kernel
-def _batched_solve_task(task, x, info, f, g, damping, root_dtype):
-    n, p = g.shape
-    t0 = task * TASK
-    m = np.empty((p, p, LANES), f.dtype)
-    v = np.empty((p, LANES), g.dtype)
-    root = np.empty((p, LANES), root_dtype.dtype)
-    bad = np.empty(LANES, np.int32)
-    for first in range(t0, min(t0 + TASK, n), LANES):
-        _load(m, v, bad, f, g, damping, first)
-        _factor_and_solve(m, v, root, bad)
-        _store(x, info, v, bad, first)
+def _task(t, x, info, f, g, damping, work, statuses, group):
+    """Task: systems of any order."""
+    n, p, lanes, zero = info.size, group.p, group.lanes, np.int64(0)
+    w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
+    for first in range(t * TASK, min((t + 1) * TASK, n), lanes):
+        matrices, rights, at, start = f, g, first * p * p, first * p
+        if (first + lanes) * p + lanes > n * p:  # whole vectors would reach past the end
+            copied(w, group.flat, f, first, p * p, n, group)
+            copied(w, group.rows, g, first, p, n, group)
+            matrices, rights, at, start = w, w, group.flat, group.rows
+        copied(w, group.shift, damping, first, 1, n, group)
+        load_lower(w, matrices, at, group)
+        pad(w, group)
+        add_vector(w, zero, group.ld + 1, p, group.shift)
+        load_row(w, rights, start, group)
+        factor(w, group)
+        solve(w, group)
+        store_solutions(x, info, first, min(lanes, n - first), w, status, group)
 
 
 @driver
-def _batched_solve(launch, x, info, f, g, damping, root_dtype):
-    n, p = g.shape
-    for_each(
-        launch,
-        _batched_solve_task,
-        (n + TASK - 1) // TASK,
-        (
-            x,
-            info,
-            f,
-            g,
-            damping,
-            root_dtype,
-        ),
-    )
+def _solve_small(launch, x, info, f, g, damping, work, statuses, group):
+    args = (x, info, f, g, damping, work, statuses, group)
+    for_each(launch, _small_task, (info.size + TASK - 1) // TASK, args)
+
+
+@driver
+def _solve(launch, x, info, f, g, damping, work, statuses, group):
+    args = (x, info, f, g, damping, work, statuses, group)
+    for_each(launch, _task, (info.size + TASK - 1) // TASK, args)
 
 
 def batched_solve(x, info, f, g, damping):
@@ -111,5 +94,13 @@ def batched_solve(x, info, f, g, damping):
     # f        IN READ-ONLY (n, p, p) C order, lower triangles;  g  IN READ-ONLY (n, p)
     # damping  IN (n,) real
     """x[t] = (f[t] + damping[t] I)^-1 g[t]; info[t] = 0, the failing order, or -1: not finite."""
-    if len(g):
-        _batched_solve(x, info, f, g, damping, damping)
+    if g.size == 0:
+        info[:] = 0
+    elif across.needed(f.dtype):
+        across.solve(x, info, f, g, damping)
+    else:
+        p = g.shape[1]
+        group = group_of(p, f.dtype)
+        run = _solve_small if p <= SMALL else _solve
+        flat = x.reshape(-1), info, f.reshape(-1), g.reshape(-1), damping
+        run(*flat, *scratch(group, f.dtype), group)

@@ -144,7 +144,13 @@ class Driver:
 
     def __init__(self, func):
         functools.update_wrapper(self, func)
-        self.compiled = compiled(func)
+        self._func = func
+
+    @functools.cached_property
+    def compiled(self):
+        # Starts the threading layer, which code from the cache takes for granted.
+        numba.get_num_threads()
+        return compiled(self._func)
 
     def __call__(self, *args):
         if sum(_elements(arg) for arg in args) <= SMALL:

@@ -1,213 +1,233 @@
 """Products with few vectors, which are rows: A v, A'u and the fused A'(w o (A v)).
 
 Sums over samples are cut into blocks of BLOCK rows, sums along a row into chunks. Block and chunk
-sums are added in double, in order, each with its rounding error kept (two-sum).
+sums are added in double, in order, each with its rounding error kept (two-sum). Complex scores are
+real rows of (re, im) pairs, complex vectors two real ones.
 """
 
+import numba
 import numpy as np
 
+from . import threads
 from .jit import driver, kernel
+from .memory import aligned
 from .parallel import for_each
+from .rows import GROUP, combine, dots, real_rows
+from .simd import address
 
-__all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec"]
+__all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
 
 BLOCK = 256  # samples per partial sum; part of the numerical contract
 CHUNK = 1024  # terms per partial sum along a row; likewise
-LANES = 16  # independent sums of a dot product: it vectorises without reordering
-STRIPE = 4096  # columns per task of rmatvec
-FUSED = 32768  # up to this p the rows of a group are still in L2 when they are read again
+STRIPE = 4096  # columns per task of rmatvec, and per round of matvec
+FUSED_BYTES = 512 << 10  # of a group of rows up to which it is still in L2 when read again
 PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
 PARTIAL_BLOCKS = 4  # or this many where one is larger than that
+PAD = 16  # rows of block sums hold whole vectors
 
 
 @kernel
-def _chunk(row, v, c, j0, j1, shift, lanes):
-    """Partial dot product over j0..j1: LANES sums, added as a tree."""
-    whole = j0 + (j1 - j0) // LANES * LANES
-    lanes[:] = 0
-    if shift.size > 0:
-        for j in range(j0, whole, LANES):
-            for s in range(LANES):
-                lanes[s] += (row[j + s] - shift[j + s]) * v[c, j + s]
-        for j in range(whole, j1):
-            lanes[j - whole] += (row[j] - shift[j]) * v[c, j]
-    else:
-        for j in range(j0, whole, LANES):
-            for s in range(LANES):
-                lanes[s] += row[j + s] * v[c, j + s]
-        for j in range(whole, j1):
-            lanes[j - whole] += row[j] * v[c, j]
-    half = LANES // 2
-    while half > 0:
-        for s in range(half):
-            lanes[s] += lanes[s + half]
-        half //= 2
-    return lanes[0]
+def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums, high):
+    """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
+    group = rows == GROUP
+    for j in range(j0, j1, CHUNK):
+        dots(sums, np.int64(0), x, i, j, v, j, min(CHUNK, j1 - j), group, x.ahead, high)
+        for r in range(rows):
+            total, term = pairs[at + r, 0], np.float64(sums[r])
+            new = total + term
+            kept = new - total
+            pairs[at + r, 1] += (total - (new - kept)) + (term - kept)
+            pairs[at + r, 0] = new
 
 
 @kernel
-def _dot(y, c, i, row, v, shift, lanes):
-    """y[c, i] += sum_j (row_j - shift_j) v[c, j]; chunk sums are added with compensation."""
-    p = row.shape[0]
-    if p < 2 * LANES:
-        lanes[0] = 0
-        for j in range(p):
-            m = shift[j] if shift.size > 0 else lanes.dtype.type(0)
-            lanes[0] += (row[j] - m) * v[c, j]
-        y[c, i] += lanes[0]
+def _settled(pairs, at):
+    """The sum with its rounding error; an overflow stays what it is."""
+    total = pairs[at, 0] + pairs[at, 1]
+    return total if np.isfinite(total) else pairs[at, 0]
+
+
+@kernel
+def _short_rows(y, x, v, i0, i1, sums):
+    """Rows of one chunk: nothing to add up afterwards."""
+    zero, i = np.int64(0), i0
+    while i < i1:
+        rows = GROUP if i + GROUP <= i1 else 1
+        for c in range(v.shape[0]):
+            row = address(v, c * x.width)
+            dots(sums, zero, x, i, zero, row, zero, x.width, rows == GROUP, x.ahead, x.ahead)
+            for r in range(rows):
+                y[c, i + r] = sums[r]
+        i += rows
+
+
+@kernel
+def _matvec_task(t, y, x, v, share, pairs, sums):
+    """Task: `share` samples, a stripe of columns at a time so that the vectors stay in cache."""
+    own, out = pairs[numba.get_thread_id()], sums[numba.get_thread_id()]
+    i0, i1 = t * share, min((t + 1) * share, x.n)
+    if x.width <= CHUNK:
+        _short_rows(y, x, v, i0, i1, out)
         return
-    total, carry = y[c, i], y.dtype.type(0)
-    for j0 in range(0, p, CHUNK):
-        term = y.dtype.type(_chunk(row, v, c, j0, min(j0 + CHUNK, p), shift, lanes))
-        new = total + term
-        kept = new - total
-        carry += (total - (new - kept)) + (term - kept)
-        total = new
-    y[c, i] = total + carry
+    own[:] = 0
+    for j0 in range(0, x.width, STRIPE):
+        j1 = min(j0 + STRIPE, x.width)
+        i = i0
+        while i < i1:
+            rows = GROUP if i + GROUP <= i1 else 1
+            for c in range(v.shape[0]):
+                row = address(v, c * x.width)
+                _add_dots(own, c * share + i - i0, x, i, rows, row, j0, j1, out, x.ahead)
+            i += rows
+    for c in range(v.shape[0]):
+        for i in range(i0, i1):
+            y[c, i] = _settled(own, c * share + i - i0)
+
+
+@driver
+def _matvec(launch, y, x, v, share, pairs, sums):
+    for_each(launch, _matvec_task, (x.n + share - 1) // share, (y, x, v, share, pairs, sums))
 
 
 @kernel
-def _add_rows(acc, c, a, i0, i1, j0, j1, u, shift):
-    """acc[c, j] += sum_i conj(a[i, j] - shift[j]) u[c, i] over rows i0..i1, four at a time."""
-    whole = i0 + (i1 - i0) // 4 * 4
-    for i in range(i0, whole, 4):
-        u0, u1, u2, u3 = u[c, i], u[c, i + 1], u[c, i + 2], u[c, i + 3]
-        if shift.size > 0:
-            for j in range(j0, j1):
-                m = shift[j]
-                acc[c, j] = (
-                    acc[c, j]
-                    + (a[i, j] - m).conjugate() * u0
-                    + (a[i + 1, j] - m).conjugate() * u1
-                    + (a[i + 2, j] - m).conjugate() * u2
-                    + (a[i + 3, j] - m).conjugate() * u3
-                )
-        else:
-            for j in range(j0, j1):
-                acc[c, j] = (
-                    acc[c, j]
-                    + a[i, j].conjugate() * u0
-                    + a[i + 1, j].conjugate() * u1
-                    + a[i + 2, j].conjugate() * u2
-                    + a[i + 3, j].conjugate() * u3
-                )
-    for i in range(whole, i1):
-        ui = u[c, i]
-        for j in range(j0, j1):
-            m = shift[j] if shift.size > 0 else acc.dtype.type(0)
-            acc[c, j] += (a[i, j] - m).conjugate() * ui
+def _rmatvec_task(t, parts, x, first, u):
+    """Task: a block of samples times a stripe of columns."""
+    count = stripes(x.width)
+    b, j0 = t // count, t % count * STRIPE
+    own, k = parts[b].reshape(parts[b].size), u.shape[0]
+    columns = min(STRIPE, x.width - j0)
+    i, i1 = first + b * BLOCK, min(first + (b + 1) * BLOCK, x.n)
+    for c in range(k):
+        own[c * parts.shape[2] + j0 : c * parts.shape[2] + j0 + columns] = 0
+    factors = address(u, np.int64(0))
+    while i < i1:
+        rows = GROUP if i + GROUP <= i1 else 1
+        group = rows == GROUP
+        for c in range(k):
+            at, s0 = c * parts.shape[2] + j0, c * x.n + i
+            combine(own, at, x, i, j0, factors, s0, columns, group, x.ahead, x.ahead)
+        i += rows
 
 
 @kernel
-def _matvec_task(task, y, a, v, shift):
-    i0 = task * BLOCK
-    lanes = np.empty(LANES, a.dtype)
-    for i in range(i0, min(i0 + BLOCK, a.shape[0])):
+def stripes(width):
+    """Stripes of columns."""
+    return (width + STRIPE - 1) // STRIPE
+
+
+@driver
+def _rmatvec(launch, parts, x, first, u):
+    for_each(launch, _rmatvec_task, parts.shape[0] * stripes(x.width), (parts, x, first, u))
+
+
+@kernel
+def _fvp_task(t, parts, x, first, v, weights, sums):
+    """Task: a block of samples; a group of rows is read for the products and, in cache, again."""
+    zero, out = np.int64(0), sums[numba.get_thread_id()]
+    own, weighted = parts[t].reshape(parts[t].size), weights.size > 0
+    own[:] = 0
+    pairs, factors = np.empty((GROUP, 2)), address(out, zero)
+    i, i1 = first + t * BLOCK, min(first + (t + 1) * BLOCK, x.n)
+    while i < i1:
+        rows = GROUP if i + GROUP <= i1 else 1
         for c in range(v.shape[0]):
-            _dot(y, c, i, a[i], v, shift, lanes)
+            row, group = address(v, c * x.width), rows == GROUP
+            if x.width <= CHUNK:
+                dots(out, zero, x, i, zero, row, zero, x.width, group, x.ahead, zero)
+            else:
+                pairs[:] = 0
+                _add_dots(pairs, zero, x, i, rows, row, zero, x.width, out, zero)
+                for r in range(rows):
+                    out[r] = _settled(pairs, r)
+            if weighted:
+                for r in range(rows):
+                    out[r] *= weights[i + r]
+            at = c * parts.shape[2]
+            combine(own, at, x, i, zero, factors, zero, x.width, group, zero, x.ahead)
+        i += rows
 
 
 @driver
-def _matvec(launch, y, a, v, shift):
-    for_each(
-        launch,
-        _matvec_task,
-        (a.shape[0] + BLOCK - 1) // BLOCK,
-        (
-            y,
-            a,
-            v,
-            shift,
-        ),
-    )
+def _fvp(launch, parts, x, first, v, weights, sums):
+    for_each(launch, _fvp_task, parts.shape[0], (parts, x, first, v, weights, sums))
 
 
 @kernel
-def _rmatvec_task(task, parts, a, i0, u, shift):
-    stripes = (a.shape[1] + STRIPE - 1) // STRIPE
-    b, s = task // stripes, task % stripes
-    k0 = i0 + b * BLOCK
-    k1, j1 = min(k0 + BLOCK, a.shape[0]), min((s + 1) * STRIPE, a.shape[1])
-    for c in range(u.shape[0]):
-        _add_rows(parts[b], c, a, k0, k1, s * STRIPE, j1, u, shift)
+def _sum_task(t, y, carry, parts):
+    """Task: a stripe of columns; block sums are added in order."""
+    lo, hi = t * STRIPE, min((t + 1) * STRIPE, y.shape[1])
+    for c in range(y.shape[0]):
+        for b in range(parts.shape[0]):
+            for j in range(lo, hi):
+                total, term = y[c, j], np.float64(parts[b, c, j])
+                new = total + term
+                kept = new - total
+                carry[c, j] += (total - (new - kept)) + (term - kept)
+                y[c, j] = new
 
 
 @driver
-def _rmatvec(launch, parts, a, i0, u, shift):
-    stripes = (a.shape[1] + STRIPE - 1) // STRIPE
-    for_each(
-        launch,
-        _rmatvec_task,
-        parts.shape[0] * stripes,
-        (
-            parts,
-            a,
-            i0,
-            u,
-            shift,
-        ),
-    )
+def _sum(launch, y, carry, parts):
+    for_each(launch, _sum_task, stripes(y.shape[1]), (y, carry, parts))
 
 
-@kernel
-def _fvp_task(task, parts, t, a, i0, v, weights, shift):
-    b = task
-    lanes = np.empty(LANES, a.dtype)
-    for k in range(i0 + b * BLOCK, min(i0 + (b + 1) * BLOCK, a.shape[0]), 4):
-        k1 = min(k + 4, a.shape[0])
-        for c in range(v.shape[0]):
-            for i in range(k, k1):
-                _dot(t, c, i, a[i], v, shift, lanes)
-                if weights.size > 0:
-                    t[c, i] *= weights[i]
-            _add_rows(parts[b], c, a, k, k1, 0, a.shape[1], t, shift)
-
-
-@driver
-def _fvp(launch, parts, t, a, i0, v, weights, shift):
-    for_each(
-        launch,
-        _fvp_task,
-        parts.shape[0],
-        (
-            parts,
-            t,
-            a,
-            i0,
-            v,
-            weights,
-            shift,
-        ),
-    )
-
-
-def block_sums(y, n, dtype, call):
-    """y += block sums with compensation; call(parts, i0) adds some of them to zeroed parts."""
-    blocks = -(-n // BLOCK)
-    at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (y.size * dtype.itemsize)))
-    parts = np.empty((at_once, *y.shape), dtype)
-    carry = np.zeros_like(y)
+def block_sums(x, k, dtype, call):
+    """(k, width) double: sums over all samples; call(parts, first) makes some block sums."""
+    blocks = -(-x.n // BLOCK)
+    width = -(-x.width // PAD) * PAD
+    at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (k * width * dtype.itemsize)))
+    parts = aligned((at_once, k, width), dtype)
+    y, carry = np.zeros((2, k, x.width))
     for b in range(0, blocks, at_once):
         used = parts[: min(at_once, blocks - b)]
-        used[:] = 0
         call(used, b * BLOCK)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for part in used:
-                new = y + part
-                kept = new - y
-                carry += (y - (new - kept)) + (part - kept)
-                y[:] = new
+        _sum(y, carry, used)
     # Inf - Inf is NaN: a sum that overflowed stays what it is.
-    y += np.where(np.isfinite(y), carry, 0)
+    return np.add(y, carry, out=y, where=np.isfinite(y))
+
+
+def _real_vectors(v):
+    """Rows whose real products with (re, im) rows are real and imaginary parts of x v."""
+    if v.dtype.kind != "c":
+        return v
+    out = np.empty((len(v), 2, v.shape[1], 2), v.real.dtype)
+    out[:, 0, :, 0], out[:, 0, :, 1] = v.real, -v.imag
+    out[:, 1, :, 0], out[:, 1, :, 1] = v.imag, v.real
+    return out.reshape(2 * len(v), -1)
+
+
+def _add_adjoint(y, z):
+    """y += sums of conj(x) t, given sums z of (re, im) rows times real and imaginary parts of t."""
+    if y.dtype.kind != "c":
+        y += z
+        return
+    z = z.reshape(len(y), 2, -1, 2)
+    y.real += z[:, 0, :, 0] + z[:, 1, :, 1]
+    y.imag += z[:, 1, :, 0] - z[:, 0, :, 1]
+
+
+def _split(u):
+    """Real and imaginary parts as rows of their own."""
+    if u.dtype.kind != "c":
+        return u
+    return np.stack([u.real, u.imag], axis=1).reshape(2 * len(u), -1)
 
 
 def matvec(y, a, v, shift):
     # y      OUT (k, n) double or double complex
     # a      IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype;  shift  IN (p,) or (0,)
     """y[c] = (a - shift) v[c]."""
-    y[:] = 0
-    if a.size:
-        _matvec(y, a, v, shift)
+    if not (a.size and v.size):
+        y[:] = 0
+        return
+    x, v = real_rows(a, shift), _real_vectors(v)
+    out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
+    share = BLOCK if x.width <= STRIPE else 8 * GROUP
+    workers = threads.max_threads()
+    pairs = np.empty((workers, len(v) * share, 2))
+    _matvec(out, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
+    if out is not y:
+        y.real, y.imag = out[0::2], out[1::2]
 
 
 def rmatvec(y, a, u, shift):
@@ -215,24 +235,31 @@ def rmatvec(y, a, u, shift):
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) a's dtype;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
     if a.size and u.size:
-        block_sums(y, a.shape[0], a.dtype, lambda parts, i0: _rmatvec(parts, a, i0, u, shift))
+        x, u = real_rows(a, shift), _split(u)
+        _add_adjoint(
+            y, block_sums(x, len(u), u.dtype, lambda parts, first: _rmatvec(parts, x, first, u))
+        )
 
 
 def fvp(y, a, v, weights, shift):
     # y        INOUT (k, p) double or double complex
     # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
-    """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass over a while p <= FUSED."""
+    """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit the cache."""
     if not (a.size and v.size):
         return
-    if a.shape[1] <= FUSED:
-        t = np.zeros((v.shape[0], a.shape[0]), a.dtype)
-        block_sums(
-            y, a.shape[0], a.dtype, lambda parts, i0: _fvp(parts, t, a, i0, v, weights, shift)
+    x = real_rows(a, shift)
+    if GROUP * x.width * v.real.dtype.itemsize <= FUSED_BYTES:
+        v = _real_vectors(v)
+        sums = np.empty((threads.max_threads(), PAD), v.dtype)
+        z = block_sums(
+            x, len(v), v.dtype, lambda parts, first: _fvp(parts, x, first, v, weights, sums)
         )
+        _add_adjoint(y, z)
         return
     t = np.empty((v.shape[0], a.shape[0]), y.dtype)
     matvec(t, a, v, shift)
+    t = t.astype(a.dtype, copy=False)
     if weights.size:
         t *= weights
-    rmatvec(y, a, t.astype(a.dtype, copy=False), shift)
+    rmatvec(y, a, t, shift)

@@ -1,0 +1,261 @@
+"""Measure the kernels on this machine, and write the profile that planning reads.
+
+Ours and the vendor's run in processes of their own, because idle threads of one pool spin on the
+cores of the other; their rounds are interleaved, and medians are kept.
+"""
+
+import contextlib
+import datetime
+import math
+import multiprocessing
+import os
+import signal
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import FisherError, InputError
+from ..planning import Rates, fingerprint, forget_profile, prefer, profile_path
+from ..stream import replace_file
+from .works import FULL, QUICK, cells, works
+
+__all__ = ["Calibration", "Row", "calibrate"]
+
+
+FEWEST = 2  # rounds of a cell when the budget is spent
+
+
+# In the child processes ----------------------------------------------------------------------
+
+_prepared = []  # of this process: (call, repeats) per work
+
+
+def _ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+
+
+def _prepare(op, size, dtype, settings, entry):
+    """Make the operands and warm up; (flops, bytes) of each work."""
+    kernel = entry.load()
+    facts = []
+    _prepared.clear()
+    for work in works(op, size, dtype, settings):
+        _once(kernel, work)
+        repeats = max(1, math.ceil(settings.turn / max(_once(kernel, work), 1e-7)))
+        _prepared.append((kernel, work, min(repeats, 1000)))
+        facts.append((work.flops, work.bytes))
+    return facts
+
+
+def _once(kernel, work):
+    if work.restore is not None:
+        work.restore()
+    start = time.perf_counter()
+    kernel(*work.arguments)
+    return time.perf_counter() - start
+
+
+def _turn():
+    """Median seconds of a call, for each work."""
+    return [
+        statistics.median(_once(kernel, work) for _ in range(repeats))
+        for kernel, work, repeats in _prepared
+    ]
+
+
+def _around_kernels():
+    """Seconds per stage of a solve outside its kernels, and elements converted per second."""
+    from ..api import solve
+
+    G, b = np.eye(4) + 0.1, np.ones(4)
+    half = np.ones((1 << 10, 1 << 11), np.float16)
+    for _ in range(3):
+        stages = len(solve(G, b, damping=1.0, method="primal").plan.stages)
+    solving = statistics.median(
+        _seconds(solve, G, b, damping=1.0, method="primal") for _ in range(99)
+    )
+    converting = statistics.median(_seconds(np.array, half, np.float32) for _ in range(5))
+    return solving / stages, half.size / converting
+
+
+def _seconds(function, *arguments, **settings):
+    start = time.perf_counter()
+    function(*arguments, **settings)
+    return time.perf_counter() - start
+
+
+# In the parent -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell: milliseconds of each entry, of the short and the long call; the entry taken."""
+
+    op: str
+    dtype: str
+    size: int
+    milliseconds: dict
+    chosen: str
+    measured: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibrate` measured: the rates, a row per cell, and the file written (or None)."""
+
+    rates: Rates
+    rows: tuple
+    path: object
+    seconds: float
+
+    def __str__(self):
+        lines = [f"{'op':<20}{'dtype':<11}{'size':>5}  {'entries, ms (short / long call)':<72}chosen"]
+        for row in self.rows:
+            times = "  ".join(
+                f"{name} {' / '.join(f'{x:.3g}' for x in ms)}"
+                for name, ms in row.milliseconds.items()
+            )
+            lines.append(f"{row.op:<20}{row.dtype:<11}{row.size:>5}  {times:<72}{row.chosen}")
+        rates = self.rates
+        lines.append(
+            f"{rates.bandwidth / 1e9:.1f} GB/s, {rates.overhead * 1e6:.0f} µs a stage outside "
+            f"kernels, {rates.machine['threads']} threads, measured in {self.seconds:.0f} s"
+        )
+        lines.append(f"written: {self.path}" if self.path else "not written")
+        return "\n".join(lines)
+
+
+class _Contenders:
+    """Ours and the vendor's, a process each."""
+
+    def __init__(self, stack):
+        context = multiprocessing.get_context("spawn")
+        self.pools = {
+            vendor: stack.enter_context(
+                ProcessPoolExecutor(1, mp_context=context, initializer=_ignore_interrupts)
+            )
+            for vendor in (False, True)
+        }
+
+    def ask(self, vendor, function, *arguments):
+        try:
+            return self.pools[vendor].submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            owner = "SciPy's" if vendor else "our"
+            raise FisherError(f"the process that measured {owner} kernels died: {error}") from error
+
+
+def _measure(contenders, cell, settings, rounds):
+    """Per entry, the points (size, flops, flops per second) and the bytes of each work."""
+    op, dtype, size, entries = cell
+    facts, times = {}, {}
+    for entry in entries:  # entries of one owner take turns one after the other
+        facts[entry.name] = contenders.ask(entry.vendor, _prepare, op, size, dtype, settings, entry)
+        times[entry.name] = []
+        alone = sum(e.vendor == entry.vendor for e in entries) == 1
+        if not alone:
+            times[entry.name] = [contenders.ask(entry.vendor, _turn) for _ in range(rounds)]
+    for _ in range(rounds):
+        for entry in entries:
+            if len(times[entry.name]) < rounds:
+                time.sleep(settings.pause)
+                times[entry.name].append(contenders.ask(entry.vendor, _turn))
+    points, streams = {}, []
+    for name, turns in times.items():
+        medians = [statistics.median(turn[i] for turn in turns) for i in range(len(facts[name]))]
+        points[name] = [
+            (size, round(flops), float(f"{flops / seconds:.4g}"))
+            for (flops, _), seconds in zip(facts[name], medians, strict=True)
+        ]
+        if op in ("matvec", "rmatvec", "fvp"):
+            streams.append(facts[name][-1][1] / medians[-1])
+    return points, streams
+
+
+def calibrate(*, quick=False, dry_run=False, progress=None):
+    """Measure every choice of the table on this machine, and write the profile.
+
+    Parameters
+    ----------
+    quick : bool
+        Two dtypes and every second size, about 15 s instead of two minutes.
+    dry_run : bool
+        Measure, but write nothing.
+    progress : callable or None
+        Called as ``progress(op, done, total)`` after every cell.
+
+    Returns
+    -------
+    Calibration
+        ``print(calibration)`` shows ops x sizes, times and choices; ``.rates .rows .path``.
+
+    Raises
+    ------
+    InputError
+        If profiles are off (FASTFISHER_PROFILE=off) or kernels are not compiled.
+    OSError
+        If the profile cannot be written; it is written whole or not at all.
+
+    Notes
+    -----
+    The profile reorders the entries of a band by measured speed; it never adds one, and
+    ``options(reproducible=True)`` holds as before. It is read by later processes, and by this one
+    at the next call, as long as processor, threads and versions are the same. Scripts call this
+    under ``if __name__ == "__main__"``, because it starts processes.
+
+    Examples
+    --------
+    >>> from fastfisher.calibration import calibrate
+    >>> print(calibrate(quick=True, dry_run=True))  # doctest: +SKIP
+    """
+    path = profile_path()
+    if path is None and not dry_run:
+        raise InputError(
+            "FASTFISHER_PROFILE is off, or there is no home folder; set it to a file, or dry_run"
+        )
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        raise InputError("NUMBA_DISABLE_JIT is set; kernels that are not compiled tell nothing")
+    settings = QUICK if quick else FULL
+    start = time.monotonic()
+    points, streams, todo = {}, [], list(cells(settings))
+    with contextlib.ExitStack() as stack:
+        contenders = _Contenders(stack)
+        overhead, conversion = contenders.ask(False, _around_kernels)
+        started = time.monotonic()
+        for done, cell in enumerate(todo):
+            on_time = time.monotonic() - started <= settings.budget * done / len(todo) + 1
+            rounds = settings.rounds if on_time else FEWEST
+            found, moved = _measure(contenders, cell, settings, rounds)
+            streams += moved
+            for name, rows in found.items():
+                points.setdefault(name, {}).setdefault(cell[1], []).extend(rows)
+            if progress is not None:
+                progress(f"{cell[0]} {cell[1]}", done + 1, len(todo))
+    rates = Rates(
+        machine=fingerprint(),
+        date=datetime.date.today().isoformat(),
+        bandwidth=float(f"{max(streams):.4g}"),
+        overhead=float(f"{overhead:.4g}"),
+        conversion=float(f"{conversion:.4g}"),
+        points=points,
+    )
+    if not dry_run:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, rates.as_json().encode())
+        forget_profile()
+    rows = tuple(_row(cell, rates) for cell in todo if len(cell[3]) > 1)
+    return Calibration(rates, rows, None if dry_run else path, time.monotonic() - start)
+
+
+def _row(cell, rates):
+    op, dtype, size, entries = cell
+    milliseconds = {}
+    for entry in entries:
+        points = sorted(p for p in rates.points[entry.name][dtype] if p[0] == size)
+        milliseconds[entry.name] = [flops / rate * 1e3 for _, flops, rate in points]
+    choice = prefer(entries, size, dtype, rates)
+    return Row(op, dtype, size, milliseconds, choice.entry.name, choice.measured)

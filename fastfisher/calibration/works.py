@@ -1,0 +1,180 @@
+"""The calls that calibration times: for each op and size a short one and a long one."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..planning import TABLE
+
+__all__ = ["FULL", "QUICK", "Settings", "cells", "works"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    budget: float  # seconds; from then on a cell gets the fewest rounds
+    rounds: int
+    turn: float  # seconds a measurement takes at least
+    pause: float  # seconds between turns: thread pools fall asleep
+    bytes: int  # of the operands
+    flops: float  # of one call
+    dtypes: tuple
+    every: int  # take each size, or each second one
+
+
+QUICK = Settings(11.0, 3, 0.002, 0.005, 32 << 20, 5e8, ("float64", "float32"), 2)
+FULL = Settings(
+    120.0,
+    7,
+    0.004,
+    0.01,
+    96 << 20,
+    4e9,
+    ("float64", "float32", "complex128", "complex64"),
+    1,
+)
+SIZES = {
+    "syrk": (8, 24, 64, 128, 250, 600, 1500),
+    "gram": (16, 64, 128, 250, 500, 1000, 1500),
+    "matvec": (1, 2, 4, 8, 32),
+    "rmatvec": (1, 2, 4, 8, 32),
+    "fvp": (1, 2, 4, 8, 32),
+    "cholesky": (16, 64, 128, 250, 500, 1000, 2000),
+    "solve_lower": (16, 64, 250, 500, 1000),
+    "solve_lower_adjoint": (16, 64, 250, 500, 1000),
+    "batched_solve": (2, 5, 9, 20, 32),
+    "layered_gram": (32, 128, 256, 512, 1024),
+}
+IN_PLANS = ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky")
+IN_PLANS += ("solve_lower", "solve_lower_adjoint")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call: the operands, what restores those it overwrites, its flops and bytes."""
+
+    arguments: tuple
+    flops: float
+    bytes: float
+    restore: Callable = None
+
+
+def _numbers(shape, dtype):
+    """Gaussian numbers, repeated: what they are does not matter, that they are normal does."""
+    dtype = np.dtype(dtype)
+    block = np.random.default_rng(0).standard_normal((65_537, 2))
+    block = block.view(np.complex128)[:, 0] if dtype.kind == "c" else block[:, 0]
+    return np.resize(block.astype(dtype), shape)
+
+
+def _multiply_add(dtype):
+    return 8 if np.dtype(dtype).kind == "c" else 2
+
+
+def _double(dtype):
+    return np.dtype(np.complex128 if np.dtype(dtype).kind == "c" else np.float64)
+
+
+def _extents(settings, words, flops):
+    """The two lengths that are measured, where `words` and `flops` are those of one unit."""
+    large = max(int(min(settings.bytes / 8 / words, settings.flops / flops)), 128)
+    return (max(large // 16, 32), large)
+
+
+def _syrk(size, dtype, settings):
+    for n in _extents(settings, size, _multiply_add(dtype) / 2 * size**2):
+        empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
+        c, a = np.zeros((size, size), _double(dtype)), _numbers((n, size), dtype)
+        flops = _multiply_add(dtype) * n * size * (size + 1) / 2
+        yield Work((c, a, real, empty), flops, a.nbytes)
+
+
+def _gram(size, dtype, settings):
+    for p in _extents(settings, size, _multiply_add(dtype) / 2 * size**2):
+        empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
+        c, a = np.zeros((size, size), _double(dtype)), _numbers((size, p), dtype)
+        flops = _multiply_add(dtype) * p * size * (size + 1) / 2
+        yield Work((c, a, 0, p, real, empty), flops, a.nbytes)
+
+
+WIDTH = 2000  # parameters of the scores in products with vectors
+
+
+def _products(op, k, dtype, settings):
+    one = _multiply_add(dtype) * WIDTH * k
+    for n in _extents(settings, WIDTH, 2 * one):
+        empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
+        a, v, u = (_numbers(s, dtype) for s in ((n, WIDTH), (k, WIDTH), (k, n)))
+        y, z = np.zeros((k, WIDTH), _double(dtype)), np.zeros((k, n), _double(dtype))
+        if op == "matvec":
+            yield Work((z, a, v, empty), one * n, a.nbytes)
+        elif op == "rmatvec":
+            yield Work((y, a, u, empty), one * n, a.nbytes)
+        else:
+            yield Work((y, a, v, real, empty), 2 * one * n, a.nbytes)
+
+
+def _cholesky(n, dtype, settings):
+    A = _numbers((n, n), dtype)
+    A = A @ A.conj().T / n + np.eye(n, dtype=dtype)
+    work = A.copy()
+    flops = _multiply_add(dtype) * n**3 / 6
+    yield Work((work,), flops, A.nbytes, lambda: np.copyto(work, A))
+
+
+def _solve_lower(op, n, dtype, settings):
+    L = np.tril(_numbers((n, n), dtype)) / (4 * n)
+    np.einsum("ii->i", L)[...] = 1
+    for k in (1, 64):
+        b = _numbers((k, n), dtype)
+        x = b.copy()
+        arguments = (L, x, 0) if op == "solve_lower" else (L, x)
+        flops = _multiply_add(dtype) * n * n * k / 2
+        yield Work(arguments, flops, L.nbytes / 2, lambda x=x, b=b: np.copyto(x, b))
+
+
+def _batched_solve(p, dtype, settings):
+    flops = _multiply_add(dtype) * (p**3 / 6 + p**2)
+    for n in _extents(settings, p * p, flops):
+        B = _numbers((min(n, 1024), p, p), dtype)
+        f = np.resize(B @ B.conj().swapaxes(1, 2) / p + np.eye(p, dtype=dtype), (n, p, p))
+        g, x, info = _numbers((n, p), dtype), np.empty((n, p), dtype), np.zeros(n, np.int32)
+        damping = np.zeros(n, np.empty(0, dtype).real.dtype)
+        yield Work((x, info, f, g, damping), n * flops, f.nbytes)
+
+
+def _layered_gram(rows, dtype, settings):
+    for d in (64, 512):
+        a, e = _numbers((rows, d), dtype), _numbers((rows, d), dtype)
+        c = np.zeros((rows, rows), _double(dtype))
+        flops = _multiply_add(dtype) * rows * (rows + 1) * d
+        yield Work((c, a, e, 1), flops, a.nbytes + e.nbytes)
+
+
+def works(op, size, dtype, settings):
+    """The calls that are measured for an op at a size: a short one and a long one."""
+    if op in ("matvec", "rmatvec", "fvp"):
+        return _products(op, size, dtype, settings)
+    if op in ("solve_lower", "solve_lower_adjoint"):
+        return _solve_lower(op, size, dtype, settings)
+    makers = {
+        "syrk": _syrk,
+        "gram": _gram,
+        "cholesky": _cholesky,
+        "batched_solve": _batched_solve,
+        "layered_gram": _layered_gram,
+    }
+    return makers[op](size, dtype, settings)
+
+
+def cells(settings, table=TABLE):
+    """(op, dtype, size, entries) to measure: bands with a choice, and every op of the plans."""
+    for op, sizes in SIZES.items():
+        for dtype, size in itertools.product(settings.dtypes, sizes[:: settings.every]):
+            for band in table:
+                fits = band.op == op and dtype in band.dtypes and band.lo <= size < band.hi
+                if fits and band.device == "cpu" and (len(band.entries) > 1 or op in IN_PLANS):
+                    yield op, dtype, size, band.entries

@@ -1,0 +1,163 @@
+"""How fast each kernel runs: measured points, interpolated; the one cost model of all plans."""
+
+import functools
+import json
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .. import machine
+
+__all__ = ["Rates", "built_in", "rates_from"]
+
+FORMAT = 1
+STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
+RELATED = {"complex128": "float64", "complex64": "float32"}  # whose rates stand in
+DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine reaches: per entry of the table and dtype, points (size, flops, flops/s).
+
+    ``size`` is the number the table's choice depends on, ``flops`` the work of the call measured.
+    """
+
+    machine: dict
+    date: str
+    bandwidth: float  # bytes per second from memory
+    overhead: float  # seconds per stage outside its kernel
+    conversion: float  # elements of half-precision storage converted per second
+    points: dict = field(repr=False)
+    compute_scale: float = 1.0
+    stream_scale: float = 1.0
+
+    @functools.cached_property
+    def _curves(self):
+        """(entry, dtype) -> sizes, and per size the (works, rates) in logarithms."""
+        curves = {}
+        for entry, by_dtype in self.points.items():
+            for dtype, points in by_dtype.items():
+                by_size = {}
+                for size, work, rate in sorted(points):
+                    works, rates = by_size.setdefault(math.log(size), ([], []))
+                    works.append(math.log(work))
+                    rates.append(math.log(rate))
+                curves[entry, dtype] = (list(by_size), list(by_size.values()))
+        return curves
+
+    def has(self, entry, dtype):
+        """True if this entry was measured for this dtype."""
+        return (entry, dtype) in self._curves
+
+    def speed(self, entry, dtype, size):
+        """Flops per second at a size: geometric mean over the works measured there."""
+        sizes, curves = self._curves[entry, dtype]
+        means = [sum(rates) / len(rates) for _, rates in curves]
+        return math.exp(_interpolate(sizes, means, math.log(max(size, 1))))
+
+    def _rate(self, op, entry, dtype, size, flops):
+        for name in (entry, f"numba.{op}", f"scipy.{op}"):
+            for kind in (dtype, RELATED.get(dtype), "float64"):
+                if (name, kind) in self._curves:
+                    sizes, curves = self._curves[name, kind]
+                    work = math.log(max(flops, 1))
+                    at_sizes = [_interpolate(works, rates, work) for works, rates in curves]
+                    return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
+        return DEFAULT_RATE
+
+    def seconds(self, op, entry, dtype, size, flops, moved):
+        """Time of one stage: max(flops / rate, bytes beyond the cache / bandwidth) + overhead."""
+        scale = self.stream_scale if op in STREAMING else self.compute_scale
+        computing = flops / (self._rate(op, entry, dtype, size, flops) * scale)
+        beyond = max(moved - machine.cache_sizes()["L3"], 0)
+        return max(computing, beyond / (self.bandwidth * self.stream_scale)) + self.overhead
+
+    def as_json(self):
+        """The measured part, for a file that `rates_from` reads."""
+        facts = {
+            "format": FORMAT,
+            "machine": self.machine,
+            "date": self.date,
+            "bandwidth": self.bandwidth,
+            "overhead": self.overhead,
+            "conversion": self.conversion,
+        }
+        head = json.dumps(facts, indent=1)[:-2]
+        rows = [
+            f"  {json.dumps(entry)}: {{\n"
+            + ",\n".join(f"   {json.dumps(d)}: {json.dumps(p)}" for d, p in by_dtype.items())
+            + "\n  }"
+            for entry, by_dtype in self.points.items()
+        ]
+        return f'{head},\n "points": {{\n' + ",\n".join(rows) + "\n }\n}\n"
+
+
+def _interpolate(xs, ys, x):
+    """y at x through points with increasing xs; constant outside them."""
+    k = bisect_left(xs, x)
+    if k == 0:
+        return ys[0]
+    if k == len(xs):
+        return ys[-1]
+    share = (x - xs[k - 1]) / (xs[k] - xs[k - 1])
+    return ys[k - 1] + share * (ys[k] - ys[k - 1])
+
+
+def rates_from(text):
+    """Rates from the text of a file; ValueError with the reason if it is damaged."""
+    try:
+        facts = json.loads(text)
+        if facts["format"] != FORMAT:
+            raise ValueError(f"its format is {facts['format']!r}, not {FORMAT}")
+        points = {
+            str(entry): {
+                str(dtype): [tuple(map(_positive, point)) for point in points]
+                for dtype, points in by_dtype.items()
+            }
+            for entry, by_dtype in facts["points"].items()
+        }
+        for entry, by_dtype in points.items():
+            for dtype, rows in by_dtype.items():
+                if not rows or any(len(row) != 3 for row in rows):
+                    raise ValueError(f"{entry} for {dtype} has no points (size, flops, rate)")
+                if len({row[:2] for row in rows}) < len(rows):
+                    raise ValueError(f"{entry} for {dtype} repeats a point")
+        return Rates(
+            machine=dict(facts["machine"]),
+            date=str(facts["date"]),
+            bandwidth=_positive(facts["bandwidth"]),
+            overhead=_positive(facts["overhead"]),
+            conversion=_positive(facts["conversion"]),
+            points=points,
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _positive(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is no number")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{value!r} is not positive and finite")
+    return value
+
+
+def vector_width(cpu, features):
+    """Bytes of vector arithmetic per instruction and cycle; Zen 4 splits 512-bit vectors in two."""
+    if "avx512f" in features and not cpu.startswith("AMD"):
+        return 64
+    return 32 if {"avx2", "avx512f"} & set(features) else 16
+
+
+@functools.cache
+def built_in(threads):
+    """The rates that came with the package, scaled to this machine's cores and vector width."""
+    measured = rates_from(Path(__file__).with_name("rates.json").read_text(encoding="utf-8"))
+    there = measured.machine
+    cores = threads / there["threads"]
+    width = vector_width(machine.cpu_name(), machine.cpu_features())
+    width /= vector_width(there["cpu"], there["features"])
+    # A few cores saturate the memory of most machines.
+    return replace(measured, compute_scale=cores * width, stream_scale=min(cores, 4.0))
