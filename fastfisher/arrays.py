@@ -25,6 +25,7 @@ __all__ = [
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 STORED = ("float16", "bfloat16")  # storage only: converted to float32 slice by slice
+_NATIVE = frozenset(map(np.dtype, COMPUTED))
 SLICE_BYTES = 64 << 20  # one slice of converted scores
 
 
@@ -176,6 +177,8 @@ def as_array(x, name, *, need="an array"):
 
 def computing_dtype(dtype, name):
     """The dtype that data of `dtype` is computed in; InputError if there is none."""
+    if dtype in _NATIVE:
+        return dtype
     native = dtype.newbyteorder("=")
     if native.name in COMPUTED:
         return native

@@ -6,14 +6,20 @@ Same names, arguments and effects as the kernels in cpu/; README.md is the contr
 import numpy as np
 
 __all__ = [
+    "batched_metric_solve",
     "batched_solve",
+    "block_cholesky",
+    "block_solve",
+    "block_syrk",
     "cholesky",
     "diag",
     "fvp",
     "gram",
+    "layered_diag",
     "layered_gram",
     "matvec",
     "mirror",
+    "primal_small",
     "rmatvec",
     "scan",
     "solve_lower",
@@ -110,9 +116,70 @@ def batched_solve(x, info, f, g, damping):
             x[t] = np.nan
 
 
+def layered_diag(c, a, e, tokens):
+    wide = np.complex128 if a.dtype.kind == "c" else np.float64
+    a, e = (x.reshape(-1, tokens, x.shape[1]).astype(wide) for x in (a, e))
+    c += np.square(np.abs(np.einsum("nto,nti->noi", e, a))).sum(axis=0)
+
+
 def layered_gram(c, a, e, tokens):
     n = len(c)
     inputs = a.astype(c.dtype) @ a.conj().T.astype(c.dtype)
     outputs = e.astype(c.dtype) @ e.conj().T.astype(c.dtype)
     pairs = (inputs * outputs).reshape(n, tokens, n, tokens)
     _add_lower(c, pairs.sum(axis=(1, 3)))
+
+
+def primal_small(x, report, a, weights, b, damping, share):
+    n, p = a.shape
+    a = a.astype(np.float64)
+    w = weights if weights.size else np.ones(n)
+    F = (a.T * w) @ a / w.sum()
+    norm, added = np.linalg.norm(F, 2), damping + share * (np.trace(F) / p)
+    L = F + added * np.eye(p)
+    report[:4] = F.diagonal().max(), np.trace(F), added, cholesky(L)
+    if report[3]:
+        return
+    x[:] = b
+    solve_lower(L, x)
+    solve_lower_adjoint(L, x)
+    r = np.linalg.norm(b - x @ F.T - added * x, axis=1)
+    given = np.linalg.norm(b, axis=1)
+    report[4::2] = r / np.where(given > 0, given, 1)
+    scale = (norm + added) * np.linalg.norm(x, axis=1) + given
+    report[5::2] = r / np.where(scale > 0, scale, 1)
+
+
+def batched_metric_solve(x, info, scores, weights, g, damping):
+    wide = np.result_type(scores.dtype, np.float64)
+    f = np.empty((*g.shape, g.shape[1]), scores.dtype)
+    for t in range(len(g)):
+        w = weights[t] if weights.ndim == 2 else weights
+        w = w.astype(np.float64) if w.size else np.ones(scores.shape[1])
+        a = scores[t].astype(wide)
+        with np.errstate(invalid="ignore"):
+            f[t] = (a.conj().T * w) @ a / w.sum()
+    batched_solve(x, info, f, g, damping)
+
+
+def block_syrk(c, a, start, scale):
+    blocks, d, _ = c.shape
+    rows = a[:, start : start + blocks * d].astype(c.dtype).reshape(len(a), blocks, d)
+    rows = rows.transpose(1, 0, 2) * (scale[:, np.newaxis] if scale.size else 1)
+    for b in range(blocks):
+        _add_lower(c[b], rows[b].conj().T @ rows[b])
+        mirror(c[b])
+
+
+def block_cholesky(c, info):
+    for b, block in enumerate(c):
+        info[b] = cholesky(block)
+        if info[b]:
+            block[np.tril_indices(len(block))] = np.nan
+
+
+def block_solve(l, x):
+    d = l.shape[1]
+    for b in range(len(l)):
+        solve_lower(l[b], x[:, b * d : (b + 1) * d])
+        solve_lower_adjoint(l[b], x[:, b * d : (b + 1) * d])

@@ -14,9 +14,9 @@ USELESS = 0.5  # relative residual from which x is no solution, whatever its bac
 
 @dataclass(frozen=True)
 class Certificate:
-    """Residuals per right-hand side, in double; `rows` is b - (F + D) x."""
+    """Residuals per right-hand side, in double; `rows` is b - (F + D) x, where it was kept."""
 
-    rows: np.ndarray
+    rows: np.ndarray | None
     residuals: np.ndarray
     backward_errors: np.ndarray
 

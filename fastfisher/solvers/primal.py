@@ -2,12 +2,18 @@
 
 import numpy as np
 
+from ..damping import Relative
 from ..passes import add_syrk, sums_dtype
-from .certificate import certify, direct_status
+from ..planning import choose
+from .certificate import Certificate, certify, direct_status
 from .factored import CholeskyFactor
 from .outcome import Outcome
+from .system import RANGE
 
 __all__ = ["primal"]
+
+SMALL_ORDER = 32  # parameters, and
+SMALL_SCORES = 1 << 13  # scores, up to which one compiled call does it all
 
 
 def fisher_lower(system):
@@ -29,8 +35,40 @@ def fisher_lower(system):
     return F, system
 
 
+def _small(system, b, coef):
+    """The outcome of an uneventful small problem; None where the general route must look at it."""
+    damping = system.damping
+    if (
+        not 0 < system.p <= SMALL_ORDER
+        or not 0 < system.n * system.p <= SMALL_SCORES
+        or system.dtype.kind == "c"
+        or system.mean is not None
+        or not system.total
+        or (damping.needs and type(damping) is not Relative)
+    ):
+        return None
+    rows = system.G.rows(0, system.n)
+    weights = np.empty(0) if system.weights is None else system.weights
+    if b is None:
+        b = (coef * system.root_weights**2) @ rows.astype(np.float64, copy=False)
+    share = damping.c if damping.needs else 0.0
+    lam = 0.0 if damping.needs else damping.resolve(None, None, system.p)
+    x, report = np.empty(b.shape), np.empty(4 + 2 * len(b))
+    choose("primal_small", system.p, system.dtype).load()(x, report, rows, weights, b, lam, share)
+    largest, _, added, order = report[:4].tolist()
+    least, most, _ = RANGE[system.dtype.itemsize]
+    if order or not added or not least <= largest <= most:
+        return None
+    certificate = Certificate(None, report[4::2], report[5::2])
+    status = direct_status(system, certificate)
+    return Outcome(system, x, certificate, status, added) if status == "converged" else None
+
+
 def primal(system, b, coef):
     """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n)."""
+    small = _small(system, b, coef)
+    if small is not None:
+        return small
     F, system = fisher_lower(system)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))

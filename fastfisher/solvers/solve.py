@@ -1,5 +1,6 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ..arrays import to_origin
 from ..damping import Marquardt
 from ..passes import bad_rows
-from ..planning import Problem, plan_problem
+from ..planning import Problem, current_options, plan_problem
 from .certificate import Certificate
 from .cg import cg
 from .dual import dual
@@ -18,6 +19,9 @@ from .solution import Solution
 
 __all__ = ["plan_system", "solve_system"]
 
+ALWAYS_FITS = 1 << 16  # scores times right-hand sides
+TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
+
 
 def plan_system(G, weights, center, rhs, method, *, undamped=False):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
@@ -26,20 +30,26 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False):
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
-    return plan_problem(
-        Problem(
-            n=n,
-            p=p,
-            rhs=rhs,
-            dtype=G.dtype.name,
-            method=method,
-            weighted=weights is not None,
-            centered=center,
-            direct=G.direct,
-            singular=undamped and rank - bool(center) < p,
-        ),
-        enforce=True,
+    problem = Problem(
+        n=n,
+        p=p,
+        rhs=rhs,
+        dtype=G.dtype.name,
+        method=method,
+        weighted=weights is not None,
+        centered=center,
+        direct=G.direct,
+        singular=undamped and rank - bool(center) < p,
     )
+    if n * p * rhs <= ALWAYS_FITS:
+        return _small_plan(problem, current_options().reproducible)
+    return plan_problem(problem, enforce=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _small_plan(problem, reproducible):
+    """Plans that memory has no say in are made once."""
+    return plan_problem(problem, enforce=True)
 
 
 def _split(rows, dtype):
@@ -94,8 +104,10 @@ def solve_system(
 
 
 def _normalised(rows):
-    """Rows divided by powers of two so that none exceeds 1, and the exponents."""
+    """Rows divided by powers of two so that none exceeds 1, and the exponents; tame rows as is."""
     largest = np.abs(rows).max(axis=1, initial=0.0)
+    if all(size == 0 or 2.0**-TAME < size < 2.0**TAME for size in largest.tolist()):
+        return rows, np.zeros(len(rows), int)
     exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
     return rows * np.ldexp(1.0, -exponents)[:, np.newaxis], exponents
 
@@ -113,6 +125,8 @@ def _unscaled(outcome, system, from_coefficients, exponents):
     Scores times s make x smaller by s^2, or by s where b is made from them.
     """
     s = outcome.system.G.scale / system.G.scale
+    if s == 1 and not exponents.any():
+        return outcome.x
     total = exponents + round(math.log2(s)) * (1 if from_coefficients else 2)
     half = total // 2  # in two steps: the factor may be out of range where x is not
     with np.errstate(over="ignore", invalid="ignore"):

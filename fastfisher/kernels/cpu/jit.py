@@ -124,7 +124,12 @@ def kernel(func):
 
 
 def entry_address(func, arguments, **options):
-    """Address of func, compiled for so many integers, as a C function without a result."""
+    """Address of func, compiled for so many integers, as a C function without a result.
+
+    With the JIT disabled it is func itself, which twins call.
+    """
+    if numba.config.DISABLE_JIT:
+        return func
     dispatcher = compiled(func, **options)
     dispatcher.compile(types.void(*[types.intp] * arguments))
     (result,) = dispatcher.overloads.values()
@@ -132,11 +137,12 @@ def entry_address(func, arguments, **options):
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
-def _elements(arg):
-    """Elements of an array, or of the arrays in a tuple."""
-    if isinstance(arg, np.ndarray):
-        return arg.size
-    return sum(map(_elements, arg)) if isinstance(arg, tuple) else 0
+def _is_small(args):
+    """True if the arrays, and the records that count their `elements`, are small together."""
+    left = SMALL
+    for arg in args:
+        left -= arg.size if isinstance(arg, np.ndarray) else getattr(arg, "elements", 0)
+    return left >= 0
 
 
 class Driver:
@@ -153,7 +159,7 @@ class Driver:
         return compiled(self._func)
 
     def __call__(self, *args):
-        if sum(_elements(arg) for arg in args) <= SMALL:
+        if _is_small(args):
             self.compiled(0, *args)
             return
         with threads.region() as launch:

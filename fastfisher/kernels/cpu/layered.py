@@ -8,26 +8,19 @@ from .jit import driver, kernel
 from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
-from .products import KC, Panels, Place, add_complex, add_lower, panels_of, triangle_corner
+from .products import (
+    KC,
+    Place,
+    add_complex,
+    add_lower,
+    panels_of,
+    triangle_corner,
+    with_stride,
+)
 
 __all__ = ["layered_gram"]
 
 ROWS = 96  # rows of a and e in a group of samples, unless one sample has more
-
-
-@kernel
-def _panels(panels, depth):
-    """The same panels with room for `depth` packed rows."""
-    return Panels(
-        depth * panels.ld,
-        panels.ld,
-        panels.width,
-        panels.rows,
-        panels.columns,
-        panels.lanes,
-        panels.add,
-        panels.subtract,
-    )
 
 
 @kernel
@@ -41,7 +34,7 @@ def _pack_group(t, packed, x, start, rows, panels):
     """Task: group t of `rows` rows, one panel of the factor after the other."""
     lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
     part = Operand(x.a[lo * width :], hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift)
-    layout, zero = _panels(panels, _depth(x)), np.int64(0)
+    layout, zero = with_stride(panels, _depth(x) * panels.ld), np.int64(0)
     count = (rows + panels.width - 1) // panels.width
     here = (hi - lo + panels.width - 1) // panels.width
     pack(packed, start + t * count * layout.stride, part, zero, x.p, zero, here, layout)
@@ -50,7 +43,7 @@ def _pack_group(t, packed, x, start, rows, panels):
 @kernel
 def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     """Products of the rows of group gi with those of gj, in double."""
-    layout, zero, one = _panels(panels, _depth(x)), np.int64(0), np.int64(1)
+    layout, zero, one = with_stride(panels, _depth(x) * panels.ld), np.int64(0), np.int64(1)
     size = (rows + panels.width - 1) // panels.width * panels.width
     l0 = start + gi * (size // panels.width) * layout.stride
     r0 = start + gj * (size // panels.width) * layout.stride

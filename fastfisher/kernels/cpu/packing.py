@@ -4,14 +4,25 @@ Complex operands come as real arrays of interleaved (re, im) and give two packed
 index, the real parts and the imaginary parts.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from .jit import kernel
-from .simd import affine_row, copy_row, split_row, transpose
+from .jit import entry_address, kernel
+from .simd import (
+    address,
+    affine_at,
+    call,
+    clear,
+    copy_at,
+    load_at,
+    reader,
+    split_at,
+    transpose_at,
+)
 
-__all__ = ["Operand", "pack"]
+__all__ = ["Operand", "pack", "pack_address"]
 
 
 class Operand(NamedTuple):
@@ -29,75 +40,123 @@ class Operand(NamedTuple):
     scale: np.ndarray
     shift: np.ndarray
 
+    @property
+    def elements(self):
+        return self.a.size
+
+
+class Packing(NamedTuple):
+    """Everything the loops of `pack` need, arrays as addresses."""
+
+    out: int
+    a: int
+    n: int
+    p: int
+    parts: int
+    by_rows: int
+    scale: int
+    scaled: int
+    shift: int
+    shifted: int
+    k0: int
+    kb: int
+    first: int
+    last: int
+    stride: int
+    ld: int
+    width: int
+    bytes: int
+
+
+_read = reader(Packing)
+
 
 @kernel
-def _pack_rows(out, base, x, k0, kb, first, last, panels):
-    shifted, one = x.shift.size > 0, out.dtype.type(1)
-    for k in range(kb):
-        factor = x.scale[k0 + k] if x.scale.size > 0 else one
-        for q in range(first, last):
-            at = base + q * panels.stride + x.parts * k * panels.ld
-            j = q * panels.width
-            count, source = min(panels.width, x.p - j), ((k0 + k) * x.p + j) * x.parts
-            m = j * x.parts
-            if x.parts == 1:
-                copy_row(out, at, x.a, source, count, panels.width, factor, x.shift, m, shifted)
+def _pack_rows(w, one):
+    for k in range(w.kb):
+        factor = load_at(w.scale + (w.k0 + k) * w.bytes, one) if w.scaled else one
+        for q in range(w.first, w.last):
+            to = w.out + (q * w.stride + w.parts * k * w.ld) * w.bytes
+            j = q * w.width
+            source = w.a + ((w.k0 + k) * w.p + j) * w.parts * w.bytes
+            m = w.shift + j * w.parts * w.bytes
+            count = min(w.width, w.p - j)
+            if w.parts == 1:
+                copy_at(to, w.ld, source, count, w.width, factor, m, w.shifted)
             else:
-                split_row(
-                    out,
-                    at,
-                    panels.ld,
-                    x.a,
-                    source,
-                    count,
-                    panels.width,
-                    factor,
-                    x.shift,
-                    m,
-                    shifted,
-                )
+                split_at(to, w.ld, source, count, w.width, factor, m, w.shifted)
 
 
 @kernel
-def _clear(out, base, kb, first, last, panels):
-    """Zero packed rows 0..kb."""
-    for q in range(first, last):
-        for k in range(kb):
-            at = base + q * panels.stride + k * panels.ld
-            copy_row(out, at, out, at, np.int64(0), panels.width, out.dtype.type(0), out, at, False)
-
-
-@kernel
-def _pack_columns(out, base, x, k0, kb, q, panels):
-    start, i0 = base + q * panels.stride, q * panels.width
-    rows, depth, lda = min(panels.width, x.n - i0), kb * x.parts, x.p * x.parts
-    lanes = panels.lanes
-    blocked, whole = depth // lanes * lanes, rows // lanes * lanes
-    if rows < panels.width:
-        _clear(out, start, depth, np.int64(0), np.int64(1), panels)
-    for i in range(0, whole, lanes):
-        for k in range(0, blocked, lanes):
-            source = (i0 + i) * lda + k0 * x.parts + k
-            transpose(out, start + k * panels.ld + i, panels.ld, x.a, source, lda)
-    for i in range(rows):
-        for k in range(blocked if i < whole else 0, depth):
-            out[start + k * panels.ld + i] = x.a[(i0 + i) * lda + k0 * x.parts + k]
-    if x.shift.size > 0 or x.scale.size > 0:
+def _pack_columns(w, q, one):
+    start, i0 = w.out + q * w.stride * w.bytes, q * w.width
+    rows, depth, lda = min(w.width, w.n - i0), w.kb * w.parts, w.p * w.parts
+    if rows < w.width:
+        clear(start, ((depth - 1) * w.ld + w.width) * w.bytes)
+    source = w.a + (i0 * lda + w.k0 * w.parts) * w.bytes
+    transpose_at(start, w.ld, rows, source, lda, depth, one)
+    if w.shifted or w.scaled:
         for k in range(depth):
-            factor = x.scale[k0 + k // x.parts] if x.scale.size > 0 else out.dtype.type(1)
-            m = x.shift[k0 * x.parts + k] if x.shift.size > 0 else out.dtype.type(0)
-            affine_row(out, start + k * panels.ld, panels.width, factor, m)
+            factor, m = one, one - one
+            if w.scaled:
+                factor = load_at(w.scale + (w.k0 + k // w.parts) * w.bytes, one)
+            if w.shifted:
+                m = load_at(w.shift + (w.k0 * w.parts + k) * w.bytes, one)
+            affine_at(start + k * w.ld * w.bytes, w.width, factor, m)
+
+
+@kernel
+def _pack(w, one):
+    if w.by_rows:
+        _pack_rows(w, one)
+    else:
+        for q in range(w.first, w.last):
+            _pack_columns(w, q, one)
+    if w.kb % 2 == 1:
+        for q in range(w.first, w.last):
+            for part in range(w.parts):
+                at = q * w.stride + (w.kb * w.parts + part) * w.ld
+                clear(w.out + at * w.bytes, w.width * w.bytes)
+
+
+def _double(record):
+    _pack(_read(record), np.float64(1))
+
+
+def _single(record):
+    _pack(_read(record), np.float32(1))
+
+
+@functools.cache
+def pack_address(dtype):
+    """Address of the loops of `pack`: compiled once for a dtype."""
+    return entry_address(_double if np.dtype(dtype).itemsize == 8 else _single, 1)
 
 
 @kernel
 def pack(out, base, x, k0, kb, first, last, panels):
     # out  OUT flat; rows 0..kb*parts of the panels first..last, and zeros if kb is odd
     # x    IN Operand; its rows or columns k0..k0+kb are summed over
-    """Pack panels first..last. Beyond the operand is zero, or what only unused sums are made of."""
-    if x.by_rows:
-        _pack_rows(out, base, x, k0, kb, first, last, panels)
-    else:
-        for q in range(first, last):
-            _pack_columns(out, base, x, k0, kb, q, panels)
-    if kb % 2 == 1:
-        _clear(out, base + kb * x.parts * panels.ld, x.parts, first, last, panels)
+    """Pack panels first..last; what lies outside the operand is zero."""
+    zero = np.int64(0)
+    work = Packing(
+        address(out, base),
+        address(x.a, zero),
+        x.n,
+        x.p,
+        x.parts,
+        x.by_rows,
+        address(x.scale, zero),
+        x.scale.size > 0,
+        address(x.shift, zero),
+        x.shift.size > 0,
+        k0,
+        kb,
+        first,
+        last,
+        panels.stride,
+        panels.ld,
+        panels.width,
+        panels.bytes,
+    )
+    call(panels.pack, work)

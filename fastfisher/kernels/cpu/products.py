@@ -7,9 +7,31 @@ import numpy as np
 from numba import types
 
 from .jit import entry_address, kernel
-from .simd import SHORT, address, call_micro, lanes, micro_kernel, tile_rows, tile_width
+from .packing import pack_address
+from .simd import (
+    SHORT,
+    add_doubles,
+    address,
+    call,
+    call_micro,
+    clear,
+    lanes,
+    micro_kernel,
+    reader,
+    tile_rows,
+    tile_width,
+)
 
-__all__ = ["KC", "Panels", "Place", "add_complex", "add_lower", "panels_of", "triangle_corner"]
+__all__ = [
+    "KC",
+    "Panels",
+    "Place",
+    "add_complex",
+    "add_lower",
+    "panels_of",
+    "triangle_corner",
+    "with_stride",
+]
 
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
 
@@ -23,8 +45,11 @@ class Panels(NamedTuple):
     rows: int  # of a register tile
     columns: int  # of a register tile
     lanes: int
+    bytes: int  # of an element
     add: int  # address of the micro-kernel c += ...
     subtract: int  # and c -= ...; 0 where it is not needed
+    lower: int  # of the loops of `add_lower`
+    pack: int  # of the loops of `pack`
 
 
 class Place(NamedTuple):
@@ -77,21 +102,87 @@ def panels_of(dtype, depth, *, order=None, subtract=False):
         width = max(-(-order // vector) * vector, -(-order // rows) * rows)
     add = micro_address(add_double if double else add_single)
     minus = micro_address(subtract_double if double else subtract_single) if subtract else 0
-    return Panels(width * depth, width, width, rows, columns, vector, add, minus)
+    return Panels(
+        width * depth,
+        width,
+        width,
+        rows,
+        columns,
+        vector,
+        8 if double else 4,
+        add,
+        minus,
+        _lower_address(),
+        pack_address(dtype),
+    )
+
+
+class Block(NamedTuple):
+    """Everything the loops of `add_lower` need, arrays as addresses."""
+
+    c: int
+    start: int
+    ldc: int
+    step: int
+    whole: int
+    order: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+    micro: int
+    left: int
+    right: int
+    ld: int
+    steps: int
+    stride: int
+    width: int
+    rows: int
+    columns: int
+    lanes: int
+    bytes: int
+    scratch: int
+
+
+_read = reader(Block)
 
 
 @kernel
-def _add_scratch(c, place, i, j, rows, columns, scratch, ld):
-    """Add what is on and below the diagonal of the tile with corner (i, j)."""
-    for r in range(rows):
-        at = place.start + (i + r) * place.ld + j * place.step
-        count = min(columns, i + r - j + 1)
-        if place.step == 1:
-            for s in range(count):
-                c[at + s] += scratch[r * ld + s]
-        else:
-            for s in range(count):
-                c[at + s * place.step] += scratch[r * ld + s]
+def _tile(b, i, j, count, vectors, short, left, right):
+    """One register tile, straight into c where there is room, else through scratch."""
+    shape = vectors + 4 if short else vectors
+    at = b.c + (b.start + i * b.ldc + j * b.step) * 8
+    inside = i + count <= b.order and j + b.columns - 1 <= i
+    if b.whole or (b.step == 1 and inside):
+        call_micro(b.micro, shape, at, b.ldc, left, right, b.ld, b.steps)
+        return
+    clear(b.scratch, count * b.columns * 8)
+    call_micro(b.micro, shape, b.scratch, b.columns, left, right, b.ld, b.steps)
+    for r in range(min(count, b.order - i)):
+        wanted = min(vectors * b.lanes, i + r - j + 1)
+        add_doubles(at + r * b.ldc * 8, b.step, b.scratch + r * b.columns * 8, wanted)
+
+
+def _lower(record):
+    b = _read(record)
+    full = b.whole == 2
+    for j in range(b.j0, b.j1 if full else min(b.j1, b.i1), b.columns):
+        right = b.right + (j // b.width * b.stride + j % b.width) * b.bytes
+        i = b.i0 if full else max(b.i0, j)
+        while i < b.i1:
+            short = b.i1 - i <= b.rows // 2
+            count = SHORT if short else b.rows
+            left = b.left + (i // b.width * b.stride + i % b.width) * b.bytes
+            last = b.j1 if full else min(i + count, b.order)
+            vectors = min(3, (last - 1 - j) // b.lanes + 1)
+            _tile(b, i, j, count, vectors, short, left, right)
+            i += count
+
+
+@functools.cache
+def _lower_address():
+    """Address of the loops of `add_lower`: compiled once, for every kernel and dtype."""
+    return entry_address(_lower, 1)
 
 
 @kernel
@@ -104,27 +195,32 @@ def add_lower(
     # left, right    IN flat, panels from l0 and r0; summed rows ld apart, `steps` (even) of them
     # scratch        room for one tile, double
     """c[i, j] += sum_k left[k, i] right[k, j] in the block; for j <= i, unless whole is 2."""
-    across, full = panels.columns, place.whole == 2
-    for j in range(columns[0], columns[1] if full else min(columns[1], rows[1]), across):
-        b = r0 + j // panels.width * panels.stride + j % panels.width
-        i = rows[0] if full else max(rows[0], j)
-        while i < rows[1]:
-            short = rows[1] - i <= panels.rows // 2
-            count = SHORT if short else panels.rows
-            a = l0 + i // panels.width * panels.stride + i % panels.width
-            last = columns[1] if full else min(i + count, order)
-            vectors = min(3, (last - 1 - j) // panels.lanes + 1)
-            shape = vectors + 4 if short else vectors
-            x, y = address(left, a), address(right, b)
-            if place.whole or (place.step == 1 and i + count <= order and j + across - 1 <= i):
-                at = address(c, place.start + i * place.ld + j)
-                call_micro(micro, shape, at, place.ld, x, y, ld, steps)
-            else:
-                scratch[:] = 0
-                call_micro(micro, shape, address(scratch, 0), across, x, y, ld, steps)
-                inside = min(count, order - i)
-                _add_scratch(c, place, i, j, inside, vectors * panels.lanes, scratch, across)
-            i += count
+    zero = np.int64(0)
+    block = Block(
+        address(c, zero),
+        place.start,
+        place.ld,
+        place.step,
+        place.whole,
+        order,
+        rows[0],
+        rows[1],
+        columns[0],
+        columns[1],
+        micro,
+        address(left, l0),
+        address(right, r0),
+        ld,
+        steps,
+        panels.stride,
+        panels.width,
+        panels.rows,
+        panels.columns,
+        panels.lanes,
+        panels.bytes,
+        address(scratch, zero),
+    )
+    call(panels.lower, block)
 
 
 @kernel
@@ -140,6 +236,24 @@ def add_complex(c, re, im, order, rows, columns, out, l0, r0, terms, conjugate, 
     add_lower(c, re, order, rows, columns, add, out, l0, out, r0, ld, 2 * terms, panels, scratch)
     add_lower(c, im, order, rows, columns, plus, out, l0, out, b, double, terms, panels, scratch)
     add_lower(c, im, order, rows, columns, minus, out, a, out, r0, double, terms, panels, scratch)
+
+
+@kernel
+def with_stride(panels, stride):
+    """The same panels, `stride` elements apart."""
+    return Panels(
+        stride,
+        panels.ld,
+        panels.width,
+        panels.rows,
+        panels.columns,
+        panels.lanes,
+        panels.bytes,
+        panels.add,
+        panels.subtract,
+        panels.lower,
+        panels.pack,
+    )
 
 
 @kernel

@@ -3,17 +3,18 @@
 All work on real rows; the summation order depends on LANE_BYTES only, never on the vector width.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+from . import twins
 from .jit import kernel
 from .simd import _Code as Code
-from .simd import target
+from .simd import target, vector
 
 __all__ = ["GROUP", "LANE_BYTES", "Rows", "add_squares", "combine", "dots", "real_rows"]
 
@@ -80,7 +81,7 @@ def _row_pointers(code, first, stride, rows):
 
 
 def _dots(rows, shifted):
-    @intrinsic
+    @vector(functools.partial(twins.dots, rows, shifted))
     def dots(typingctx, sums, s0, a, a0, lda, v, v0, m, m0, count, fetch, fetch_high):
         index = types.intp
 
@@ -123,7 +124,7 @@ def _dots(rows, shifted):
 
 
 def _combinations(rows, shifted, squared):
-    @intrinsic
+    @vector(functools.partial(twins.combinations, rows, shifted, squared))
     def combinations(typingctx, y, y0, a, a0, lda, s, s0, m, m0, count, fetch, fetch_high):
         index = types.intp
 
@@ -179,6 +180,10 @@ class Rows(NamedTuple):
     shift: int
     shifted: bool
     ahead: int  # elements from a group of rows to one that is fetched now and used later
+
+    @property
+    def elements(self):
+        return self.n * self.width
 
 
 @kernel

@@ -15,15 +15,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from . import twins
+
 __all__ = [
     "ISA",
     "SHORT",
+    "add_doubles",
     "address",
     "affine_row",
+    "call",
     "call_micro",
+    "clear",
     "copy_row",
     "lanes",
     "micro_kernel",
+    "reader",
     "split_row",
     "target",
     "tile_rows",
@@ -87,6 +93,11 @@ def tile_rows():
 def tile_width(dtype):
     """Columns of a register tile, a multiple of its rows; also the width of a packed panel."""
     return target().vectors * lanes(dtype)
+
+
+def vector(twin):
+    """An intrinsic where there is a compiler, its NumPy twin where the JIT is disabled."""
+    return lambda define: twin if numba.config.DISABLE_JIT else intrinsic(define)
 
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -247,7 +258,12 @@ def micro_kernel(element, sums_element, sign):
     shape is the number of vectors, 1 to 3, plus 4 for a tile of SHORT rows.
     """
 
-    @intrinsic
+    def twin(shape, *operands):
+        rows = SHORT if shape > 3 else target().rows
+        columns = shape % 4 * lanes(element.name)
+        twins.micro(rows, columns, element.name, sums_element.name, sign, *operands)
+
+    @vector(twin)
     def micro(typingctx, shape, c, ldc, a, b, ld, steps):
         def emit(context, builder, signature, values):
             code = _Code(context, builder, element)
@@ -269,7 +285,7 @@ def micro_kernel(element, sums_element, sign):
     return micro
 
 
-@intrinsic
+@vector(twins.address)
 def address(typingctx, array, offset):
     """Address of element `offset` of a C-ordered array."""
 
@@ -280,7 +296,7 @@ def address(typingctx, array, offset):
     return types.intp(array, types.intp), emit
 
 
-@intrinsic
+@vector(twins.call_micro)
 def call_micro(typingctx, function, shape, c, ldc, a, b, ld, steps):
     """Call the micro-kernel compiled at the address `function`."""
 
@@ -292,7 +308,72 @@ def call_micro(typingctx, function, shape, c, ldc, a, b, ld, steps):
     return types.void(*[types.intp] * 8), emit
 
 
-@intrinsic
+@vector(twins.call)
+def call(typingctx, function, record):
+    """Call the code compiled at the address `function` with a record of integers, by reference."""
+    kinds = tuple(record)
+
+    def emit(context, builder, signature, values):
+        items = cgutils.unpack_tuple(builder, values[1], len(kinds))
+        slot = cgutils.alloca_once(builder, _I64, size=len(kinds))
+        for k, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+            whole = context.cast(builder, item, kind, types.int64)
+            builder.store(whole, builder.gep(slot, [_index(k)]))
+        kind = ir.FunctionType(ir.VoidType(), [_I64]).as_pointer()
+        builder.call(builder.inttoptr(values[0], kind), [builder.ptrtoint(slot, _I64)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, record), emit
+
+
+def reader(kind):
+    """Intrinsic (address) -> record of integers, the other end of `call`."""
+    count = len(kind._fields)
+
+    @vector(lambda record: record)
+    def read(typingctx, place):
+        record = types.NamedUniTuple(types.intp, count, kind)
+
+        def emit(context, builder, signature, values):
+            slot = builder.inttoptr(values[0], _I64.as_pointer())
+            items = [builder.load(builder.gep(slot, [_index(k)])) for k in range(count)]
+            return context.make_tuple(builder, record, items)
+
+        return record(types.intp), emit
+
+    return read
+
+
+@vector(twins.clear)
+def clear(typingctx, place, size):
+    """Zero so many bytes at an address."""
+
+    def emit(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+        cgutils.memset(builder, pointer, values[1], 0)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
+
+
+@vector(twins.add_doubles)
+def add_doubles(typingctx, to, step, source, count):
+    """to[s * step] += source[s] for doubles at two addresses, s < count."""
+
+    def emit(context, builder, signature, values):
+        to_v, step_v, source_v, count_v = values
+        code = _Code(context, builder, types.float64)
+        place, start = code.address(to_v), code.address(source_v)
+        with cgutils.for_range(builder, count_v, intp=_I64) as loop:
+            at = code.at(place, builder.mul(loop.index, step_v))
+            x = builder.load(code.at(start, loop.index))
+            builder.store(builder.fadd(builder.load(at), x), at)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), emit
+
+
+@vector(lambda *args: twins.transpose(lanes(args[0].dtype), *args))
 def transpose(typingctx, to, t0, ldt, source, s0, lds):
     """to[j, i] = source[i, j] for a block of one vector a side; row strides ldt, lds."""
     index = types.intp
@@ -324,7 +405,7 @@ def transpose(typingctx, to, t0, ldt, source, s0, lds):
     return types.void(to, index, index, source, index, index), emit
 
 
-@intrinsic
+@vector(twins.copy_row)
 def copy_row(typingctx, to, t0, source, s0, count, width, factor, shift, m0, shifted):
     """to[t0 + j] = factor * (source[s0 + j] - shift[m0 + j]) for j < count, 0 up to `width`.
 
@@ -354,7 +435,7 @@ def copy_row(typingctx, to, t0, source, s0, count, width, factor, shift, m0, shi
     return types.void(*arguments), emit
 
 
-@intrinsic
+@vector(twins.split_row)
 def split_row(typingctx, to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
     """copy_row for (re, im) pairs: real parts to row t0, imaginary ones to row t0 + ld."""
     index = types.intp
@@ -391,7 +472,7 @@ def split_row(typingctx, to, t0, ld, source, s0, count, width, factor, shift, m0
     return types.void(*arguments, types.boolean), emit
 
 
-@intrinsic
+@vector(twins.affine_row)
 def affine_row(typingctx, to, t0, width, factor, m):
     """to[t0 + j] = factor * (to[t0 + j] - m) for j < width, a whole number of vectors."""
 
@@ -409,3 +490,144 @@ def affine_row(typingctx, to, t0, width, factor, m):
         return context.get_dummy_value()
 
     return types.void(to, types.intp, types.intp, to.dtype, to.dtype), emit
+
+
+# The same over addresses; `factor` (or `like`) is a number of the elements' type.
+
+
+@vector(twins.load_at)
+def load_at(typingctx, place, like):
+    """The number at an address."""
+
+    def emit(context, builder, signature, values):
+        return builder.load(_Code(context, builder, like).address(values[0]))
+
+    return like(types.intp, like), emit
+
+
+def _copies(parts):
+    """Intrinsic: factor * (row - shift), `count` elements of it and zeros up to `width`.
+
+    parts 2: the row holds (re, im) pairs, real parts go to `to`, imaginary ones `ld` further.
+    """
+
+    @vector(functools.partial(twins.copy_at, parts))
+    def copy_at(typingctx, to, ld, source, count, width, factor, shift, shifted):
+        def emit(context, builder, signature, values):
+            to_v, ld_v, source_v, count_v, width_v, factor_v, shift_v, shifted_v = values
+            code = _Code(context, builder, factor)
+            place, start, mean = (code.address(v) for v in (to_v, source_v, shift_v))
+            count_v = builder.mul(count_v, _index(parts))
+            some = builder.icmp_signed("!=", shifted_v, _index(0))
+            shifts = builder.select(some, count_v, _index(0))
+            by = code.splat(factor_v)
+
+            def body(step, carried):
+                j = builder.mul(step, _index(code.lanes))
+                found = []
+                for part in range(parts):
+                    at = builder.add(builder.mul(j, _index(parts)), _index(part * code.lanes))
+                    x = code.load_some(code.at(start, at), at, count_v)
+                    m = code.load_some(code.at(mean, at), at, shifts)
+                    found.append(builder.fmul(by, builder.fsub(x, m)))
+                for part in range(parts):
+                    row = found[0]
+                    if parts == 2:
+                        mask = [2 * lane + part for lane in range(code.lanes)]
+                        kind = ir.VectorType(_I32, code.lanes)
+                        row = builder.shuffle_vector(*found, ir.Constant(kind, mask))
+                    at = code.at(place, builder.mul(ld_v, _index(part)))
+                    code.store(row, code.at(at, j))
+                return []
+
+            code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+            return context.get_dummy_value()
+
+        index = types.intp
+        return types.void(index, index, index, index, index, factor, index, index), emit
+
+    return copy_at
+
+
+copy_at, split_at = _copies(1), _copies(2)
+
+
+@vector(twins.affine_at)
+def affine_at(typingctx, place, width, factor, m):
+    """place[j] = factor * (place[j] - m) for j < width, a whole number of vectors."""
+
+    def emit(context, builder, signature, values):
+        place_v, width_v, factor_v, m_v = values
+        code = _Code(context, builder, factor)
+        start, by, m = code.address(place_v), code.splat(factor_v), code.splat(m_v)
+
+        def body(step, carried):
+            at = code.at(start, builder.mul(step, _index(code.lanes)))
+            code.store(builder.fmul(by, builder.fsub(code.load(at), m)), at)
+            return []
+
+        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, factor, factor), emit
+
+
+@vector(twins.transpose_at)
+def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
+    """to[j, i] = source[i, j] for i < rows, j < columns; row strides ldt, lds in elements.
+
+    Whole blocks of one vector a side go through registers, what is left element by element.
+    """
+
+    def emit(context, builder, signature, values):
+        to_v, ldt_v, rows_v, source_v, lds_v, columns_v, _ = values
+        code = _Code(context, builder, like)
+        n = code.lanes
+        place, start = code.address(to_v), code.address(source_v)
+
+        def at(pointer, i, stride, j):
+            return code.at(pointer, builder.add(builder.mul(i, stride), j))
+
+        def whole(count):
+            return builder.mul(builder.sdiv(count, _index(n)), _index(n))
+
+        def element(i, j):
+            x = builder.load(at(start, i, lds_v, j))
+            builder.store(x, at(place, j, ldt_v, i))
+
+        def each(first, last, step):
+            return cgutils.for_range_slice(builder, first, last, _index(step), intp=_I64)
+
+        zero = _index(0)
+        rows_whole, columns_whole = whole(rows_v), whole(columns_v)
+        with each(zero, columns_whole, n) as (j, _), each(zero, rows_whole, n) as (i, _):
+            _transpose_block(code, at(start, i, lds_v, j), lds_v, at(place, j, ldt_v, i), ldt_v)
+        with each(rows_whole, rows_v, 1) as (i, _), each(zero, columns_whole, 1) as (j, _):
+            element(i, j)
+        with each(columns_whole, columns_v, 1) as (j, _), each(zero, rows_v, 1) as (i, _):
+            element(i, j)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6, like), emit
+
+
+def _transpose_block(code, source, lds, to, ldt):
+    """A square block in registers: off-diagonal halves of ever smaller blocks are exchanged."""
+    builder, n = code.builder, code.lanes
+    rows = []
+    for _ in range(n):
+        rows.append(code.load(source))
+        source = code.at(source, lds)
+    half = n // 2
+    while half:
+        lower = [j if not j & half else n + j - half for j in range(n)]
+        upper = [j + half if not j & half else n + j for j in range(n)]
+        masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
+        for i in range(n):
+            if not i & half:
+                x, y = rows[i], rows[i + half]
+                rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
+        half //= 2
+    for row in rows:
+        code.store(row, to)
+        to = code.at(to, ldt)

@@ -1,0 +1,105 @@
+"""The whole small primal solve in one call: solution, damping, certificate, refusal."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastfisher as ff
+from fastfisher.solvers import primal
+from tests import matrices
+from tests.kernels.cases import implementations, unchanged
+from tests.tolerances import assert_ratio, solve_ratio
+
+over_implementations = implementations("primal_small")
+over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
+
+
+def run(entry, a, weights, b, damping, share):
+    x, report = np.full(b.shape, np.nan), np.full(4 + 2 * len(b), np.nan)
+    entry.load()(x, report, a, weights, b, damping, share)
+    return x, report
+
+
+def fisher(a, weights):
+    a = a.astype(np.float64)
+    w = weights if weights.size else np.ones(len(a))
+    return (a.T * w) @ a / w.sum()
+
+
+@over_implementations
+def test_small_solve_by_hand(entry):
+    x, report = run(entry, np.array([[1.0, 0], [0, 2]]), np.empty(0), np.ones((1, 2)), 0.5, 0.0)
+    assert np.allclose(x, [[1.0, 0.4]], rtol=1e-15)
+    assert report[:4].tolist() == [2.0, 2.5, 0.5, 0.0] and report[4:].max() < 1e-15
+
+
+@over_implementations
+@over_reals
+@given(n=st.integers(1, 40), p=st.integers(1, 12), k=st.integers(1, 3), weighted=st.booleans())
+def test_27_4_small_solve_is_backward_stable(entry, dtype, n, p, k, weighted):
+    rng = matrices.generator("small", n, p, k, weighted)
+    a = matrices.gaussian((n, p), dtype, rng)
+    b = matrices.gaussian((k, p), "float64", rng)
+    weights = matrices.weights(n, "float64") if weighted else np.empty(0)
+    intact = unchanged(a, b, weights)
+    x, report = run(entry, a, weights, b, 1e-3, 0.1)
+    intact()
+    F = fisher(a, weights)
+    largest, trace, added, order = report[:4]
+    assert order == 0 and np.isclose(largest, F.diagonal().max(), rtol=1e-14)
+    assert np.isclose(trace, np.trace(F), rtol=1e-13)
+    assert np.isclose(added, 1e-3 + 0.1 * np.trace(F) / p, rtol=1e-13)
+    A = F + added * np.eye(p)
+    assert_ratio(solve_ratio(A, x.T, b.T), "goal", f"{n} x {p}")
+
+
+@over_implementations
+def test_the_report_is_the_true_residual(entry):
+    a = matrices.gaussian((30, 4), "float64", matrices.generator("report"))
+    b = np.array([[1.0, 2, 3, 4], [0, 0, 0, 0]])
+    x, report = run(entry, a, np.empty(0), b, 0.1, 0.0)
+    A = fisher(a, np.empty(0)) + 0.1 * np.eye(4)
+    r = np.linalg.norm(b[0] - A @ x[0])
+    assert report[4] <= 4e-16 and r / np.linalg.norm(b[0]) <= 4e-16
+    assert report[5] <= report[4] and report[6] == report[7] == 0 and not x[1].any()
+
+
+@over_implementations
+def test_the_failing_order_is_reported(entry):
+    a = np.array([[1.0, 1, 0], [2, 2, 0]])
+    _, report = run(entry, a, np.empty(0), np.ones((1, 3)), 0.0, 0.0)
+    assert report[3] in (2, 3)
+    _, report = run(entry, a * np.nan, np.empty(0), np.ones((1, 3)), 1.0, 0.0)
+    assert report[3] == 1 and not np.isfinite(report[0])
+
+
+@over_reals
+@pytest.mark.parametrize("damping", (1e-3, ff.Relative(0.01), ff.LevenbergMarquardt(0.1)))
+@pytest.mark.parametrize("how", ("b", "coef"))
+def test_small_and_general_route_agree(dtype, damping, how, monkeypatch):
+    rng = matrices.generator("routes", dtype, how)
+    G = matrices.gaussian((50, 6), dtype, rng)
+    w = matrices.weights(50, "float64")
+    given = matrices.gaussian((6 if how == "b" else 50, 2), dtype, rng)
+    small = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
+    monkeypatch.setattr(primal, "SMALL_ORDER", 0)
+    general = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
+    assert small.converged and general.converged and small.x.dtype == general.x.dtype == dtype
+    assert np.isclose(small.damping, general.damping, rtol=1e-12)
+    tolerance = 1e-4 if dtype == "float32" else 1e-11
+    np.testing.assert_allclose(small.x, general.x, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("scale", (1e-150, 1e150))
+def test_scores_out_of_range_take_the_general_route(scale):
+    G = matrices.gaussian((50, 6), "float64", matrices.generator("range")) * scale
+    solution = ff.solve(G, np.ones(6) * scale, damping=ff.Relative(0.1), method="primal")
+    assert solution.converged and np.isfinite(solution.x).all()
+
+
+def test_a_row_that_is_not_finite_is_named():
+    G = np.ones((5, 2))
+    G[3, 1] = np.nan
+    with pytest.raises(ff.errors.InputError, match="G holds nan in row 3, column 1"):
+        ff.solve(G, np.ones(2), damping=1.0)
