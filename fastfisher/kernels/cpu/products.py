@@ -13,7 +13,7 @@ from .simd import (
     add_doubles,
     address,
     call,
-    call_micro,
+    call_tile,
     clear,
     lanes,
     micro_kernel,
@@ -71,26 +71,26 @@ _subtract_double = micro_kernel(types.float64, types.float64, -1)
 _subtract_single = micro_kernel(types.float32, types.float64, -1)
 
 
-def add_double(shape, c, ldc, a, b, ld, steps):
-    _add_double(shape, c, ldc, a, b, ld, steps)
+def add_double(shape, c, ldc, a, b, ld, steps, ahead):
+    _add_double(shape, c, ldc, a, b, ld, steps, ahead)
 
 
-def add_single(shape, c, ldc, a, b, ld, steps):
-    _add_single(shape, c, ldc, a, b, ld, steps)
+def add_single(shape, c, ldc, a, b, ld, steps, ahead):
+    _add_single(shape, c, ldc, a, b, ld, steps, ahead)
 
 
-def subtract_double(shape, c, ldc, a, b, ld, steps):
-    _subtract_double(shape, c, ldc, a, b, ld, steps)
+def subtract_double(shape, c, ldc, a, b, ld, steps, ahead):
+    _subtract_double(shape, c, ldc, a, b, ld, steps, ahead)
 
 
-def subtract_single(shape, c, ldc, a, b, ld, steps):
-    _subtract_single(shape, c, ldc, a, b, ld, steps)
+def subtract_single(shape, c, ldc, a, b, ld, steps, ahead):
+    _subtract_single(shape, c, ldc, a, b, ld, steps, ahead)
 
 
 @functools.cache
 def micro_address(func):
     """Address of a micro-kernel: compiled once, called by address from everywhere."""
-    return entry_address(func, 7)
+    return entry_address(func, 8)
 
 
 def panels_of(dtype, depth, *, order=None, subtract=False):
@@ -142,22 +142,24 @@ class Block(NamedTuple):
     lanes: int
     bytes: int
     scratch: int
+    ahead: int  # what is wanted next, fetched meanwhile,
+    ahead_end: int  # up to here
 
 
 _read = reader(Block)
 
 
 @kernel
-def _tile(b, i, j, count, vectors, short, left, right):
+def _tile(b, i, j, count, vectors, short, left, right, ahead):
     """One register tile, straight into c where there is room, else through scratch."""
     shape = vectors + 4 if short else vectors
     at = b.c + (b.start + i * b.ldc + j * b.step) * 8
     inside = i + count <= b.order and j + b.columns - 1 <= i
     if b.whole or (b.step == 1 and inside):
-        call_micro(b.micro, shape, at, b.ldc, left, right, b.ld, b.steps)
+        call_tile(b.micro, shape, at, b.ldc, left, right, b.ld, b.steps, ahead)
         return
     clear(b.scratch, count * b.columns * 8)
-    call_micro(b.micro, shape, b.scratch, b.columns, left, right, b.ld, b.steps)
+    call_tile(b.micro, shape, b.scratch, b.columns, left, right, b.ld, b.steps, ahead)
     for r in range(min(count, b.order - i)):
         wanted = min(vectors * b.lanes, i + r - j + 1)
         add_doubles(at + r * b.ldc * 8, b.step, b.scratch + r * b.columns * 8, wanted)
@@ -165,7 +167,7 @@ def _tile(b, i, j, count, vectors, short, left, right):
 
 def _lower(record):
     b = _read(record)
-    full = b.whole == 2
+    full, ahead = b.whole == 2, b.ahead
     for j in range(b.j0, b.j1 if full else min(b.j1, b.i1), b.columns):
         right = b.right + (j // b.width * b.stride + j % b.width) * b.bytes
         i = b.i0 if full else max(b.i0, j)
@@ -175,7 +177,9 @@ def _lower(record):
             left = b.left + (i // b.width * b.stride + i % b.width) * b.bytes
             last = b.j1 if full else min(i + count, b.order)
             vectors = min(3, (last - 1 - j) // b.lanes + 1)
-            _tile(b, i, j, count, vectors, short, left, right)
+            _tile(b, i, j, count, vectors, short, left, right, ahead or right)
+            if ahead:
+                ahead = min(ahead + b.steps // 2 * 64, b.ahead_end)
             i += count
 
 
@@ -189,11 +193,23 @@ def _lower_address():
 def add_lower(
     c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch
 ):
+    """`add_lower_ahead` with nothing to fetch."""
+    none = (np.int64(0), np.int64(0))
+    add_lower_ahead(
+        c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch, none
+    )
+
+
+@kernel
+def add_lower_ahead(
+    c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch, ahead
+):
     # c              INOUT flat double, laid out as `place` says
     # rows, columns  IN (first, last) of the block of c; rows start where a panel does
     # micro          IN address of the micro-kernel: add, or subtract
     # left, right    IN flat, panels from l0 and r0; summed rows ld apart, `steps` (even) of them
     # scratch        room for one tile, double
+    # ahead          IN (first, last) address of what is wanted next and fetched meanwhile, or zeros
     """c[i, j] += sum_k left[k, i] right[k, j] in the block; for j <= i, unless whole is 2."""
     zero = np.int64(0)
     block = Block(
@@ -219,6 +235,8 @@ def add_lower(
         panels.lanes,
         panels.bytes,
         address(scratch, zero),
+        ahead[0],
+        ahead[1],
     )
     call(panels.lower, block)
 

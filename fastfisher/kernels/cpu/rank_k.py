@@ -12,7 +12,16 @@ from .jit import driver, kernel
 from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
-from .products import KC, Place, add_complex, add_lower, panels_of, triangle_corner
+from .products import (
+    KC,
+    Place,
+    add_complex,
+    add_lower,
+    add_lower_ahead,
+    panels_of,
+    triangle_corner,
+)
+from .simd import address
 
 __all__ = ["SPLIT", "add_rank_k"]
 
@@ -34,26 +43,32 @@ def _share(t, sums, work, x, bounds, order, panels, readable):
     count = (order + panels.width - 1) // panels.width
     out, c = work[numba.get_thread_id()], sums[t].reshape(sums[t].size)
     c[:] = 0
-    zero, one, ld = np.int64(0), np.int64(1), sums.shape[3]
-    re, im = Place(zero, ld, one, one), Place(sums.shape[2] * ld, ld, one, one)
+    zero, one, row = np.int64(0), np.int64(1), sums.shape[3]
+    re, im = Place(zero, row, one, one), Place(sums.shape[2] * row, row, one, one)
     every, add = (zero, order), panels.add
-    last = min(lo + (t + 1) * share, hi)
+    last, width = min(lo + (t + 1) * share, hi), x.p * x.parts
     for k0 in range(lo + t * share, last, block):
         kb = min(block, last - k0)
+        following = min(block, last - k0 - kb) * width
+        ahead = (address(x.a, (k0 + kb) * width), address(x.a, (k0 + kb) * width + following))
         if k0 + kb <= readable and kb % 2 == 0:
-            at = k0 * x.p
-            add_lower(c, re, order, every, every, add, x.a, at, x.a, at, x.p, kb, panels, c)
+            at = k0 * width
+            add_lower_ahead(
+                c, re, order, every, every, add, x.a, at, x.a, at, x.p, kb, panels, c, ahead
+            )
             continue
         pack(out, zero, x, k0, kb, zero, count, panels)
-        terms = kb + kb % 2
-        if x.parts == 1:
-            add_lower(
-                c, re, order, every, every, add, out, zero, out, zero, panels.ld, terms, panels, c
-            )
-        else:
+        terms, ld = kb + kb % 2, panels.ld
+        if x.parts == 2:
             add_complex(
                 c, re, im, order, every, every, out, zero, zero, terms, not x.by_rows, panels, c
             )
+        elif x.by_rows:
+            add_lower_ahead(
+                c, re, order, every, every, add, out, zero, out, zero, ld, terms, panels, c, ahead
+            )
+        else:
+            add_lower(c, re, order, every, every, add, out, zero, out, zero, ld, terms, panels, c)
 
 
 @driver

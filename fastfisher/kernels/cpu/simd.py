@@ -25,6 +25,7 @@ __all__ = [
     "affine_row",
     "call",
     "call_micro",
+    "call_tile",
     "clear",
     "copy_row",
     "lanes",
@@ -217,7 +218,7 @@ def _emit_tile(code, sums_code, rows, vectors, sign, operands):
 
     Every element is summed over k in order, so neither the tile's shape nor the vector width shows.
     """
-    c, ldc, a, b, ld, steps = operands
+    c, ldc, a, b, ld, steps, ahead = operands
     builder = code.builder
     c_rows = [sums_code.address(c)]
     for _ in range(rows - 1):
@@ -227,7 +228,8 @@ def _emit_tile(code, sums_code, rows, vectors, sign, operands):
             code.prefetch(code.at(row, j), write=True)
 
     def body(step, carried):
-        p, q, *sums = carried
+        p, q, line, *sums = carried
+        code.prefetch(line, level=2)
         for _ in range(2):
             panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
             for i in range(rows):
@@ -236,10 +238,10 @@ def _emit_tile(code, sums_code, rows, vectors, sign, operands):
                     s = i * vectors + v
                     sums[s] = code.fma(x, panel[v], sums[s])
             p, q = code.at(p, ld), code.at(q, ld)
-        return [p, q, *sums]
+        return [p, q, code.at(line, 64 // code.bytes), *sums]
 
-    start = [code.address(a), code.address(b), *[code.zero()] * (rows * vectors)]
-    _, _, *sums = code.loop(builder.lshr(steps, _index(1)), start, body)
+    start = [code.address(x) for x in (a, b, ahead)] + [code.zero()] * (rows * vectors)
+    _, _, _, *sums = code.loop(builder.lshr(steps, _index(1)), start, body)
     combine = builder.fadd if sign > 0 else builder.fsub
     for s, total in enumerate(sums):
         place = code.at(c_rows[s // vectors], s % vectors * code.lanes)
@@ -252,9 +254,10 @@ SHORT = 2  # rows of the tiles at the lower edge of a triangle
 
 
 def micro_kernel(element, sums_element, sign):
-    """Intrinsic (shape, c, ldc, a, b, ld, steps): one register tile, see `_emit_tile`.
+    """Intrinsic (shape, c, ldc, a, b, ld, steps, ahead): one register tile, see `_emit_tile`.
 
     c, a, b are addresses, ldc and ld (of a and b, along k) strides in elements; steps >= 2 is even.
+    A cache line from `ahead` on is fetched for every two steps.
     shape is the number of vectors, 1 to 3, plus 4 for a tile of SHORT rows.
     """
 
@@ -264,7 +267,7 @@ def micro_kernel(element, sums_element, sign):
         twins.micro(rows, columns, element.name, sums_element.name, sign, *operands)
 
     @vector(twin)
-    def micro(typingctx, shape, c, ldc, a, b, ld, steps):
+    def micro(typingctx, shape, c, ldc, a, b, ld, steps, ahead):
         def emit(context, builder, signature, values):
             code = _Code(context, builder, element)
             sums_code = _Code(context, builder, sums_element, code.lanes)
@@ -280,7 +283,7 @@ def micro_kernel(element, sums_element, sign):
             builder.position_at_end(done)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 7), emit
+        return types.void(*[types.intp] * 8), emit
 
     return micro
 
@@ -297,8 +300,20 @@ def address(typingctx, array, offset):
 
 
 @vector(twins.call_micro)
-def call_micro(typingctx, function, shape, c, ldc, a, b, ld, steps):
+def call_tile(typingctx, function, shape, c, ldc, a, b, ld, steps, ahead):
     """Call the micro-kernel compiled at the address `function`."""
+
+    def emit(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer()
+        builder.call(builder.inttoptr(values[0], kind), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 9), emit
+
+
+@vector(twins.call_micro)
+def call_micro(typingctx, function, i0, i1, i2, i3, i4, i5, i6):
+    """Call the code compiled at the address `function` with seven integers."""
 
     def emit(context, builder, signature, values):
         kind = ir.FunctionType(ir.VoidType(), [_I64] * 7).as_pointer()

@@ -29,7 +29,7 @@ def address(array, offset):
     return array.ctypes.data + int(offset) * array.itemsize
 
 
-def micro(rows, columns, dtype, sums_dtype, sign, c, ldc, a, b, ld, steps):
+def micro(rows, columns, dtype, sums_dtype, sign, c, ldc, a, b, ld, steps, ahead):
     """One register tile: c += sign * a' b."""
     left, right = (rows_at(x, dtype, steps, ld, w) for x, w in ((a, rows), (b, columns)))
     tile = rows_at(c, sums_dtype, rows, ldc, columns)
