@@ -1,1 +1,1 @@
-"""Benchmarks: the same cases for pytest-benchmark (our history) and ``python -m bench.compare``."""
+"""Benchmarks: the same cases for pytest-benchmark (our history) and ``python -m bench.grid``."""

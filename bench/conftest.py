@@ -3,8 +3,8 @@
 import pytest
 
 from . import environment
-from .cases import GRIDS
 from .contenders import CONTENDERS, names
+from .grid import GRIDS
 
 
 def pytest_addoption(parser):

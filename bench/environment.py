@@ -6,7 +6,7 @@ import platform
 
 from fastfisher import machine
 
-PACKAGES = ("fastfisher", "numpy", "scipy", "numba", "llvmlite", "mkl")
+PACKAGES = ("fastfisher", "numpy", "scipy", "numba", "llvmlite", "mkl", "torch")
 
 
 def describe():
@@ -42,6 +42,8 @@ def contender(name):
 
     if name == "mkl":
         return {"blas": contenders.mkl.version, "threads": contenders.mkl.threads}
+    if name == "torch":
+        return contenders.torch_ops.version()
     ours = name.startswith("fastfisher")
     about = {"blas": _openblas("scipy" if ours else name.partition("-")[0])}
     if ours:

@@ -8,7 +8,7 @@ so that checking costs one order less than computing.
 
 import numpy as np
 
-from .cases import DTYPES
+from . import workloads
 from .contenders import DAMPING
 
 # The largest error that passes, in u, by the axes of the case's shape.
@@ -16,28 +16,40 @@ GATES = {
     "syrk": lambda n, p: n,  # the bound of a plain sum of n terms
     "gram": lambda n, p: p,
     "fvp": lambda n, p, k: n + p,
+    "matvec": lambda n, p, k: p,
+    "rmatvec": lambda n, p, k: n,
+    "diag": lambda n, p: n,
+    "convert": lambda n, p: 1,
+    "trsm": lambda n, k: 30,
     "cholesky": lambda n: 30 * n,  # LAPACK's threshold
     "cho_solve": lambda n, k: 30,
     "solve": lambda n, p: 30,
     "batched_solve": lambda n, p: 30,  # for the worst system
+    "metric_solve": lambda n, s, p: 30 + s,  # its matrix is a sum of s terms
+    "block_syrk": lambda n, p, d: n,
+    "block_cholesky": lambda n, d: 30 * d,  # of the worst block
     "layered_gram": lambda n, *widths: 2 * sum(widths),
 }
 
 
 def gate(case):
     """The largest error that passes for this case, in u."""
+    if case.op in workloads.WORKLOADS:
+        return workloads.WORKLOADS[case.op].gate
     return float(GATES[case.op](*case.shape))
 
 
-_LARGE = 20_000_000  # elements; above it long double costs more than the benchmark
-_CHUNK = 1 << 22
+_LARGE = 2_000_000  # elements; above it long double costs more than the benchmark
+_CHUNK = 1 << 18  # elements: a block stays in cache between the steps of a check
 
 
 def error(case, operands, result):
     """How far the result is from the truth, in u."""
     if not np.all(np.isfinite(result)):
         return float("inf")
-    dtype = np.dtype(DTYPES[case.dtype])
+    if case.op in workloads.WORKLOADS:
+        return float(workloads.error(case, operands, result))
+    dtype = case.dtype_computed
     u = float(np.finfo(dtype).eps) / 2
     ratio = _CHECKS[case.op](_Wide(case, dtype), case.shape, operands, result)
     return float(ratio / u)
@@ -53,7 +65,7 @@ class _Wide:
         self.dtype = np.result_type(self.real, 1j) if dtype.kind == "c" else self.real
 
     def __call__(self, a):
-        return np.asarray(a).astype(self.dtype if np.iscomplexobj(a) else self.real)
+        return np.asarray(a).astype(self.dtype if np.iscomplexobj(a) else self.real, copy=False)
 
     def signs(self, n):
         return np.random.default_rng(n).choice([-1.0, 1.0], n).astype(self.real)
@@ -97,6 +109,36 @@ def _fvp(wide, shape, operands, y):
     return np.max(np.abs(wide(y) - exact) / bound)
 
 
+def _matvec(wide, shape, operands, y):
+    G, v = operands
+    bound = wide.times(G, np.abs(wide(v)), absolute=True)
+    return np.max(np.abs(wide(y) - wide.times(G, wide(v))) / bound)
+
+
+def _rmatvec(wide, shape, operands, y):
+    G, u = operands
+    bound = wide.adjoint_times(G, np.abs(wide(u)), absolute=True)
+    return np.max(np.abs(wide(y) - wide.adjoint_times(G, wide(u))) / bound)
+
+
+def _diag(wide, shape, operands, d):
+    (G,), (n, p) = operands, shape
+    step = max(1, _CHUNK // p)
+    exact = sum(np.sum(wide(G[lo : lo + step]) ** 2, axis=0) for lo in range(0, n, step))
+    return np.max(np.abs(wide(d) - exact) / exact)
+
+
+def _convert(wide, shape, operands, a):
+    exact = wide(operands[0])
+    return np.max(np.abs(wide(a) - exact) / np.abs(exact))
+
+
+def _trsm(wide, shape, operands, x):
+    L, b = operands
+    residual = wide(b) - wide(np.tril(L)) @ wide(x)
+    return _backward(residual, np.linalg.norm(L, 2), x, b)
+
+
 def _cholesky(wide, shape, operands, L):
     (A,), (n,) = operands, shape
     if np.any(np.triu(L, 1)):
@@ -133,9 +175,44 @@ def _backward(residual, norm_A, x, b):
 
 def _batched_solve(wide, shape, operands, x):
     F, g = operands
+    return _backward_batched(wide, F, g, x)
+
+
+def _backward_batched(wide, F, g, x):
     residual = _norms(wide(g) - np.einsum("nij,nj->ni", wide(F), wide(x)))
     norm_F = _norms(F.reshape(len(F), -1))
     return np.max(residual / (norm_F * _norms(x) + _norms(g)))
+
+
+def _metric_solve(wide, shape, operands, x):
+    scores, g = operands
+    a = wide(scores)
+    M = a.swapaxes(1, 2) @ a / a.shape[1]
+    np.einsum("nii->ni", M)[...] += DAMPING
+    return _backward_batched(wide, M, g, x)
+
+
+def _block_syrk(wide, shape, operands, F):
+    (G, _), (n, p, d) = operands, shape
+    v = wide.signs(p).reshape(-1, d)
+    exact, bound = np.zeros(v.shape, wide.dtype), np.zeros(v.shape, wide.real)
+    step = max(1, _CHUNK // p)
+    for lo in range(0, n, step):
+        blocks = wide(G[lo : lo + step]).reshape(-1, *v.shape)
+        exact += np.einsum("nbi,nb->bi", blocks, np.einsum("nbi,bi->nb", blocks, v))
+        sizes = np.abs(blocks)
+        bound += np.einsum("nbi,nb->bi", sizes, sizes.sum(axis=2))
+    return np.max(np.abs(np.einsum("bij,bj->bi", wide(F), v) - exact) / bound)
+
+
+def _block_cholesky(wide, shape, operands, L):
+    (A,), (_, d) = operands, shape
+    if np.any(np.triu(L, 1)):
+        return np.inf
+    v, L = wide.signs(d), wide(L)
+    product = np.einsum("bij,bj->bi", L, np.einsum("bji,j->bi", L, v))
+    missing = wide(A) @ v + DAMPING * v - product
+    return np.max(_norms(missing) / _norms(A.reshape(len(A), -1)))
 
 
 def _layered_gram(wide, shape, operands, K):
@@ -161,9 +238,17 @@ _CHECKS = {
     "syrk": _syrk,
     "gram": _gram,
     "fvp": _fvp,
+    "matvec": _matvec,
+    "rmatvec": _rmatvec,
+    "diag": _diag,
+    "convert": _convert,
+    "trsm": _trsm,
     "cholesky": _cholesky,
     "cho_solve": _cho_solve,
     "solve": _solve,
     "batched_solve": _batched_solve,
+    "metric_solve": _metric_solve,
+    "block_syrk": _block_syrk,
+    "block_cholesky": _block_cholesky,
     "layered_gram": _layered_gram,
 }

@@ -1,4 +1,6 @@
-"""The few MKL routines that the contenders need, through ctypes on libmkl_rt (``pip install mkl``).
+"""The few MKL routines that the contenders need, through ctypes on libmkl_rt.
+
+It comes with ``pip install mkl``; MKLROOT names another installation.
 
 Row-major arrays in and out. LAPACK is called column-major on the same memory, which is the
 transposed matrix, because LAPACKE's own row-major mode copies.
@@ -6,6 +8,7 @@ transposed matrix, because LAPACKE's own row-major mode copies.
 
 import ctypes
 import functools
+import os
 import site
 import sys
 from pathlib import Path
@@ -19,8 +22,8 @@ UPLO = ctypes.c_char(b"U")  # row-major lower
 
 
 def _find_library():
-    prefixes = [sys.prefix, sys.base_prefix, site.getuserbase()]
-    for prefix in prefixes:
+    prefixes = [os.environ.get("MKLROOT"), sys.prefix, sys.base_prefix, site.getuserbase()]
+    for prefix in filter(None, prefixes):
         found = sorted(Path(prefix, "lib").glob("libmkl_rt.so*"))
         if found:
             return found[-1]

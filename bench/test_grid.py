@@ -4,18 +4,20 @@ import json
 
 import pytest
 
-from . import compare, report
-from .cases import FULL, QUICK, Case
-from .contenders import CONTENDERS, inputs
+from . import grid, report, startup
+from .cases import Case
+from .contenders import CONTENDERS, contender, inputs
 from .gates import GATES, error, gate
+from .workloads import LEFT_OUT, WORKLOADS
 
+FULL, QUICK = grid.GRIDS["full"], grid.GRIDS["quick"]
 SYRK = next(case for case in QUICK if case.id == "syrk-d-2000x200")
 
 
 def test_a_run_measures_gates_and_writes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(grid, "RESULTS", tmp_path / "results")
     only = f"--quick --only ^{SYRK.id}$ --contenders numpy --rounds 2 --name here"
-    assert compare.main(only.split()) == 0
+    assert grid.main(only.split()) == 0
     results = json.loads((tmp_path / "results" / "here.json").read_text())
     (record,) = results["cases"]
     assert record["best_vendor"] == "numpy"
@@ -27,13 +29,13 @@ def test_a_run_measures_gates_and_writes(tmp_path, monkeypatch, capsys):
 
 
 def test_a_contender_that_fails_leaves_the_others_their_results():
-    """numpy-explicit refuses scores of more than 4 GB, here 16 MB of layers."""
+    """numpy-explicit refuses scores of more than 2 GB, here 16 MB of layers."""
     case = Case("layered_gram", "d", (256, 4096, 4096))
-    results = compare.run(
+    results = grid.run(
         [case],
         ["numpy", "numpy-explicit"],
         1,
-        compare.SETTINGS["quick"] | {"rounds": 2, "probe_bytes": 1 << 20},
+        grid.SETTINGS["quick"] | {"rounds": 2, "probe_bytes": 1 << 20},
     )
     entries = results["cases"][0]["contenders"]
     assert "explicit scores would take 34 GB" in entries["numpy-explicit"]["failure"]
@@ -41,21 +43,21 @@ def test_a_contender_that_fails_leaves_the_others_their_results():
 
 
 def test_no_matching_case_is_an_error_with_an_example(capsys):
-    assert compare.main(["--quick", "--only", "nothing-like-this"]) == 2
+    assert grid.main(["--quick", "--only", "nothing-like-this"]) == 2
     assert QUICK[0].id in capsys.readouterr().out
 
 
 def test_case_ids_are_unique_and_every_op_has_a_gate_and_ours():
-    for grid in (QUICK, FULL):
-        assert len({case.id for case in grid}) == len(grid)
-        assert {case.op for case in grid} == set(CONTENDERS) == set(GATES)
+    for cases in (QUICK, FULL):
+        assert len({case.id for case in cases}) == len(cases)
+        assert {case.op for case in cases} == set(CONTENDERS) == set(GATES) | set(WORKLOADS)
     assert all("fastfisher" in table for table in CONTENDERS.values())
 
 
 @pytest.mark.parametrize("case", QUICK, ids=lambda case: case.id)
 def test_gate_refuses_a_result_that_is_slightly_wrong(case):
     operands = inputs(case)
-    right = CONTENDERS[case.op]["numpy" if case.op != "cho_solve" else "scipy"](*operands)
+    right = contender(case, "numpy" if "numpy" in CONTENDERS[case.op] else "scipy")(*operands)
     wrong = right * (1 + 100 * gate(case) * 2.0**-24)
     assert error(case, operands, right) <= gate(case) < error(case, operands, wrong)
     right[(0,) * right.ndim] = float("nan")
@@ -68,9 +70,29 @@ def test_a_losing_cell_and_a_missed_gate_are_shown():
 
     entries = {"fastfisher": entry(2.0), "numpy": entry(1.0), "scipy": entry(0.1, passed=False)}
     turns = {"fastfisher": [2.0, 2.0], "numpy": [1.0, 1.0], "scipy": [0.1, 0.1]}
-    verdict = compare._verdict(entries, turns)
+    verdict = grid._verdict(entries, turns)
     assert (verdict["best_vendor"], verdict["ratio"]) == ("numpy", 0.5)
     record = {"id": "x", "contenders": entries, "disturbed_rounds": 0} | verdict
     line = report.case_line(record)
     assert "*loses*" in line
     assert "~~100 ms~~" in line
+
+
+def test_scaling_times_our_kernels_at_each_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(grid, "GRIDS", grid.GRIDS | {"quick": [SYRK]})
+    assert grid.main("--quick --scaling 1,2 --rounds 2 --name there".split()) == 0
+    (record,) = json.loads((tmp_path / "results" / "there.json").read_text())["cases"]
+    one, two = record["scaling"]["1"], record["scaling"]["2"]
+    assert f"({one / two / 2:.0%})" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_every_workload_of_the_book_is_run_or_said_to_be_left_out():
+    assert set(WORKLOADS).isdisjoint(LEFT_OUT)
+    assert set(WORKLOADS) | set(LEFT_OUT) == {f"w{i}" for i in range(1, 18)}
+
+
+def test_startup_is_measured_in_fresh_processes():
+    found = startup.measure(quick=True, repeats=1)
+    assert all(t > 0 for t in found.values())
+    assert any("from the cache" in name for name in found)

@@ -2,12 +2,13 @@
 
 For the history of our own kernels: save with ``--benchmark-autosave`` and compare two states with
 ``--benchmark-compare``. All contenders share one process here and disturb each other, so a claim
-against a vendor is taken from ``python -m bench.compare`` only. With ``--benchmark-disable`` each
+against a vendor is taken from ``python -m bench.grid`` only. With ``--benchmark-disable`` each
 body runs once, and its result still has to pass the accuracy gate.
 """
 
 from . import environment
-from .contenders import CONTENDERS, chosen_kernel, inputs
+from .contenders import chosen_kernel, inputs
+from .contenders import contender as function_of
 from .gates import error, gate
 
 
@@ -15,7 +16,7 @@ def test_kernel(benchmark, case, contender):
     benchmark.group = case.id
     operands = inputs(case)
     result = benchmark.pedantic(
-        CONTENDERS[case.op][contender], args=operands, rounds=9, warmup_rounds=2
+        function_of(case, contender), args=operands, rounds=9, warmup_rounds=2
     )
     distance = error(case, operands, result)
     benchmark.extra_info |= {

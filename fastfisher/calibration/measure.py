@@ -14,7 +14,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,18 +68,25 @@ def _turn():
 
 
 def _around_kernels():
-    """Seconds per stage of a solve outside its kernels, and elements converted per second."""
+    """Seconds of a solve that is one call; of one with stages, and the stages; elements of half
+    precision converted per second."""
     from ..api import solve
 
-    G, b = np.eye(4) + 0.1, np.ones(4)
+    def alone(n, p):
+        G, b = np.eye(n, p) + 0.1, np.ones(p)
+        stages = [solve(G, b, damping=1.0, method="primal").plan.stages for _ in range(3)]
+        medians = []
+        for pause in (0.0, 0.003):  # one call after the other, and by itself
+            turns = []
+            for _ in range(50):
+                time.sleep(pause)
+                turns.append(_seconds(solve, G, b, damping=1.0, method="primal"))
+            medians.append(statistics.median(turns))
+        return math.sqrt(math.prod(medians)), stages[0]
+
     half = np.ones((1 << 10, 1 << 11), np.float16)
-    for _ in range(3):
-        stages = len(solve(G, b, damping=1.0, method="primal").plan.stages)
-    solving = statistics.median(
-        _seconds(solve, G, b, damping=1.0, method="primal") for _ in range(99)
-    )
     converting = statistics.median(_seconds(np.array, half, np.float32) for _ in range(5))
-    return solving / stages, half.size / converting
+    return alone(4, 4)[0], *alone(48, 48), half.size / converting
 
 
 def _seconds(function, *arguments, **settings):
@@ -113,7 +120,9 @@ class Calibration:
     seconds: float
 
     def __str__(self):
-        lines = [f"{'op':<20}{'dtype':<11}{'size':>5}  {'entries, ms (short / long call)':<72}chosen"]
+        lines = [
+            f"{'op':<20}{'dtype':<11}{'size':>5}  {'entries, ms (short / long call)':<72}chosen"
+        ]
         for row in self.rows:
             times = "  ".join(
                 f"{name} {' / '.join(f'{x:.3g}' for x in ms)}"
@@ -224,7 +233,7 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
     points, streams, todo = {}, [], list(cells(settings))
     with contextlib.ExitStack() as stack:
         contenders = _Contenders(stack)
-        overhead, conversion = contenders.ask(False, _around_kernels)
+        call, solving, stages, conversion = contenders.ask(False, _around_kernels)
         started = time.monotonic()
         for done, cell in enumerate(todo):
             on_time = time.monotonic() - started <= settings.budget * done / len(todo) + 1
@@ -239,10 +248,14 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
         machine=fingerprint(),
         date=datetime.date.today().isoformat(),
         bandwidth=float(f"{max(streams):.4g}"),
-        overhead=float(f"{overhead:.4g}"),
+        overhead=1e-9,
+        call=float(f"{call:.4g}"),
         conversion=float(f"{conversion:.4g}"),
         points=points,
     )
+    inside = sum(rates.seconds(s.op, s.kernel, "float64", 48, s.flops, 0) for s in stages)
+    overhead = max(solving - inside, 0.1 * solving) / len(stages)
+    rates = replace(rates, overhead=float(f"{overhead:.4g}"))
     if not dry_run:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, rates.as_json().encode())

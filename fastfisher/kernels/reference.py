@@ -118,7 +118,8 @@ def batched_solve(x, info, f, g, damping):
 
 def layered_diag(c, a, e, tokens):
     wide = np.complex128 if a.dtype.kind == "c" else np.float64
-    a, e = (x.reshape(-1, tokens, x.shape[1]).astype(wide) for x in (a, e))
+    n = len(a) // tokens
+    a, e = (x.reshape(n, tokens, x.shape[1]).astype(wide) for x in (a, e))
     c += np.square(np.abs(np.einsum("nto,nti->noi", e, a))).sum(axis=0)
 
 

@@ -4,17 +4,29 @@ Conventions: ' is the conjugate transpose; results have the dtype of G (complex 
 Flop counts are for real data; complex data takes four times as many.
 """
 
-from .factorizations import batched_solve, cho_solve, cholesky
-from .layered import layered_gram
+from .batched import (
+    batched_metric_solve,
+    batched_solve,
+    block_cholesky,
+    block_solve,
+    block_syrk,
+)
+from .factorizations import cho_solve, cholesky
+from .layered import layered_diag, layered_gram
 from .products import diag, fvp, gram, matvec, rmatvec, syrk
 
 __all__ = [
+    "batched_metric_solve",
     "batched_solve",
+    "block_cholesky",
+    "block_solve",
+    "block_syrk",
     "cho_solve",
     "cholesky",
     "diag",
     "fvp",
     "gram",
+    "layered_diag",
     "layered_gram",
     "matvec",
     "rmatvec",

@@ -4,22 +4,12 @@ import math
 
 import numpy as np
 
-from ..arrays import (
-    as_array,
-    as_damping_vector,
-    as_real,
-    as_vectors,
-    computing_dtype,
-    contiguous,
-    to_origin,
-)
+from ..arrays import as_array, as_real, as_vectors, computing_dtype, contiguous, to_origin
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose
 
-__all__ = ["batched_solve", "cho_solve", "cholesky"]
-
-BATCH = 1 << 16  # systems per kernel call
+__all__ = ["cho_solve", "cholesky"]
 
 
 def _square_matrix(A, name):
@@ -190,56 +180,3 @@ def solve_factored(L, x):
     if x.size:
         choose("solve_lower", len(L), L.dtype).load()(L, x)
         choose("solve_lower_adjoint", len(L), L.dtype).load()(L, x)
-
-
-def batched_solve(F, g, *, damping=0.0):
-    """Solve many small damped systems, (F_i + damping_i I) x_i = g_i, with a status per system.
-
-    Parameters
-    ----------
-    F : array (n, p, p)
-        Symmetric or Hermitian matrices; lower triangles are read.
-    g : array (n, p)
-        Right-hand sides.
-    damping : float or array (n,)
-        Absolute damping, >= 0.
-
-    Returns
-    -------
-    x : array (n, p)
-        Solutions; NaN in the rows of systems that failed.
-    info : array (n,) of int32
-        0: solved; j > 0: minor j is not positive definite; -1: the system is not finite.
-
-    Raises
-    ------
-    InputError
-        For operands of the wrong kind or shape. A bad system is no error: see ``info``.
-
-    Notes
-    -----
-    p^3/3 + 2 p^2 flops and (p^2 + 2 p) words per system; Cholesky across systems.
-
-    Examples
-    --------
-    >>> import numpy as np, fastfisher as ff
-    >>> x, info = ff.ops.batched_solve(np.array([[[2.0]], [[-1.0]]]), np.array([[4.0], [1.0]]))
-    >>> x[:, 0], info
-    (array([ 2., nan]), array([0, 1], dtype=int32))
-    """
-    f = as_array(F, "F", need="shape (n, p, p)")
-    v = as_array(g, "g", need="shape (n, p)")
-    dtype = computing_dtype(f.dtype, "F")
-    if computing_dtype(v.dtype, "g").kind == "c":
-        dtype = np.result_type(dtype, np.complex64)
-    if f.ndim != 3 or f.shape[1] != f.shape[2]:
-        raise InputError(f"F has shape {f.shape}; expected (n, p, p)")
-    if v.shape != f.shape[:2]:
-        raise InputError(f"g has shape {v.shape}; expected {f.shape[:2]} to match F {f.shape}")
-    d = as_damping_vector(damping, len(f)).astype(np.empty(0, dtype).real.dtype)
-    x, info = np.empty(v.shape, dtype), np.zeros(len(f), np.int32)
-    kernel = choose("batched_solve", f.shape[1], dtype).load()
-    for lo in range(0, len(f) if f.shape[1] else 0, BATCH):
-        part = slice(lo, lo + BATCH)
-        kernel(x[part], info[part], contiguous(f[part], dtype), contiguous(v[part], dtype), d[part])
-    return to_origin(x, F), to_origin(info, F)

@@ -28,6 +28,7 @@ class Rates:
     date: str
     bandwidth: float  # bytes per second from memory
     overhead: float  # seconds per stage outside its kernel
+    call: float  # seconds of a solve that is too small to have stages
     conversion: float  # elements of half-precision storage converted per second
     points: dict = field(repr=False)
     compute_scale: float = 1.0
@@ -82,6 +83,7 @@ class Rates:
             "date": self.date,
             "bandwidth": self.bandwidth,
             "overhead": self.overhead,
+            "call": self.call,
             "conversion": self.conversion,
         }
         head = json.dumps(facts, indent=1)[:-2]
@@ -129,6 +131,7 @@ def rates_from(text):
             date=str(facts["date"]),
             bandwidth=_positive(facts["bandwidth"]),
             overhead=_positive(facts["overhead"]),
+            call=_positive(facts["call"]),
             conversion=_positive(facts["conversion"]),
             points=points,
         )

@@ -23,6 +23,12 @@ class Problem:
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
 
     @property
+    def small(self):
+        """True where the primal route is one compiled call (solvers/primal.py)."""
+        real = np.dtype(self.dtype).kind != "c"
+        return real and not self.centered and self.p <= 32 and self.n * self.p <= 1 << 13
+
+    @property
     def itemsize(self):
         return np.dtype(self.dtype).itemsize
 

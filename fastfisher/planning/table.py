@@ -81,6 +81,7 @@ SIZE = {
     "syrk": "parameters p",
     "gram": "samples n",
     "mirror": "order",
+    "primal_small": "parameters p",
     "matvec": "vectors",
     "rmatvec": "vectors",
     "fvp": "vectors",
@@ -91,6 +92,11 @@ SIZE = {
     "solve_lower_adjoint": "order",
     "batched_solve": "order of one system",
     "layered_gram": "rows of a layer, n x tokens",
+    "layered_diag": "tokens",
+    "batched_metric_solve": "order of one system",
+    "block_syrk": "order of a block",
+    "block_cholesky": "order of a block",
+    "block_solve": "order of a block",
 }
 
 _BLAS3 = (
@@ -106,6 +112,7 @@ TABLE = (
     Band("syrk", ALL, 0, INF, (_scipy("syrk"), _ours("syrk")), _BLAS3),
     Band("gram", ALL, 0, INF, (_scipy("gram"), _ours("gram")), _BLAS3),
     Band("mirror", ALL, 0, INF, (_ours("mirror", "syrk"),), _ONLY),
+    Band("primal_small", ALL, 0, INF, (_ours("primal_small", "small"),), _ONLY),
     Band("matvec", ALL, 0, 4, (_ours("matvec"),), _FEW),
     Band("matvec", ALL, 4, INF, (_scipy("matvec"), _ours("matvec")), _MANY),
     Band("rmatvec", ALL, 0, 4, (_ours("rmatvec", "matvec"),), _FEW),
@@ -132,7 +139,12 @@ TABLE = (
         _BLAS3,
     ),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
+    Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),
+    Band("batched_metric_solve", ALL, 0, INF, (_ours("batched_metric_solve", "metric"),), _ONLY),
+    Band("block_syrk", ALL, 0, INF, (_ours("block_syrk", "blocks"),), _ONLY),
+    Band("block_cholesky", ALL, 0, INF, (_ours("block_cholesky", "blocks"),), _ONLY),
+    Band("block_solve", ALL, 0, INF, (_ours("block_solve", "blocks"),), _ONLY),
 )
 
 

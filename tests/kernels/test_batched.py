@@ -5,15 +5,18 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu.batched import LANES, TASK
+from fastfisher.kernels.cpu.batched import TASK
+from fastfisher.kernels.cpu.lanes import width
 from tests import matrices, oracle
 from tests.kernels.cases import implementations, over_dtypes, real_dtype, sizes, unchanged
 from tests.tolerances import assert_ratio, forward_ratio, solve_ratio
 
 over_implementations = implementations("batched_solve")
 
+LANES = width("float32")  # a group of the most systems; in double it is half of it
 COUNTS = (0, 1, *matrices.edges(LANES), *matrices.edges(TASK, upto=TASK + 1))
-SHAPES = [(n, 3) for n in COUNTS] + [(11, p) for p in (0, 1, 2, 5, 16, 31, 32, 33)]
+ORDERS = (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 31, 32, 33, 40)
+SHAPES = [(n, p) for p in (3, 4) for n in COUNTS] + [(11, p) for p in ORDERS]
 
 
 def systems(n, p, dtype):
@@ -69,11 +72,12 @@ def test_27_3_batched_backward_error_at_any_size(entry, dtype, n, p):
 
 @over_implementations
 @over_dtypes
-def test_one_failed_system_leaves_its_neighbours_as_they_are(entry, dtype):
-    F, g, damping = systems(2 * LANES + 3, 4, dtype)
+@pytest.mark.parametrize("p", (3, 4))
+def test_one_failed_system_leaves_its_neighbours_as_they_are(entry, dtype, p):
+    F, g, damping = systems(2 * LANES + 3, p, dtype)
     expected, _ = run(entry, F, g, damping)
     for bad in (0, 5, LANES - 1, LANES, 2 * LANES + 2):
-        for order in (1, 2, 4):
+        for order in (1, 2, p):
             broken = F.copy()
             broken[bad, order - 1, order - 1] = -1000
             x, info = run(entry, broken, g, damping)
@@ -85,8 +89,9 @@ def test_one_failed_system_leaves_its_neighbours_as_they_are(entry, dtype):
 @over_implementations
 @over_dtypes
 @pytest.mark.parametrize("bad", (np.nan, np.inf))
-def test_law_26_16_what_is_not_finite_is_flagged_in_its_system(entry, dtype, bad):
-    F, g, damping = systems(LANES + 2, 3, dtype)
+@pytest.mark.parametrize("p", (3, 5))
+def test_law_26_16_what_is_not_finite_is_flagged_in_its_system(entry, dtype, p, bad):
+    F, g, damping = systems(LANES + 2, p, dtype)
     F[2, 1, 0] = F[4, 2, 2] = bad
     g[7, 1] = bad
     with np.errstate(invalid="ignore"):
@@ -98,8 +103,9 @@ def test_law_26_16_what_is_not_finite_is_flagged_in_its_system(entry, dtype, bad
 
 
 @over_implementations
-def test_systems_are_solved_alike_wherever_they_stand(entry):
-    F, g, damping = systems(1, 5, "float64")
+@pytest.mark.parametrize("p", (2, 5))
+def test_systems_are_solved_alike_wherever_they_stand(entry, p):
+    F, g, damping = systems(1, p, "float64")
     n = TASK + LANES + 1
     x, _ = run(entry, np.repeat(F, n, 0), np.repeat(g, n, 0), np.repeat(damping, n))
     assert np.all(x == x[0])

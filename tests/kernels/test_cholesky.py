@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu.cholesky import NB
-from fastfisher.kernels.cpu.triangular import GROUP, LANES, ROWS
+from fastfisher.kernels.cpu import cholesky as blocked
+from fastfisher.kernels.cpu import triangular
+from fastfisher.kernels.cpu.simd import lanes, tile_width
 from tests import matrices, oracle
-from tests.kernels.cases import implementations, implementations_of, over_dtypes, sizes, unchanged
+from tests.kernels.cases import (
+    implementations,
+    implementations_of,
+    ours,
+    over_dtypes,
+    sizes,
+    unchanged,
+)
 from tests.tolerances import (
     assert_ratio,
     cholesky_ratio,
@@ -19,7 +27,10 @@ from tests.tolerances import (
     unit_roundoff,
 )
 
-ORDERS = sorted({0, 1, 2, 3, 5, 10, 50, 200, *matrices.edges(NB), *matrices.edges(LANES), 95, 97})
+NB = 64  # where matrices that fail do so: inside a block, past some panels
+WIDTH = tile_width("float64")
+ORDERS = sorted({0, 1, 2, 3, 5, 10, 50, 95, 97, 200, *matrices.edges(NB)})
+ORDERS = sorted({*ORDERS, *matrices.edges(lanes("float32")), *matrices.edges(WIDTH)})
 UNTOUCHED = 1024.0  # above the diagonal: read, it spoils the factor; written to, it changes
 over_cholesky = implementations("cholesky")
 
@@ -82,6 +93,50 @@ def test_27_2_cholesky_ratio_at_any_order(entry, dtype, n):
     assert_ratio(cholesky_ratio(A, L), "goal", f"{entry.name} order {n} {dtype}")
 
 
+def many_blocks(monkeypatch):
+    """Blocks of two panels, so that small matrices are many tasks."""
+
+    def order(n, width, parts):
+        return min(2 * width, -(-n // width) * width)
+
+    monkeypatch.setattr(blocked, "block_order", order)
+    monkeypatch.setattr(triangular, "block_order", order)
+    monkeypatch.setattr(triangular, "PARALLEL", 0)
+
+
+@over_dtypes
+def test_27_2_cholesky_ratio_at_the_edges_of_several_blocks(monkeypatch, dtype):
+    many_blocks(monkeypatch)
+    width = tile_width(np.zeros(0, dtype).real.dtype)
+    for n in (*matrices.edges(2 * width), *matrices.edges(3 * width), 5 * width + 3, 8 * width):
+        A = definite(n, dtype)
+        info, L = factored(ours("cholesky"), A)
+        assert info == 0, n
+        assert_ratio(cholesky_ratio(A, L), "goal", f"order {n} {dtype}")
+
+
+@pytest.mark.parametrize("order", (blocked.WHOLE, blocked.DEPTH + 2 * 96))
+def test_27_2_cholesky_ratio_where_the_blocks_change(order):
+    for n in matrices.edges(order):
+        A = definite(n, "float64")
+        info, L = factored(ours("cholesky"), A)
+        assert info == 0, n
+        assert_ratio(cholesky_ratio(A, L), "goal", f"order {n}")
+
+
+@over_dtypes
+def test_failing_order_is_exact_in_every_one_of_several_blocks(monkeypatch, dtype):
+    many_blocks(monkeypatch)
+    n = 5 * tile_width(np.zeros(0, dtype).real.dtype) + 3
+    for j in (0, n // 3, n // 2, n - 1):
+        A = definite(n, dtype)
+        A[j, j] = -1
+        info, L = factored(ours("cholesky"), A)
+        assert info == j + 1
+        expected = factored(ours("cholesky"), A[:j, :j])[1]
+        assert np.array_equal(L[:j, :j], expected), f"columns before pivot {j}"
+
+
 SQUARES = [s for d in matrices.DTYPES for p in (10, NB + 6) for s in matrices.squares(p, d)]
 
 
@@ -139,8 +194,8 @@ def test_law_26_4_cholesky_scales_exactly_with_powers_of_four(entry, dtype):
 
 # Triangular solves ---------------------------------------------------------------------------
 
-RIGHT_HAND_SIDES = (0, 1, 2, GROUP - 1, GROUP, GROUP + 1)
-SOLVES = sorted({0, 1, 2, 3, 5, 50, *matrices.edges(LANES), *matrices.edges(ROWS)})
+RIGHT_HAND_SIDES = (0, 1, 2, *matrices.edges(lanes("float64")), *matrices.edges(WIDTH))
+SOLVES = sorted({0, 1, 2, 3, 5, 50, *matrices.edges(WIDTH), *matrices.edges(triangular.SIDE)})
 
 
 @functools.cache
@@ -169,6 +224,29 @@ def test_27_3_triangular_solves_at_every_block_edge(op, entry, dtype):
     for n in SOLVES:
         for k in RIGHT_HAND_SIDES:
             compare_solve(entry, op, n, k, dtype)
+
+
+@implementations_of("solve_lower", "solve_lower_adjoint")
+@over_dtypes
+def test_27_3_triangular_solves_in_several_blocks_and_groups(monkeypatch, op, entry, dtype):
+    many_blocks(monkeypatch)
+    width = tile_width(np.zeros(0, dtype).real.dtype)
+    for k in matrices.edges(triangular.GROUP * width):
+        compare_solve(entry, op, 5 * width + 3, k, dtype)
+    compare_solve(entry, op, 8 * width, 3, dtype)
+
+
+@over_dtypes
+def test_solve_lower_may_start_in_any_block(monkeypatch, dtype):
+    many_blocks(monkeypatch)
+    n = 5 * tile_width(np.zeros(0, dtype).real.dtype) + 3
+    L, b = factor_and_rows(n, 3, dtype)
+    for start in (1, n // 2, n - 1, n):
+        b[:, :start] = 0
+        x = b.copy()
+        ours("solve_lower").load()(L, x, start)
+        assert not x[:, :start].any()
+        assert_ratio(solve_ratio(np.tril(L), x.T, b.T), "goal", f"from {start}")
 
 
 @implementations("solve_lower")

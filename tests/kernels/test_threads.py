@@ -29,9 +29,26 @@ def definite(n, dtype):
     return rows.conj().T @ rows
 
 
+def small_problem(dtype):
+    """report, scores, weights, right-hand sides, damping, share."""
+    rows = operands((50, 4), dtype).real.copy()
+    return np.zeros(8), rows, np.empty(0), np.ones((2, 4)), 0.1, 0.0
+
+
 def cases(dtype):
     """Per op, functions that run our kernel on several tasks' worth of work and return results."""
-    from fastfisher.kernels.cpu import batched, cholesky, diag, gram, layered, matvec, syrk
+    from fastfisher.kernels.cpu import (
+        batched,
+        blocks,
+        cholesky,
+        diag,
+        gram,
+        layered,
+        matvec,
+        metric,
+        small,
+        syrk,
+    )
     from fastfisher.kernels.cpu import triangular as triangle
 
     wide = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
@@ -59,6 +76,7 @@ def cases(dtype):
     A, x = definite(200, dtype), operands((20, 200), dtype)
     F, g = np.repeat(definite(4, dtype)[None], 1500, 0), operands((1500, 4), dtype)
     damping = matrices.weights(1500, dtype)
+    status, samples = np.zeros(1500, np.int32), operands((1500, 20, 4), dtype)
     a, e = operands((3 * 90, 300), dtype), operands((3 * 90, 7), dtype)
     vectors = np.zeros((2, 4200), wide)
     return {
@@ -71,6 +89,7 @@ def cases(dtype):
             run(gram.gram, square(200), np.ascontiguousarray(many.T), 0, 600, w, none),
         ],
         "mirror": [run(syrk.mirror, definite(200, wide))],
+        "primal_small": [run(small.primal_small, np.zeros((2, 4)), *small_problem(dtype))],
         "matvec": [run(matvec.matvec, np.zeros((2, 1100), wide), rows, v, none)],
         "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
         "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],
@@ -80,7 +99,14 @@ def cases(dtype):
         "solve_lower": [run(lambda y: triangle.solve_lower(A, y), x)],
         "solve_lower_adjoint": [run(lambda y: triangle.solve_lower_adjoint(A, y), x)],
         "batched_solve": [run(batched.batched_solve, g, np.zeros(1500, np.int32), F, g, damping)],
+        "layered_diag": [run(moments.layered_diag, np.zeros((7, 300)), a, e, 3)],
         "layered_gram": [run(layered.layered_gram, square(90), a, e, 3)],
+        "batched_metric_solve": [
+            run(metric.batched_metric_solve, g, status, samples, no_weights, g, damping)
+        ],
+        "block_syrk": [run(blocks.block_syrk, np.zeros((700, 6, 6), wide), rows, 0, no_weights)],
+        "block_cholesky": [run(blocks.block_cholesky, F, status)],
+        "block_solve": [run(lambda y: blocks.block_solve(F, y), operands((2, 6000), dtype))],
     }
 
 

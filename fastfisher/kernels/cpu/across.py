@@ -6,7 +6,7 @@ import numpy as np
 from .jit import driver, kernel
 from .parallel import for_each
 
-__all__ = ["LANES", "factor", "needed", "solve", "solve_factored", "store_solutions"]
+__all__ = ["LANES", "block_cholesky", "block_solve", "metric_solve", "needed", "solve"]
 
 LANES = 8  # systems side by side, so that every operation is a vector operation
 TASK = 512  # systems per task; a multiple of LANES
@@ -103,3 +103,100 @@ def _task(task, x, info, f, g, damping):
 @driver
 def solve(launch, x, info, f, g, damping):
     for_each(launch, _task, (g.shape[0] + TASK - 1) // TASK, (x, info, f, g, damping))
+
+
+@kernel
+def _mean(m, sums, scores, weights, first):
+    """Weighted means of outer products, summed in double."""
+    n, count, p = scores.shape
+    for s in range(LANES):
+        t, total = min(first + s, n - 1), 0.0
+        sums[:] = 0
+        for k in range(count):
+            w = 1.0
+            if weights.size > 0:
+                w = np.float64(weights[t % weights.shape[0], k])
+            total += w
+            for i in range(p):
+                x = w * np.complex128(scores[t, k, i]).conjugate()
+                for j in range(i + 1):
+                    sums[i, j] += x * scores[t, k, j]
+        share = 1.0 / total  # a complex quotient by zero would raise
+        for i in range(p):
+            for j in range(i + 1):
+                m[i, j, s] = sums[i, j] * share
+
+
+@kernel
+def _metric_task(task, x, info, scores, weights, g, damping):
+    n, p = g.shape
+    m, v = np.empty((p, p, LANES), g.dtype), np.empty((p, LANES), g.dtype)
+    roots, bad = np.empty((p, LANES), damping.dtype), np.empty(LANES, np.int32)
+    sums = np.empty((p, p), np.complex128)
+    for first in range(task * TASK, min((task + 1) * TASK, n), LANES):
+        _mean(m, sums, scores, weights, first)
+        for s in range(LANES):
+            t = min(first + s, n - 1)
+            for i in range(p):
+                v[i, s] = g[t, i]
+                m[i, i, s] = m[i, i, s].real + damping[t]
+        factor(m, roots, bad)
+        solve_factored(m, roots, v)
+        store_solutions(x, info, v, bad, first)
+
+
+@driver
+def _metric_solve(launch, x, info, scores, weights, g, damping):
+    tasks = (g.shape[0] + TASK - 1) // TASK
+    for_each(launch, _metric_task, tasks, (x, info, scores, weights, g, damping))
+
+
+def metric_solve(x, info, scores, weights, g, damping):
+    _metric_solve(x, info, scores, np.atleast_2d(weights), g, damping)
+
+
+@kernel
+def _cholesky_task(b, c, info, real):
+    d = c.shape[1]
+    m, roots = np.empty((d, d, LANES), c.dtype), np.empty((d, LANES), real.dtype)
+    bad, first = np.empty(LANES, np.int32), b * LANES
+    for s in range(LANES):
+        t = min(first + s, info.size - 1)
+        for i in range(d):
+            for j in range(i + 1):
+                m[i, j, s] = c[t, i, j]
+    factor(m, roots, bad)
+    for s in range(min(LANES, info.size - first)):
+        info[first + s] = bad[s]
+        for i in range(d):
+            for j in range(i + 1):
+                c[first + s, i, j] = m[i, j, s] if bad[s] == 0 else np.nan
+
+
+@driver
+def _block_cholesky(launch, c, info, real):
+    for_each(launch, _cholesky_task, (info.size + LANES - 1) // LANES, (c, info, real))
+
+
+def block_cholesky(c, info):
+    _block_cholesky(c, info, np.empty(0, c.dtype).real)
+
+
+@kernel
+def _solve_task(b, l, x):
+    d = l.shape[1]
+    for r in range(x.shape[0]):
+        y = x[r, b * d : (b + 1) * d]
+        for i in range(d):
+            for k in range(i):
+                y[i] -= l[b, i, k] * y[k]
+            y[i] /= l[b, i, i].real
+        for i in range(d - 1, -1, -1):
+            for k in range(i + 1, d):
+                y[i] -= l[b, k, i].conjugate() * y[k]
+            y[i] /= l[b, i, i].real
+
+
+@driver
+def block_solve(launch, l, x):
+    for_each(launch, _solve_task, l.shape[0], (l, x))

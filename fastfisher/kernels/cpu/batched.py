@@ -5,82 +5,62 @@ import numpy as np
 
 from . import across
 from .jit import driver, kernel
-from .lanes import add_vector, small_solver
+from .lane_kernel import call_lanes
 from .parallel import for_each
-from .systems import (
-    copied,
-    factor,
-    group_of,
-    load_lower,
-    load_row,
-    pad,
-    scratch,
-    solve,
-    store_solutions,
-)
+from .simd import address, lanes
+from .systems import clamped, group_of, load, scratch, solve_and_store
+from .tiny import LARGEST, tiny_address
 
 __all__ = ["batched_solve"]
 
-SMALL = 3  # up to this order a system stays in registers
 TASK = 512  # systems per task, a multiple of the lanes
 
-_solve_1, _solve_2, _solve_3 = small_solver(1), small_solver(2), small_solver(3)
-
 
 @kernel
-def _small(p, x, x0, info, i0, f, f0, g, g0, damping, d0):
-    if p == 1:
-        _solve_1(x, x0, info, i0, f, f0, g, g0, damping, d0)
-    elif p == 2:
-        _solve_2(x, x0, info, i0, f, f0, g, g0, damping, d0)
-    else:
-        _solve_3(x, x0, info, i0, f, f0, g, g0, damping, d0)
-
-
-@kernel
-def _small_task(t, x, info, f, g, damping, work, statuses, group):
-    """Task: systems of order 1 to 3; those that are no whole group pass through scratch."""
-    n, p, lanes, zero = info.size, group.p, group.lanes, np.int64(0)
-    w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
-    for first in range(t * TASK, min((t + 1) * TASK, n), lanes):
-        if first + lanes <= n:
-            _small(p, x, first * p, info, first, f, first * p * p, g, first * p, damping, first)
-            continue
-        copied(w, group.flat, f, first, p * p, n, group)
-        copied(w, group.right, g, first, p, n, group)
-        copied(w, group.shift, damping, first, 1, n, group)
-        _small(p, w, group.rows, status, zero, w, group.flat, w, group.right, w, group.shift)
-        for i in range((n - first) * p):
-            x[first * p + i] = w[group.rows + i]
-        for s in range(n - first):
+def _tiny_task(t, x, info, f, g, damping, work, statuses, p, width, solve):
+    """Task: systems of few unknowns; those that are no whole group pass through scratch."""
+    first, last = t * TASK, min((t + 1) * TASK, info.size)
+    groups, q, zero = (last - first) // width, p * p, np.int64(0)
+    at = (address(x, first * p), address(info, first), address(f, first * q))
+    right, shift = address(g, first * p), address(damping, first)
+    call_lanes(solve, p, at[0], at[1], at[2], right, shift, groups, zero)
+    first += groups * width
+    if first < last:
+        w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
+        rights, shifts, solutions = width * q, width * (q + p), width * (q + p + 1)
+        for s in range(width):
+            system = min(first + s, last - 1)
+            for i in range(q):
+                w[s * q + i] = f[system * q + i]
+            for i in range(p):
+                w[rights + s * p + i] = g[system * p + i]
+        clamped(w, shifts, damping, first, width)
+        result, flags, matrices = address(w, solutions), address(status, zero), address(w, zero)
+        right, shift = address(w, rights), address(w, shifts)
+        call_lanes(solve, p, result, flags, matrices, right, shift, np.int64(1), zero)
+        for s in range(last - first):
             info[first + s] = status[s]
+            for i in range(p):
+                x[(first + s) * p + i] = w[solutions + s * p + i]
 
 
 @kernel
 def _task(t, x, info, f, g, damping, work, statuses, group):
     """Task: systems of any order."""
-    n, p, lanes, zero = info.size, group.p, group.lanes, np.int64(0)
+    n, p, lanes, zero, one = info.size, group.p, group.lanes, np.int64(0), np.int64(1)
     w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
     for first in range(t * TASK, min((t + 1) * TASK, n), lanes):
-        matrices, rights, at, start = f, g, first * p * p, first * p
-        if (first + lanes) * p + lanes > n * p:  # whole vectors would reach past the end
-            copied(w, group.flat, f, first, p * p, n, group)
-            copied(w, group.rows, g, first, p, n, group)
-            matrices, rights, at, start = w, w, group.flat, group.rows
-        copied(w, group.shift, damping, first, 1, n, group)
-        load_lower(w, matrices, at, group)
-        pad(w, group)
-        add_vector(w, zero, group.ld + 1, p, group.shift)
-        load_row(w, rights, start, group)
-        factor(w, group)
-        solve(w, group)
-        store_solutions(x, info, first, min(lanes, n - first), w, status, group)
+        count = min(lanes, n - first)
+        load(w, zero, f, first * p * p, p * p, p, p, count, group)
+        load(w, group.right, g, first * p, p, one, p, count, group)
+        clamped(w, group.shift, damping, first, lanes)
+        solve_and_store(x, info, first, w, status, group)
 
 
 @driver
-def _solve_small(launch, x, info, f, g, damping, work, statuses, group):
-    args = (x, info, f, g, damping, work, statuses, group)
-    for_each(launch, _small_task, (info.size + TASK - 1) // TASK, args)
+def _solve_tiny(launch, x, info, f, g, damping, work, statuses, p, width, solve):
+    args = (x, info, f, g, damping, work, statuses, p, width, solve)
+    for_each(launch, _tiny_task, (info.size + TASK - 1) // TASK, args)
 
 
 @driver
@@ -96,11 +76,15 @@ def batched_solve(x, info, f, g, damping):
     """x[t] = (f[t] + damping[t] I)^-1 g[t]; info[t] = 0, the failing order, or -1: not finite."""
     if g.size == 0:
         info[:] = 0
-    elif across.needed(f.dtype):
+        return
+    if across.needed(f.dtype):
         across.solve(x, info, f, g, damping)
+        return
+    flat = x.reshape(-1), info, f.reshape(-1), g.reshape(-1), damping
+    p, group = g.shape[1], group_of(g.shape[1], f.dtype)
+    scratches = scratch(group, f.dtype)
+    if p <= LARGEST:
+        solve = tiny_address(f.dtype.itemsize == 8)
+        _solve_tiny(*flat, *scratches, p, lanes(f.dtype), solve)
     else:
-        p = g.shape[1]
-        group = group_of(p, f.dtype)
-        run = _solve_small if p <= SMALL else _solve
-        flat = x.reshape(-1), info, f.reshape(-1), g.reshape(-1), damping
-        run(*flat, *scratch(group, f.dtype), group)
+        _solve(*flat, *scratches, group)

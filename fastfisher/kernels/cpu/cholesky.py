@@ -6,42 +6,58 @@ block and writes it back. Tasks go down the columns; the next diagonal block com
 nobody waits for it.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
 from . import threads
 from .elimination import (
-    FORWARD,
-    UPDATE,
-    embed,
-    factor_tile,
-    from_panels,
+    Tile,
+    call_entry,
+    inner,
     publish,
+    run_blocks,
     solve_strip,
     tile_of,
-    to_panels,
     wait_for,
+    workspace,
 )
-from .jit import driver, kernel
-from .memory import aligned
+from .jit import driver
 from .parallel import for_each
+from .triangles import FORWARD, UPDATE
 
 __all__ = ["block_order", "cholesky"]
 
 DEPTH = 256  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
-SIDES = ((700, 96), (1500, 144), (1 << 62, 192))  # packed orders up to, order of the blocks
+SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least
 
 
 def block_order(order, width, parts):
     """Order of the blocks that a matrix is cut into, a multiple of the panels' width."""
     if order * parts <= WHOLE:
-        return -(-max(order, 1) // width) * width
+        return -(-order // width) * width
     side = next(side for limit, side in SIDES if order * parts <= limit)
-    return max(side // (width * parts), 1) * width
+    return -(-side // (width * parts)) * width
 
 
-@kernel
+class Matrix(NamedTuple):
+    """Where things are: addresses, and bytes from one panel to the next."""
+
+    a: int
+    n: int
+    right: int  # L' in panels
+    stride: int
+    left: int  # the same, complex numbers as 2 x 2 blocks
+    lstride: int
+    order: int  # of a block
+    blocks: int
+    scratch: int
+    tile: Tile
+
+
+@inner
 def _position(t, blocks):
     """Block row and column of task t."""
     if t == 0:
@@ -53,137 +69,134 @@ def _position(t, blocks):
     return (k + 1, k + 1) if t == 1 else (k + 1 if t == 0 else k + t, k)
 
 
-@kernel
-def _subtract(right, left, strides, e0, e1, i, inside, k, tile, counters, nb):
-    """Rows e0..e1 of block row i minus what earlier columns of blocks i and k give."""
-    rstride, lstride = strides
-    wide = tile.parts * tile.width
-    for m in range(0, e0, DEPTH):
-        steps = min(DEPTH, e0 - m)
-        ready = (m + steps - 1) // (nb * tile.parts) + 1
+@inner
+def _left(m, row, e):
+    """Address of the left operand: row `row`, from column e on."""
+    wide = m.tile.parts * m.tile.width
+    return m.left + e // wide * m.lstride + (row * wide + e % wide) * m.tile.bytes
+
+
+@inner
+def _right(m, q, row):
+    """Address of a row of panel q."""
+    return m.right + q * m.stride + row * m.tile.width * m.tile.bytes
+
+
+@inner
+def _strip(m, mode, q, e, count, first, steps):
+    """Rows e.. of panel q, less what `steps` rows from `first` give."""
+    wide = m.tile.parts * m.tile.width
+    b = _right(m, q, first)
+    solve_strip(mode, _right(m, q, e), count, _left(m, first, e), wide, b, steps, m.tile)
+
+
+@inner
+def _embed(m, q, e, rows):
+    """Rows of panel q, for use as a left operand."""
+    if m.tile.parts == 2:
+        to = _left(m, e, q * 2 * m.tile.width)
+        call_entry(m.tile.embed, (to, _right(m, q, e), rows, m.tile.width, -1))
+
+
+@inner
+def _subtract(m, i, k, e0, e1, inside, counters):
+    """Block (i, k) less what earlier columns of blocks i and k give."""
+    tile, whole = m.tile, m.order * m.tile.parts
+    for first in range(0, e0, DEPTH):
+        steps = min(DEPTH, e0 - first)
+        ready = (first + steps - 1) // whole + 1
         wait_for(counters, i, ready)
         wait_for(counters, k, ready)
-        for first in range(0, inside, tile.width):
-            panel = (i * nb + first) // tile.width * rstride
-            count = min(tile.width, inside - first)
-            last = min(e1, e0 + (first + count) * tile.parts) if i == k else e1
+        for j in range(0, inside, tile.width):
+            count = min(tile.width, inside - j)
+            last = min(e1, e0 + (j + count) * tile.parts) if i == k else e1
             for e in range(e0, last, tile.rows):
-                a = e // wide * lstride + m * wide + e % wide
-                c, b = panel + e * tile.width, panel + m * tile.width
-                solve_strip(UPDATE, right, c, count, left, a, wide, b, steps, tile)
+                _strip(m, UPDATE, (i * m.order + j) // tile.width, e, count, first, steps)
 
 
-@kernel
-def _factor_strip(a, n, right, left, panel, e0, e, count, strides, tile, scratch):
-    """Factor the diagonal tile at e; its panel is done up to it. Returns the failing order or 0."""
-    rows, wide, parts = tile.rows, tile.parts * tile.width, tile.parts
-    column = e // parts % tile.width
-    l0 = e // wide * strides[1]
-    at, above = panel + e * tile.width, panel + e0 * tile.width
-    start = l0 + e0 * wide + e % wide
-    solve_strip(UPDATE, right, at, count, left, start, wide, above, e - e0, tile)
-    if parts == 2:
-        embed(left, l0 + e * wide, right, at, rows, tile.width, -1)
-    for r in range(rows):
-        for s in range(rows):
-            scratch[r * rows + s] = left[l0 + (e + r) * wide + e % wide + s]
-        if e + r >= n * parts:
-            scratch[r * rows + r] = 1
-    failing = factor_tile(scratch)
-    zero = np.int64(0)
-    solve_strip(FORWARD, right, at, count, scratch, zero, rows, above, zero, tile)
-    for s in range(0, rows, parts):
-        for r in range(rows):
-            here = scratch[r * rows + s] if r <= s else right.dtype.type(0)
-            right[at + r * tile.width + column + s // parts] = here
-        order = (e + s) // parts
-        if order < n:
-            a[order * (n + 1) * parts] = scratch[rows * rows + s]
-            if parts == 2:
-                a[order * (n + 1) * parts + 1] = 0
-    if parts == 2:
-        embed(left, l0 + e * wide, right, at, rows, tile.width, -1)
-    return (e + failing) // parts + 1 if failing < rows else 0
-
-
-@kernel
-def _factor(a, n, right, left, strides, e0, e1, inside, tile, scratch):
-    """Factor the diagonal block whose packed rows are e0..e1; the failing order or 0."""
-    info, wide, width = 0, tile.parts * tile.width, tile.width
-    base = e0 // wide
+@inner
+def _factor(m, e0, e1, inside, counters):
+    """Factor the diagonal block whose packed rows are e0..e1; returns the failing order or 0."""
+    tile, info, thread = m.tile, 0, numba.get_thread_id()
+    wide, failing = tile.parts * tile.width, counters.size - 2
+    place = m.scratch + thread * (tile.rows + 1) * tile.rows * tile.bytes
+    q0 = e0 // wide
     for e in range(e0, e1, tile.rows):
         q = e // wide
-        for first in range((q - base) * width, inside, width):
-            panel = (base + first // width) * strides[0]
-            count = min(width, inside - first)
-            if base + first // width == q:
-                failing = _factor_strip(
-                    a, n, right, left, panel, e0, e, count, strides, tile, scratch
-                )
-                info = failing if info == 0 else info
+        for p in range(q, q0 + (inside + tile.width - 1) // tile.width):
+            count = min(tile.width, inside - (p - q0) * tile.width)
+            if p > q:
+                _strip(m, FORWARD, p, e, count, e0, e - e0)
+                _embed(m, p, e, tile.rows)
                 continue
-            l0 = q * strides[1] + e0 * wide + e % wide
-            at, above = panel + e * width, panel + e0 * width
-            solve_strip(FORWARD, right, at, count, left, l0, wide, above, e - e0, tile)
-            if tile.parts == 2:
-                to = (base + first // width) * strides[1] + e * wide
-                embed(left, to, right, at, tile.rows, width, -1)
+            _strip(m, UPDATE, p, e, count, e0, e - e0)
+            _embed(m, p, e, tile.rows)
+            step = (m.n + 1) * tile.parts
+            known = min(tile.rows, m.n * tile.parts - e)
+            args = (
+                counters.ctypes.data + failing * 8,
+                m.a + e // tile.parts * step * tile.bytes,
+                step,
+                _right(m, p, e),
+                _left(m, e, e),
+                wide,
+                place,
+                tile.width,
+                e // tile.parts % tile.width,
+                known,
+                tile.solve,
+                (count + tile.lanes - 1) // tile.lanes,
+                tile.rows,
+                tile.parts,
+            )
+            call_entry(tile.pivot, args)
+            _embed(m, p, e, tile.rows)
+            if info == 0 and counters[failing] < tile.rows:
+                info = (e + counters[failing]) // tile.parts + 1
     return info
 
 
-@kernel
-def _eliminate(right, left, strides, e0, e1, i, k, inside, nb, tile):
+@inner
+def _eliminate(m, i, e0, e1, inside):
     """Block (i, k) times the inverse adjoint of the diagonal block k."""
-    wide = tile.parts * tile.width
-    for first in range(0, inside, tile.width):
-        q = (i * nb + first) // tile.width
-        panel, count = q * strides[0], min(tile.width, inside - first)
-        b = panel + e0 * tile.width
-        for e in range(e0, e1, tile.rows):
-            l0 = e // wide * strides[1] + e0 * wide + e % wide
-            at = panel + e * tile.width
-            solve_strip(FORWARD, right, at, count, left, l0, wide, b, e - e0, tile)
-        if tile.parts == 2:
-            embed(left, q * strides[1] + e0 * wide, right, b, e1 - e0, tile.width, -1)
+    for j in range(0, inside, m.tile.width):
+        q, count = (i * m.order + j) // m.tile.width, min(m.tile.width, inside - j)
+        for e in range(e0, e1, m.tile.rows):
+            _strip(m, FORWARD, q, e, count, e0, e - e0)
+        _embed(m, q, e0, e1 - e0)
 
 
-@kernel
-def _block(t, a, n, right, left, strides, nb, blocks, tile, counters, own):
-    """Task: one block of L, and the failing order, if it is on the diagonal, in the last counter."""
-    i, k = _position(t, blocks)
-    parts = tile.parts
-    columns, inside = min(nb, n - k * nb), min(nb, n - i * nb)
-    e0, depth = k * nb * parts, columns * parts
+@inner
+def _block(t, m, counters):
+    """Task: one block of L; the last counter takes the failing order."""
+    i, k = _position(t, m.blocks)
+    tile, failed = m.tile, counters.size - 1
+    depth = min(m.order, m.n - k * m.order) * tile.parts
+    inside = min(m.order, m.n - i * m.order)
+    e0 = k * m.order * tile.parts
     e1 = e0 + (depth + tile.rows - 1) // tile.rows * tile.rows
-    failed = counters.size - 1
     wait_for(counters, i, k)
     if counters[failed] == 0:
-        corner, lda = (i * nb * n + k * nb) * parts, n * parts
-        place = i * nb // tile.width * strides[0] + e0 * tile.width
-        to_panels(right, place, strides[0], a, corner, lda, inside, depth, e1 - e0, tile)
-        if i == k and parts == 2:
-            for j in range(inside):
-                row = place + j // tile.width * strides[0] + j % tile.width
-                right[row + (2 * j + 1) * tile.width] = 0
-        _subtract(right, left, strides, e0, e1, i, inside, k, tile, counters, nb)
+        lda, stride = m.n * tile.parts, m.stride // tile.bytes
+        corner = m.a + (i * m.order * lda + e0) * tile.bytes
+        place = _right(m, i * m.order // tile.width, e0)
+        shape = tile.width, tile.lanes
+        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, *shape))
+        _subtract(m, i, k, e0, e1, inside, counters)
         if i == k:
-            scratch = own[numba.get_thread_id()]
-            info = _factor(a, n, right, left, strides, e0, e1, inside, tile, scratch)
-            if info > 0:
-                counters[failed] = info
+            counters[failed] = _factor(m, e0, e1, inside, counters)
         else:
             wait_for(counters, k, k + 1)
             if counters[failed] == 0:
-                _eliminate(right, left, strides, e0, e1, i, k, inside, nb, tile)
-        from_panels(a, corner, lda, inside, depth, right, place, strides[0], tile, i == k)
+                _eliminate(m, i, e0, e1, inside)
+        below = tile.parts if i == k else 0
+        call_entry(tile.unpack, (corner, lda, place, stride, inside, depth, below, *shape))
     publish(counters, i, k + 1)
 
 
 @driver
-def _blocks(launch, a, n, right, left, strides, nb, blocks, tile, counters, own):
-    tasks = blocks * (blocks + 1) // 2
-    args = (a, n, right, left, strides, nb, blocks, tile, counters, own)
-    for_each(launch, _block, tasks, args)
+def _blocks(launch, m, counters):
+    for_each(launch, _block, m.blocks * (m.blocks + 1) // 2, (m, counters))
 
 
 def cholesky(a):
@@ -195,16 +208,18 @@ def cholesky(a):
     n = len(a)
     if n == 0:
         return 0
-    parts = 2 if a.dtype.kind == "c" else 1
-    flat = a.view(np.empty(0, a.dtype).real.dtype).reshape(-1)
-    tile = tile_of(flat.dtype, parts)
-    nb = block_order(n, tile.width, parts)
-    blocks, panels = -(-n // nb), -(-n // tile.width)
-    depth = -(-n * parts // tile.rows) * tile.rows
-    strides = depth * tile.width, depth * tile.width * parts
-    right = aligned((panels * strides[0],), flat.dtype)
-    left = aligned((panels * strides[1],), flat.dtype) if parts == 2 else right
-    own = aligned((threads.max_threads(), tile.rows * (tile.rows + 1)), flat.dtype)
-    counters = np.zeros(8 * blocks + 1, np.int64)
-    _blocks(flat, n, right, left, strides, nb, blocks, tile, counters, own)
+    tile = tile_of(a.dtype)
+    order, panels = block_order(n, tile.width, tile.parts), -(-n // tile.width)
+    blocks = -(-n // order)
+    depth = -(-n * tile.parts // tile.rows) * tile.rows
+    stride = depth * tile.width * tile.bytes
+    again = 2 if tile.parts == 2 else 0  # complex panels have a second form
+    scratch = threads.max_threads() * tile.rows * (tile.rows + 1) * tile.bytes
+    held, right, left, own = workspace(panels * stride, panels * stride * again, scratch)
+    left, lstride = (left, stride * again) if again else (right, stride)
+    counters = np.zeros(8 * blocks + 2, np.int64)
+    start = a.ctypes.data
+    matrix = Matrix(start, n, right, stride, left, lstride, order, blocks, own, tile)
+    run_blocks(_blocks, blocks > 1, matrix, counters)
+    del held  # nothing is read from here on
     return int(counters[-1])

@@ -1,12 +1,17 @@
-"""Triangular elimination on register tiles: what Cholesky and the triangular solves share.
+"""Triangular elimination in panels: what Cholesky and the triangular solves share.
 
-Everything happens in panels: row e of a panel holds entry e of `width` right-hand sides (for
-Cholesky: of rows of the matrix) side by side, so that solving is c -= a' b on register tiles, the
-last step of which is a small triangle. Complex numbers are pairs of rows (re, im) on the right and
-2 x 2 blocks [[re, -im], [im, re]] on the left, which makes them real problems of twice the order.
+Row e of a panel holds entry e of `width` right-hand sides (for Cholesky: of rows of the matrix)
+side by side, so that solving is c -= a' b on register tiles whose last step is a small triangle.
+Complex numbers are pairs of rows (re, im) on the right and blocks [[re, -im], [im, re]] on the
+left, which makes them real problems of twice the order.
+
+What knows the element type is compiled once per type and called by address; those who call it
+deal in addresses and are compiled once for all types.
 """
 
 import functools
+import itertools
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -15,220 +20,278 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import entry_address, kernel
-from .simd import _Code, _index, address, lanes, target, tile_rows, tile_width, transpose
+from . import threads
+from .jit import compiled, entry_address
+from .memory import aligned
+from .simd import address, copy_row, lanes, split_row, tile_rows, tile_width, transpose
+from .triangles import (
+    FORWARD,
+    double_at,
+    factor_tile,
+    set_integer,
+    single_at,
+    solve_double,
+    solve_single,
+)
 
 __all__ = [
-    "BACKWARD",
-    "FORWARD",
-    "UPDATE",
     "Tile",
-    "embed",
-    "factor_tile",
-    "from_panels",
+    "call_entry",
+    "inner",
     "publish",
+    "run_blocks",
     "solve_strip",
     "tile_of",
-    "to_panels",
     "wait_for",
+    "workspace",
 ]
-
-UPDATE, FORWARD, BACKWARD = 0, 1, 2  # what follows c -= a' b: nothing, or a triangle either way
 
 
 class Tile(NamedTuple):
-    """Register tiles of `rows` entries x `width` right-hand sides, `lanes` per vector."""
+    """Register tiles of `rows` entries x `width` right-hand sides, and the code for them."""
 
-    parts: int
+    parts: int  # numbers per entry
+    bytes: int  # per number
     rows: int
     width: int
-    lanes: int
-    micro: int  # address of the micro-kernel
+    lanes: int  # numbers per vector
+    solve: int  # addresses
+    pack: int
+    unpack: int
+    embed: int
+    pivot: int
+    copy: int
+    invert: int
 
 
-def _products(code, rows, vectors, a, lda, b, ldb, steps):
-    """Tile of sums over k of a[k, i] b[k, j], in order; `steps` may be 0."""
-    builder = code.builder
-    before, head = builder.block, builder.append_basic_block("head")
-    body, after = builder.append_basic_block("body"), builder.append_basic_block("after")
-    builder.branch(head)
-    builder.position_at_end(head)
-    start = [_index(0), a, b, *[code.zero()] * (rows * vectors)]
-    values = [builder.phi(value.type) for value in start]
-    step, p, q, *sums = values
-    builder.cbranch(builder.icmp_signed("<", step, steps), body, after)
-    builder.position_at_end(body)
-    totals = list(sums)
-    for _ in range(2):
-        panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
-        for i in range(rows):
-            x = code.splat(builder.load(code.at(p, i)))
-            for v in range(vectors):
-                s = i * vectors + v
-                totals[s] = code.fma(x, panel[v], totals[s])
-        p, q = code.at(p, lda), code.at(q, ldb)
-    following = [builder.add(step, _index(2)), p, q, *totals]
-    builder.branch(head)
-    for phi, first, later in zip(values, start, following, strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(later, body)
-    builder.position_at_end(after)
-    return sums
-
-
-def _substitute(code, x, rows, vectors, triangle, ld, order):
-    """Solve with the triangle in registers; its diagonal holds reciprocals."""
-    builder, x, left = code.builder, list(x), list(order)
-    for r in order:
-        left.remove(r)
-        line = code.at(triangle, builder.mul(ld, _index(r)))
-        by = code.splat(builder.load(code.at(line, r)))
-        for v in range(vectors):
-            x[r * vectors + v] = builder.fmul(by, x[r * vectors + v])
-        for s in left:
-            by = code.splat(builder.fneg(builder.load(code.at(line, s))))
-            for v in range(vectors):
-                at = s * vectors + v
-                x[at] = code.fma(by, x[r * vectors + v], x[at])
-    return x
-
-
-def _emit_solve(code, rows, vectors, mode, operands, done):
-    builder = code.builder
-    c, ldc, a, lda, b, ldb, steps = operands
-    c, a, b = (code.address(value) for value in (c, a, b))
-    places = [c]
-    for _ in range(rows - 1):
-        places.append(code.at(places[-1], ldc))
-    sums = _products(code, rows, vectors, a, lda, b, ldb, steps)
-    x = []
-    for s, total in enumerate(sums):
-        place = code.at(places[s // vectors], s % vectors * code.lanes)
-        x.append(builder.fsub(code.load(place), total))
-
-    def finish(values):
-        for s, value in enumerate(values):
-            code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
-        builder.branch(done)
-
-    names = ("update", "forward", "backward")
-    blocks = [builder.append_basic_block(name) for name in names]
-    switch = builder.switch(mode, blocks[UPDATE])
-    for number in (FORWARD, BACKWARD):
-        switch.add_case(_index(number), blocks[number])
-    builder.position_at_end(blocks[UPDATE])
-    finish(x)
-    builder.position_at_end(blocks[FORWARD])  # the triangle follows the summed rows of a
-    triangle = code.at(a, builder.mul(steps, lda))
-    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows)))
-    builder.position_at_end(blocks[BACKWARD])  # it precedes them
-    triangle = code.at(a, builder.mul(lda, _index(-rows)))
-    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows - 1, -1, -1)))
-
-
-def _solver(element):
-    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps): c -= a' b, then a triangle."""
-
-    @intrinsic
-    def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
-        def emit(context, builder, signature, values):
-            code = _Code(context, builder, element)
-            done = builder.append_basic_block("done")
-            switch = builder.switch(values[0], done)
-            blocks = [builder.append_basic_block(f"vectors{v}") for v in (1, 2, 3)]
-            for v, block in zip((1, 2, 3), blocks, strict=True):
-                switch.add_case(_index(v), block)
-                builder.position_at_end(block)
-                _emit_solve(code, target().rows, v, values[1], values[2:], done)
-            builder.position_at_end(done)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 9), emit
-
-    return solver
-
-
-_solve_double, _solve_single = _solver(types.float64), _solver(types.float32)
-
-
-def solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps):
-    _solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps)
-
-
-def solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps):
-    _solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps)
+def inner(func):
+    """A kernel that only kernels call: it needs no entry for Python, which halves compile time."""
+    return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @intrinsic
-def _call_solver(typingctx, function, vectors, mode, c, ldc, a, lda, b, ldb, steps):
+def call_entry(typingctx, function, args):
+    """Call the compiled function at an address with integers."""
+
     def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(args)).as_pointer()
+        items = cgutils.unpack_tuple(builder, values[1], len(args))
+        builder.call(builder.inttoptr(values[0], kind), items)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 10), emit
+    return types.void(types.intp, types.UniTuple(types.intp, len(args))), emit
+
+
+# Typed code ----------------------------------------------------------------------------------
+
+
+@inner
+def _pack(out, stride, a, lda, rows, depth, padded, width, lanes):
+    """out[panel, k, i] = a[i, k] for rows x depth numbers; zeros up to whole panels of `padded`."""
+    blocked = depth // lanes * lanes
+    for first in range(0, rows, width):
+        start, inside = first // width * stride, min(width, rows - first)
+        whole = inside // lanes * lanes
+        for i in range(0, whole, lanes):
+            for k in range(0, blocked, lanes):
+                transpose(out, start + k * width + i, width, a, (first + i) * lda + k, lda)
+        for k in range(depth):
+            for i in range(whole if k < blocked else 0, inside):
+                out[start + k * width + i] = a[(first + i) * lda + k]
+            for i in range(inside, width):
+                out[start + k * width + i] = 0
+        for j in range(depth * width, padded * width):
+            out[start + j] = 0
+
+
+@inner
+def _unpack(a, lda, x, stride, rows, depth, below, width, lanes):
+    """The way back; if `below`, only below the diagonal of numbers of so many parts."""
+    for first in range(0, rows, width):
+        start, inside = first // width * stride, min(width, rows - first)
+        for i in range(0, inside, lanes):
+            here = min(lanes, inside - i)
+            last = min(depth, (first + i) * below) if below else depth
+            blocked = last // lanes * lanes if here == lanes else 0
+            for k in range(0, blocked, lanes):
+                transpose(a, (first + i) * lda + k, lda, x, start + k * width + i, width)
+            for r in range(i, i + here):
+                last = min(depth, (first + r) * below) if below else depth
+                for k in range(blocked, last):
+                    a[(first + r) * lda + k] = x[start + k * width + r]
+
+
+@inner
+def _copy(out, stride, l, lda, rows, columns, padded, width, parts):
+    """out[panel, m, i] = l[m, i] for rows x columns entries; zeros up to whole panels."""
+    one, zero = out.dtype.type(1), np.int64(0)
+    for m in range(padded):
+        for first in range(0, columns, width):
+            to, source = first // width * stride + m * parts * width, m * lda + first * parts
+            known = min(width, columns - first) if m < rows else zero
+            if parts == 1:
+                copy_row(out, to, l, source, known, width, one, l, zero, False)
+            else:
+                split_row(out, to, width, l, source, known, width, one, l, zero, False)
+
+
+@inner
+def _embed(out, x, rows, width, sign):
+    """Pairs of rows (re, im) as 2 x 2 blocks; sign is -1 to multiply by the conjugate."""
+    for k in range(0, rows, 2):
+        re, to = k * width, 2 * k * width
+        for i in range(width):
+            u, v = x[re + i], sign * x[re + width + i]
+            out[to + 2 * i], out[to + 2 * i + 1] = u, v
+            out[to + 2 * (width + i)], out[to + 2 * (width + i) + 1] = -v, u
+
+
+@inner
+def _invert(x, stride, rows, width, parts):
+    """Reciprocals on the (real) diagonal of packed rows x rows entries."""
+    for j in range(rows):
+        at = j // width * stride + j * parts * width + j % width
+        x[at] = 1 / x[at]
+        if parts == 2:
+            x[at + width] = 0
+
+
+@inner
+def _pivot(a, step, x, left, lda, tile, place, width, column, inside, solve, vectors, rows, parts):
+    """Factor a diagonal tile and solve the rest of its panel; returns the failing pivot.
+
+    a is the diagonal of the matrix, `step` apart, of which `inside` numbers exist; x the tile's
+    rows of the panel, in which it starts at `column`; tile is scratch, and `place` its address.
+    """
+    for s in range(1, rows, parts):
+        if parts == 2:
+            left[(s - 1) * lda + s] = 0  # imaginary parts on the diagonal do not count
+    failing = factor_tile(tile, left, lda, inside)
+    here = address(x, 0)
+    call_entry(solve, (vectors, FORWARD, here, width, place, rows, here, width, 0))
+    for s in range(0, rows, parts):
+        at = column + s // parts
+        for r in range(s + 1):
+            x[r * width + at] = tile[r * rows + s]
+        for r in range(s + 1, rows):
+            x[r * width + at] = 0
+        if s < inside:
+            a[s // parts * step] = tile[rows * rows + s]
+            if parts == 2:
+                a[s // parts * step + 1] = 0
+    return failing
+
+
+def pack_double(out, stride, a, lda, rows, depth, padded, width, lanes):
+    _pack(double_at(out), stride, double_at(a), lda, rows, depth, padded, width, lanes)
+
+
+def pack_single(out, stride, a, lda, rows, depth, padded, width, lanes):
+    _pack(single_at(out), stride, single_at(a), lda, rows, depth, padded, width, lanes)
+
+
+def unpack_double(a, lda, x, stride, rows, depth, below, width, lanes):
+    _unpack(double_at(a), lda, double_at(x), stride, rows, depth, below, width, lanes)
+
+
+def unpack_single(a, lda, x, stride, rows, depth, below, width, lanes):
+    _unpack(single_at(a), lda, single_at(x), stride, rows, depth, below, width, lanes)
+
+
+def copy_double(out, stride, l, lda, rows, columns, padded, width, parts):
+    _copy(double_at(out), stride, double_at(l), lda, rows, columns, padded, width, parts)
+
+
+def copy_single(out, stride, l, lda, rows, columns, padded, width, parts):
+    _copy(single_at(out), stride, single_at(l), lda, rows, columns, padded, width, parts)
+
+
+def embed_double(out, x, rows, width, sign):
+    _embed(double_at(out), double_at(x), rows, width, np.float64(sign))
+
+
+def embed_single(out, x, rows, width, sign):
+    _embed(single_at(out), single_at(x), rows, width, np.float32(sign))
+
+
+def invert_double(x, stride, rows, width, parts):
+    _invert(double_at(x), stride, rows, width, parts)
+
+
+def invert_single(x, stride, rows, width, parts):
+    _invert(single_at(x), stride, rows, width, parts)
+
+
+def pivot_double(
+    info, a, step, x, left, lda, tile, width, column, inside, solve, vectors, rows, parts
+):
+    t = double_at(tile)
+    y, b, d = double_at(left), double_at(x), double_at(a)
+    failing = _pivot(
+        d, step, b, y, lda, t, tile, width, column, inside, solve, vectors, rows, parts
+    )
+    set_integer(info, failing)
+
+
+def pivot_single(
+    info, a, step, x, left, lda, tile, width, column, inside, solve, vectors, rows, parts
+):
+    t = single_at(tile)
+    y, b, d = single_at(left), single_at(x), single_at(a)
+    failing = _pivot(
+        d, step, b, y, lda, t, tile, width, column, inside, solve, vectors, rows, parts
+    )
+    set_integer(info, failing)
+
+
+_CODE = {
+    8: (
+        (solve_double, 9),
+        (pack_double, 9),
+        (unpack_double, 9),
+        (embed_double, 5),
+        (pivot_double, 14),
+        (copy_double, 9),
+        (invert_double, 5),
+    ),
+    4: (
+        (solve_single, 9),
+        (pack_single, 9),
+        (unpack_single, 9),
+        (embed_single, 5),
+        (pivot_single, 14),
+        (copy_single, 9),
+        (invert_single, 5),
+    ),
+}
 
 
 @functools.cache
-def _solver_address(double):
-    return entry_address(solve_double if double else solve_single, 9)
+def _addresses(size):
+    return [entry_address(func, count) for func, count in _CODE[size]]
 
 
-def tile_of(dtype, parts):
-    """The register tile of a real dtype."""
-    double = np.dtype(dtype).itemsize == 8
-    micro = _solver_address(double)
-    return Tile(parts, tile_rows(), tile_width(dtype), lanes(dtype), micro)
+@functools.cache
+def tile_of(dtype):
+    """The register tile of a dtype, and its code."""
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    real = np.dtype(f"f{size}")
+    return Tile(parts, size, tile_rows(), tile_width(real), lanes(real), *_addresses(size))
 
 
-@intrinsic
-def factor_tile(typingctx, tile):
-    """Factor U'U = tile in place, from its upper triangle; returns the failing pivot, or `rows`.
-
-    tile is flat: rows x rows, whose diagonal becomes 1 / diag U, then diag U. A failing pivot
-    counts as 1.
-    """
-
-    def emit(context, builder, signature, values):
-        rows = target().rows
-        code = _Code(context, builder, tile.dtype, rows)
-        start = code.pointer(tile, values[0], _index(0))
-        x = [code.load(code.at(start, r * rows)) for r in range(rows)]
-        one = ir.Constant(code.element, 1.0)
-        root = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(code.element, [code.element]),
-            f"llvm.sqrt.f{tile.dtype.bitwidth}",
-        )
-        failing = _index(rows)
-        for r in range(rows):
-            pivot = builder.extract_element(x[r], ir.Constant(ir.IntType(32), r))
-            good = builder.and_(
-                builder.fcmp_ordered(">", pivot, ir.Constant(code.element, 0.0)),
-                builder.fcmp_ordered("<", pivot, ir.Constant(code.element, np.inf)),
-            )
-            first = builder.icmp_signed("==", failing, _index(rows))
-            failing = builder.select(
-                builder.and_(builder.not_(good), first), _index(r), failing
-            )
-            side = builder.call(root, [builder.select(good, pivot, one)])
-            inverse = builder.fdiv(one, side)
-            x[r] = builder.fmul(code.splat(inverse), x[r])
-            builder.store(side, code.at(start, rows * rows + r))
-            for s in range(r + 1, rows):
-                by = builder.extract_element(x[r], ir.Constant(ir.IntType(32), s))
-                x[s] = code.fma(code.splat(builder.fneg(by)), x[r], x[s])
-            x[r] = builder.insert_element(x[r], inverse, ir.Constant(ir.IntType(32), r))
-        for r in range(rows):
-            code.store(x[r], code.at(start, r * rows))
-        return failing
-
-    return types.intp(tile), emit
+def workspace(*sizes):
+    """Memory for arrays of so many bytes, and the address of each, on cache lines of their own."""
+    starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
+    memory = aligned((starts.pop(),), np.uint8)
+    base = memory.ctypes.data
+    return memory, *(base + start for start in starts)
 
 
 # Order of tasks ------------------------------------------------------------------------------
 
 LINE = 8  # counters on cache lines of their own
+PATIENCE = 2000  # looks at a counter before the core is offered to other threads
 
 
 @intrinsic
@@ -250,88 +313,46 @@ def _release(typingctx, counters, i, value):
     return types.void(counters, types.intp, types.intp), emit
 
 
-@kernel
+@intrinsic
+def _give_way(typingctx):
+    """Let another thread run on this core."""
+
+    def emit(context, builder, signature, values):
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@inner
 def wait_for(counters, i, value):
     """Until counter i has reached a value that an earlier task publishes."""
+    tries = 0
     while _acquire(counters, i * LINE) < value:
-        pass
+        tries += 1
+        if tries > PATIENCE:
+            _give_way()
 
 
-@kernel
+@inner
 def publish(counters, i, value):
     """What this task wrote before is seen by those who wait for the value."""
     _release(counters, i * LINE, value)
 
 
-# Panels --------------------------------------------------------------------------------------
+def run_blocks(driver, parallel, *args):
+    """Call a driver, on several threads if that is worth it."""
+    if not parallel:
+        driver.compiled(0, *args)
+        return
+    with threads.region() as launch:
+        driver.compiled(launch, *args)
 
 
-@kernel
-def to_panels(out, o0, stride, a, a0, lda, rows, depth, padded, tile):
-    """out[panel, k, i] = a[i, k] for rows x depth numbers; zeros up to whole panels of `padded`."""
-    lanes, width = tile.lanes, tile.width
-    blocked = depth // lanes * lanes
-    for first in range(0, rows, width):
-        start, inside = o0 + first // width * stride, min(width, rows - first)
-        whole = inside // lanes * lanes
-        for i in range(0, whole, lanes):
-            for k in range(0, blocked, lanes):
-                source = a0 + (first + i) * lda + k
-                transpose(out, start + k * width + i, width, a, source, lda)
-        for k in range(depth):
-            for i in range(whole if k < blocked else 0, inside):
-                out[start + k * width + i] = a[a0 + (first + i) * lda + k]
-            for i in range(inside, width):
-                out[start + k * width + i] = 0
-        for j in range(depth * width, padded * width):
-            out[start + j] = 0
-
-
-@kernel
-def from_panels(a, a0, lda, rows, depth, x, x0, stride, tile, below):
-    """The way back; if `below`, only what is below the diagonal of numbers of `parts`."""
-    lanes, width = tile.lanes, tile.width
-    for first in range(0, rows, width):
-        start, inside = x0 + first // width * stride, min(width, rows - first)
-        for i in range(0, inside, lanes):
-            here = min(lanes, inside - i)
-            last = min(depth, (first + i) * tile.parts) if below else depth
-            blocked = last // lanes * lanes if here == lanes else 0
-            for k in range(0, blocked, lanes):
-                to = a0 + (first + i) * lda + k
-                transpose(a, to, lda, x, start + k * width + i, width)
-            for r in range(i, i + here):
-                last = min(depth, (first + r) * tile.parts) if below else depth
-                for k in range(blocked, last):
-                    a[a0 + (first + r) * lda + k] = x[start + k * width + r]
-
-
-@kernel
-def embed(out, o0, x, x0, rows, width, sign):
-    """(re, im) pairs of rows as 2 x 2 blocks; sign is -1 where the conjugate is multiplied by."""
-    for k in range(0, rows, 2):
-        re, im = x0 + k * width, x0 + (k + 1) * width
-        to = o0 + 2 * k * width
-        for i in range(width):
-            out[to + 2 * i] = x[re + i]
-            out[to + 2 * i + 1] = sign * x[im + i]
-            out[to + 2 * width + 2 * i] = -sign * x[im + i]
-            out[to + 2 * width + 2 * i + 1] = x[re + i]
-
-
-@kernel
-def solve_strip(mode, right, c, count, left, a, lda, b, steps, tile):
-    """One register tile of right[c] -= left[a]' right[b] with `count` right-hand sides."""
+@inner
+def solve_strip(mode, c, count, a, lda, b, steps, tile):
+    """One register tile of c -= a' b with `count` right-hand sides; addresses."""
     vectors = (count + tile.lanes - 1) // tile.lanes
-    _call_solver(
-        tile.micro,
-        vectors,
-        mode,
-        address(right, c),
-        tile.width,
-        address(left, a),
-        lda,
-        address(right, b),
-        tile.width,
-        steps,
-    )
+    call_entry(tile.solve, (vectors, mode, c, tile.width, a, lda, b, tile.width, steps))

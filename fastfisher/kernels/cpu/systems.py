@@ -1,144 +1,103 @@
-"""Groups of small systems in scratch, one per lane: how they get there, are solved, and get back."""
+"""Scratch for a group of small systems, one per lane, and the steps that work on it."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
 from . import threads
-from .jit import kernel
-from .lanes import (
-    edge,
-    factor_diagonal,
-    settle,
-    solve_row,
-    solve_row_adjoint,
-    solve_rows,
-)
+from .jit import entry_address, kernel
+from .lane_kernel import FACTOR, LOAD, SETTLE, STORE, SUBSTITUTE, call_lanes, lane_kernel
+from .lanes import EDGE, width
 from .memory import aligned
-from .simd import lanes, transpose
+from .simd import address, lanes
 
-__all__ = [
-    "Group",
-    "copied",
-    "factor",
-    "group_of",
-    "load_lower",
-    "load_row",
-    "pad",
-    "scratch",
-    "solve",
-    "store_row",
-    "store_solutions",
-]
+__all__ = ["Group", "clamped", "group_of", "load", "scratch", "solve_and_store", "store"]
+
+_double, _single = lane_kernel(types.float64), lane_kernel(types.float32)
+
+
+def lanes_double(operation, a, b, c, d, e, f, g):
+    _double(operation, a, b, c, d, e, f, g)
+
+
+def lanes_single(operation, a, b, c, d, e, f, g):
+    _single(operation, a, b, c, d, e, f, g)
+
+
+@functools.cache
+def _lane_address(func):
+    return entry_address(func, 8)
 
 
 class Group(NamedTuple):
-    """Scratch of a group of systems; matrices come first, other offsets are in elements."""
+    """Scratch of a group: matrices come first, other offsets are in elements."""
 
     p: int
     order: int  # p padded to whole tiles
     ld: int  # vectors from row to row
     lanes: int
-    edge: int
     right: int  # a right-hand side, ld vectors
     roots: int  # reciprocals of the diagonal of L
     bad: int  # a vector: 0 or the failing order
     shift: int  # a vector: damping
-    flat: int  # systems as the caller stores them, where the caller's array ends
-    rows: int  # right-hand sides or solutions as the caller stores them
+    extra: int
     size: int
+    code: int  # address of the lane kernel
 
 
-def group_of(p, dtype, *, extra=0, flat=True):
-    """The scratch for groups of order p, and `extra` elements at its end."""
-    n, e = lanes(dtype), edge()
-    order = -(-p // e) * e
-    ld = max(order, -(-p // n) * n)
+def group_of(p, dtype, *, extra=0):
+    """The scratch for groups of order p, with `extra` elements at its end."""
+    n, vector = width(dtype), lanes(dtype)
+    order = -(-p // EDGE) * EDGE
+    ld = max(order, -(-p // vector) * vector)
     ends = [order * ld * n]
-    for vectors in (ld, order, 1, 1, p * p + n if flat else 0, p + n):
+    for vectors in (ld, order, 1, 1):
         ends.append(ends[-1] + vectors * n)
-    return Group(p, order, ld, n, e, *ends[:-1], ends[-1] + extra)
+    double = np.dtype(dtype).itemsize == 8
+    code = _lane_address(lanes_double if double else lanes_single)
+    return Group(p, order, ld, n, *ends, ends[-1] + extra, code)
 
 
 def scratch(group, dtype):
     """Such scratch for every thread, and a status per lane."""
     count = threads.max_threads()
-    return aligned((count, group.size), dtype), aligned((count, 16), np.int32)
+    stride = -(-group.size // 32) * 32
+    return aligned((count, stride), dtype), aligned((count, 32), np.int32)
 
 
 @kernel
-def copied(to, t0, source, first, width, count, group):
-    """Lanes' worth of rows source[first..], of which there are `count`, the last one repeated."""
-    for s in range(group.lanes):
-        start, at = min(first + s, count - 1) * width, t0 + s * width
-        for i in range(width):
-            to[at + i] = source[start + i]
+def clamped(work, at, source, first, lanes):
+    """A number per system, to lanes; past the end the last one is repeated."""
+    for s in range(lanes):
+        work[at + s] = source[min(first + s, source.size - 1)]
 
 
 @kernel
-def load_lower(work, source, s0, group):
-    """Lower triangles of consecutive systems, to lanes."""
-    for i in range(group.p):
-        for c in range(0, i + 1, group.lanes):
-            at, start = (i * group.ld + c) * group.lanes, s0 + i * group.p + c
-            transpose(work, at, group.lanes, source, start, group.p * group.p)
+def load(work, to, source, start, stride, rows, columns, count, group):
+    """Rows of `count` consecutive systems to lanes; of square ones lower triangles."""
+    a, b = address(work, to), address(source, start)
+    call_lanes(group.code, LOAD, a, group.ld, b, stride, rows, columns, count)
 
 
 @kernel
-def pad(work, group):
-    """Rows of the identity after the last one."""
-    for i in range(group.p, group.order):
-        at = i * group.ld * group.lanes
-        work[at : at + i * group.lanes] = 0
-        work[at + i * group.lanes : at + (i + 1) * group.lanes] = 1
+def store(to, start, stride, rows, columns, count, work, at, group):
+    """And back."""
+    a, b = address(to, start), address(work, at)
+    call_lanes(group.code, STORE, a, stride, b, group.ld, rows, columns, count)
 
 
 @kernel
-def load_row(work, source, s0, group):
-    """Right-hand sides of consecutive systems, to lanes."""
-    for c in range(0, group.p, group.lanes):
-        transpose(work, group.right + c * group.lanes, group.lanes, source, s0 + c, group.p)
-    work[group.right + group.p * group.lanes : group.right + group.order * group.lanes] = 0
-
-
-@kernel
-def store_row(work, group):
-    """Lanes to consecutive rows at group.rows; what a row spills, the next one overwrites."""
-    whole = (group.p - 1) // group.lanes * group.lanes
-    for c in range(whole, -1, -group.lanes):
-        transpose(
-            work, group.rows + c, group.p, work, group.right + c * group.lanes, group.lanes
-        )
-
-
-@kernel
-def factor(work, group):
-    """Cholesky factors in place; reciprocals of their diagonals; status."""
-    zero, ld, e = np.int64(0), group.ld, group.edge
-    work[group.bad : group.bad + group.lanes] = 0
-    for j in range(0, group.order, e):
-        factor_diagonal(work, zero, ld, j, group.roots, group.bad)
-        for i in range(j + e, group.order, e):
-            solve_rows(work, i * ld * group.lanes, ld, zero, ld, j, group.roots)
-
-
-@kernel
-def solve(work, group):
-    """The right-hand side over L L'."""
-    zero, ld, e, order = np.int64(0), group.ld, group.edge, group.order
-    for j in range(0, order, e):
-        solve_row(work, group.right, ld, zero, ld, j, group.roots)
-    for j in range(order - e, -1, -e):
-        solve_row_adjoint(work, group.right, zero, ld, j, order, group.roots)
-
-
-@kernel
-def store_solutions(x, info, first, count, work, status, group):
-    """Solutions and status of the first `count` lanes, to systems first... of flat x."""
-    settle(work, group.right, group.p, group.bad, status, np.int64(0))
-    store_row(work, group)
-    start = first * group.p
-    for i in range(count * group.p):
-        x[start + i] = work[group.rows + i]
+def solve_and_store(x, info, first, work, status, group):
+    """Factor the matrices, damped by `shift`, solve, and store what came of it."""
+    p, code, zero, one = group.p, group.code, np.int64(0), np.int64(1)
+    a, y, bad = address(work, zero), address(work, group.right), address(work, group.bad)
+    roots, shift = address(work, group.roots), address(work, group.shift)
+    call_lanes(code, FACTOR, a, group.ld, p, group.order, roots, bad, shift)
+    call_lanes(code, SUBSTITUTE, y, a, group.ld, p, group.order, roots, zero)
+    call_lanes(code, SETTLE, y, p, bad, address(status, zero), zero, zero, zero)
+    count = min(group.lanes, info.size - first)
+    store(x, first * p, p, one, p, count, work, group.right, group)
     for s in range(count):
         info[first + s] = status[s]

@@ -1,85 +1,187 @@
-"""Triangular solves with a row-major lower factor. Right-hand sides are rows: x is (k, n)."""
+"""Triangular solves with a row-major lower factor. Right-hand sides are rows: x is (k, n).
 
+Blocks of rows are tasks, and groups of right-hand sides: a task subtracts what the blocks before
+it give, each as soon as it is there, and solves with its own diagonal block (see elimination.py).
+"""
+
+from typing import NamedTuple
+
+import numba
 import numpy as np
 
-from .jit import driver, kernel
+from . import threads
+from .elimination import (
+    Tile,
+    call_entry,
+    inner,
+    publish,
+    run_blocks,
+    solve_strip,
+    tile_of,
+    wait_for,
+    workspace,
+)
+from .jit import driver
 from .parallel import for_each
+from .triangles import BACKWARD, FORWARD, UPDATE
 
-__all__ = ["solve_lower", "solve_lower_adjoint"]
+__all__ = ["GROUP", "block_order", "solve_lower", "solve_lower_adjoint"]
 
-GROUP = 8  # right-hand sides per task
-ROWS = 64  # rows of L kept in cache while the task's right-hand sides pass over them
-LANES = 16  # independent sums of a dot product: it vectorises without reordering
-
-
-@kernel
-def _forward(l, x, c0, c1, start):
-    n = l.shape[0]
-    lanes = np.empty(LANES, x.dtype)
-    for i0 in range(start, n, ROWS):
-        for c in range(c0, c1):
-            for i in range(i0, min(i0 + ROWS, n)):
-                whole = start + (i - start) // LANES * LANES
-                lanes[:] = 0
-                for j in range(start, whole, LANES):
-                    for s in range(LANES):
-                        lanes[s] += l[i, j + s] * x[c, j + s]
-                total = x[c, i]
-                for s in range(LANES):
-                    total -= lanes[s]
-                for j in range(whole, i):
-                    total -= l[i, j] * x[c, j]
-                x[c, i] = total / l[i, i].real
+SIDE = 96  # rows of a block, at least; part of the numbers
+GROUP = 8  # panels of right-hand sides per task
+PARALLEL = 1 << 18  # products of numbers above which threads pay
 
 
-@kernel
-def _backward(l, x, c0, c1):
-    n = l.shape[0]
-    for i1 in range(n, 0, -ROWS):
-        for c in range(c0, c1):
-            for i in range(i1 - 1, max(i1 - ROWS, 0) - 1, -1):
-                value = x[c, i] / l[i, i].real
-                x[c, i] = value
-                for j in range(i):
-                    x[c, j] -= l[i, j].conjugate() * value
+class System(NamedTuple):
+    """Where things are: addresses, and bytes from one panel to the next."""
+
+    l: int
+    n: int
+    x: int
+    k: int
+    right: int  # x' in panels
+    stride: int
+    scratch: int  # a packed block of l per thread, complex ones also as 2 x 2 blocks
+    share: int
+    mode: int
+    first: int  # block where the right-hand sides start
+    blocks: int
+    order: int  # of a block
+    groups: int
+    tile: Tile
 
 
-@kernel
-def _solve_task(task, l, x, start, adjoint):
-    c0 = task * GROUP
-    c1 = min(c0 + GROUP, x.shape[0])
-    if adjoint:
-        _backward(l, x, c0, c1)
+def block_order(order, width, parts):
+    """Rows of a block, a multiple of the panels' width."""
+    return -(-min(SIDE // parts, order) // width) * width
+
+
+@inner
+def _pack_factor(m, row, column):
+    """Block (row, column) of l as a left operand, whichever way round; its address."""
+    tile, wide = m.tile, m.tile.parts * m.tile.width
+    packed, stride = m.scratch + numba.get_thread_id() * m.share, m.order * wide
+    rows, columns = min(m.order, m.n - row * m.order), min(m.order, m.n - column * m.order)
+    lda = m.n * tile.parts
+    corner = m.l + (row * m.order * lda + column * m.order * tile.parts) * tile.bytes
+    across, sign = rows, 1
+    if m.mode == FORWARD:
+        depth, padded = columns * tile.parts, m.order * tile.parts
+        shape = tile.width, tile.lanes
+        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, *shape))
     else:
-        _forward(l, x, c0, c1, start)
+        across, sign = columns, -1
+        args = (packed, stride, corner, lda, rows, columns, m.order, tile.width, tile.parts)
+        call_entry(tile.copy, args)
+    if row == column:
+        call_entry(tile.invert, (packed, stride, rows, tile.width, tile.parts))
+    if tile.parts == 1:
+        return packed
+    left = packed + m.order * m.order * tile.parts * tile.bytes
+    for q in range((across + tile.width - 1) // tile.width):
+        at = q * stride * tile.bytes
+        args = (left + 2 * at, packed + at, m.order * tile.parts, tile.width, sign)
+        call_entry(tile.embed, args)
+    return left
+
+
+@inner
+def _sweep(m, mode, place, base, count, left, height, steps):
+    """All strips of a block in all panels: less the product with `steps` rows, or solved."""
+    tile, wide = m.tile, m.tile.parts * m.tile.width
+    stride, row = m.order * tile.parts * wide, tile.width * tile.bytes
+    for j in range(0, count, tile.width):
+        panel, inside = j // tile.width * m.stride, min(tile.width, count - j)
+        for s in range(0, height, tile.rows):
+            e = height - tile.rows - s if mode == BACKWARD else s
+            first, depth = np.int64(0), steps
+            if mode == FORWARD:
+                depth = e
+            elif mode == BACKWARD:
+                first, depth = e + tile.rows, height - tile.rows - e
+            a = left + (e // wide * stride + e % wide + first * wide) * tile.bytes
+            c, b = place + panel + e * row, base + panel + first * row
+            solve_strip(mode, c, inside, a, wide, b, depth, tile)
+
+
+@inner
+def _height(m, block):
+    """Packed rows of a block, whole strips."""
+    depth = min(m.order, m.n - block * m.order) * m.tile.parts
+    return (depth + m.tile.rows - 1) // m.tile.rows * m.tile.rows
+
+
+@inner
+def _block(t, m, counters):
+    """Task: one block of rows of a group of right-hand sides."""
+    tile, i, g = m.tile, m.first + t // m.groups, t % m.groups
+    forward = m.mode == FORWARD
+    block = i if forward else m.blocks - 1 - i
+    j0, step = g * GROUP * tile.width, m.order * tile.parts * tile.width * tile.bytes
+    count, height = min(GROUP * tile.width, m.k - j0), _height(m, block)
+    panels, lda = m.right + g * GROUP * m.stride, m.n * tile.parts
+    place, stride = panels + block * step, m.stride // tile.bytes
+    depth = min(m.order, m.n - block * m.order) * tile.parts
+    corner = m.x + (j0 * lda + block * m.order * tile.parts) * tile.bytes
+    shape = tile.width, tile.lanes
+    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, *shape))
+    for j in range(m.first, i):
+        other = j if forward else m.blocks - 1 - j
+        left = _pack_factor(m, block, other) if forward else _pack_factor(m, other, block)
+        wait_for(counters, g, j + 1)
+        base, steps = panels + other * step, _height(m, other)
+        _sweep(m, UPDATE, place, base, count, left, height, steps)
+    left = _pack_factor(m, block, block)
+    _sweep(m, m.mode, place, place, count, left, height, height)
+    call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
+    publish(counters, g, i + 1)
 
 
 @driver
-def _solve(launch, l, x, start, adjoint):
-    for_each(
-        launch,
-        _solve_task,
-        (x.shape[0] + GROUP - 1) // GROUP,
-        (
-            l,
-            x,
-            start,
-            adjoint,
-        ),
+def _blocks(launch, m, counters):
+    for_each(launch, _block, (m.blocks - m.first) * m.groups, (m, counters))
+
+
+def _solve(l, x, mode, start):
+    k, n = x.shape
+    if start >= n or k == 0:
+        return
+    tile = tile_of(l.dtype)
+    order, panels = block_order(n, tile.width, tile.parts), -(-k // tile.width)
+    blocks, groups = -(-n // order), -(-panels // GROUP)
+    stride = -(-n * tile.parts // tile.rows) * tile.rows * tile.width * tile.bytes
+    share = order * order * tile.bytes * (6 if tile.parts == 2 else 1)
+    held, right, own = workspace(panels * stride, threads.max_threads() * share)
+    counters = np.zeros(8 * groups, np.int64)
+    system = System(
+        l.ctypes.data,
+        n,
+        x.ctypes.data,
+        k,
+        right,
+        stride,
+        own,
+        share,
+        mode,
+        start // order,
+        blocks,
+        order,
+        groups,
+        tile,
     )
+    run_blocks(_blocks, n * n * k * tile.parts >= PARALLEL, system, counters)
+    del held  # nothing is read from here on
 
 
 def solve_lower(l, x, start=0):
     # l  IN READ-ONLY (n, n) C order, lower triangle with a real diagonal
     # x  INOUT (k, n) l's dtype; entries before `start` are zero and stay so
     """x[c] <- L^-1 x[c]."""
-    if x.size:
-        _solve(l, x, start, False)
+    _solve(l, x, FORWARD, start)
 
 
 def solve_lower_adjoint(l, x):
     # l  IN READ-ONLY (n, n) C order, lower triangle with a real diagonal
     # x  INOUT (k, n) l's dtype
     """x[c] <- L^-' x[c]."""
-    if x.size:
-        _solve(l, x, 0, True)
+    _solve(l, x, BACKWARD, 0)

@@ -1,0 +1,419 @@
+"""Whole jobs from the literature: the expression its own code uses beside ours.
+
+Sizes are reduced so that the expression's temporaries fit and a run takes seconds. Results must
+agree with the same expression, or a stabler one for the same numbers, in double precision.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+import fastfisher as ff
+
+from .cases import AUTOENCODER, OPS, Case, Op
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One job: what it is, its cost, its numbers, the two ways, and what is right."""
+
+    title: str
+    cost: Op
+    inputs: Callable  # (normal, shape) -> operands
+    ours: Callable
+    peer: Callable
+    truth: Callable | None = None  # on operands in double; the peer's expression by default
+    gate: float = 1e5  # u, norm-wise: these answers are ill-conditioned by their inverses
+
+
+def _eye(p, dtype):
+    return np.eye(p, dtype=dtype)
+
+
+def _scores_and(*sizes):
+    """Scores (n, p), and arrays of other shapes made from the case's shape."""
+
+    def make(normal, shape):
+        return normal(*shape[:2]), *(normal(*size(*shape)) for size in sizes)
+
+    return make
+
+
+# W1: attribution scores (TRAK) ---------------------------------------------------------------
+
+
+def _w1_peer(G, T, lam=1.0):
+    p = G.shape[1]
+    return (G @ np.linalg.inv(G.T @ G + lam * _eye(p, G.dtype))) @ T.T
+
+
+def _w1_ours(G, T, lam=1.0):
+    n = len(G)
+    return ff.ops.matvec(G, ff.solve(G, T.T, damping=lam / n).x) / n
+
+
+# W3: many tiny systems, some of them singular (natural gradient boosting) ----------------------
+
+
+def _w3_inputs(normal, shape):
+    n, p = shape
+    B = normal(n, p, p)
+    M = B @ B.swapaxes(1, 2) / p + _eye(p, B.dtype)
+    M[:: n // 100] = 0  # one in a hundred
+    return M, normal(n, p)
+
+
+def _w3_peer(M, g):
+    try:
+        return np.linalg.solve(M, g[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        return np.array([np.linalg.pinv(m) @ v for m, v in zip(M, g, strict=True)])
+
+
+def _w3_ours(M, g):
+    x, info = ff.ops.batched_solve(M, g)
+    for i in np.flatnonzero(info):
+        x[i] = np.linalg.pinv(M[i]) @ g[i]
+    return x
+
+
+# W4, W5: stochastic reconfiguration with more parameters than samples --------------------------
+
+
+def _w4_peer(O, e, lam=1e-3):
+    n = len(O)
+    O = (O - O.mean(0)) / np.sqrt(n)
+    T = O @ O.conj().T
+    return O.conj().T @ np.linalg.solve(T + lam * _eye(n, T.dtype), (e - e.mean()) / np.sqrt(n))
+
+
+def _w4_ours(O, e, lam=1e-3):
+    return ff.solve(O, coef=e, center=True, damping=lam).x
+
+
+def _w5_peer(O, r, lam=1e-3):
+    n = len(O)
+    w, V = np.linalg.eigh(O @ O.T / n + lam * _eye(n, O.dtype))
+    return O.T @ (V @ np.diag(1 / w) @ V.T @ r) / n
+
+
+def _w5_ours(O, r, lam=1e-3):
+    return ff.solve(O, coef=r, damping=lam).x
+
+
+# W6: classical stochastic reconfiguration ------------------------------------------------------
+
+
+def _w6_peer(O, b):
+    from scipy.linalg import cho_factor, cho_solve
+
+    m = O.mean(0)
+    S = O.conj().T @ O / len(O) - np.outer(m.conj(), m)
+    S[np.diag_indices(len(S))] *= 1.02
+    return cho_solve(cho_factor(S), b)
+
+
+def _w6_ours(O, b):
+    return ff.solve(O, b, center=True, damping=ff.Marquardt(0.02)).x
+
+
+# W7: least squares on outer products (energy natural gradient for PDEs) ------------------------
+
+
+def _w7_peer(J, g):
+    F = (J[:, :, None] * J[:, None, :]).mean(0)
+    return np.linalg.lstsq(F, g, rcond=None)[0]
+
+
+# W10: inverse Cholesky factor of a damped Gram matrix (GPTQ) -----------------------------------
+
+
+def _damped(H):
+    H[np.diag_indices(len(H))] += 0.01 * H.diagonal().mean()
+    return H
+
+
+def _w10_peer(X):
+    return np.linalg.cholesky(np.linalg.inv(_damped(X.T @ X)))
+
+
+def _w10_ours(X):
+    L = ff.ops.cholesky(_damped(ff.ops.syrk(X)), overwrite=True)
+    return ff.ops.cholesky(ff.ops.cho_solve(L, _eye(len(L), L.dtype)), overwrite=True)
+
+
+# W11: the evidence along a path of dampings (Laplace) ------------------------------------------
+
+DAMPINGS = np.logspace(-4, 1, 20)
+
+
+def _w11_peer(G):
+    F, one = G.T @ G / len(G), _eye(G.shape[1], G.dtype)
+    return np.array([np.linalg.slogdet(F + lam * one)[1] for lam in DAMPINGS])
+
+
+def _w11_ours(G):
+    F = ff.DenseFisher(G.shape[1], dtype=G.dtype).update(G)
+    return np.array([F.factor(damping=lam).logdet() for lam in DAMPINGS])
+
+
+# W13: ten steps of conjugate gradients (TRPO) --------------------------------------------------
+
+
+def _w13_peer(G, g, lam=0.1, steps=10):
+    n, x, r = len(G), np.zeros_like(g), g.copy()
+    d, rr = r.copy(), r @ r
+    for _ in range(steps):
+        q = G.T @ (G @ d) / n + lam * d
+        alpha = rr / (d @ q)
+        x, r = x + alpha * d, r - alpha * q
+        rr, before = r @ r, rr
+        d = r + rr / before * d
+    return x
+
+
+def _w13_ours(G, g):
+    settings = {"method": "cg", "maxiter": 10, "rtol": 0.0, "preconditioner": None}
+    return ff.solve(G, g, damping=0.1, **settings).x
+
+
+# W14: covariance of a maximum likelihood estimate (outer products of scores) -------------------
+
+
+def _w14_ours(S):
+    F = ff.DenseFisher(S.shape[1], dtype=S.dtype).update(S)
+    return F.factor(damping=0.0).inv_quad(_eye(S.shape[1], S.dtype)) / F.weight
+
+
+# W16: influence by the closed form of DataInf --------------------------------------------------
+
+
+def _w16(product, adjoint, norms):
+    def influence(G, Q, lam=1.0):
+        n, K = len(G), product(G, Q.T)
+        K /= (lam + norms(G))[:, None]
+        return (Q - adjoint(G, K).T / n) / lam
+
+    return influence
+
+
+def _square_norms(G):
+    return np.einsum("np,np->n", G, G)
+
+
+# W17: the dual step of a multilayer perceptron -------------------------------------------------
+
+
+def _w17_inputs(normal, shape):
+    n, *widths = shape
+    layers = [(normal(n, d_in), normal(n, d_out)) for d_in, d_out in pairwise(widths)]
+    return layers, normal(n)
+
+
+def _w17_peer(layers, f):
+    from .contenders import numpy_explicit_gram
+
+    K = numpy_explicit_gram(layers)
+    K[np.diag_indices(len(K))] += len(K)
+    return np.linalg.solve(K, f)
+
+
+def _w17_truth(layers, f):
+    K = sum((A @ A.T) * (E @ E.T) for A, E in layers)
+    return np.linalg.solve(K + len(K) * np.eye(len(K)), f)
+
+
+def _w17_ours(layers, f):
+    K = ff.ops.layered_gram(layers)
+    return ff.ops.cho_solve(ff.ops.cholesky(K, damping=float(len(K)), overwrite=True), f)
+
+
+WORKLOADS = {
+    "w1": Workload(
+        "attribution scores: G (G'G + lambda I)^-1 T' (TRAK)",
+        Op(
+            "n x p x targets",
+            lambda n, p, t: n * p * (p + 1) + p**3 / 3 + 2 * p * p * t + 2 * n * p * t,
+            lambda n, p, t: n * p + t * p,
+            lambda n, p, t: n * t,
+        ),
+        _scores_and(lambda n, p, t: (t, p)),
+        _w1_ours,
+        _w1_peer,
+    ),
+    "w3": Workload(
+        "tiny systems, one in a hundred singular (NGBoost)",
+        OPS["batched_solve"],
+        _w3_inputs,
+        _w3_ours,
+        _w3_peer,
+        truth=lambda M, g: np.array([np.linalg.pinv(m) @ v for m, v in zip(M, g, strict=True)]),
+    ),
+    "w4": Workload(
+        "stochastic reconfiguration, centred, n < p (minSR)",
+        OPS["solve"],
+        _scores_and(lambda n, p: (n,)),
+        _w4_ours,
+        _w4_peer,
+    ),
+    "w5": Workload(
+        "the same by eigendecomposition (SPRING)",
+        OPS["solve"],
+        _scores_and(lambda n, p: (n,)),
+        _w5_ours,
+        _w5_peer,
+    ),
+    "w6": Workload(
+        "stochastic reconfiguration, p < n, diagonal x 1.02",
+        OPS["solve"],
+        _scores_and(lambda n, p: (p,)),
+        _w6_ours,
+        _w6_peer,
+    ),
+    "w7": Workload(
+        "least squares on averaged outer products (energy natural gradient)",
+        OPS["solve"],
+        _scores_and(lambda n, p: (p,)),
+        lambda J, g: ff.solve(J, g, damping=0.0).x,
+        _w7_peer,
+        truth=lambda J, g: np.linalg.solve(J.T @ J / len(J), g),
+    ),
+    "w8": Workload(
+        "mean square gradient (EWC)",
+        OPS["diag"],
+        _scores_and(),
+        lambda G: ff.ops.diag(G) / G.dtype.type(len(G)),
+        lambda G: (G**2).mean(0),
+    ),
+    "w10": Workload(
+        "Cholesky factor of an inverse damped Gram matrix (GPTQ)",
+        Op(
+            "n x p",
+            lambda n, p: n * p * (p + 1) + 4 * p**3 / 3,
+            lambda n, p: n * p,
+            lambda n, p: p * p,
+        ),
+        _scores_and(),
+        _w10_ours,
+        _w10_peer,
+    ),
+    "w11": Workload(
+        "log-determinant for 20 dampings (Laplace)",
+        Op(
+            "n x p",
+            lambda n, p: n * p * (p + 1) + len(DAMPINGS) * p**3 / 3,
+            lambda n, p: n * p,
+            lambda n, p: len(DAMPINGS),
+        ),
+        _scores_and(),
+        _w11_ours,
+        _w11_peer,
+    ),
+    "w13": Workload(
+        "ten conjugate gradient steps (TRPO)",
+        Op(
+            "n x p",
+            lambda n, p: 40 * n * p,
+            lambda n, p: 10 * n * p,
+            lambda n, p: p,
+        ),
+        _scores_and(lambda n, p: (p,)),
+        _w13_ours,
+        _w13_peer,
+    ),
+    "w14": Workload(
+        "covariance from outer products of scores: (S'S)^-1",
+        OPS["syrk"],
+        _scores_and(),
+        _w14_ours,
+        lambda S: np.linalg.inv(S.T @ S),
+    ),
+    "w16": Workload(
+        "influence by the closed form of DataInf",
+        Op(
+            "n x p x targets",
+            lambda n, p, t: 4 * n * p * t,
+            lambda n, p, t: n * p + t * p,
+            lambda n, p, t: t * p,
+        ),
+        _scores_and(lambda n, p, t: (t, p)),
+        _w16(ff.ops.matvec, ff.ops.rmatvec, _square_norms),
+        _w16(lambda G, v: G @ v, lambda G, u: G.T @ u, _square_norms),
+    ),
+    "w17": Workload(
+        "dual step of a multilayer perceptron from its layers",
+        Op(
+            "n x widths of the layers",
+            lambda n, *w: OPS["layered_gram"].flops(n, *w) + n**3 / 3,
+            OPS["layered_gram"].reads,
+            lambda n, *w: n,
+        ),
+        _w17_inputs,
+        _w17_ours,
+        _w17_peer,
+        truth=_w17_truth,
+    ),
+}
+
+# Not here, because this version has no such Fisher or op.
+LEFT_OUT = {
+    "w2": "block-diagonal inverse updated gradient by gradient (oBERT); its sums are block_syrk",
+    "w9": "Kronecker factors and EKFAC second moments",
+    "w12": "window of gradients, one replaced per step (M-FAC)",
+    "w15": "inverses of many ill-conditioned small matrices (gravitational waves)",
+}
+
+for _name, _workload in WORKLOADS.items():
+    OPS[_name] = _workload.cost
+
+FULL = [
+    Case("w1", "s", (20_000, 1024, 200)),
+    Case("w3", "d", (20_000, 5)),
+    Case("w4", "z", (512, 20_000)),
+    Case("w4", "s", (1024, 50_000)),
+    Case("w5", "s", (512, 100_000)),
+    Case("w6", "z", (4000, 1000)),
+    Case("w7", "d", (900, 129)),
+    Case("w7", "d", (1500, 300)),
+    Case("w8", "s", (2048, 100_000)),
+    Case("w10", "s", (16_384, 1024)),
+    Case("w11", "d", (4000, 1000)),
+    Case("w13", "s", (4000, 5700)),
+    Case("w14", "d", (1_000_000, 20)),
+    Case("w14", "d", (200_000, 100)),
+    Case("w16", "s", (1000, 100_000, 20)),
+    Case("w17", "d", (256, *AUTOENCODER)),
+    Case("w17", "s", (512, *AUTOENCODER)),
+]
+
+QUICK = [
+    Case("w1", "s", (500, 64, 8)),
+    Case("w3", "d", (500, 5)),
+    Case("w4", "z", (64, 500)),
+    Case("w5", "s", (64, 500)),
+    Case("w6", "z", (400, 50)),
+    Case("w7", "d", (200, 29)),
+    Case("w8", "s", (64, 2000)),
+    Case("w10", "s", (1000, 64)),
+    Case("w11", "d", (400, 50)),
+    Case("w13", "s", (400, 100)),
+    Case("w14", "d", (2000, 10)),
+    Case("w16", "s", (100, 1000, 4)),
+    Case("w17", "d", (64, 32, 16, 32)),
+]
+
+
+def error(case, operands, result):
+    """Norm-wise distance from the truth in double, in u."""
+    workload = WORKLOADS[case.op]
+    truth = (workload.truth or workload.peer)(*map(_in_double, operands))
+    distance = np.linalg.norm(np.ravel(result - truth)) / np.linalg.norm(np.ravel(truth))
+    return distance / (np.finfo(case.dtype_computed).eps / 2)
+
+
+def _in_double(operand):
+    if isinstance(operand, list):
+        return [tuple(map(_in_double, pair)) for pair in operand]
+    return operand.astype(np.complex128 if operand.dtype.kind == "c" else np.float64)

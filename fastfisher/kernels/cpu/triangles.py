@@ -1,0 +1,219 @@
+"""Register tiles of triangular elimination: c -= a' b and then a small triangle, in registers."""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .simd import _Code, _index, target
+
+__all__ = [
+    "BACKWARD",
+    "FORWARD",
+    "UPDATE",
+    "double_at",
+    "factor_tile",
+    "set_integer",
+    "single_at",
+    "solve_double",
+    "solve_single",
+]
+
+UPDATE, FORWARD, BACKWARD = 0, 1, 2  # what follows c -= a' b: nothing, or a triangle either way
+
+
+def _products(code, rows, vectors, a, lda, b, ldb, steps):
+    """Tile of sums over k of a[k, i] b[k, j], in order; `steps` may be 0."""
+    builder = code.builder
+    before, head = builder.block, builder.append_basic_block("head")
+    body, after = builder.append_basic_block("body"), builder.append_basic_block("after")
+    builder.branch(head)
+    builder.position_at_end(head)
+    start = [_index(0), a, b, *[code.zero()] * (rows * vectors)]
+    values = [builder.phi(value.type) for value in start]
+    step, p, q, *sums = values
+    builder.cbranch(builder.icmp_signed("<", step, steps), body, after)
+    builder.position_at_end(body)
+    totals = list(sums)
+    for _ in range(2):
+        panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
+        for i in range(rows):
+            x = code.splat(builder.load(code.at(p, i)))
+            for v in range(vectors):
+                s = i * vectors + v
+                totals[s] = code.fma(x, panel[v], totals[s])
+        p, q = code.at(p, lda), code.at(q, ldb)
+    following = [builder.add(step, _index(2)), p, q, *totals]
+    builder.branch(head)
+    for phi, first, later in zip(values, start, following, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, body)
+    builder.position_at_end(after)
+    return sums
+
+
+def _substitute(code, x, rows, vectors, triangle, ld, order):
+    """Solve with the triangle in registers; its diagonal holds reciprocals."""
+    builder, x, left = code.builder, list(x), list(order)
+    for r in order:
+        left.remove(r)
+        line = code.at(triangle, builder.mul(ld, _index(r)))
+        by = code.splat(builder.load(code.at(line, r)))
+        for v in range(vectors):
+            x[r * vectors + v] = builder.fmul(by, x[r * vectors + v])
+        for s in left:
+            by = code.splat(builder.fneg(builder.load(code.at(line, s))))
+            for v in range(vectors):
+                at = s * vectors + v
+                x[at] = code.fma(by, x[r * vectors + v], x[at])
+    return x
+
+
+def _emit_solve(code, rows, vectors, mode, operands, done):
+    builder = code.builder
+    c, ldc, a, lda, b, ldb, steps = operands
+    c, a, b = (code.address(value) for value in (c, a, b))
+    places = [c]
+    for _ in range(rows - 1):
+        places.append(code.at(places[-1], ldc))
+    sums = _products(code, rows, vectors, a, lda, b, ldb, steps)
+    x = []
+    for s, total in enumerate(sums):
+        place = code.at(places[s // vectors], s % vectors * code.lanes)
+        x.append(builder.fsub(code.load(place), total))
+
+    def finish(values):
+        for s, value in enumerate(values):
+            code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
+        builder.branch(done)
+
+    names = ("update", "forward", "backward")
+    blocks = [builder.append_basic_block(name) for name in names]
+    switch = builder.switch(mode, blocks[UPDATE])
+    for number in (FORWARD, BACKWARD):
+        switch.add_case(_index(number), blocks[number])
+    builder.position_at_end(blocks[UPDATE])
+    finish(x)
+    builder.position_at_end(blocks[FORWARD])  # the triangle follows the summed rows of a
+    triangle = code.at(a, builder.mul(steps, lda))
+    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows)))
+    builder.position_at_end(blocks[BACKWARD])  # it precedes them
+    triangle = code.at(a, builder.mul(lda, _index(-rows)))
+    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows - 1, -1, -1)))
+
+
+def _solver(element):
+    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps): c -= a' b, then a triangle."""
+
+    @intrinsic
+    def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
+        def emit(context, builder, signature, values):
+            code = _Code(context, builder, element)
+            done = builder.append_basic_block("done")
+            switch = builder.switch(values[0], done)
+            blocks = [builder.append_basic_block(f"vectors{v}") for v in (1, 2, 3)]
+            for v, block in zip((1, 2, 3), blocks, strict=True):
+                switch.add_case(_index(v), block)
+                builder.position_at_end(block)
+                _emit_solve(code, target().rows, v, values[1], values[2:], done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 9), emit
+
+    return solver
+
+
+_solve_double, _solve_single = _solver(types.float64), _solver(types.float32)
+
+
+def solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps):
+    _solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps)
+
+
+def solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps):
+    _solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps)
+
+
+@intrinsic
+def factor_tile(typingctx, out, a, ld, inside):
+    """Factor U'U = A from the upper triangle of a tile; returns the failing pivot, or `rows`.
+
+    out is flat: U, rows x rows, with 1 / diag U on its diagonal, then diag U. A failing pivot
+    counts as 1, as do those from `inside` on.
+    """
+
+    def emit(context, builder, signature, values):
+        rows = target().rows
+        code = _Code(context, builder, out.dtype, rows)
+        start = code.pointer(out, values[0], _index(0))
+        place, x = code.pointer(a, values[1], _index(0)), []
+        for _ in range(rows):
+            x.append(code.load(place))
+            place = code.at(place, values[2])
+        one = ir.Constant(code.element, 1.0)
+        root = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(code.element, [code.element]),
+            f"llvm.sqrt.f{out.dtype.bitwidth}",
+        )
+        failing = _index(rows)
+        for r in range(rows):
+            pivot = builder.extract_element(x[r], ir.Constant(ir.IntType(32), r))
+            good = builder.and_(
+                builder.fcmp_ordered(">", pivot, ir.Constant(code.element, 0.0)),
+                builder.fcmp_ordered("<", pivot, ir.Constant(code.element, np.inf)),
+            )
+            first = builder.icmp_signed("==", failing, _index(rows))
+            counts = builder.and_(first, builder.icmp_signed("<", _index(r), values[3]))
+            bad = builder.and_(builder.not_(good), counts)
+            failing = builder.select(bad, _index(r), failing)
+            side = builder.call(root, [builder.select(good, pivot, one)])
+            inverse = builder.fdiv(one, side)
+            x[r] = builder.fmul(code.splat(inverse), x[r])
+            builder.store(side, code.at(start, rows * rows + r))
+            for s in range(r + 1, rows):
+                by = builder.extract_element(x[r], ir.Constant(ir.IntType(32), s))
+                x[s] = code.fma(code.splat(builder.fneg(by)), x[r], x[s])
+            x[r] = builder.insert_element(x[r], inverse, ir.Constant(ir.IntType(32), r))
+        for r in range(rows):
+            code.store(x[r], code.at(start, r * rows))
+        return failing
+
+    return types.intp(out, a, types.intp, types.intp), emit
+
+
+def _array_at(element):
+    """Intrinsic (address): the flat array of elements there, of no known length."""
+    kind = types.Array(element, 1, "C")
+
+    @intrinsic
+    def array_at(typingctx, place):
+        def emit(context, builder, signature, values):
+            array = context.make_array(kind)(context, builder)
+            data = builder.inttoptr(values[0], array.data.type)
+            size = context.get_abi_sizeof(context.get_data_type(element))
+            count, step = _index(1 << 60), _index(size)
+            context.populate_array(
+                array, data=data, shape=[count], strides=[step], itemsize=step, meminfo=None
+            )
+            return array._getvalue()
+
+        return kind(types.intp), emit
+
+    return array_at
+
+
+double_at, single_at = _array_at(types.float64), _array_at(types.float32)
+
+
+@intrinsic
+def set_integer(typingctx, place, value):
+    """Store an integer at an address."""
+
+    def emit(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit

@@ -1,0 +1,140 @@
+"""The cost model: interpolation, scaling, and what it says of plans."""
+
+import itertools
+import math
+
+import pytest
+
+import fastfisher as ff
+from fastfisher import machine
+from fastfisher.planning import TABLE, Rates, Stage
+from fastfisher.planning.rates import built_in, rates_from, vector_width
+from fastfisher.planning.records import format_seconds
+
+
+def rates(points, **changes):
+    facts = {
+        "machine": {},
+        "date": "",
+        "bandwidth": 1e10,
+        "overhead": 1e-9,
+        "call": 1e-9,
+        "conversion": 1e9,
+    }
+    return Rates(points={"numba.syrk": {"float64": points}}, **(facts | changes))
+
+
+def seconds(model, size, flops, moved=0, dtype="float64", op="syrk"):
+    return model.seconds(op, f"numba.{op}", dtype, size, flops, moved) - model.overhead
+
+
+def test_measured_points_come_back_and_between_them_rates_are_geometric():
+    model = rates([(10, 1e6, 1e9), (10, 1e8, 4e9), (1000, 1e6, 1e10), (1000, 1e8, 4e10)])
+    assert seconds(model, 10, 1e6) == pytest.approx(1e6 / 1e9)
+    assert seconds(model, 1000, 1e8) == pytest.approx(1e8 / 4e10)
+    assert seconds(model, 10, 1e7) == pytest.approx(1e7 / 2e9)
+    assert seconds(model, 100, 1e7) == pytest.approx(1e7 / math.sqrt(2e9 * 2e10))
+
+
+def test_rates_are_constant_outside_the_measured_range():
+    model = rates([(10, 1e6, 1e9), (1000, 1e8, 4e10)])
+    assert seconds(model, 1, 1e3) == pytest.approx(1e3 / 1e9)
+    assert seconds(model, 10**6, 1e15) == pytest.approx(1e15 / 4e10)
+    assert seconds(model, 0, 0) == 0.0
+
+
+def test_bytes_beyond_the_cache_take_their_time():
+    model = rates([(10, 1e6, 1e9)])
+    cache = machine.cache_sizes()["L3"]
+    assert seconds(model, 10, 1e3, cache) == pytest.approx(1e-6)
+    assert seconds(model, 10, 1e3, cache + 10**10) == pytest.approx(1.0)
+
+
+def test_what_was_not_measured_is_estimated_by_its_relatives():
+    model = rates([(10, 1e6, 1e9)])
+    for dtype in ("complex128", "float32", "complex64"):
+        assert seconds(model, 10, 1e6, dtype=dtype) == pytest.approx(1e-3)
+    assert model.seconds("syrk", "scipy.syrk", "float64", 10, 1e6, 0) == pytest.approx(1e-3, 1e-5)
+    assert 0 < model.seconds("new", "numba.new", "float64", 10, 1e6, 0) < 1
+
+
+def test_built_in_rates_scale_with_cores_and_vectors(monkeypatch):
+    measured = built_in.__wrapped__(2)
+    there = measured.machine
+    monkeypatch.setattr(machine, "cpu_name", lambda: there["cpu"])
+    monkeypatch.setattr(machine, "cpu_features", lambda: tuple(there["features"]))
+    same, twice = (built_in.__wrapped__(there["threads"] * k) for k in (1, 2))
+    flops = 1e12
+    assert same.compute_scale == same.stream_scale == 1
+    assert seconds(twice, 1000, flops) == pytest.approx(seconds(same, 1000, flops) / 2)
+    monkeypatch.setattr(machine, "cpu_features", lambda: ())
+    narrow = built_in.__wrapped__(there["threads"])
+    assert seconds(narrow, 1000, flops) == pytest.approx(2 * seconds(same, 1000, flops))
+
+
+def test_vector_width_knows_which_processors_split_their_vectors():
+    assert vector_width("Intel(R) Xeon(R)", ("avx512f", "avx2")) == 64
+    assert vector_width("AMD EPYC", ("avx512f", "avx2")) == 32
+    assert vector_width("any", ("avx2",)) == 32 and vector_width("any", ("asimd",)) == 16
+
+
+def test_rates_survive_the_file():
+    model = rates([(10, 1000000, 1e9), (20, 1000000, 2e9)])
+    again = rates_from(model.as_json())
+    assert again.points == {"numba.syrk": {"float64": [(10, 10**6, 1e9), (20, 10**6, 2e9)]}}
+    assert rates_from(again.as_json()) == again
+
+
+def test_built_in_rates_know_every_op_of_the_plans():
+    known = {name for name, _ in built_in(2)._curves}
+    for op in ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky", "solve_lower"):
+        assert f"numba.{op}" in known
+        for band in TABLE:
+            if band.op == op:
+                assert {e.name for e in band.entries if e.vendor} <= known
+
+
+# Plans -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["primal", "dual", "cg"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "float16"])
+def test_a_plan_estimates_every_stage_and_their_sum(method, dtype):
+    plan = ff.plan(3000, 400, dtype=dtype, method=method)
+    assert all(0 < s.seconds < 60 for s in plan.stages)
+    assert plan.seconds == sum(s.seconds for s in plan.stages)
+    text = str(plan)
+    assert f"about {format_seconds(plan.seconds)}" in text
+    for stage in plan.stages:
+        assert format_seconds(stage.seconds) in text
+
+
+def test_more_work_is_never_estimated_as_less_time():
+    sizes = (1, 4, 30, 200, 1000, 5000, 40_000, 10**6)
+    for method, p in itertools.product(("primal", "dual", "cg"), (3, 300)):
+        estimates = [ff.plan(n, p, method=method).seconds for n in sizes]
+        assert estimates == sorted(estimates)
+
+
+def test_a_solve_in_one_call_is_charged_one_overhead():
+    small, general = (ff.plan(30, p, method="primal") for p in (32, 33))
+    assert small.problem.small and not general.problem.small
+    assert small.seconds < general.seconds / 2
+    assert not ff.plan(30, 32, dtype="complex128").problem.small
+
+
+def test_half_precision_storage_costs_its_conversion():
+    stored, computed = (ff.plan(10**5, 100, dtype=d).seconds for d in ("float16", "float32"))
+    assert stored > computed
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 µs"), (2.5e-6, "2.5 µs"), (1e-3, "1 ms"), (0.25, "250 ms"), (90.0, "90 s")],
+)
+def test_format_seconds(value, text):
+    assert format_seconds(value) == text
+
+
+def test_a_stage_without_an_estimate_costs_nothing():
+    assert Stage("op", "kernel", "1 x 1", 1, 1).seconds == 0.0
