@@ -6,33 +6,31 @@ from .jit import driver, kernel
 from .matvec import BLOCK, STRIPE, block_sums, stripes
 from .parallel import for_each
 from .rows import GROUP, add_squares, real_rows
-from .simd import address
+from .simd import address, clear
 
 __all__ = ["diag", "scan"]
 
 
 @kernel
-def _diag_task(t, parts, x, first, weights):
+def _diag_task(t, parts, x, first, factors, weighted):
     """Task: a block of samples, a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
-    own = parts[b].reshape(parts[b].size)
     columns = min(STRIPE, x.width - j0)
-    own[j0 : j0 + columns] = 0
-    ones = np.ones(GROUP, parts.dtype)
-    weighted = weights.size > 0
-    factors = address(weights, np.int64(0)) if weighted else address(ones, np.int64(0))
+    y = address(parts, b * parts.shape[2] + j0)
+    clear(y, columns * x.bytes)
     i, i1 = first + b * BLOCK, min(first + (b + 1) * BLOCK, x.n)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
-        at = i if weighted else np.int64(0)
-        add_squares(own, j0, x, i, j0, factors, at, columns, rows == GROUP, x.ahead, x.ahead)
+        s = address(factors, i if weighted else np.int64(0))
+        add_squares(y, x, i, j0, s, columns, rows == GROUP, x.ahead, x.ahead)
         i += rows
 
 
 @driver
-def _diag(launch, parts, x, first, weights):
-    for_each(launch, _diag_task, parts.shape[0] * stripes(x.width), (parts, x, first, weights))
+def _diag(launch, parts, x, first, factors, weighted):
+    tasks = parts.shape[0] * stripes(x.width)
+    for_each(launch, _diag_task, tasks, (parts, x, first, factors, weighted))
 
 
 @kernel
@@ -58,10 +56,16 @@ def diag(y, a, weights, shift):
     # a        IN READ-ONLY (n, p) C order
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[j] += sum_i weights_i |a_ij - shift_j|^2."""
-    if a.size:
-        x = real_rows(a, shift)
-        (z,) = block_sums(x, 1, a.real.dtype, lambda parts, first: _diag(parts, x, first, weights))
-        y += z.reshape(len(y), -1).sum(axis=1)
+    if not a.size:
+        return
+    x, weighted = real_rows(a, shift), bool(weights.size)
+    factors = weights if weighted else np.ones(GROUP, a.real.dtype)
+
+    def call(parts, first):
+        _diag(parts, x, first, factors, weighted)
+
+    (z,) = block_sums(x, 1, factors.dtype, call)
+    y += z.reshape(len(y), -1).sum(axis=1)
 
 
 def scan(bad, a):

@@ -119,8 +119,8 @@ def compiled(func, **options):
 
 
 def kernel(func):
-    """A serial kernel, called from other kernels or once per task."""
-    return compiled(func)
+    """A serial kernel, called from other kernels or once per task, never from Python."""
+    return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def entry_address(func, arguments, **options):
@@ -156,7 +156,7 @@ class Driver:
     def compiled(self):
         # Starts the threading layer, which code from the cache takes for granted.
         numba.get_num_threads()
-        return compiled(self._func)
+        return compiled(self._func, no_cfunc_wrapper=True)
 
     def __call__(self, *args):
         if _is_small(args):
@@ -173,6 +173,6 @@ def driver(func):
 
 def cache_folder():
     """Folder that compiled kernels are kept in, or None if they are not kept."""
-    from .tile import triangle_corner
+    from .products import triangle_corner
 
     return getattr(triangle_corner, "_cache", None) and (triangle_corner._cache.cache_path or None)

@@ -13,7 +13,7 @@ from .jit import driver, kernel
 from .memory import aligned
 from .parallel import for_each
 from .rows import GROUP, combine, dots, real_rows
-from .simd import address
+from .simd import address, clear
 
 __all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
 
@@ -31,7 +31,8 @@ def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums, high):
     """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
     group = rows == GROUP
     for j in range(j0, j1, CHUNK):
-        dots(sums, np.int64(0), x, i, j, v, j, min(CHUNK, j1 - j), group, x.ahead, high)
+        at = address(sums, np.int64(0))
+        dots(at, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead, high)
         for r in range(rows):
             total, term = pairs[at + r, 0], np.float64(sums[r])
             new = total + term
@@ -51,11 +52,12 @@ def _settled(pairs, at):
 def _short_rows(y, x, v, i0, i1, sums):
     """Rows of one chunk: nothing to add up afterwards."""
     zero, i = np.int64(0), i0
+    out = address(sums, zero)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
         for c in range(v.shape[0]):
             row = address(v, c * x.width)
-            dots(sums, zero, x, i, zero, row, zero, x.width, rows == GROUP, x.ahead, x.ahead)
+            dots(out, x, i, zero, row, x.width, rows == GROUP, x.ahead, x.ahead)
             for r in range(rows):
                 y[c, i + r] = sums[r]
         i += rows
@@ -94,18 +96,17 @@ def _rmatvec_task(t, parts, x, first, u):
     """Task: a block of samples times a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
-    own, k = parts[b].reshape(parts[b].size), u.shape[0]
-    columns = min(STRIPE, x.width - j0)
+    k, ld, columns = u.shape[0], parts.shape[2], min(STRIPE, x.width - j0)
     i, i1 = first + b * BLOCK, min(first + (b + 1) * BLOCK, x.n)
+    y0 = b * k * ld + j0
     for c in range(k):
-        own[c * parts.shape[2] + j0 : c * parts.shape[2] + j0 + columns] = 0
-    factors = address(u, np.int64(0))
+        clear(address(parts, y0 + c * ld), columns * x.bytes)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
         group = rows == GROUP
         for c in range(k):
-            at, s0 = c * parts.shape[2] + j0, c * x.n + i
-            combine(own, at, x, i, j0, factors, s0, columns, group, x.ahead, x.ahead)
+            y, s = address(parts, y0 + c * ld), address(u, c * x.n + i)
+            combine(y, x, i, j0, s, columns, group, x.ahead, x.ahead)
         i += rows
 
 
@@ -124,16 +125,17 @@ def _rmatvec(launch, parts, x, first, u):
 def _fvp_task(t, parts, x, first, v, weights, sums):
     """Task: a block of samples; a group of rows is read for the products and, in cache, again."""
     zero, out = np.int64(0), sums[numba.get_thread_id()]
-    own, weighted = parts[t].reshape(parts[t].size), weights.size > 0
-    own[:] = 0
+    k, ld, weighted = v.shape[0], parts.shape[2], weights.size > 0
+    y0 = t * k * ld
+    clear(address(parts, y0), k * ld * x.bytes)
     pairs, factors = np.empty((GROUP, 2)), address(out, zero)
     i, i1 = first + t * BLOCK, min(first + (t + 1) * BLOCK, x.n)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
-        for c in range(v.shape[0]):
+        for c in range(k):
             row, group = address(v, c * x.width), rows == GROUP
             if x.width <= CHUNK:
-                dots(out, zero, x, i, zero, row, zero, x.width, group, x.ahead, zero)
+                dots(factors, x, i, zero, row, x.width, group, x.ahead, zero)
             else:
                 pairs[:] = 0
                 _add_dots(pairs, zero, x, i, rows, row, zero, x.width, out, zero)
@@ -142,8 +144,8 @@ def _fvp_task(t, parts, x, first, v, weights, sums):
             if weighted:
                 for r in range(rows):
                     out[r] *= weights[i + r]
-            at = c * parts.shape[2]
-            combine(own, at, x, i, zero, factors, zero, x.width, group, zero, x.ahead)
+            y = address(parts, y0 + c * ld)
+            combine(y, x, i, zero, factors, x.width, group, zero, x.ahead)
         i += rows
 
 

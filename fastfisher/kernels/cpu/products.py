@@ -21,6 +21,7 @@ from .simd import (
     tile_rows,
     tile_width,
 )
+from .splitting import KC
 
 __all__ = [
     "KC",
@@ -32,9 +33,6 @@ __all__ = [
     "triangle_corner",
     "with_stride",
 ]
-
-KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
-
 
 class Panels(NamedTuple):
     """Where packed columns lie: column j at j // width * stride + j % width, rows `ld` apart."""

@@ -13,7 +13,6 @@ from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
 from .products import (
-    KC,
     Place,
     add_complex,
     add_lower,
@@ -22,17 +21,10 @@ from .products import (
     triangle_corner,
 )
 from .simd import address
+from .splitting import BLOCK, KC, THIN, block_terms, share_count, stretch
 
-__all__ = ["SPLIT", "add_rank_k"]
+__all__ = ["add_rank_k"]
 
-THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
-SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
-SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
-SHARE_ROWS = 1024  # packed rows that such a task has at least,
-FULL_SHARE = 4 * SHARE_ROWS  # and at most
-THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in L1
-STRETCH_BYTES = 4 << 20  # of packed panels between two barriers
-BLOCK = 8  # panels on a side of a task's block of C
 GROUP = 8  # panels packed by a task
 
 
@@ -146,29 +138,8 @@ def _blocks(launch, c, packed, parts, conjugate, terms, order, panels, side, scr
     for_each(launch, _block, tasks, args)
 
 
-def _share_count(order, length, parts):
-    """Tasks that own a C each, by sizes alone; 0 where blocks of one C are better."""
-    if order > SPLIT:
-        return 0
-    if length * parts >= SHARES * FULL_SHARE:
-        return -(-length * parts // (SHARES * FULL_SHARE)) * SHARES
-    count = 1
-    while count < SHARES and length * parts >= 2 * count * SHARE_ROWS:
-        count *= 2
-    return count if order <= THIN or count >= 4 else 0
-
-
-def stretch(order, itemsize):
-    """Packed rows between two barriers."""
-    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
-
-
 def _split(c, x, lo, hi, order, shares):
-    thin = order <= THIN
-    block = KC // x.parts
-    if thin:
-        fitting = THIN_BYTES // (order * x.parts * x.a.itemsize)
-        block = min(block, max(32, fitting // 16 * 16))
+    thin, block = order <= THIN, block_terms(order, x.parts, x.a.itemsize)
     panels = panels_of(
         x.a.dtype, block * x.parts, order=order if thin else None, subtract=x.parts == 2
     )
@@ -213,7 +184,7 @@ def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
     real = np.empty(0, a.dtype).real.dtype
     x = Operand(a.view(real).reshape(-1), *a.shape, parts, by_rows, scale, shift.view(real))
     sums = c.view(np.float64).reshape(-1)
-    shares = _share_count(order, hi - lo, parts)
+    shares = share_count(order, hi - lo, parts)
     if shares:
         _split(sums, x, lo, hi, order, shares)
     else:

@@ -12,9 +12,9 @@ from numba import types
 from numba.core import cgutils
 
 from . import twins
-from .jit import kernel
+from .jit import entry_address, kernel
 from .simd import _Code as Code
-from .simd import target, vector
+from .simd import call, reader, target, vector
 
 __all__ = ["GROUP", "LANE_BYTES", "Rows", "add_squares", "combine", "dots", "real_rows"]
 
@@ -80,19 +80,18 @@ def _row_pointers(code, first, stride, rows):
     return pointers
 
 
-def _dots(rows, shifted):
-    @vector(functools.partial(twins.dots, rows, shifted))
-    def dots(typingctx, sums, s0, a, a0, lda, v, v0, m, m0, count, fetch, fetch_high):
-        index = types.intp
+def _dots(element, rows, shifted):
+    """Intrinsic: out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
 
+    @vector(functools.partial(twins.dots, element.name, rows, shifted))
+    def dots(typingctx, out, a, lda, v, m, count, low, high):
         def emit(context, builder, signature, values):
-            sums_v, s0_v, a_v, a0_v, lda_v, v_v, v0_v, m_v, m0_v, count_v, low, high = values
-            code = Code(context, builder, sums.dtype)
+            out_v, a_v, lda_v, v_v, m_v, count_v, low_v, high_v = values
+            code = Code(context, builder, element)
             unit = LANE_BYTES // code.bytes
             parts = unit // code.lanes
-            pa = _row_pointers(code, code.at(code.address(a_v), a0_v), lda_v, rows)
-            pv = code.at(code.address(v_v), v0_v)
-            pm = code.at(code.address(m_v), m0_v)
+            pa = _row_pointers(code, code.address(a_v), lda_v, rows)
+            pv, pm = code.address(v_v), code.address(m_v)
 
             def body(offset, totals, load):
                 totals = list(totals)
@@ -101,8 +100,8 @@ def _dots(rows, shifted):
                     x = load(pv, j)
                     shift = load(pm, j) if shifted else None
                     for r in range(rows):
-                        ahead = builder.add(offset, low if 2 * r < rows else high)
                         if j * code.bytes % 64 == 0:
+                            ahead = builder.add(offset, low_v if 2 * r < rows else high_v)
                             code.prefetch(code.at(pa[r], builder.add(ahead, _index(j))), level=2)
                         y = load(pa[r], j)
                         y = builder.fsub(y, shift) if shifted else y
@@ -111,29 +110,27 @@ def _dots(rows, shifted):
                 return totals
 
             totals = _blocks(code, count_v, unit, [code.zero()] * (rows * parts), body)
-            place = code.pointer(sums, sums_v, s0_v)
+            place = code.address(out_v)
             for r in range(rows):
                 total = _fold(code, totals[r * parts : (r + 1) * parts])
                 builder.store(total, code.at(place, r))
             return context.get_dummy_value()
 
-        signature = types.void(sums, *[index] * 11)
-        return signature, emit
+        return types.void(*[types.intp] * 8), emit
 
     return dots
 
 
-def _combinations(rows, shifted, squared):
-    @vector(functools.partial(twins.combinations, rows, shifted, squared))
-    def combinations(typingctx, y, y0, a, a0, lda, s, s0, m, m0, count, fetch, fetch_high):
-        index = types.intp
+def _combinations(element, rows, shifted, squared):
+    """Intrinsic: y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
 
+    @vector(functools.partial(twins.combinations, element.name, rows, shifted, squared))
+    def combinations(typingctx, y, a, lda, s, m, count, low, high):
         def emit(context, builder, signature, values):
-            y_v, y0_v, a_v, a0_v, lda_v, s_v, s0_v, m_v, m0_v, count_v, low, high = values
-            code = Code(context, builder, y.dtype)
-            pa = _row_pointers(code, code.at(code.address(a_v), a0_v), lda_v, rows)
-            py, pm = code.pointer(y, y_v, y0_v), code.at(code.address(m_v), m0_v)
-            ps = code.at(code.address(s_v), s0_v)
+            y_v, a_v, lda_v, s_v, m_v, count_v, low_v, high_v = values
+            code = Code(context, builder, element)
+            pa = _row_pointers(code, code.address(a_v), lda_v, rows)
+            py, pm, ps = code.address(y_v), code.address(m_v), code.address(s_v)
             factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
 
             def body(offset, _, load):
@@ -141,7 +138,7 @@ def _combinations(rows, shifted, squared):
                 total = code.load(place)
                 shift = load(pm, 0) if shifted else None
                 for r in range(rows):
-                    ahead = builder.add(offset, low if 2 * r < rows else high)
+                    ahead = builder.add(offset, low_v if 2 * r < rows else high_v)
                     code.prefetch(code.at(pa[r], ahead), level=2)
                     x = load(pa[r], 0)
                     x = builder.fsub(x, shift) if shifted else x
@@ -153,18 +150,126 @@ def _combinations(rows, shifted, squared):
             _blocks(code, count_v, code.lanes, [], body)
             return context.get_dummy_value()
 
-        signature = types.void(y, *[index] * 11)
-        return signature, emit
+        return types.void(*[types.intp] * 8), emit
 
     return combinations
 
 
-_dot_group, _dot_group_shifted = _dots(GROUP, False), _dots(GROUP, True)
-_dot_one, _dot_one_shifted = _dots(1, False), _dots(1, True)
-_add_group, _add_group_shifted = (_combinations(GROUP, s, False) for s in (False, True))
-_add_one, _add_one_shifted = (_combinations(1, s, False) for s in (False, True))
-_square_group, _square_group_shifted = (_combinations(GROUP, s, True) for s in (False, True))
-_square_one, _square_one_shifted = (_combinations(1, s, True) for s in (False, True))
+class Pass(NamedTuple):
+    """One pass over a few rows: everything is an address or a number of elements."""
+
+    out: int
+    a: int
+    lda: int
+    x: int  # the vector of a dot product, the factors of a combination
+    mean: int
+    count: int
+    low: int
+    high: int
+    group: int
+    shifted: int
+
+
+_read = reader(Pass)
+_D, _S = types.float64, types.float32
+_dot_d, _dot_dm, _dots_d, _dots_dm = (_dots(_D, r, m) for r in (1, GROUP) for m in (False, True))
+_dot_s, _dot_sm, _dots_s, _dots_sm = (_dots(_S, r, m) for r in (1, GROUP) for m in (False, True))
+_add_d, _add_dm, _adds_d, _adds_dm = (
+    _combinations(_D, r, m, False) for r in (1, GROUP) for m in (False, True)
+)
+_add_s, _add_sm, _adds_s, _adds_sm = (
+    _combinations(_S, r, m, False) for r in (1, GROUP) for m in (False, True)
+)
+_square_d, _square_dm, _squares_d, _squares_dm = (
+    _combinations(_D, r, m, True) for r in (1, GROUP) for m in (False, True)
+)
+_square_s, _square_sm, _squares_s, _squares_sm = (
+    _combinations(_S, r, m, True) for r in (1, GROUP) for m in (False, True)
+)
+
+
+def _dots_double(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _dots_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _dots_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _dot_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _dot_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+def _dots_single(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _dots_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _dots_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _dot_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _dot_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+def _combine_double(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _adds_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _adds_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _add_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _add_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+def _combine_single(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _adds_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _adds_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _add_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _add_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+def _squares_double(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _squares_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _squares_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _square_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _square_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+def _squares_single(record):
+    w = _read(record)
+    if w.group and w.shifted:
+        _squares_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.group:
+        _squares_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    elif w.shifted:
+        _square_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+    else:
+        _square_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+
+
+_UNITS = {
+    8: (_dots_double, _combine_double, _squares_double),
+    4: (_dots_single, _combine_single, _squares_single),
+}
+
+
+@functools.cache
+def _addresses(itemsize):
+    """Addresses of the three passes: compiled once for an element type."""
+    return tuple(entry_address(unit, 1) for unit in _UNITS[itemsize])
 
 
 class Rows(NamedTuple):
@@ -180,6 +285,10 @@ class Rows(NamedTuple):
     shift: int
     shifted: bool
     ahead: int  # elements from a group of rows to one that is fetched now and used later
+    bytes: int  # of an element
+    dots: int  # addresses of the passes
+    combine: int
+    squares: int
 
     @property
     def elements(self):
@@ -187,51 +296,31 @@ class Rows(NamedTuple):
 
 
 @kernel
-def dots(sums, s0, x, i, j, v, v0, count, group, low, high):
-    """sums[s0 + r] = sum of (x[i + r, j..j+count] - shift) v[v0..], r < GROUP, or r = 0 only.
+def _pass(out, x, i, j, vector, count, group, low, high):
+    at, mean = x.a + (i * x.width + j) * x.bytes, x.shift + j * x.bytes
+    return Pass(out, at, x.width, vector, mean, count, low, high, group, x.shifted)
 
-    The first half of the rows is fetched `low` elements ahead, the second half `high`.
+
+@kernel
+def dots(out, x, i, j, v, count, group, low, high):
+    """out[r] = sum of (x[i + r, j..j+count] - shift) v, r < GROUP, or r = 0 only.
+
+    out and v are addresses. The first half of the rows is fetched `low` elements ahead, the second
+    half `high`.
     """
-    at = i * x.width + j
-    if group:
-        if x.shifted:
-            _dot_group_shifted(sums, s0, x.a, at, x.width, v, v0, x.shift, j, count, low, high)
-        else:
-            _dot_group(sums, s0, x.a, at, x.width, v, v0, x.shift, j, count, low, high)
-    elif x.shifted:
-        _dot_one_shifted(sums, s0, x.a, at, x.width, v, v0, x.shift, j, count, low, high)
-    else:
-        _dot_one(sums, s0, x.a, at, x.width, v, v0, x.shift, j, count, low, high)
+    call(x.dots, _pass(out, x, i, j, v, count, group, low, high))
 
 
 @kernel
-def combine(y, y0, x, i, j, s, s0, count, group, low, high):
-    """y[y0 + c] += sum_r s[s0 + r] (x[i + r, j + c] - shift), in order; y has whole vectors."""
-    at = i * x.width + j
-    if group:
-        if x.shifted:
-            _add_group_shifted(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-        else:
-            _add_group(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-    elif x.shifted:
-        _add_one_shifted(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-    else:
-        _add_one(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
+def combine(y, x, i, j, s, count, group, low, high):
+    """y[c] += sum_r s[r] (x[i + r, j + c] - shift), in order; y has room for whole vectors."""
+    call(x.combine, _pass(y, x, i, j, s, count, group, low, high))
 
 
 @kernel
-def add_squares(y, y0, x, i, j, s, s0, count, group, low, high):
-    """y[y0 + c] += sum_r s[s0 + r] (x[i + r, j + c] - shift)^2, as `combine`."""
-    at = i * x.width + j
-    if group:
-        if x.shifted:
-            _square_group_shifted(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-        else:
-            _square_group(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-    elif x.shifted:
-        _square_one_shifted(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
-    else:
-        _square_one(y, y0, x.a, at, x.width, s, s0, x.shift, j, count, low, high)
+def add_squares(y, x, i, j, s, count, group, low, high):
+    """y[c] += sum_r s[r] (x[i + r, j + c] - shift)^2, as `combine`."""
+    call(x.squares, _pass(y, x, i, j, s, count, group, low, high))
 
 
 def real_rows(a, shift):
@@ -242,4 +331,5 @@ def real_rows(a, shift):
     group = GROUP * width * flat.itemsize
     ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
     at, mean = flat.ctypes.data, shift.ctypes.data
-    return Rows(at, a.shape[0], width, mean, bool(shift.size), ahead)
+    size = flat.itemsize
+    return Rows(at, a.shape[0], width, mean, bool(shift.size), ahead, size, *_addresses(size))

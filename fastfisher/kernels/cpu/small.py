@@ -21,7 +21,7 @@ def _fisher(F, a, weights, total):
     for k in range(n):
         w = weights[k] if weights.size > 0 else 1.0
         for i in range(p):
-            x = w * np.float64(a[k, i])
+            x = w * a[k, i]
             for j in range(i + 1):
                 F[i, j] += x * a[k, j]
     largest = 0.0
@@ -103,13 +103,13 @@ def _substitute(L, x):
 
 @kernel
 def _residual(r, a, weights, total, added, x, b):
-    """r = b - (F + added I) x from the scores, for x in their dtype."""
+    """r = b - (F + added I) x from the scores."""
     for j in range(len(r)):
         r[j] = 0
     for k in range(a.shape[0]):
         t = 0.0
         for j in range(len(r)):
-            t += np.float64(a[k, j]) * np.float64(a.dtype.type(x[j]))
+            t += a[k, j] * x[j]
         if weights.size > 0:
             t *= weights[k]
         for j in range(len(r)):
@@ -119,7 +119,7 @@ def _residual(r, a, weights, total, added, x, b):
 
 
 @driver
-def _primal_small(launch, x, report, a, weights, b, damping, share):
+def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     p = a.shape[1]
     total = np.float64(a.shape[0])
     if weights.size > 0:
@@ -140,6 +140,9 @@ def _primal_small(launch, x, report, a, weights, b, damping, share):
     for c in range(len(b)):
         x[c] = b[c]
         _substitute(F, x[c])
+        if single:  # the residual is that of x as it will be returned
+            for i in range(p):
+                x[c, i] = np.float32(x[c, i])
         _residual(r, a, weights, total, added, x[c], b[c])
         size, given = _norm(r), _norm(b[c])
         report[HEAD + 2 * c] = size / given if given > 0 else size
@@ -154,4 +157,6 @@ def primal_small(x, report, a, weights, b, damping, share):
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0;  weights IN (n,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
     """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
-    _primal_small(x, report, a, weights, b, damping, share)
+    # Compiled for double only: so few scores are cast faster than another kernel is loaded.
+    single = a.dtype.itemsize == 4
+    _primal_small(x, report, a.astype(float, copy=False), weights, b, damping, share, single)

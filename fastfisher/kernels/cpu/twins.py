@@ -78,23 +78,20 @@ def affine_row(to, t0, width, factor, m):
     to[t0 : t0 + width] = factor * (to[t0 : t0 + width] - m)
 
 
-def _shifted(dtype, rows, shifted, a, a0, lda, m, m0, count):
-    itemsize = np.dtype(dtype).itemsize
-    block = rows_at(a + a0 * itemsize, dtype, rows, lda, count)
-    return block - memory(m + m0 * itemsize, dtype, count) if shifted else block
+def _shifted(dtype, rows, shifted, a, lda, m, count):
+    block = rows_at(a, dtype, rows, lda, count)
+    return block - memory(m, dtype, count) if shifted else block
 
 
-def dots(rows, shifted, sums, s0, a, a0, lda, v, v0, m, m0, count, fetch, fetch_high):
-    dtype = sums.dtype
-    block = _shifted(dtype, rows, shifted, a, a0, lda, m, m0, count)
-    sums[s0 : s0 + rows] = block @ memory(v + v0 * dtype.itemsize, dtype, count)
+def dots(dtype, rows, shifted, out, a, lda, v, m, count, low, high):
+    block = _shifted(dtype, rows, shifted, a, lda, m, count)
+    memory(out, dtype, rows)[:] = block @ memory(v, dtype, count)
 
 
-def combinations(rows, shifted, squared, y, y0, a, a0, lda, s, s0, m, m0, count, fetch, fetch_high):
-    dtype = y.dtype
-    block = _shifted(dtype, rows, shifted, a, a0, lda, m, m0, count)
-    factors = memory(s + s0 * dtype.itemsize, dtype, rows)
-    y[y0 : y0 + count] += factors @ (block * block if squared else block)
+def combinations(dtype, rows, shifted, squared, y, a, lda, s, m, count, low, high):
+    block = _shifted(dtype, rows, shifted, a, lda, m, count)
+    total = memory(y, dtype, count)
+    total += memory(s, dtype, rows) @ (block * block if squared else block)
 
 
 def load_at(place, like):
@@ -122,3 +119,55 @@ def transpose_at(to, ldt, rows, source, lds, columns, like):
         rows_at(to, like.dtype, columns, ldt, rows)[:] = rows_at(
             source, like.dtype, rows, lds, columns
         ).T
+
+
+# Triangular elimination ----------------------------------------------------------------------
+
+
+def solver(rows, columns, dtype, mode, c, ldc, a, lda, b, ldb, steps):
+    """One register tile: c -= a' b, then (mode 1) L^-1 c or (mode 2) L^-' c.
+
+    L' is the triangle that follows the rows of a, or L precedes them; reciprocals on the diagonal.
+    """
+    left, right = rows_at(a, dtype, steps, lda, rows), rows_at(b, dtype, steps, ldb, columns)
+    tile, size = rows_at(c, dtype, rows, ldc, columns), lda * np.dtype(dtype).itemsize
+    with np.errstate(all="ignore"):
+        tile -= left.T @ right
+        if mode:
+            triangle = rows_at(a + (steps if mode == 1 else -rows) * size, dtype, rows, lda, rows)
+            order = list(range(rows))[:: 1 if mode == 1 else -1]
+            for at, r in enumerate(order):
+                tile[r] *= triangle[r, r]
+                for s in order[at + 1 :]:
+                    tile[s] -= triangle[r, s] * tile[r]
+
+
+def factor_tile(rows, out, a, ld, inside):
+    x = np.stack([a[r * ld : r * ld + rows] for r in range(rows)])
+    failing = rows
+    with np.errstate(all="ignore"):
+        for r in range(rows):
+            pivot = x[r, r]
+            if not 0 < pivot < np.inf:
+                failing = r if failing == rows and r < inside else failing
+                pivot = x.dtype.type(1)
+            side = np.sqrt(pivot)
+            x[r] /= side
+            x[r + 1 :] -= np.outer(x[r, r + 1 :], x[r])
+            x[r, r] = 1 / side
+            out[rows * rows + r] = side
+    out[: rows * rows] = x.reshape(-1)
+    return failing
+
+
+def array_at(place, dtype):
+    """The flat array at an address, of no known length."""
+    return memory(place, dtype, 1 << 40)
+
+
+def set_integer(place, value):
+    memory(place, np.int64, 1)[0] = value
+
+
+def call_entry(function, args):
+    function(*args)

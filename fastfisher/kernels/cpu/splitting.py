@@ -1,0 +1,52 @@
+"""How sums over one axis are cut into tasks: by sizes alone, never by threads. Pure Python.
+
+The planner reads the workspace off the same numbers.
+"""
+
+__all__ = ["BLOCK", "KC", "THIN", "block_terms", "rank_k_bytes", "share_count", "stretch"]
+
+KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
+THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
+SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
+SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
+SHARE_ROWS = 1024  # packed rows that such a task has at least,
+FULL_SHARE = 4 * SHARE_ROWS  # and at most
+THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
+STRETCH_BYTES = 4 << 20  # of packed panels between two barriers
+BLOCK = 8  # panels on a side of a task's block of C
+EDGE = 48  # the widest register tile: panels are whole tiles
+
+
+def share_count(order, length, parts):
+    """Tasks that own a C each; 0 where tasks are blocks of one C."""
+    if order > SPLIT:
+        return 0
+    if length * parts >= SHARES * FULL_SHARE:
+        return -(-length * parts // (SHARES * FULL_SHARE)) * SHARES
+    count = 1
+    while count < SHARES and length * parts >= 2 * count * SHARE_ROWS:
+        count *= 2
+    return count if order <= THIN or count >= 4 else 0
+
+
+def block_terms(order, parts, itemsize):
+    """Terms per block sum of such a task."""
+    if order > THIN:
+        return KC // parts
+    fitting = THIN_BYTES // (order * parts * itemsize)
+    return min(KC // parts, max(32, fitting // 16 * 16))
+
+
+def stretch(order, itemsize):
+    """Packed rows between two barriers."""
+    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
+
+
+def rank_k_bytes(order, length, parts, itemsize, threads):
+    """Scratch of one call over `length` terms; itemsize is that of a real number."""
+    width = -(-order // EDGE) * EDGE
+    shares = share_count(order, length, parts)
+    if not shares:
+        return width * stretch(order, itemsize) * itemsize
+    packed = width * block_terms(order, parts, itemsize) * parts * itemsize
+    return shares * parts * (order + EDGE) * width * 8 + threads * packed
