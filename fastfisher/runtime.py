@@ -132,16 +132,30 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     for dtype in dtypes:
         if dtype not in known:
             raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(COMPUTED)}")
-    names = [np.dtype(dtype).name for dtype in dtypes]
-    for name in names:
-        G = np.eye(6, 4, dtype=name) + np.dtype(name).type(0.1)
-        g = G[0].copy()
-        for reproducible in (False, True):
-            with options(reproducible=reproducible):
-                for method in ("primal", "dual", "cg"):
-                    solve(G, g, damping=1.0, method=method, weights=np.ones(6), center=True)
-                ops.matvec(G, g)
-                ops.gram(G)
-                ops.cho_solve(ops.cholesky(ops.syrk(G), damping=1.0), g)
-        ops.batched_solve(ops.syrk(G)[np.newaxis], g[np.newaxis], damping=1.0)
-        ops.layered_gram([(G, G)])
+    for dtype in dtypes:
+        _compile_all(np.dtype(dtype), ops, options)
+
+
+def _compile_all(dtype, ops, options):
+    """Call every kernel once, small: what is compiled depends on dtypes only."""
+    thin = np.eye(70, 4, dtype=dtype) + dtype.type(0.1)
+    wide = np.ascontiguousarray(thin.T)
+    b, w = thin[0].copy(), np.ones(70)
+    solve(thin, b, damping=1.0, method="primal")
+    with options(reproducible=True):
+        for method in ("primal", "dual", "cg"):
+            solve(thin, b, damping=1.0, method=method, weights=w, center=True)
+        ops.syrk(wide)  # more than THIN parameters
+        ops.gram(wide)
+        ops.cho_solve(ops.cholesky(ops.syrk(thin), damping=1.0), b)
+        ops.matvec(thin, b)
+        ops.diag(thin)
+    solve(thin, b, damping=1.0, nan_policy="skip")
+    for p in (2, 7):  # unrolled, and in loops
+        F = np.eye(p, dtype=dtype)[np.newaxis]
+        ops.batched_solve(F, F[0, :1], damping=1.0)
+        ops.batched_metric_solve(F, F[0, :1], damping=1.0)
+    L, _ = ops.block_cholesky(ops.block_syrk(thin, 2), damping=1.0)
+    ops.block_solve(L, b)
+    ops.layered_gram([(thin, thin)])
+    ops.layered_diag(thin, thin)

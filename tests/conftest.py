@@ -7,6 +7,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+os.environ.setdefault("FASTFISHER_PROFILE", "off")  # a user's measurements decide nothing here
+
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")

@@ -133,10 +133,10 @@ def layered_gram(c, a, e, tokens):
 
 def primal_small(x, report, a, weights, b, damping, share):
     n, p = a.shape
-    a = a.astype(np.float64)
+    wide = a.astype(np.float64)
     w = weights if weights.size else np.ones(n)
-    F = (a.T * w) @ a / w.sum()
-    norm, added = np.linalg.norm(F, 2), damping + share * (np.trace(F) / p)
+    F = (wide.T * w) @ wide / w.sum()
+    added = damping + share * (np.trace(F) / p)
     L = F + added * np.eye(p)
     report[:4] = F.diagonal().max(), np.trace(F), added, cholesky(L)
     if report[3]:
@@ -144,11 +144,13 @@ def primal_small(x, report, a, weights, b, damping, share):
     x[:] = b
     solve_lower(L, x)
     solve_lower_adjoint(L, x)
+    x[:] = x.astype(a.dtype)
     r = np.linalg.norm(b - x @ F.T - added * x, axis=1)
     given = np.linalg.norm(b, axis=1)
     report[4::2] = r / np.where(given > 0, given, 1)
-    scale = (norm + added) * np.linalg.norm(x, axis=1) + given
+    scale = (np.linalg.norm(F, 2) + added) * np.linalg.norm(x, axis=1) + given
     report[5::2] = r / np.where(scale > 0, scale, 1)
+
 
 
 def batched_metric_solve(x, info, scores, weights, g, damping):

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from .. import machine
+from ..kernels.cpu.splitting import rank_k_bytes
 from .profiles import current_rates
 from .records import Stage
 from .table import choose, current_options, decide
@@ -54,10 +56,9 @@ def _product_workspace(q, op, order, summed):
         copied = (q.weighted and op == "syrk") or q.centered
         part = order * order * q.itemsize if q.itemsize < q.sum_bytes else 0
         return copies + part + (_slice_bytes(q) if copied else 0)
-    if order > 128:
-        return copies + order * 256 * max(1, min(4, 4096 // order)) * q.itemsize
-    in_slice = min(summed, max((64 << 20) // max(order * q.itemsize, 1), 4096))
-    return copies + -(-in_slice // 4096) * order * (order * q.sum_bytes + 512 * q.itemsize)
+    length = min(summed, max((64 << 20) // max(order * q.itemsize, 1), 4096))
+    real = q.itemsize // q.parts
+    return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count())
 
 
 def _fvp_workspace(q):

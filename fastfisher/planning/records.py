@@ -33,6 +33,11 @@ class Problem:
         return np.dtype(self.dtype).itemsize
 
     @property
+    def parts(self):
+        """Real numbers per score."""
+        return 2 if np.dtype(self.dtype).kind == "c" else 1
+
+    @property
     def sum_bytes(self):
         """Bytes of one accumulator: sums are kept in double."""
         return 16 if np.dtype(self.dtype).kind == "c" else 8

@@ -57,7 +57,7 @@ def _scipy(function):
 
 @dataclass(frozen=True)
 class Band:
-    """For sizes lo <= size < hi of `op`: entries in order of preference; the last is ours.
+    """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them.
 
     `measured` is the measurement the preference rests on, from ``python -m bench.table``.
     """
@@ -72,7 +72,8 @@ class Band:
     measured: str = ""
 
 
-REAL, COMPLEX = ("float32", "float64"), ("complex64", "complex128")
+SINGLE, DOUBLE, COMPLEX = ("float32",), ("float64",), ("complex64", "complex128")
+REAL = SINGLE + DOUBLE
 ALL = REAL + COMPLEX
 INF = math.inf
 
@@ -99,45 +100,57 @@ SIZE = {
     "block_solve": "order of a block",
 }
 
-_BLAS3 = (
-    "compute bound: BLAS has hand-written micro-kernels, ours are plain loops (bench/RESULTS.md)"
-)
-_FEW = "block sums with compensation, the same bits for any threads; BLAS is faster (RESULTS.md)"
-_MANY = "many vectors: a matrix product, compute bound (bench/RESULTS.md)"
-_FUSED = "no temporaries of rows x rows; BLAS is faster where those are small (RESULTS.md)"
+_TILES = "compute bound: packed register tiles at the peak of the machine, sums in double"
+_SMALL = "some microseconds: LAPACK's overhead is lower than ours"
+_AHEAD = "register tiles; the next diagonal block is factored ahead of the update"
+_FEW = "memory bound: one pass, rows fetched ahead, block sums with compensation"
+_MANY = "many vectors: a matrix product, compute bound"
+_SHORT = "short rows of L: SciPy's substitution has less overhead"
+_LONG = "register tiles over packed blocks of L"
+_FUSED = "no temporaries of rows x rows"
 _ONLY = "no vendor routine does this"
+
+_SYRK = (_ours("syrk"), _scipy("syrk"))
+_GRAM = (_ours("gram"), _scipy("gram"))
+_MATVEC = (_ours("matvec"), _scipy("matvec"))
+_RMATVEC = (_ours("rmatvec", "matvec"), _scipy("rmatvec"))
+_FVP = (_ours("fvp", "matvec"), _scipy("fvp"))
+_CHOLESKY = (_ours("cholesky"), _scipy("cholesky"))
+_LOWER = (_ours("solve_lower", "triangular"), _scipy("solve_lower"))
+_ADJOINT = (_ours("solve_lower_adjoint", "triangular"), _scipy("solve_lower_adjoint"))
 
 # One row per op, dtypes and size range; a test sweeps it for gaps and overlaps.
 TABLE = (
-    Band("syrk", ALL, 0, INF, (_scipy("syrk"), _ours("syrk")), _BLAS3),
-    Band("gram", ALL, 0, INF, (_scipy("gram"), _ours("gram")), _BLAS3),
+    Band("syrk", ALL, 0, INF, _SYRK, _TILES),
+    Band("gram", ALL, 0, INF, _GRAM, _TILES),
     Band("mirror", ALL, 0, INF, (_ours("mirror", "syrk"),), _ONLY),
     Band("primal_small", ALL, 0, INF, (_ours("primal_small", "small"),), _ONLY),
-    Band("matvec", ALL, 0, 4, (_ours("matvec"),), _FEW),
-    Band("matvec", ALL, 4, INF, (_scipy("matvec"), _ours("matvec")), _MANY),
-    Band("rmatvec", ALL, 0, 4, (_ours("rmatvec", "matvec"),), _FEW),
-    Band("rmatvec", ALL, 4, INF, (_scipy("rmatvec"), _ours("rmatvec", "matvec")), _MANY),
-    Band("fvp", ALL, 0, 4, (_ours("fvp", "matvec"),), _FEW),
-    Band("fvp", ALL, 4, INF, (_scipy("fvp"), _ours("fvp", "matvec")), _MANY),
+    Band("matvec", DOUBLE, 0, 9, _MATVEC, _FEW),
+    Band("matvec", DOUBLE, 9, INF, _MATVEC[::-1], _MANY),
+    Band("matvec", SINGLE, 0, 17, _MATVEC, _FEW),
+    Band("matvec", SINGLE, 17, INF, _MATVEC[::-1], _MANY),
+    Band("matvec", COMPLEX, 0, 5, _MATVEC, _FEW),
+    Band("matvec", COMPLEX, 5, INF, _MATVEC[::-1], _MANY),
+    Band("rmatvec", DOUBLE, 0, 7, _RMATVEC, _FEW),
+    Band("rmatvec", DOUBLE, 7, INF, _RMATVEC[::-1], _MANY),
+    Band("rmatvec", SINGLE, 0, 11, _RMATVEC, _FEW),
+    Band("rmatvec", SINGLE, 11, INF, _RMATVEC[::-1], _MANY),
+    Band("rmatvec", COMPLEX, 0, 5, _RMATVEC, _FEW),
+    Band("rmatvec", COMPLEX, 5, INF, _RMATVEC[::-1], _MANY),
+    Band("fvp", DOUBLE, 0, 9, _FVP, _FEW),
+    Band("fvp", DOUBLE, 9, INF, _FVP[::-1], _MANY),
+    Band("fvp", SINGLE, 0, 13, _FVP, _FEW),
+    Band("fvp", SINGLE, 13, INF, _FVP[::-1], _MANY),
+    Band("fvp", COMPLEX, 0, 5, _FVP, _FEW),
+    Band("fvp", COMPLEX, 5, INF, _FVP[::-1], _MANY),
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
-    Band("cholesky", ALL, 0, INF, (_scipy("cholesky"), _ours("cholesky")), _BLAS3),
-    Band(
-        "solve_lower",
-        ALL,
-        0,
-        INF,
-        (_scipy("solve_lower"), _ours("solve_lower", "triangular")),
-        _BLAS3,
-    ),
-    Band(
-        "solve_lower_adjoint",
-        ALL,
-        0,
-        INF,
-        (_scipy("solve_lower_adjoint"), _ours("solve_lower_adjoint", "triangular")),
-        _BLAS3,
-    ),
+    Band("cholesky", ALL, 0, 128, _CHOLESKY[::-1], _SMALL),
+    Band("cholesky", ALL, 128, INF, _CHOLESKY, _AHEAD),
+    Band("solve_lower", ALL, 0, 512, _LOWER[::-1], _SHORT),
+    Band("solve_lower", ALL, 512, INF, _LOWER, _LONG),
+    Band("solve_lower_adjoint", ALL, 0, 2048, _ADJOINT[::-1], _SHORT),
+    Band("solve_lower_adjoint", ALL, 2048, INF, _ADJOINT, _LONG),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
     Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),

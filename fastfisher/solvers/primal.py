@@ -4,7 +4,7 @@ import numpy as np
 
 from ..damping import Relative
 from ..passes import add_syrk, sums_dtype
-from ..planning import choose
+from ..planning import choose, current_options
 from .certificate import Certificate, certify, direct_status
 from .factored import CholeskyFactor
 from .outcome import Outcome
@@ -45,6 +45,7 @@ def _small(system, b, coef):
         or system.mean is not None
         or not system.total
         or (damping.needs and type(damping) is not Relative)
+        or current_options().progress is not None
     ):
         return None
     rows = system.G.rows(0, system.n)

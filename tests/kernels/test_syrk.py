@@ -7,8 +7,7 @@ from hypothesis import given
 import fastfisher as ff
 from fastfisher.kernels.cpu import rank_k
 from fastfisher.kernels.cpu.jit import Driver
-from fastfisher.kernels.cpu.products import KC
-from fastfisher.kernels.cpu.rank_k import SHARE_ROWS, SPLIT, THIN, stretch
+from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, THIN, stretch
 from fastfisher.kernels.cpu.syrk import MIRROR, mirror
 from tests import matrices, oracle
 from tests.kernels.cases import (

@@ -46,6 +46,7 @@ def cases(dtype):
         layered,
         matvec,
         metric,
+        moments,
         small,
         syrk,
     )
@@ -73,7 +74,7 @@ def cases(dtype):
         operands((2, 4200), dtype),
         operands((2, 1100), dtype),
     )
-    A, x = definite(200, dtype), operands((20, 200), dtype)
+    A, x = definite(400, dtype), operands((20, 400), dtype)
     F, g = np.repeat(definite(4, dtype)[None], 1500, 0), operands((1500, 4), dtype)
     damping = matrices.weights(1500, dtype)
     status, samples = np.zeros(1500, np.int32), operands((1500, 20, 4), dtype)

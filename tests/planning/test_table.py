@@ -38,10 +38,10 @@ def test_bands_cover_every_size_once(op, dtype):
 
 
 @pytest.mark.parametrize("op", BY_OP)
-def test_the_last_entry_of_a_band_is_ours_and_reproducible(op):
+def test_one_entry_of_a_band_is_ours_and_reproducible(op):
     for band in BY_OP[op]:
-        last = band.entries[-1]
-        assert last.reproducible and not last.vendor
+        (ours,) = (entry for entry in band.entries if not entry.vendor)
+        assert ours.reproducible
         assert len({e.name for e in band.entries}) == len(band.entries)
         for entry in band.entries:
             assert entry.reproducible != entry.vendor

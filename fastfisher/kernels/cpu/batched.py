@@ -54,7 +54,8 @@ def _task(t, x, info, f, g, damping, work, statuses, group):
         load(w, zero, f, first * p * p, p * p, p, p, count, group)
         load(w, group.right, g, first * p, p, one, p, count, group)
         clamped(w, group.shift, damping, first, lanes)
-        solve_and_store(x, info, first, w, status, group)
+        ahead = address(f, (first + 2 * lanes) * p * p)
+        solve_and_store(x, info, first, w, status, group, ahead)
 
 
 @driver

@@ -150,7 +150,8 @@ def _cholesky_task(t, c, info, work, group):
     for first in range(t * GROUPS, min((t + 1) * GROUPS, info.size), lanes):
         count, start = min(lanes, info.size - first), first * d * d
         load(w, zero, c, start, d * d, d, d, count, group)
-        call_lanes(group.code, FACTOR, a, group.ld, d, group.order, roots, bad, shift)
+        ahead = address(c, start + 2 * lanes * d * d)
+        call_lanes(group.code, FACTOR, a, group.ld, d, ahead, roots, bad, shift)
         for s in range(count):
             info[first + s] = np.int32(w[group.bad + s])
             if info[first + s] != 0:
@@ -180,14 +181,14 @@ def block_cholesky(c, info):
 def _solve_task(t, l, x, blocks, work, group):
     w, d, zero, one = work[numba.get_thread_id()], group.p, np.int64(0), np.int64(1)
     a, y, roots = address(w, zero), address(w, group.right), address(w, group.roots)
-    ld, order, code = group.ld, group.order, group.code
-    for first in range(t * GROUPS, min((t + 1) * GROUPS, blocks), group.lanes):
-        count = min(group.lanes, blocks - first)
+    ld, lanes, code = group.ld, group.lanes, group.code
+    for first in range(t * GROUPS, min((t + 1) * GROUPS, blocks), lanes):
+        count, ahead = min(lanes, blocks - first), address(l, (first + 2 * lanes) * d * d)
         load(w, zero, l, first * d * d, d * d, d, d, count, group)
-        call_lanes(code, RECIPROCALS, a, ld, d, order, roots, zero, zero)
+        call_lanes(code, RECIPROCALS, a, ld, d, ahead, roots, zero, zero)
         for at in range(first * d, x.size, blocks * d):
             load(w, group.right, x, at, d, one, d, count, group)
-            call_lanes(code, SUBSTITUTE, y, a, ld, d, order, roots, zero)
+            call_lanes(code, SUBSTITUTE, y, a, ld, d, ahead, roots, zero)
             store(x, at, d, one, d, count, w, group.right, group)
 
 

@@ -11,19 +11,20 @@ deal in addresses and are compiled once for all types.
 
 import functools
 import itertools
+import operator
 import sys
+import time
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from . import threads
+from . import threads, twins
 from .jit import compiled, entry_address
 from .memory import aligned
-from .simd import address, copy_row, lanes, split_row, tile_rows, tile_width, transpose
+from .simd import address, copy_row, lanes, split_row, tile_rows, tile_width, transpose, vector
 from .triangles import (
     FORWARD,
     double_at,
@@ -69,7 +70,7 @@ def inner(func):
     return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-@intrinsic
+@vector(twins.call_entry)
 def call_entry(typingctx, function, args):
     """Call the compiled function at an address with integers."""
 
@@ -294,7 +295,7 @@ LINE = 8  # counters on cache lines of their own
 PATIENCE = 2000  # looks at a counter before the core is offered to other threads
 
 
-@intrinsic
+@vector(lambda counters, i: counters[i])
 def _acquire(typingctx, counters, i):
     def emit(context, builder, signature, values):
         data = context.make_array(signature.args[0])(context, builder, value=values[0]).data
@@ -303,7 +304,7 @@ def _acquire(typingctx, counters, i):
     return types.intp(counters, types.intp), emit
 
 
-@intrinsic
+@vector(operator.setitem)
 def _release(typingctx, counters, i, value):
     def emit(context, builder, signature, values):
         data = context.make_array(signature.args[0])(context, builder, value=values[0]).data
@@ -313,7 +314,7 @@ def _release(typingctx, counters, i, value):
     return types.void(counters, types.intp, types.intp), emit
 
 
-@intrinsic
+@vector(lambda: time.sleep(0))
 def _give_way(typingctx):
     """Let another thread run on this core."""
 

@@ -3,6 +3,8 @@
 Operands as in `lanes`. The kernel is compiled once per element type and called by address.
 """
 
+from functools import partial
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -51,6 +53,7 @@ def _load(wide, double, to, ld, source, stride, rows, columns, count):
     builder, code = wide.builder, wide.half
     to, source, n = code.address(to), code.address(source), code.lanes
     group = builder.mul(stride, _index(wide.lanes))
+    single = builder.icmp_signed("==", rows, _index(1))  # what follows squares is fetched elsewhere
 
     def part(skipped, _):
         systems = _systems(code, source, stride, skipped, count)
@@ -58,8 +61,9 @@ def _load(wide, double, to, ld, source, stride, rows, columns, count):
         def block(i, c, length):
             at, left = builder.add(builder.mul(i, columns), c), builder.sub(columns, c)
             places = [code.at(system, at) for system in systems]
-            for place in places:
-                code.prefetch(code.at(place, group))
+            with builder.if_then(single):
+                for place in places:
+                    code.prefetch(code.at(place, group))
             whole = builder.icmp_signed(">=", left, _index(n))
             with builder.if_else(whole) as (then, otherwise):
                 with then:
@@ -170,9 +174,40 @@ def _solved_rows(code, xs, a, ld, j, roots):
         code.store(x[place], pointer)
 
 
-def _factor(code, double, a, ld, p, order, roots, bad, shift):
+class _Ahead:
+    """Fetches to L2 what is loaded the group after next, evenly over the steps of the arithmetic.
+
+    Of the p x p matrices of a group from `start` on: three quarters first, one later.
+    """
+
+    def __init__(self, code, start, p, steps, *, later=False):
+        self.code, builder = code, code.builder
+        quarter = builder.mul(builder.mul(p, p), _index(code.lanes * code.bytes // 4))
+        most = builder.mul(quarter, _index(3))
+        self.first = builder.add(start, most) if later else start
+        self.pace = builder.sdiv(quarter if later else most, steps)
+
+    def fetch(self, line):
+        """One step from `line` on; where the next one starts."""
+        code = self.code
+        after = code.builder.add(line, self.pace)
+        lines = partial(code.prefetch, level=2)
+        code.range(line, after, 64, [], lambda at, _: lines(code.address(at)))
+        return after
+
+
+def _padded_order(code, p):
+    """p in whole tiles, and the number of them."""
+    tiles = code.builder.sdiv(code.builder.add(p, _index(EDGE - 1)), _index(EDGE))
+    return code.builder.mul(tiles, _index(EDGE)), tiles
+
+
+def _factor(code, double, a, ld, p, ahead, roots, bad, shift):
     """Cholesky of a + shift I in place; reciprocals of L's diagonal; 0 or the failing order."""
     builder, e = code.builder, EDGE
+    order, tiles = _padded_order(code, p)
+    twice = builder.mul(tiles, builder.add(tiles, _index(1)))
+    ahead = _Ahead(code, ahead, p, twice)
     a, roots, shift = code.address(a), code.address(roots), code.load(code.address(shift))
     _padded(code, a, ld, p, order)
 
@@ -185,25 +220,35 @@ def _factor(code, double, a, ld, p, order, roots, bad, shift):
     def column(j, carried):
         failed = _diagonal_tile(code, a, ld, j, roots, carried[0])
 
-        def rows(i, _):
+        def rows(i, lines):
+            line = ahead.fetch(lines[0])
             xs = code.pointers(code.vector_at(a, builder.mul(i, ld)), ld, e)
             _solved_rows(code, xs, a, ld, j, roots)
+            return [ahead.fetch(line)]
 
-        code.range(builder.add(j, _index(e)), order, e, [], rows)
-        return [failed]
+        start = [ahead.fetch(ahead.fetch(carried[1]))]
+        (line,) = code.range(builder.add(j, _index(e)), order, e, start, rows)
+        return [failed, line]
 
-    (failed,) = code.range(0, order, e, [code.zero()], column)
+    failed, _ = code.range(0, order, e, [code.zero(), ahead.first], column)
     code.store(failed, code.address(bad))
 
 
-def _substitute(code, double, x, a, ld, p, order, roots, _):
+def _substitute(code, double, x, a, ld, p, ahead, roots, _):
     """One right-hand side over L L'."""
     builder, e = code.builder, EDGE
+    order, tiles = _padded_order(code, p)
+    ahead = _Ahead(code, ahead, p, builder.mul(tiles, _index(2)), later=True)
     x, a, roots = code.address(x), code.address(a), code.address(roots)
     code.range(p, order, 1, [], lambda i, _: code.store(code.zero(), code.vector_at(x, i)))
-    code.range(0, order, e, [], lambda j, _: _solved_rows(code, [x], a, ld, j, roots))
 
-    def back(j, _):
+    def forward(j, lines):
+        _solved_rows(code, [x], a, ld, j, roots)
+        return [ahead.fetch(lines[0])]
+
+    (line,) = code.range(0, order, e, [ahead.first], forward)
+
+    def back(j, lines):
         place = code.vector_at(x, j)
         y = {(0, b): code.load(code.vector_at(place, b)) for b in range(e)}
         columns = code.pointers(code.vector_at(a, j), _index(1), e)
@@ -217,20 +262,24 @@ def _substitute(code, double, x, a, ld, p, order, roots, _):
             code.store(y[0, b], code.vector_at(place, b))
             for c in range(b):
                 y[0, c] = code.subtract(y[0, b], code.load(factor[b, c]), y[0, c])
+        return [ahead.fetch(lines[0])]
 
-    code.range(builder.sub(order, _index(e)), -1, -e, [], back)
+    code.range(builder.sub(order, _index(e)), -1, -e, [line], back)
 
 
-def _reciprocals(code, double, a, ld, p, order, roots, *_):
+def _reciprocals(code, double, a, ld, p, ahead, roots, *_):
     """roots[i] = 1 / a[i, i], with rows of the identity from p to order."""
+    order, _ = _padded_order(code, p)
+    ahead = _Ahead(code, ahead, p, order)
     a, roots = code.address(a), code.address(roots)
     _padded(code, a, ld, p, order)
 
-    def body(i, _):
+    def body(i, lines):
         x = code.load(code.vector_at(a, code.builder.mul(i, code.builder.add(ld, _index(1)))))
         code.store(code.builder.fdiv(code.constant(1.0), x), code.vector_at(roots, i))
+        return [ahead.fetch(lines[0])]
 
-    code.range(0, order, 1, [], body)
+    code.range(0, order, 1, [ahead.first], body)
 
 
 def _settle(code, double, x, p, bad, status, *_):

@@ -31,8 +31,8 @@ def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums, high):
     """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
     group = rows == GROUP
     for j in range(j0, j1, CHUNK):
-        at = address(sums, np.int64(0))
-        dots(at, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead, high)
+        out = address(sums, np.int64(0))
+        dots(out, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead, high)
         for r in range(rows):
             total, term = pairs[at + r, 0], np.float64(sums[r])
             new = total + term
@@ -200,12 +200,13 @@ def _real_vectors(v):
 
 def _add_adjoint(y, z):
     """y += sums of conj(x) t, given sums z of (re, im) rows times real and imaginary parts of t."""
-    if y.dtype.kind != "c":
+    if z.shape == y.shape:
         y += z
         return
     z = z.reshape(len(y), 2, -1, 2)
-    y.real += z[:, 0, :, 0] + z[:, 1, :, 1]
-    y.imag += z[:, 1, :, 0] - z[:, 0, :, 1]
+    with np.errstate(invalid="ignore", over="ignore"):  # an overflow is found in the result
+        y.real += z[:, 0, :, 0] + z[:, 1, :, 1]
+        y.imag += z[:, 1, :, 0] - z[:, 0, :, 1]
 
 
 def _split(u):

@@ -51,7 +51,7 @@ def _task(t, x, info, scores, weights, stride, g, damping, work, sums, statuses,
         call_lanes(code, MEAN, matrix, address(c, zero), ld, p, mean, zero, zero)
         load(w, group.right, g, first * p, p, one, p, here, group)
         clamped(w, group.shift, damping, first, lanes)
-        solve_and_store(x, info, first, w, status, group)
+        solve_and_store(x, info, first, w, status, group, matrix)
 
 
 @driver

@@ -173,7 +173,7 @@ def _shared(c, x, lo, hi, order):
 
 
 def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
-    # c       INOUT (order, order) double or double complex; lower triangle, upper left alone
+    # c       INOUT (order, order) double, or double complex; lower triangle, upper left alone
     # a       IN READ-ONLY (n, p) C order; summed over its rows, or its columns, lo..hi
     # scale   IN a number per summed index, or (0,);  shift  IN (p,) or (0,), a's dtype
     """c += sum_k scale_k^2 conj(x_k) x_k', x_k row k of a - shift; for columns its conjugate."""
@@ -181,6 +181,11 @@ def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
     if order == 0 or lo >= hi:
         return
     parts = 2 if a.dtype.kind == "c" else 1
+    if parts == 1 and c.dtype.kind == "c":
+        sums = np.zeros(c.shape)
+        add_rank_k(sums, a, by_rows, lo, hi, scale, shift)
+        c += sums
+        return
     real = np.empty(0, a.dtype).real.dtype
     x = Operand(a.view(real).reshape(-1), *a.shape, parts, by_rows, scale, shift.view(real))
     sums = c.view(np.float64).reshape(-1)

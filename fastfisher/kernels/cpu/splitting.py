@@ -44,6 +44,8 @@ def stretch(order, itemsize):
 
 def rank_k_bytes(order, length, parts, itemsize, threads):
     """Scratch of one call over `length` terms; itemsize is that of a real number."""
+    if not order:
+        return 0
     width = -(-order // EDGE) * EDGE
     shares = share_count(order, length, parts)
     if not shares:

@@ -51,9 +51,9 @@ def group_of(p, dtype, *, extra=0):
     """The scratch for groups of order p, with `extra` elements at its end."""
     n, vector = width(dtype), lanes(dtype)
     order = -(-p // EDGE) * EDGE
-    ld = max(order, -(-p // vector) * vector)
+    ld, whole = order, -(-order // vector) * vector
     ends = [order * ld * n]
-    for vectors in (ld, order, 1, 1):
+    for vectors in (whole, order, 1, 1):
         ends.append(ends[-1] + vectors * n)
     double = np.dtype(dtype).itemsize == 8
     code = _lane_address(lanes_double if double else lanes_single)
@@ -89,13 +89,16 @@ def store(to, start, stride, rows, columns, count, work, at, group):
 
 
 @kernel
-def solve_and_store(x, info, first, work, status, group):
-    """Factor the matrices, damped by `shift`, solve, and store what came of it."""
+def solve_and_store(x, info, first, work, status, group, ahead):
+    """Factor the matrices, damped by `shift`, solve, and store what came of it.
+
+    Meanwhile matrices like them are fetched from the address `ahead`.
+    """
     p, code, zero, one = group.p, group.code, np.int64(0), np.int64(1)
     a, y, bad = address(work, zero), address(work, group.right), address(work, group.bad)
     roots, shift = address(work, group.roots), address(work, group.shift)
-    call_lanes(code, FACTOR, a, group.ld, p, group.order, roots, bad, shift)
-    call_lanes(code, SUBSTITUTE, y, a, group.ld, p, group.order, roots, zero)
+    call_lanes(code, FACTOR, a, group.ld, p, ahead, roots, bad, shift)
+    call_lanes(code, SUBSTITUTE, y, a, group.ld, p, ahead, roots, zero)
     call_lanes(code, SETTLE, y, p, bad, address(status, zero), zero, zero, zero)
     count = min(group.lanes, info.size - first)
     store(x, first * p, p, one, p, count, work, group.right, group)

@@ -4,9 +4,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from .simd import _Code, _index, target
+from . import twins
+from .simd import _Code, _index, lanes, target, vector
 
 __all__ = [
     "BACKWARD",
@@ -106,7 +106,10 @@ def _emit_solve(code, rows, vectors, mode, operands, done):
 def _solver(element):
     """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps): c -= a' b, then a triangle."""
 
-    @intrinsic
+    def twin(vectors, *operands):
+        twins.solver(target().rows, vectors * lanes(element.name), element.name, *operands)
+
+    @vector(twin)
     def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
         def emit(context, builder, signature, values):
             code = _Code(context, builder, element)
@@ -136,7 +139,7 @@ def solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps):
     _solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps)
 
 
-@intrinsic
+@vector(lambda *args: twins.factor_tile(target().rows, *args))
 def factor_tile(typingctx, out, a, ld, inside):
     """Factor U'U = A from the upper triangle of a tile; returns the failing pivot, or `rows`.
 
@@ -188,7 +191,7 @@ def _array_at(element):
     """Intrinsic (address): the flat array of elements there, of no known length."""
     kind = types.Array(element, 1, "C")
 
-    @intrinsic
+    @vector(lambda place: twins.array_at(place, element.name))
     def array_at(typingctx, place):
         def emit(context, builder, signature, values):
             array = context.make_array(kind)(context, builder)
@@ -208,7 +211,7 @@ def _array_at(element):
 double_at, single_at = _array_at(types.float64), _array_at(types.float32)
 
 
-@intrinsic
+@vector(twins.set_integer)
 def set_integer(typingctx, place, value):
     """Store an integer at an address."""
 

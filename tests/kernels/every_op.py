@@ -1,0 +1,294 @@
+"""Every kernel of ours against the reference, in a process of its own.
+
+What Numba compiles for, and that it compiles at all, is settled by the environment of a process.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fastfisher.kernels import reference
+from fastfisher.planning import TABLE
+from tests import matrices
+from tests.tolerances import unit_roundoff
+
+__all__ = ["LIMIT", "OPS", "examine", "in_a_process"]
+
+LIMIT = "identity"  # the systems below are well conditioned
+ENTRIES = {entry.function: entry for band in TABLE for entry in band.entries if not entry.vendor}
+OPS = tuple(ENTRIES)
+
+VARIANTS = ((False, False), (True, False), (False, True), (True, True))  # weights, shift
+# (n, p): nothing, one, odd; past a tile, a panel, a block sum; tall, wide
+SHAPES = ((0, 3), (1, 1), (3, 2), (9, 17), (300, 7), (5, 70), (270, 25), (40, 49), (7, 300))
+ROWS = ((0, 3), (1, 1), (5, 16), (9, 257), (1030, 3), (3, 1040))  # for products with vectors
+ORDERS = (1, 2, 7, 25, 97, 130)
+SMALL_ORDERS = (1, 2, 3, 4, 5, 6, 9, 20, 33)
+
+
+class Data:
+    """Operands of one dtype, from one stream of random numbers."""
+
+    def __init__(self, op, dtype):
+        self.dtype, self.rng = np.dtype(dtype), matrices.generator("every op", op, str(dtype))
+        self.real = np.empty(0, dtype).real.dtype
+        self.wide = np.result_type(dtype, np.float64)
+        self.none = np.empty(0, self.real)
+
+    def scores(self, *shape, dtype=None):
+        return matrices.gaussian(shape, dtype or self.dtype, self.rng)
+
+    def positive(self, *shape):
+        return self.rng.uniform(0.5, 2, shape).astype(self.real)
+
+    def definite(self, n):
+        """Condition about 10; the diagonal is real, NaN above it must never be read."""
+        g = self.scores(4 * n, n, dtype=self.wide)
+        a = (g.conj().T @ g / (4 * n) + 0.25 * np.eye(n)).astype(self.dtype)
+        return np.where(np.tri(n, dtype=bool), a, np.nan)
+
+    def factor(self, n):
+        a = self.definite(n)
+        return np.where(np.isnan(a), np.nan, np.linalg.cholesky(np.tril(a))).astype(self.dtype)
+
+    def sums(self, n):
+        """An accumulator; what is above its diagonal is neither read nor written."""
+        c = self.scores(n, n, dtype=self.wide)
+        c[np.diag_indices(n)] = c.diagonal().real
+        return np.where(np.tri(n, dtype=bool), c, np.nan)
+
+    def variants(self, shapes, per="row"):
+        """(a, weights, shift) of all shapes, with and without weights and shift in turn."""
+        for i, (n, p) in enumerate(shapes):
+            for weighted, shifted in VARIANTS if i % 2 else VARIANTS[::3]:
+                weights = self.positive(n if per == "row" else p) if weighted else self.none
+                shift = self.scores(p) if shifted else np.empty(0, self.dtype)
+                yield self.scores(n, p), weights, shift
+
+
+# What an op is called with: (arguments, which of them it writes), case after case.
+
+
+def _syrk(d):
+    for a, weights, shift in d.variants(SHAPES):
+        yield (d.sums(a.shape[1]), a, np.sqrt(weights), shift), [0]
+
+
+def _gram(d):
+    for a, weight, shift in d.variants(SHAPES, per="column"):
+        n, p = a.shape
+        for lo, hi in ((0, p), (p // 3, p - p // 4)):
+            yield (d.sums(n), a, lo, hi, weight, shift), [0]
+
+
+def _mirror(d):
+    for n in ORDERS:
+        yield (d.sums(n),), [0]
+
+
+def _matvec(d):
+    for a, _, shift in d.variants(ROWS):
+        for k in (1, 3):
+            yield (d.scores(k, len(a), dtype=d.wide), a, d.scores(k, a.shape[1]), shift), [0]
+
+
+def _rmatvec(d):
+    for a, _, shift in d.variants(ROWS):
+        for k in (1, 3):
+            yield (d.scores(k, a.shape[1], dtype=d.wide), a, d.scores(k, len(a)), shift), [0]
+
+
+def _fvp(d):
+    for a, weights, shift in d.variants(ROWS):
+        for k in (1, 3):
+            y = d.scores(k, a.shape[1], dtype=d.wide)
+            yield (y, a, d.scores(k, a.shape[1]), weights, shift), [0]
+
+
+def _diag(d):
+    for a, weights, shift in d.variants(ROWS):
+        yield (d.scores(a.shape[1], dtype=np.float64), a, weights, shift), [0]
+
+
+def _scan(d):
+    for n, p in ROWS:
+        a = d.scores(n, p)
+        a[1::3, p // 2] = np.nan
+        yield (np.zeros(n, bool), a), [0]
+
+
+def _cholesky(d):
+    for n in (*ORDERS, 250):
+        yield (d.definite(n),), [0]
+
+
+def _solve_lower(d):
+    for n in ORDERS:
+        for k, start in ((1, 0), (5, n // 2), (17, 0)):
+            x = d.scores(k, n)
+            x[:, :start] = 0
+            yield (d.factor(n), x, start), [1]
+
+
+def _solve_lower_adjoint(d):
+    for n in ORDERS:
+        for k in (1, 5, 17):
+            yield (d.factor(n), d.scores(k, n)), [1]
+
+
+def _systems(d, n, p):
+    g = d.scores(n, p)
+    return np.empty((n, p), d.dtype), np.full(n, 7, np.int32), g, d.positive(n)
+
+
+def _batched_solve(d):
+    for p in SMALL_ORDERS:
+        for n in (1, 21):
+            x, info, g, damping = _systems(d, n, p)
+            f = np.stack([d.definite(p) for _ in range(n)])
+            f[2::7, p - 1, p - 1] = -100
+            g[3::7, 0] = np.inf
+            yield (x, info, f, g, damping), [0, 1]
+
+
+def _batched_metric_solve(d):
+    for p in SMALL_ORDERS:
+        for n, samples in ((1, 1), (9, 3), (2, 270))[: 3 if p in (3, 6) else 2]:
+            x, info, g, damping = _systems(d, n, p)
+            for weights in (d.none, d.positive(samples), d.positive(n, samples)):
+                yield (x, info, d.scores(n, samples, p), weights, g, damping), [0, 1]
+
+
+def _layered(d, outputs):
+    for n, tokens, d_in, d_out in ((1, 1, 1, 1), (9, 1, 5, 3), (7, 3, 33, 2), (3, 70, 4, 9)):
+        a, e = d.scores(n * tokens, d_in), d.scores(n * tokens, d_out)
+        yield (outputs(n, d_in, d_out), a, e, tokens), [0]
+
+
+def _layered_gram(d):
+    return _layered(d, lambda n, d_in, d_out: d.sums(n))
+
+
+def _layered_diag(d):
+    return _layered(d, lambda n, d_in, d_out: d.scores(d_out, d_in, dtype=np.float64))
+
+
+def _primal_small(d):
+    if d.dtype.kind == "c":
+        return
+    for n, p, k in ((1, 1, 1), (20, 7, 3), (9, 12, 1)):
+        for weights in (d.none, d.positive(n)):
+            x, report = np.empty((k, p)), np.empty(4 + 2 * k)
+            b = d.scores(k, p, dtype=np.float64)
+            args = (x, report, d.scores(n, p), weights.astype(np.float64), b, 0.5, 0.25)
+            yield args, [0, 1]
+
+
+def _block_syrk(d):
+    for blocks, order, n in ((1, 1, 1), (5, 3, 300), (3, 17, 9), (70, 2, 4)):
+        for weights in (d.none, d.positive(n)):
+            c = np.zeros((blocks, order, order), d.wide)
+            yield (c, d.scores(n, blocks * order + 3), 2, np.sqrt(weights)), [0]
+
+
+def _block_cholesky(d):
+    for p in SMALL_ORDERS:
+        c = np.stack([d.definite(p) for _ in range(19)])
+        c[2::7, p - 1, p - 1] = -1
+        yield (c, np.full(19, 7, np.int32)), [0, 1]
+
+
+def _block_solve(d):
+    for p in SMALL_ORDERS:
+        yield (np.stack([d.factor(p) for _ in range(19)]), d.scores(3, 19 * p)), [1]
+
+
+# Comparison ----------------------------------------------------------------------------------
+
+
+def _copied(x, wide):
+    if not isinstance(x, np.ndarray):
+        return x
+    return (
+        x.astype(np.result_type(x.dtype, np.float64)) if wide and x.dtype.kind in "fc" else x.copy()
+    )
+
+
+def distance(x, expected, dtype):
+    """Largest error over the largest element, in units of u; infinite if NaNs differ."""
+    x, expected = np.asarray(x), np.asarray(expected)
+    if x.shape != expected.shape or not np.array_equal(np.isnan(x), np.isnan(expected)):
+        return np.inf
+    if x.dtype.kind in "bi":
+        return 0.0 if np.array_equal(x, expected) else np.inf
+    known = ~np.isnan(expected)
+    error = np.abs(x[known] - expected[known]).max(initial=0)
+    size = np.abs(expected[known]).max(initial=0)
+    return float(error / size / unit_roundoff(dtype)) if error else 0.0
+
+
+def _compare(op, dtype, args, written, digest):
+    """Error of one case; whatever is not to be written must keep its bytes."""
+    mine, theirs = ([_copied(x, wide) for x in args] for wide in (False, True))
+    results = [(ENTRIES[op].load()(*mine), getattr(reference, op)(*theirs))]
+    if results[0][0] is None:
+        results.clear()
+    for i, (x, before) in enumerate(zip(mine, args, strict=True)):
+        if i in written:
+            results.append((x, theirs[i]))
+        elif isinstance(x, np.ndarray) and x.tobytes() != before.tobytes():
+            return np.inf
+    for x, _ in results:
+        digest.update(np.asarray(x).tobytes())
+    return max(distance(x, expected, dtype) for x, expected in results)
+
+
+def _examined(op, dtypes):
+    worst, where, digest = 0.0, "", hashlib.sha256()
+    for dtype in dtypes:
+        for args, written in globals()["_" + op](Data(op, dtype)):
+            with np.errstate(all="ignore"):
+                error = _compare(op, dtype, args, written, digest)
+            if not error <= worst:
+                shapes = [x.shape if isinstance(x, np.ndarray) else x for x in args]
+                worst, where = error, f"{dtype} {shapes}"
+    return {"error": worst, "case": where, "digest": digest.hexdigest()}
+
+
+def examine(ops, dtypes):
+    """{op: {error, case, digest}}: the worst in units of u, where it was, and all results.
+
+    An op that raises has an infinite error.
+    """
+    found = {}
+    for op in ops:
+        try:
+            found[op] = _examined(op, dtypes)
+        except Exception as problem:
+            found[op] = {"error": np.inf, "case": repr(problem), "digest": None}
+    return found
+
+
+def in_a_process(function, *args, timeout=280, **environment):
+    """What a function returns (JSON) under another environment; None takes a variable out."""
+    root = Path(__file__).parents[2]
+    code = (
+        f"import json, sys; from {function.__module__} import {function.__name__} as f; "
+        "print(json.dumps(f(*json.loads(sys.argv[1]))))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(args)],
+        cwd=root,
+        env={name: value for name, value in environment.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout)

@@ -1,0 +1,347 @@
+"""Vector intrinsics: what they are compiled for and to, and the NumPy twins they stand for."""
+
+import functools
+import platform
+import re
+from typing import NamedTuple
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+import pytest
+from numba import types
+
+from fastfisher.kernels.cpu import jit, products, simd, triangles, twins
+from fastfisher.kernels.cpu.simd import SHORT, lanes, target
+from tests import matrices
+from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
+from tests.tolerances import assert_ratio, unit_roundoff
+
+HOST = {name for name, there in llvm.get_host_cpu_features().items() if there}
+X86 = platform.machine() in ("x86_64", "AMD64")
+ENVIRONMENTS = {
+    "native": {"NUMBA_CPU_NAME": None, "NUMBA_CPU_FEATURES": None},
+    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
+    "plain": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
+}
+SUMS = ("syrk", "gram", "layered_gram", "block_syrk", "matvec", "rmatvec", "fvp", "diag")
+SYSTEMS = ("batched_solve", "batched_metric_solve", "block_cholesky", "block_solve")
+
+
+def host_isa():
+    if {"avx512f", "avx512vl"} <= HOST:
+        return "avx512"
+    return "avx2" if {"avx2", "fma"} <= HOST else "plain"
+
+
+def environment(isa):
+    """Where Numba compiles for an ISA that this machine has."""
+    if not X86:
+        pytest.skip(f"{platform.machine()} has one vector width, and this is x86")
+    if isa == "avx2" and not {"avx2", "fma"} <= HOST:
+        pytest.skip("this machine has no AVX2")
+    return {"NUMBA_DISABLE_JIT": "0", **ENVIRONMENTS[isa]}
+
+
+# Every kernel on every ISA -------------------------------------------------------------------
+
+
+def on_this_isa(ops):
+    """Complex systems have no vector code, real ones have some in either precision."""
+    systems, others = ([op for op in ops if (op in SYSTEMS) == own] for own in (True, False))
+    found = examine(others, ["float64", "complex64"])
+    return {"isa": target().name, **found, **examine(systems, ["float32", "float64"])}
+
+
+@functools.cache
+def results(isa):
+    return in_a_process(on_this_isa, SUMS if isa == "native" else OPS, **environment(isa))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ENVIRONMENTS)
+def test_the_instruction_set_is_the_one_that_numba_compiles_for(isa):
+    expected = host_isa() if isa == "native" else isa
+    assert results(isa)["isa"] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ("avx2", "plain"))
+@pytest.mark.parametrize("op", OPS)
+def test_every_kernel_is_right_on_narrower_vectors(isa, op):
+    found = results(isa)[op]
+    assert_ratio(found["error"], LIMIT, f"{op} on {isa}, {found['case']}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", SUMS)
+def test_sums_in_order_have_the_same_bits_on_avx2_as_on_this_machine(op):
+    if not {"avx2", "fma"} <= HOST:
+        pytest.skip("without a fused multiply-add products are rounded twice")
+    assert results("native")[op]["digest"] == results("avx2")[op]["digest"]
+
+
+# What the register tiles are compiled to -----------------------------------------------------
+
+
+def full_tiles():
+    """Per micro-kernel: what is between the first and the last FMA of the loop with most of them.
+
+    Compiled anew, since code from the cache cannot be looked at.
+    """
+    found = {}
+    for function in (products.add_double, products.add_single):
+        fresh = numba.njit(**jit.OPTIONS)(function)
+        fresh.compile(types.void(*[types.intp] * 8))
+        (asm,) = fresh.inspect_asm().values()
+        fma = re.compile(r"^\s*vfn?m(?:add|sub)\w+p([sd])\s.*")
+        blocks = [block.splitlines() for block in re.split(r"\n(?=\.?\w+:)", asm)]
+        block = max(blocks, key=lambda lines: sum(bool(fma.match(line)) for line in lines))
+        places = [i for i, line in enumerate(block) if fma.match(line)] or [0]
+        inside = block[places[0] : places[-1] + 1]
+        vectors = [line for line in inside if fma.match(line)]
+        frame = r"\(%r[sb]p" if "%rsp, %rbp" in asm else r"\(%rsp"
+        found[function.__name__] = {
+            "vector FMAs": len(vectors),
+            "elements": sorted({fma.match(line)[1] for line in vectors}),
+            "registers": sorted(
+                {kind for line in vectors for kind in re.findall("%([xyz])mm", line)}
+            ),
+            "stack": [line for line in inside if re.search(frame, line)],
+            "calls": [line for line in inside if re.match(r"\s*call", line)],
+            "scalar": re.findall(r"\bvfn?m(?:add|sub)\w+s[sd]\b", asm),
+            "expected": 2 * target().rows * target().vectors,
+            "loops": any(re.match(r"\s*j\w+\s+" + re.escape(block[0][:-1]), x) for x in block),
+        }
+    return {"isa": target().name, **found}
+
+
+@pytest.mark.parametrize("isa", ("native", "avx2"))
+def test_a_register_tile_is_vector_FMAs_that_never_touch_the_stack(isa):
+    found = in_a_process(full_tiles, **environment(isa))
+    if found["isa"] == "plain":
+        pytest.skip("this machine has no fused multiply-add")
+    for name, element in (("add_double", "d"), ("add_single", "s")):
+        tile = found[name]
+        assert tile["loops"], name
+        assert tile["vector FMAs"] == tile["expected"], name
+        assert tile["elements"] == [element], name
+        assert tile["registers"] == ["z" if found["isa"] == "avx512" else "y"], name
+        assert not tile["stack"] and not tile["calls"] and not tile["scalar"], tile
+
+
+# Twins ---------------------------------------------------------------------------------------
+
+compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the twins are all there is")
+over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
+
+
+def compiled(intrinsic):
+    return numba.njit(lambda *args: intrinsic(*args))
+
+
+def compare(function, twin, arrays, arguments, units=0):
+    """Both on copies of the arrays, which may then differ by so many u of the last, normwise.
+
+    arguments(*arrays) makes what they are called with.
+    """
+    seen, results = [], []
+    for call in (function, twin):
+        seen.append([array.copy() for array in arrays])
+        results.append(call(*arguments(*seen[-1])))
+    assert results[0] == results[1]
+    for x, y in zip(*seen, strict=True):
+        error = np.abs(x.astype(np.float64) - y).max(initial=0)
+        assert error <= units * unit_roundoff(arrays[-1].dtype) * np.abs(y).max(initial=0)
+
+
+def data(dtype, *shape):
+    return matrices.gaussian(shape, dtype, matrices.generator("twins", dtype, shape))
+
+
+def at(array, offset=0):
+    return twins.address(array, offset)
+
+
+@compiled_only
+@over_reals
+def test_twin_of_address_and_load(dtype):
+    x, one = data(dtype, 9), np.dtype(dtype).type(1)
+    assert compiled(simd.address)(x, 4) == at(x, 4)
+    assert compiled(simd.load_at)(at(x, 4), one) == twins.load_at(at(x, 4), one) == x[4]
+
+
+@compiled_only
+@over_reals
+@pytest.mark.parametrize("sign", (1, -1))
+def test_twin_of_the_register_tiles(dtype, sign):
+    """Every shape; c has more columns than the tile, which stay."""
+    element, n = getattr(types, dtype), lanes(dtype)
+    function = compiled(simd.micro_kernel(element, types.float64, sign))
+    for short in (False, True):
+        for vectors in (1, 2, 3):
+            rows = SHORT if short else target().rows
+            for steps in (2, 6, 256):
+                a, b = data(dtype, steps, 3 * n + 8), data(dtype, steps, 3 * n + 8)
+
+                def arguments(c, a, b, vectors=vectors, steps=steps, short=short):
+                    tile = at(c), c.shape[1], at(a), at(b), a.shape[1], steps, at(b)
+                    return vectors + 4 * short, *tile
+
+                def twin(shape, *operands, rows=rows, vectors=vectors):
+                    twins.micro(rows, vectors * n, dtype, "float64", sign, *operands)
+
+                c = data("float64", rows, 3 * n + 5)
+                compare(function, twin, [c, a, b], arguments, 64)
+
+
+@compiled_only
+def test_twins_of_clear_and_add_doubles():
+    x, y = data("float64", 40), data("float64", 40)
+    clear, add = compiled(simd.clear), compiled(simd.add_doubles)
+    for size in (0, 1, 8, 72):
+        compare(clear, twins.clear, [x], lambda x, size=size: (at(x, 2), size))
+    for count in (0, 1, 2, 9):
+        for step in (1, 2, 4):
+            both = lambda x, y, s=step, c=count: (at(x, 1), s, at(y, 3), c)  # noqa: E731
+            compare(add, twins.add_doubles, [x, y], both)
+
+
+@compiled_only
+@over_reals
+def test_twin_of_transpose(dtype):
+    n = lanes(dtype)
+    x, to = data(dtype, n * (n + 3) + 5), data(dtype, n * (n + 7) + 9)
+    twin = functools.partial(twins.transpose, n)
+    compare(compiled(simd.transpose), twin, [to, x], lambda to, x: (to, 3, n + 7, x, 2, n + 3))
+
+
+@compiled_only
+@over_reals
+def test_twin_of_transpose_at(dtype):
+    n, function, one = lanes(dtype), compiled(simd.transpose_at), np.dtype(dtype).type(1)
+    x, to = data(dtype, 2 * n + 3, 2 * n + 9), data(dtype, 2 * n + 3, 2 * n + 6)
+    for rows in (0, 1, n - 1, n, n + 1, 2 * n + 3):
+        for columns in (0, 1, n - 1, n, n + 1, 2 * n + 3):
+
+            def arguments(to, x, rows=rows, columns=columns):
+                return at(to), to.shape[1], rows, at(x), x.shape[1], columns, one
+
+            compare(function, twins.transpose_at, [to, x], arguments)
+
+
+@compiled_only
+@over_reals
+@pytest.mark.parametrize("shifted", (False, True))
+def test_twins_of_the_row_copies(dtype, shifted):
+    """Nothing, one, all but one, whole vectors; zeros follow, and what is beyond them stays."""
+    n, factor = lanes(dtype), np.dtype(dtype).type(1.7)
+    copy, split = compiled(simd.copy_row), compiled(simd.split_row)
+    copy_at, split_at = compiled(simd.copy_at), compiled(simd.split_at)
+    both = functools.partial(twins.copy_at, 1), functools.partial(twins.copy_at, 2)
+    arrays = data(dtype, 10 * n), data(dtype, 12 * n), data(dtype, 11 * n)
+    for width in (n, 3 * n):
+        for count in {0, 1, n - 1, n, width - 1, width}:
+
+            def row(to, x, m, count=count, width=width):
+                return to, 2, x, 3, count, width, factor, m, 1, shifted
+
+            def pair(to, x, m, count=count, width=width):
+                return to, 2, 4 * n, x, 3, count, width, factor, m, 1, shifted
+
+            def place(to, x, m, count=count, width=width):
+                return at(to, 2), 4 * n, at(x, 3), count, width, factor, at(m, 1), int(shifted)
+
+            compare(copy, twins.copy_row, arrays, row)
+            compare(split, twins.split_row, arrays, pair)
+            compare(copy_at, both[0], arrays, place)
+            compare(split_at, both[1], arrays, place)
+
+
+@compiled_only
+@over_reals
+def test_twins_of_the_affine_rows(dtype):
+    n, factor, m = lanes(dtype), *np.array([1.7, -0.3], dtype)
+    row, place = compiled(simd.affine_row), compiled(simd.affine_at)
+    for width in (n, 5 * n):
+        x = [data(dtype, 6 * n)]
+        compare(row, twins.affine_row, x, lambda x, w=width: (x, 3, w, factor, m))
+        compare(place, twins.affine_at, x, lambda x, w=width: (at(x, 3), w, factor, m))
+
+
+class Record(NamedTuple):
+    to: int
+    x: int
+    y: bool
+
+
+read = simd.reader(Record)
+
+
+@compiled_only
+def test_calls_by_address_hand_over_their_integers():
+    def by_record(place):
+        record = read(place)
+        triangles.set_integer(record.to, 10 * record.x + record.y)
+
+    def seven(to, a, b, c, d, e, f):
+        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f)
+
+    def eight(to, a, b, c, d, e, f, g):
+        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * (e + f * g))
+
+    def entry(function, count):
+        return numba.cfunc(types.void(*[types.intp] * count))(function)
+
+    out = np.zeros(1, np.int64)
+    record, micro, tile = entry(by_record, 1), entry(seven, 7), entry(eight, 8)
+    compiled(simd.call)(record.address, Record(at(out), 7, True))
+    assert out[0] == 71
+    compiled(simd.call_micro)(micro.address, at(out), 1, 2, 3, 4, 5, 6)
+    assert out[0] == 654321
+    compiled(simd.call_tile)(tile.address, at(out), 1, 2, 3, 4, 5, 0, 7)
+    assert out[0] == 54321
+
+
+@compiled_only
+@over_reals
+@pytest.mark.parametrize("mode", (triangles.UPDATE, triangles.FORWARD, triangles.BACKWARD))
+def test_twin_of_the_triangular_tiles(dtype, mode):
+    element, rows, n = getattr(types, dtype), target().rows, lanes(dtype)
+    function, width = compiled(triangles._solver(element)), 3 * n + 5
+    for vectors in (1, 2, 3):
+        for steps in (0, rows, 4 * rows):
+            # the triangles before and after the rows of a hold small numbers and reciprocals
+            a, b = 0.1 * data(dtype, steps + 2 * rows, rows + 3), data(dtype, steps + 1, width)
+
+            def arguments(c, a, b, vectors=vectors, steps=steps):
+                first = at(a, rows * a.shape[1])
+                return vectors, mode, at(c), width, first, a.shape[1], at(b), width, steps
+
+            def twin(vectors, *operands):
+                twins.solver(rows, vectors * n, dtype, *operands)
+
+            compare(function, twin, [data(dtype, rows, width), a, b], arguments, 64)
+
+
+@compiled_only
+@over_reals
+def test_twin_of_the_diagonal_tile(dtype):
+    rows = target().rows
+    function = compiled(triangles.factor_tile)
+    twin = functools.partial(twins.factor_tile, rows)
+    g = data(dtype, 4 * rows, rows)
+    whole = (g.T @ g / (4 * rows)).astype(dtype)
+    for failing in (None, 0, rows - 1):
+        for inside in (1, rows):
+            a = whole.copy()
+            if failing is not None:
+                a[failing, failing] = -1
+            a = np.hstack([np.triu(a), np.zeros((rows, 3), dtype)]).reshape(-1)
+            out = np.zeros(rows * rows + rows, dtype)
+            limit = 64 if failing is None else 1e4  # what follows a failing pivot is anything
+
+            def arguments(out, a, inside=inside):
+                return out, a, rows + 3, inside
+
+            compare(function, twin, [out, a], arguments, limit)
