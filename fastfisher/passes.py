@@ -30,7 +30,7 @@ __all__ = [
     "whole_slices",
 ]
 
-SLICE_FLOPS = 4e9  # about 0.2 s of a slow core pair
+SLICE_FLOPS = 16e9  # about 0.2 s of a core pair
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 

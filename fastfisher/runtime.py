@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 
 import numpy as np
@@ -116,7 +117,8 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
 
     Notes
     -----
-    Takes seconds to tens of seconds the first time; afterwards compiled code comes from a cache.
+    Takes some ten seconds per dtype the first time, in processes side by side where there are
+    cores; afterwards compiled code comes from a cache.
 
     Examples
     --------
@@ -132,8 +134,30 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     for dtype in dtypes:
         if dtype not in known:
             raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(COMPUTED)}")
-    for dtype in dtypes:
+    dtypes = [np.dtype(dtype).name for dtype in dtypes]
+    others = [_warmup_elsewhere(dtype) for dtype in dtypes[1:]] if _compiling_is_shared() else []
+    try:
+        for dtype in dtypes[:1] if others else dtypes:
+            _compile_all(np.dtype(dtype), ops, options)
+    finally:
+        for process in others:
+            process.wait()
+    for dtype in dtypes[1:] if others else ():  # from the cache by now
         _compile_all(np.dtype(dtype), ops, options)
+
+
+def _compiling_is_shared():
+    """True if compiling in other processes helps: there are cores, and a cache that shares."""
+    from .kernels.cpu import jit
+
+    return machine.cpu_count() > 1 and jit.cache_folder() is not None
+
+
+def _warmup_elsewhere(dtype):
+    """A process that compiles one dtype's kernels into the cache; its failure costs time only."""
+    code = f"import fastfisher; fastfisher.warmup(dtypes=({dtype!r},))"
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 def _compile_all(dtype, ops, options):

@@ -127,7 +127,12 @@ OPS = {
     "diag",
     "cholesky",
     "cho_solve",
+    "batched_metric_solve",
     "batched_solve",
+    "block_cholesky",
+    "block_solve",
+    "block_syrk",
+    "layered_diag",
     "layered_gram",
 }
 

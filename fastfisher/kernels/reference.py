@@ -152,7 +152,6 @@ def primal_small(x, report, a, weights, b, damping, share):
     report[5::2] = r / np.where(scale > 0, scale, 1)
 
 
-
 def batched_metric_solve(x, info, scores, weights, g, damping):
     wide = np.result_type(scores.dtype, np.float64)
     f = np.empty((*g.shape, g.shape[1]), scores.dtype)

@@ -61,6 +61,13 @@ def _product_workspace(q, op, order, summed):
     return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count())
 
 
+def _packed_factor(q, order):
+    """Bytes of L in panels beside A: once, or for complex numbers three times."""
+    entry = choose("cholesky", order, _sums_dtype(q), device=q.device)
+    panels = -(-order // 48) * 48
+    return 0 if entry.vendor else order * panels * q.sum_bytes * (2 * q.parts - 1)
+
+
 def _fvp_workspace(q):
     copies = 0 if q.direct else _slice_bytes(q)
     block = q.rhs * q.p * q.itemsize
@@ -111,7 +118,9 @@ def direct_stages(q, op, order, summed):
             q.n * q.p * q.itemsize + square,
             _product_workspace(q, op, order, summed),
         ),
-        _stage(q, "cholesky", order, text, ma * order**3 / 6, square, 0, sums),
+        _stage(
+            q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
+        ),
         _stage(q, "solve_lower", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
         _stage(
             q, "solve_lower_adjoint", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums

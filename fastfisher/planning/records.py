@@ -101,13 +101,13 @@ class Plan:
             f"{self.method}: {q.n} samples x {q.p} parameters, {q.rhs} right-hand side"
             f"{'' if q.rhs == 1 else 's'}, {q.dtype}, {q.device}",
             f"  because {self.because}",
-            f"  {'stage':<22}{'kernel':<28}{'size':<18}{'flops':>10}{'bytes':>11}{'time':>10}",
+            f"  {'stage':<20}{'kernel':<28}{'size':<14}{'flops':>9}{'bytes':>10}{'time':>9}",
         ]
         for s in self.stages:
             mark = "" if s.reproducible else " *"
             lines.append(
-                f"  {s.op:<22}{s.kernel + mark:<28}{s.size:<18}"
-                f"{s.flops:>10.2e}{format_bytes(s.bytes):>11}{format_seconds(s.seconds):>10}"
+                f"  {s.op:<20}{s.kernel + mark:<28}{s.size:<14}"
+                f"{s.flops:>9.2e}{format_bytes(s.bytes):>10}{format_seconds(s.seconds):>9}"
             )
         lines.append(
             f"  per {unit}: {self.flops:.2e} flops, {format_bytes(self.bytes)} moved, "

@@ -103,7 +103,8 @@ SIZE = {
 _TILES = "compute bound: packed register tiles at the peak of the machine, sums in double"
 _SMALL = "some microseconds: LAPACK's overhead is lower than ours"
 _AHEAD = "register tiles; the next diagonal block is factored ahead of the update"
-_FEW = "memory bound: one pass, rows fetched ahead, block sums with compensation"
+_IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at this order"
+_FEW = "memory bound: one pass, block sums with compensation"
 _MANY = "many vectors: a matrix product, compute bound"
 _SHORT = "short rows of L: SciPy's substitution has less overhead"
 _LONG = "register tiles over packed blocks of L"
@@ -146,7 +147,8 @@ TABLE = (
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
     Band("cholesky", ALL, 0, 128, _CHOLESKY[::-1], _SMALL),
-    Band("cholesky", ALL, 128, INF, _CHOLESKY, _AHEAD),
+    Band("cholesky", ALL, 128, 12_000, _CHOLESKY, _AHEAD),
+    Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
     Band("solve_lower", ALL, 0, 512, _LOWER[::-1], _SHORT),
     Band("solve_lower", ALL, 512, INF, _LOWER, _LONG),
     Band("solve_lower_adjoint", ALL, 0, 2048, _ADJOINT[::-1], _SHORT),

@@ -28,7 +28,9 @@ from tests.tolerances import assert_ratio, matvec_ratio
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (5, 3), (50, 10), (10, 50)]
 LANES = [p for itemsize in (4, 8, 16) for p in matrices.edges(LANE_BYTES // itemsize)]
 ALONG = [(3, p) for p in (*LANES, *matrices.edges(CHUNK), STRIPE - 1, STRIPE + 1)]
-DOWN = [(n, 7) for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))]
+DOWN = [
+    (n, 7) for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))
+]
 SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
 VECTORS = (0, 1, 5)
 

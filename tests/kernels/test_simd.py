@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import types
 
-from fastfisher.kernels.cpu import jit, products, simd, triangles, twins
+from fastfisher.kernels.cpu import jit, moves, products, simd, triangles, twins
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
 from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
@@ -110,6 +110,7 @@ def full_tiles():
             "stack": [line for line in inside if re.search(frame, line)],
             "calls": [line for line in inside if re.match(r"\s*call", line)],
             "scalar": re.findall(r"\bvfn?m(?:add|sub)\w+s[sd]\b", asm),
+            "libm": re.findall(r"\bfmaf?\b", asm),
             "expected": 2 * target().rows * target().vectors,
             "loops": any(re.match(r"\s*j\w+\s+" + re.escape(block[0][:-1]), x) for x in block),
         }
@@ -119,6 +120,7 @@ def full_tiles():
 @pytest.mark.parametrize("isa", ("native", "avx2"))
 def test_a_register_tile_is_vector_FMAs_that_never_touch_the_stack(isa):
     found = in_a_process(full_tiles, **environment(isa))
+    assert found["isa"] == (host_isa() if isa == "native" else isa)
     if found["isa"] == "plain":
         pytest.skip("this machine has no fused multiply-add")
     for name, element in (("add_double", "d"), ("add_single", "s")):
@@ -128,6 +130,12 @@ def test_a_register_tile_is_vector_FMAs_that_never_touch_the_stack(isa):
         assert tile["elements"] == [element], name
         assert tile["registers"] == ["z" if found["isa"] == "avx512" else "y"], name
         assert not tile["stack"] and not tile["calls"] and not tile["scalar"], tile
+
+
+def test_without_a_fused_multiply_add_no_tile_asks_the_C_library_for_one():
+    found = in_a_process(full_tiles, **environment("plain"))
+    for name in ("add_double", "add_single"):
+        assert not found[name]["vector FMAs"] and not found[name]["libm"], name
 
 
 # Twins ---------------------------------------------------------------------------------------
@@ -168,7 +176,7 @@ def at(array, offset=0):
 def test_twin_of_address_and_load(dtype):
     x, one = data(dtype, 9), np.dtype(dtype).type(1)
     assert compiled(simd.address)(x, 4) == at(x, 4)
-    assert compiled(simd.load_at)(at(x, 4), one) == twins.load_at(at(x, 4), one) == x[4]
+    assert compiled(moves.load_at)(at(x, 4), one) == twins.load_at(at(x, 4), one) == x[4]
 
 
 @compiled_only
@@ -213,13 +221,13 @@ def test_twin_of_transpose(dtype):
     n = lanes(dtype)
     x, to = data(dtype, n * (n + 3) + 5), data(dtype, n * (n + 7) + 9)
     twin = functools.partial(twins.transpose, n)
-    compare(compiled(simd.transpose), twin, [to, x], lambda to, x: (to, 3, n + 7, x, 2, n + 3))
+    compare(compiled(moves.transpose), twin, [to, x], lambda to, x: (to, 3, n + 7, x, 2, n + 3))
 
 
 @compiled_only
 @over_reals
 def test_twin_of_transpose_at(dtype):
-    n, function, one = lanes(dtype), compiled(simd.transpose_at), np.dtype(dtype).type(1)
+    n, function, one = lanes(dtype), compiled(moves.transpose_at), np.dtype(dtype).type(1)
     x, to = data(dtype, 2 * n + 3, 2 * n + 9), data(dtype, 2 * n + 3, 2 * n + 6)
     for rows in (0, 1, n - 1, n, n + 1, 2 * n + 3):
         for columns in (0, 1, n - 1, n, n + 1, 2 * n + 3):
@@ -236,8 +244,8 @@ def test_twin_of_transpose_at(dtype):
 def test_twins_of_the_row_copies(dtype, shifted):
     """Nothing, one, all but one, whole vectors; zeros follow, and what is beyond them stays."""
     n, factor = lanes(dtype), np.dtype(dtype).type(1.7)
-    copy, split = compiled(simd.copy_row), compiled(simd.split_row)
-    copy_at, split_at = compiled(simd.copy_at), compiled(simd.split_at)
+    copy, split = compiled(moves.copy_row), compiled(moves.split_row)
+    copy_at, split_at = compiled(moves.copy_at), compiled(moves.split_at)
     both = functools.partial(twins.copy_at, 1), functools.partial(twins.copy_at, 2)
     arrays = data(dtype, 10 * n), data(dtype, 12 * n), data(dtype, 11 * n)
     for width in (n, 3 * n):
@@ -262,10 +270,9 @@ def test_twins_of_the_row_copies(dtype, shifted):
 @over_reals
 def test_twins_of_the_affine_rows(dtype):
     n, factor, m = lanes(dtype), *np.array([1.7, -0.3], dtype)
-    row, place = compiled(simd.affine_row), compiled(simd.affine_at)
+    place = compiled(moves.affine_at)
     for width in (n, 5 * n):
         x = [data(dtype, 6 * n)]
-        compare(row, twins.affine_row, x, lambda x, w=width: (x, 3, w, factor, m))
         compare(place, twins.affine_at, x, lambda x, w=width: (at(x, 3), w, factor, m))
 
 

@@ -118,7 +118,7 @@ def _mean(m, sums, scores, weights, first):
                 w = np.float64(weights[t % weights.shape[0], k])
             total += w
             for i in range(p):
-                x = w * np.complex128(scores[t, k, i]).conjugate()
+                x = w * sums.dtype.type(scores[t, k, i]).conjugate()
                 for j in range(i + 1):
                     sums[i, j] += x * scores[t, k, j]
         share = 1.0 / total  # a complex quotient by zero would raise
@@ -128,11 +128,11 @@ def _mean(m, sums, scores, weights, first):
 
 
 @kernel
-def _metric_task(task, x, info, scores, weights, g, damping):
+def _metric_task(task, x, info, scores, weights, g, damping, wide):
     n, p = g.shape
     m, v = np.empty((p, p, LANES), g.dtype), np.empty((p, LANES), g.dtype)
     roots, bad = np.empty((p, LANES), damping.dtype), np.empty(LANES, np.int32)
-    sums = np.empty((p, p), np.complex128)
+    sums = np.empty((p, p), wide.dtype)
     for first in range(task * TASK, min((task + 1) * TASK, n), LANES):
         _mean(m, sums, scores, weights, first)
         for s in range(LANES):
@@ -146,13 +146,14 @@ def _metric_task(task, x, info, scores, weights, g, damping):
 
 
 @driver
-def _metric_solve(launch, x, info, scores, weights, g, damping):
+def _metric_solve(launch, x, info, scores, weights, g, damping, wide):
     tasks = (g.shape[0] + TASK - 1) // TASK
-    for_each(launch, _metric_task, tasks, (x, info, scores, weights, g, damping))
+    for_each(launch, _metric_task, tasks, (x, info, scores, weights, g, damping, wide))
 
 
 def metric_solve(x, info, scores, weights, g, damping):
-    _metric_solve(x, info, scores, np.atleast_2d(weights), g, damping)
+    wide = np.empty(0, np.result_type(g.dtype, np.float64))  # carries the dtype of the sums
+    _metric_solve(x, info, scores, np.atleast_2d(weights), g, damping, wide)
 
 
 @kernel

@@ -7,10 +7,11 @@ from . import across, threads
 from .jit import driver, kernel
 from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE, call_lanes
 from .memory import aligned
+from .moves import copy_row, split_row
 from .packing import Operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
-from .simd import address, copy_row, split_row
+from .simd import address
 from .systems import group_of, load, scratch, store
 
 __all__ = ["block_cholesky", "block_solve", "block_syrk"]

@@ -15,7 +15,6 @@ from . import threads
 from .elimination import (
     Tile,
     call_entry,
-    inner,
     publish,
     run_blocks,
     solve_strip,
@@ -23,7 +22,7 @@ from .elimination import (
     wait_for,
     workspace,
 )
-from .jit import driver
+from .jit import driver, kernel
 from .parallel import for_each
 from .triangles import FORWARD, UPDATE
 
@@ -57,7 +56,7 @@ class Matrix(NamedTuple):
     tile: Tile
 
 
-@inner
+@kernel
 def _position(t, blocks):
     """Block row and column of task t."""
     if t == 0:
@@ -69,20 +68,20 @@ def _position(t, blocks):
     return (k + 1, k + 1) if t == 1 else (k + 1 if t == 0 else k + t, k)
 
 
-@inner
+@kernel
 def _left(m, row, e):
     """Address of the left operand: row `row`, from column e on."""
     wide = m.tile.parts * m.tile.width
     return m.left + e // wide * m.lstride + (row * wide + e % wide) * m.tile.bytes
 
 
-@inner
+@kernel
 def _right(m, q, row):
     """Address of a row of panel q."""
     return m.right + q * m.stride + row * m.tile.width * m.tile.bytes
 
 
-@inner
+@kernel
 def _strip(m, mode, q, e, count, first, steps):
     """Rows e.. of panel q, less what `steps` rows from `first` give."""
     wide = m.tile.parts * m.tile.width
@@ -90,7 +89,7 @@ def _strip(m, mode, q, e, count, first, steps):
     solve_strip(mode, _right(m, q, e), count, _left(m, first, e), wide, b, steps, m.tile)
 
 
-@inner
+@kernel
 def _embed(m, q, e, rows):
     """Rows of panel q, for use as a left operand."""
     if m.tile.parts == 2:
@@ -98,7 +97,7 @@ def _embed(m, q, e, rows):
         call_entry(m.tile.embed, (to, _right(m, q, e), rows, m.tile.width, -1))
 
 
-@inner
+@kernel
 def _subtract(m, i, k, e0, e1, inside, counters):
     """Block (i, k) less what earlier columns of blocks i and k give."""
     tile, whole = m.tile, m.order * m.tile.parts
@@ -114,7 +113,7 @@ def _subtract(m, i, k, e0, e1, inside, counters):
                 _strip(m, UPDATE, (i * m.order + j) // tile.width, e, count, first, steps)
 
 
-@inner
+@kernel
 def _factor(m, e0, e1, inside, counters):
     """Factor the diagonal block whose packed rows are e0..e1; returns the failing order or 0."""
     tile, info, thread = m.tile, 0, numba.get_thread_id()
@@ -156,7 +155,7 @@ def _factor(m, e0, e1, inside, counters):
     return info
 
 
-@inner
+@kernel
 def _eliminate(m, i, e0, e1, inside):
     """Block (i, k) times the inverse adjoint of the diagonal block k."""
     for j in range(0, inside, m.tile.width):
@@ -166,7 +165,7 @@ def _eliminate(m, i, e0, e1, inside):
         _embed(m, q, e0, e1 - e0)
 
 
-@inner
+@kernel
 def _block(t, m, counters):
     """Task: one block of L; the last counter takes the failing order."""
     i, k = _position(t, m.blocks)

@@ -22,9 +22,10 @@ from numba import types
 from numba.core import cgutils
 
 from . import threads, twins
-from .jit import compiled, entry_address
+from .jit import entry_address, kernel
 from .memory import aligned
-from .simd import address, copy_row, lanes, split_row, tile_rows, tile_width, transpose, vector
+from .moves import copy_row, split_row, transpose
+from .simd import address, lanes, tile_rows, tile_width, vector
 from .triangles import (
     FORWARD,
     double_at,
@@ -38,7 +39,6 @@ from .triangles import (
 __all__ = [
     "Tile",
     "call_entry",
-    "inner",
     "publish",
     "run_blocks",
     "solve_strip",
@@ -65,11 +65,6 @@ class Tile(NamedTuple):
     invert: int
 
 
-def inner(func):
-    """A kernel that only kernels call: it needs no entry for Python, which halves compile time."""
-    return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
 @vector(twins.call_entry)
 def call_entry(typingctx, function, args):
     """Call the compiled function at an address with integers."""
@@ -86,7 +81,7 @@ def call_entry(typingctx, function, args):
 # Typed code ----------------------------------------------------------------------------------
 
 
-@inner
+@kernel
 def _pack(out, stride, a, lda, rows, depth, padded, width, lanes):
     """out[panel, k, i] = a[i, k] for rows x depth numbers; zeros up to whole panels of `padded`."""
     blocked = depth // lanes * lanes
@@ -105,7 +100,7 @@ def _pack(out, stride, a, lda, rows, depth, padded, width, lanes):
             out[start + j] = 0
 
 
-@inner
+@kernel
 def _unpack(a, lda, x, stride, rows, depth, below, width, lanes):
     """The way back; if `below`, only below the diagonal of numbers of so many parts."""
     for first in range(0, rows, width):
@@ -122,7 +117,7 @@ def _unpack(a, lda, x, stride, rows, depth, below, width, lanes):
                     a[(first + r) * lda + k] = x[start + k * width + r]
 
 
-@inner
+@kernel
 def _copy(out, stride, l, lda, rows, columns, padded, width, parts):
     """out[panel, m, i] = l[m, i] for rows x columns entries; zeros up to whole panels."""
     one, zero = out.dtype.type(1), np.int64(0)
@@ -136,7 +131,7 @@ def _copy(out, stride, l, lda, rows, columns, padded, width, parts):
                 split_row(out, to, width, l, source, known, width, one, l, zero, False)
 
 
-@inner
+@kernel
 def _embed(out, x, rows, width, sign):
     """Pairs of rows (re, im) as 2 x 2 blocks; sign is -1 to multiply by the conjugate."""
     for k in range(0, rows, 2):
@@ -147,7 +142,7 @@ def _embed(out, x, rows, width, sign):
             out[to + 2 * (width + i)], out[to + 2 * (width + i) + 1] = -v, u
 
 
-@inner
+@kernel
 def _invert(x, stride, rows, width, parts):
     """Reciprocals on the (real) diagonal of packed rows x rows entries."""
     for j in range(rows):
@@ -157,7 +152,7 @@ def _invert(x, stride, rows, width, parts):
             x[at + width] = 0
 
 
-@inner
+@kernel
 def _pivot(a, step, x, left, lda, tile, place, width, column, inside, solve, vectors, rows, parts):
     """Factor a diagonal tile and solve the rest of its panel; returns the failing pivot.
 
@@ -327,7 +322,7 @@ def _give_way(typingctx):
     return types.void(), emit
 
 
-@inner
+@kernel
 def wait_for(counters, i, value):
     """Until counter i has reached a value that an earlier task publishes."""
     tries = 0
@@ -337,7 +332,7 @@ def wait_for(counters, i, value):
             _give_way()
 
 
-@inner
+@kernel
 def publish(counters, i, value):
     """What this task wrote before is seen by those who wait for the value."""
     _release(counters, i * LINE, value)
@@ -352,7 +347,7 @@ def run_blocks(driver, parallel, *args):
         driver.compiled(launch, *args)
 
 
-@inner
+@kernel
 def solve_strip(mode, c, count, a, lda, b, steps, tile):
     """One register tile of c -= a' b with `count` right-hand sides; addresses."""
     vectors = (count + tile.lanes - 1) // tile.lanes

@@ -3,13 +3,11 @@
 Operands as in `lanes`. The kernel is compiled once per element type and called by address.
 """
 
-from functools import partial
-
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .lanes import EDGE, Lanes, width
+from .lanes import EDGE, Ahead, Lanes, whole_tiles, width
 from .simd import _I32, _I64, _index
 
 __all__ = [
@@ -174,40 +172,12 @@ def _solved_rows(code, xs, a, ld, j, roots):
         code.store(x[place], pointer)
 
 
-class _Ahead:
-    """Fetches to L2 what is loaded the group after next, evenly over the steps of the arithmetic.
-
-    Of the p x p matrices of a group from `start` on: three quarters first, one later.
-    """
-
-    def __init__(self, code, start, p, steps, *, later=False):
-        self.code, builder = code, code.builder
-        quarter = builder.mul(builder.mul(p, p), _index(code.lanes * code.bytes // 4))
-        most = builder.mul(quarter, _index(3))
-        self.first = builder.add(start, most) if later else start
-        self.pace = builder.sdiv(quarter if later else most, steps)
-
-    def fetch(self, line):
-        """One step from `line` on; where the next one starts."""
-        code = self.code
-        after = code.builder.add(line, self.pace)
-        lines = partial(code.prefetch, level=2)
-        code.range(line, after, 64, [], lambda at, _: lines(code.address(at)))
-        return after
-
-
-def _padded_order(code, p):
-    """p in whole tiles, and the number of them."""
-    tiles = code.builder.sdiv(code.builder.add(p, _index(EDGE - 1)), _index(EDGE))
-    return code.builder.mul(tiles, _index(EDGE)), tiles
-
-
 def _factor(code, double, a, ld, p, ahead, roots, bad, shift):
     """Cholesky of a + shift I in place; reciprocals of L's diagonal; 0 or the failing order."""
     builder, e = code.builder, EDGE
-    order, tiles = _padded_order(code, p)
+    order, tiles = whole_tiles(code, p)
     twice = builder.mul(tiles, builder.add(tiles, _index(1)))
-    ahead = _Ahead(code, ahead, p, twice)
+    ahead = Ahead(code, ahead, p, twice)
     a, roots, shift = code.address(a), code.address(roots), code.load(code.address(shift))
     _padded(code, a, ld, p, order)
 
@@ -237,8 +207,8 @@ def _factor(code, double, a, ld, p, ahead, roots, bad, shift):
 def _substitute(code, double, x, a, ld, p, ahead, roots, _):
     """One right-hand side over L L'."""
     builder, e = code.builder, EDGE
-    order, tiles = _padded_order(code, p)
-    ahead = _Ahead(code, ahead, p, builder.mul(tiles, _index(2)), later=True)
+    order, tiles = whole_tiles(code, p)
+    ahead = Ahead(code, ahead, p, builder.mul(tiles, _index(2)), later=True)
     x, a, roots = code.address(x), code.address(a), code.address(roots)
     code.range(p, order, 1, [], lambda i, _: code.store(code.zero(), code.vector_at(x, i)))
 
@@ -269,8 +239,8 @@ def _substitute(code, double, x, a, ld, p, ahead, roots, _):
 
 def _reciprocals(code, double, a, ld, p, ahead, roots, *_):
     """roots[i] = 1 / a[i, i], with rows of the identity from p to order."""
-    order, _ = _padded_order(code, p)
-    ahead = _Ahead(code, ahead, p, order)
+    order, _ = whole_tiles(code, p)
+    ahead = Ahead(code, ahead, p, order)
     a, roots = code.address(a), code.address(roots)
     _padded(code, a, ld, p, order)
 

@@ -8,9 +8,9 @@ to a multiple of it. Lanes never meet: what happens in one system does not touch
 from llvmlite import ir
 from numba.core import cgutils
 
-from .simd import _I32, _I64, _Code, _index, lanes, target
+from .simd import _I32, _I64, Code, _index, lanes, target
 
-__all__ = ["EDGE", "Lanes", "width"]
+__all__ = ["EDGE", "Ahead", "Lanes", "whole_tiles", "width"]
 
 NOT_FINITE = -1
 
@@ -24,7 +24,7 @@ def width(dtype):
 EDGE = 3  # rows and columns of a tile: accumulators and operands fit the registers
 
 
-class Lanes(_Code):
+class Lanes(Code):
     """Vectors with a lane per system."""
 
     def constant(self, value):
@@ -167,3 +167,34 @@ class Lanes(_Code):
             return [self.subtract(x[a], y[b], total) for (a, b), total in totals]
 
         return dict(zip(sums, self.range(first, last, 1, list(sums.values()), body), strict=True))
+
+
+def whole_tiles(code, p):
+    """p padded to whole tiles, and the number of them."""
+    tiles = code.builder.sdiv(code.builder.add(p, _index(EDGE - 1)), _index(EDGE))
+    return code.builder.mul(tiles, _index(EDGE)), tiles
+
+
+class Ahead:
+    """Fetches to L2 what is loaded the group after next, evenly over the steps of the arithmetic.
+
+    Of the p x p matrices of a group from `start` on: three quarters first, one later.
+    """
+
+    def __init__(self, code, start, p, steps, *, later=False):
+        self.code, builder = code, code.builder
+        quarter = builder.mul(builder.mul(p, p), _index(code.lanes * code.bytes // 4))
+        most = builder.mul(quarter, _index(3))
+        self.first = builder.add(start, most) if later else start
+        self.pace = builder.sdiv(quarter if later else most, steps)
+
+    def fetch(self, line):
+        """One step from `line` on; where the next one starts."""
+        code = self.code
+        after = code.builder.add(line, self.pace)
+
+        def one(at, _):
+            code.prefetch(code.address(at), level=2)
+
+        code.range(line, after, 64, [], one)
+        return after

@@ -10,17 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .jit import entry_address, kernel
-from .simd import (
-    address,
-    affine_at,
-    call,
-    clear,
-    copy_at,
-    load_at,
-    reader,
-    split_at,
-    transpose_at,
-)
+from .moves import affine_at, copy_at, load_at, split_at, transpose_at
+from .simd import address, call, clear, reader
 
 __all__ = ["Operand", "pack", "pack_address"]
 

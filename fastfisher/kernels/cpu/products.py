@@ -34,6 +34,7 @@ __all__ = [
     "with_stride",
 ]
 
+
 class Panels(NamedTuple):
     """Where packed columns lie: column j at j // width * stride + j % width, rows `ld` apart."""
 

@@ -13,8 +13,7 @@ from numba.core import cgutils
 
 from . import twins
 from .jit import entry_address, kernel
-from .simd import _Code as Code
-from .simd import call, reader, target, vector
+from .simd import Code, call, reader, target, vector
 
 __all__ = ["GROUP", "LANE_BYTES", "Rows", "add_squares", "combine", "dots", "real_rows"]
 

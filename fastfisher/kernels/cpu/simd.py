@@ -22,20 +22,16 @@ __all__ = [
     "SHORT",
     "add_doubles",
     "address",
-    "affine_row",
     "call",
     "call_micro",
     "call_tile",
     "clear",
-    "copy_row",
     "lanes",
     "micro_kernel",
     "reader",
-    "split_row",
     "target",
     "tile_rows",
     "tile_width",
-    "transpose",
 ]
 
 
@@ -108,7 +104,7 @@ def _index(value):
     return ir.Constant(_I64, value)
 
 
-class _Code:
+class Code:
     """LLVM pieces for vectors of one real element type."""
 
     def __init__(self, context, builder, element, lanes=None):
@@ -269,8 +265,8 @@ def micro_kernel(element, sums_element, sign):
     @vector(twin)
     def micro(typingctx, shape, c, ldc, a, b, ld, steps, ahead):
         def emit(context, builder, signature, values):
-            code = _Code(context, builder, element)
-            sums_code = _Code(context, builder, sums_element, code.lanes)
+            code = Code(context, builder, element)
+            sums_code = Code(context, builder, sums_element, code.lanes)
             done = builder.append_basic_block("done")
             shapes = [(v, target().rows) for v in (1, 2, 3)] + [(v + 4, SHORT) for v in (1, 2, 3)]
             blocks = [builder.append_basic_block(f"shape{number}") for number, _ in shapes]
@@ -377,7 +373,7 @@ def add_doubles(typingctx, to, step, source, count):
 
     def emit(context, builder, signature, values):
         to_v, step_v, source_v, count_v = values
-        code = _Code(context, builder, types.float64)
+        code = Code(context, builder, types.float64)
         place, start = code.address(to_v), code.address(source_v)
         with cgutils.for_range(builder, count_v, intp=_I64) as loop:
             at = code.at(place, builder.mul(loop.index, step_v))
@@ -386,263 +382,3 @@ def add_doubles(typingctx, to, step, source, count):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), emit
-
-
-@vector(lambda *args: twins.transpose(lanes(args[0].dtype), *args))
-def transpose(typingctx, to, t0, ldt, source, s0, lds):
-    """to[j, i] = source[i, j] for a block of one vector a side; row strides ldt, lds."""
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, ldt_v, source_v, s0_v, lds_v = values
-        code = _Code(context, builder, source.dtype)
-        n = code.lanes
-        place, rows = code.pointer(source, source_v, s0_v), []
-        for _ in range(n):
-            rows.append(code.load(place))
-            place = code.at(place, lds_v)
-        half = n // 2
-        while half:  # exchange the off-diagonal halves of ever smaller blocks
-            lower = [j if not j & half else n + j - half for j in range(n)]
-            upper = [j + half if not j & half else n + j for j in range(n)]
-            masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-            for i in range(n):
-                if not i & half:
-                    x, y = rows[i], rows[i + half]
-                    rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
-            half //= 2
-        place = code.pointer(to, to_v, t0_v)
-        for row in rows:
-            code.store(row, place)
-            place = code.at(place, ldt_v)
-        return context.get_dummy_value()
-
-    return types.void(to, index, index, source, index, index), emit
-
-
-@vector(twins.copy_row)
-def copy_row(typingctx, to, t0, source, s0, count, width, factor, shift, m0, shifted):
-    """to[t0 + j] = factor * (source[s0 + j] - shift[m0 + j]) for j < count, 0 up to `width`.
-
-    `width` is a whole number of vectors; shift is looked at if `shifted`.
-    """
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, source_v, s0_v, count_v, width_v, factor_v, shift_v, m0_v, shifted_v = values
-        code = _Code(context, builder, source.dtype)
-        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
-        mean = code.pointer(shift, shift_v, m0_v)
-        shifts = builder.select(shifted_v, count_v, _index(0))
-        by = code.splat(factor_v)
-
-        def body(step, carried):
-            j = builder.mul(step, _index(code.lanes))
-            x = code.load_some(code.at(start, j), j, count_v)
-            m = code.load_some(code.at(mean, j), j, shifts)
-            code.store(builder.fmul(by, builder.fsub(x, m)), code.at(place, j))
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    arguments = (to, index, source, index, index, index, source.dtype, shift, index, types.boolean)
-    return types.void(*arguments), emit
-
-
-@vector(twins.split_row)
-def split_row(typingctx, to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
-    """copy_row for (re, im) pairs: real parts to row t0, imaginary ones to row t0 + ld."""
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, ld_v, source_v, s0_v, count_v, width_v = values[:7]
-        factor_v, shift_v, m0_v, shifted_v = values[7:]
-        code = _Code(context, builder, source.dtype)
-        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
-        mean = code.pointer(shift, shift_v, m0_v)
-        count_v = builder.mul(count_v, _index(2))
-        shifts = builder.select(shifted_v, count_v, _index(0))
-        by = code.splat(factor_v)
-
-        def body(step, carried):
-            j = builder.mul(step, _index(code.lanes))
-            pair = []
-            for part in range(2):
-                at = builder.add(builder.mul(j, _index(2)), _index(part * code.lanes))
-                x = code.load_some(code.at(start, at), at, count_v)
-                m = code.load_some(code.at(mean, at), at, shifts)
-                pair.append(builder.fmul(by, builder.fsub(x, m)))
-            for part in range(2):
-                mask = [2 * lane + part for lane in range(code.lanes)]
-                mask = ir.Constant(ir.VectorType(_I32, code.lanes), mask)
-                row = code.at(place, builder.mul(ld_v, _index(part)))
-                code.store(builder.shuffle_vector(*pair, mask), code.at(row, j))
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    arguments = (to, index, index, source, index, index, index, source.dtype, shift, index)
-    return types.void(*arguments, types.boolean), emit
-
-
-@vector(twins.affine_row)
-def affine_row(typingctx, to, t0, width, factor, m):
-    """to[t0 + j] = factor * (to[t0 + j] - m) for j < width, a whole number of vectors."""
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, width_v, factor_v, m_v = values
-        code = _Code(context, builder, to.dtype)
-        place, by, m = code.pointer(to, to_v, t0_v), code.splat(factor_v), code.splat(m_v)
-
-        def body(step, carried):
-            at = code.at(place, builder.mul(step, _index(code.lanes)))
-            code.store(builder.fmul(by, builder.fsub(code.load(at), m)), at)
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    return types.void(to, types.intp, types.intp, to.dtype, to.dtype), emit
-
-
-# The same over addresses; `factor` (or `like`) is a number of the elements' type.
-
-
-@vector(twins.load_at)
-def load_at(typingctx, place, like):
-    """The number at an address."""
-
-    def emit(context, builder, signature, values):
-        return builder.load(_Code(context, builder, like).address(values[0]))
-
-    return like(types.intp, like), emit
-
-
-def _copies(parts):
-    """Intrinsic: factor * (row - shift), `count` elements of it and zeros up to `width`.
-
-    parts 2: the row holds (re, im) pairs, real parts go to `to`, imaginary ones `ld` further.
-    """
-
-    @vector(functools.partial(twins.copy_at, parts))
-    def copy_at(typingctx, to, ld, source, count, width, factor, shift, shifted):
-        def emit(context, builder, signature, values):
-            to_v, ld_v, source_v, count_v, width_v, factor_v, shift_v, shifted_v = values
-            code = _Code(context, builder, factor)
-            place, start, mean = (code.address(v) for v in (to_v, source_v, shift_v))
-            count_v = builder.mul(count_v, _index(parts))
-            some = builder.icmp_signed("!=", shifted_v, _index(0))
-            shifts = builder.select(some, count_v, _index(0))
-            by = code.splat(factor_v)
-
-            def body(step, carried):
-                j = builder.mul(step, _index(code.lanes))
-                found = []
-                for part in range(parts):
-                    at = builder.add(builder.mul(j, _index(parts)), _index(part * code.lanes))
-                    x = code.load_some(code.at(start, at), at, count_v)
-                    m = code.load_some(code.at(mean, at), at, shifts)
-                    found.append(builder.fmul(by, builder.fsub(x, m)))
-                for part in range(parts):
-                    row = found[0]
-                    if parts == 2:
-                        mask = [2 * lane + part for lane in range(code.lanes)]
-                        kind = ir.VectorType(_I32, code.lanes)
-                        row = builder.shuffle_vector(*found, ir.Constant(kind, mask))
-                    at = code.at(place, builder.mul(ld_v, _index(part)))
-                    code.store(row, code.at(at, j))
-                return []
-
-            code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-            return context.get_dummy_value()
-
-        index = types.intp
-        return types.void(index, index, index, index, index, factor, index, index), emit
-
-    return copy_at
-
-
-copy_at, split_at = _copies(1), _copies(2)
-
-
-@vector(twins.affine_at)
-def affine_at(typingctx, place, width, factor, m):
-    """place[j] = factor * (place[j] - m) for j < width, a whole number of vectors."""
-
-    def emit(context, builder, signature, values):
-        place_v, width_v, factor_v, m_v = values
-        code = _Code(context, builder, factor)
-        start, by, m = code.address(place_v), code.splat(factor_v), code.splat(m_v)
-
-        def body(step, carried):
-            at = code.at(start, builder.mul(step, _index(code.lanes)))
-            code.store(builder.fmul(by, builder.fsub(code.load(at), m)), at)
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, factor, factor), emit
-
-
-@vector(twins.transpose_at)
-def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
-    """to[j, i] = source[i, j] for i < rows, j < columns; row strides ldt, lds in elements.
-
-    Whole blocks of one vector a side go through registers, what is left element by element.
-    """
-
-    def emit(context, builder, signature, values):
-        to_v, ldt_v, rows_v, source_v, lds_v, columns_v, _ = values
-        code = _Code(context, builder, like)
-        n = code.lanes
-        place, start = code.address(to_v), code.address(source_v)
-
-        def at(pointer, i, stride, j):
-            return code.at(pointer, builder.add(builder.mul(i, stride), j))
-
-        def whole(count):
-            return builder.mul(builder.sdiv(count, _index(n)), _index(n))
-
-        def element(i, j):
-            x = builder.load(at(start, i, lds_v, j))
-            builder.store(x, at(place, j, ldt_v, i))
-
-        def each(first, last, step):
-            return cgutils.for_range_slice(builder, first, last, _index(step), intp=_I64)
-
-        zero = _index(0)
-        rows_whole, columns_whole = whole(rows_v), whole(columns_v)
-        with each(zero, columns_whole, n) as (j, _), each(zero, rows_whole, n) as (i, _):
-            _transpose_block(code, at(start, i, lds_v, j), lds_v, at(place, j, ldt_v, i), ldt_v)
-        with each(rows_whole, rows_v, 1) as (i, _), each(zero, columns_whole, 1) as (j, _):
-            element(i, j)
-        with each(columns_whole, columns_v, 1) as (j, _), each(zero, rows_v, 1) as (i, _):
-            element(i, j)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6, like), emit
-
-
-def _transpose_block(code, source, lds, to, ldt):
-    """A square block in registers: off-diagonal halves of ever smaller blocks are exchanged."""
-    builder, n = code.builder, code.lanes
-    rows = []
-    for _ in range(n):
-        rows.append(code.load(source))
-        source = code.at(source, lds)
-    half = n // 2
-    while half:
-        lower = [j if not j & half else n + j - half for j in range(n)]
-        upper = [j + half if not j & half else n + j for j in range(n)]
-        masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-        for i in range(n):
-            if not i & half:
-                x, y = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
-        half //= 2
-    for row in rows:
-        code.store(row, to)
-        to = code.at(to, ldt)

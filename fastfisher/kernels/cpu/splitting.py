@@ -12,8 +12,8 @@ SHARES = 16  # such tasks come in powers of two up to this, then in multiples: t
 SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
-STRETCH_BYTES = 4 << 20  # of packed panels between two barriers
-BLOCK = 8  # panels on a side of a task's block of C
+STRETCH_BYTES = 8 << 20  # of packed panels between two barriers
+BLOCK = 4  # panels on a side of a task's block of C
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 

@@ -6,7 +6,7 @@ from numba import types
 from numba.core import cgutils
 
 from . import twins
-from .simd import _Code, _index, lanes, target, vector
+from .simd import Code, _index, lanes, target, vector
 
 __all__ = [
     "BACKWARD",
@@ -112,7 +112,7 @@ def _solver(element):
     @vector(twin)
     def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
         def emit(context, builder, signature, values):
-            code = _Code(context, builder, element)
+            code = Code(context, builder, element)
             done = builder.append_basic_block("done")
             switch = builder.switch(values[0], done)
             blocks = [builder.append_basic_block(f"vectors{v}") for v in (1, 2, 3)]
@@ -149,7 +149,7 @@ def factor_tile(typingctx, out, a, ld, inside):
 
     def emit(context, builder, signature, values):
         rows = target().rows
-        code = _Code(context, builder, out.dtype, rows)
+        code = Code(context, builder, out.dtype, rows)
         start = code.pointer(out, values[0], _index(0))
         place, x = code.pointer(a, values[1], _index(0)), []
         for _ in range(rows):

@@ -13,7 +13,6 @@ from . import threads
 from .elimination import (
     Tile,
     call_entry,
-    inner,
     publish,
     run_blocks,
     solve_strip,
@@ -21,7 +20,7 @@ from .elimination import (
     wait_for,
     workspace,
 )
-from .jit import driver
+from .jit import driver, kernel
 from .parallel import for_each
 from .triangles import BACKWARD, FORWARD, UPDATE
 
@@ -56,7 +55,7 @@ def block_order(order, width, parts):
     return -(-min(SIDE // parts, order) // width) * width
 
 
-@inner
+@kernel
 def _pack_factor(m, row, column):
     """Block (row, column) of l as a left operand, whichever way round; its address."""
     tile, wide = m.tile, m.tile.parts * m.tile.width
@@ -85,7 +84,7 @@ def _pack_factor(m, row, column):
     return left
 
 
-@inner
+@kernel
 def _sweep(m, mode, place, base, count, left, height, steps):
     """All strips of a block in all panels: less the product with `steps` rows, or solved."""
     tile, wide = m.tile, m.tile.parts * m.tile.width
@@ -104,14 +103,14 @@ def _sweep(m, mode, place, base, count, left, height, steps):
             solve_strip(mode, c, inside, a, wide, b, depth, tile)
 
 
-@inner
+@kernel
 def _height(m, block):
     """Packed rows of a block, whole strips."""
     depth = min(m.order, m.n - block * m.order) * m.tile.parts
     return (depth + m.tile.rows - 1) // m.tile.rows * m.tile.rows
 
 
-@inner
+@kernel
 def _block(t, m, counters):
     """Task: one block of rows of a group of right-hand sides."""
     tile, i, g = m.tile, m.first + t // m.groups, t % m.groups

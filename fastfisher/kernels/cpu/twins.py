@@ -74,10 +74,6 @@ def split_row(to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
     to[t0 : t0 + width], to[t0 + ld : t0 + ld + width] = row[0::2], row[1::2]
 
 
-def affine_row(to, t0, width, factor, m):
-    to[t0 : t0 + width] = factor * (to[t0 : t0 + width] - m)
-
-
 def _shifted(dtype, rows, shifted, a, lda, m, count):
     block = rows_at(a, dtype, rows, lda, count)
     return block - memory(m, dtype, count) if shifted else block
