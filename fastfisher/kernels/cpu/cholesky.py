@@ -30,6 +30,9 @@ __all__ = ["block_order", "cholesky"]
 
 DEPTH = 256  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
+# Up to this packed order one thread does it all: waiting for another that has lost its core to
+# somebody else would cost more than both save.
+ALONE = 640
 SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least
 
 
@@ -219,6 +222,6 @@ def cholesky(a):
     counters = np.zeros(8 * blocks + 2, np.int64)
     start = a.ctypes.data
     matrix = Matrix(start, n, right, stride, left, lstride, order, blocks, own, tile)
-    run_blocks(_blocks, blocks > 1, matrix, counters)
+    run_blocks(_blocks, n * tile.parts > ALONE, matrix, counters)
     del held  # nothing is read from here on
     return int(counters[-1])
