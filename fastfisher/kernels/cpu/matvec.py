@@ -174,11 +174,14 @@ def _sum(launch, y, carry, parts):
 
 
 def block_sums(x, k, dtype, call):
-    """(k, width) double: sums over all samples; call(parts, first) makes some block sums."""
+    """(k, width): sums over all samples, in double; call(parts, first) makes some block sums."""
     blocks = -(-x.n // BLOCK)
     width = -(-x.width // PAD) * PAD
     at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (k * width * dtype.itemsize)))
     parts = aligned((at_once, k, width), dtype)
+    if blocks == 1:
+        call(parts, 0)
+        return parts[0, :, : x.width]
     y, carry = np.zeros((2, k, x.width))
     for b in range(0, blocks, at_once):
         used = parts[: min(at_once, blocks - b)]
