@@ -11,6 +11,8 @@ from ..planning import choose
 
 __all__ = ["cho_solve", "cholesky"]
 
+ROWS = 256  # of a matrix whose upper triangle is zeroed at a time
+
 
 def _square_matrix(A, name):
     a = as_array(A, name, need="a square matrix (n, n)")
@@ -65,15 +67,19 @@ def cholesky(A, *, damping=0.0, overwrite=False):
         and a.flags.writeable
         and a.flags.aligned
     )
-    L = a if in_place else np.array(contiguous(a, dtype))
-    n = len(L)
+    n = len(a)
+    triangle = not in_place and n <= ROWS  # copied without what is above it
+    if triangle:
+        L = np.tril(contiguous(a, dtype))
+    else:
+        L = a if in_place else np.array(contiguous(a, dtype))
     if damping:
         L[np.diag_indices(n)] += damping
     order = factor(L)
     if order:
         raise _not_positive_definite(None if in_place else a, n, order, damping, dtype)
-    for lo in range(0, n, 256):  # the upper triangle, a few rows at a time
-        rows = L[lo : lo + 256]
+    for lo in range(0, 0 if triangle else n, ROWS):  # zeros above, a few rows at a time
+        rows = L[lo : lo + ROWS]
         rows[~np.tri(len(rows), n, lo, dtype=bool)] = 0
     return to_origin(L, A)
 
