@@ -176,7 +176,7 @@ def fvp(G, v, weights=None):
 
     Notes
     -----
-    4 n p k flops; reads G once while its rows fit the cache (p <= 32768), else twice.
+    4 n p k flops; reads G once while four of its rows fit 512 KiB, else twice.
     docs/math.md I3.
 
     Examples

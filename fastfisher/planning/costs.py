@@ -6,15 +6,13 @@ from dataclasses import replace
 import numpy as np
 
 from .. import machine
-from ..kernels.cpu.splitting import rank_k_bytes
+from ..kernels.cpu.splitting import one_pass, rank_k_bytes
 from .profiles import current_rates
 from .records import Stage
 from .table import choose, current_options, decide
 
 __all__ = ["ROUTES", "direct_stages", "division_stage", "forget_routes", "route", "vector_bytes"]
 
-# Up to this many parameters the rows of a group are still in cache when fvp reads them again.
-FUSED = 32768
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -90,7 +88,7 @@ def _fvp_stage(q, name="fvp"):
         2 * q.multiply_add * q.n * q.p * q.rhs,
         moved,
         _fvp_workspace(q),
-        passes=1 if q.p <= FUSED else 2,
+        passes=1 if one_pass(q.p * q.parts, q.itemsize // q.parts) else 2,
     )
 
 
@@ -134,7 +132,9 @@ def _primal(q):
         # One call: what a stage costs outside its kernel is paid once for all of them.
         rates = current_rates()
         saved = rates.overhead - rates.call / len(stages)
-        stages = [replace(s, seconds=max(s.seconds - saved, 1e-9)) for s in stages]
+        choice = decide("primal_small", q.p, q.dtype, device=q.device)
+        own = {"kernel": choice.entry.name, "source": choice.source, "measured": choice.measured}
+        stages = [replace(s, seconds=max(s.seconds - saved, 1e-9), **own) for s in stages]
     return stages, q.p * q.p * q.sum_bytes + vector_bytes(q, 6, 1)
 
 

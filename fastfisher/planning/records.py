@@ -6,6 +6,9 @@ import numpy as np
 
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
+SMALL_ORDER = 32  # parameters, and
+SMALL_SCORES = 1 << 13  # scores, up to which one compiled call does a whole primal solve
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,7 +29,8 @@ class Problem:
     def small(self):
         """True where the primal route is one compiled call (solvers/primal.py)."""
         real = np.dtype(self.dtype).kind != "c"
-        return real and not self.centered and self.p <= 32 and self.n * self.p <= 1 << 13
+        fits = 0 < self.p <= SMALL_ORDER and 0 < self.n * self.p <= SMALL_SCORES
+        return real and not self.centered and fits
 
     @property
     def itemsize(self):

@@ -106,8 +106,7 @@ _AHEAD = "register tiles; the next diagonal block is factored ahead of the updat
 _IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at this order"
 _FEW = "memory bound: one pass, block sums with compensation"
 _MANY = "many vectors: a matrix product, compute bound"
-_SHORT = "short rows of L: SciPy's substitution has less overhead"
-_LONG = "register tiles over packed blocks of L"
+_SUBSTITUTION = "SciPy's substitution is faster for the few right-hand sides of a solve"
 _FUSED = "no temporaries of rows x rows"
 _ONLY = "no vendor routine does this"
 
@@ -151,10 +150,8 @@ TABLE = (
     Band("cholesky", ALL, 241, 400, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", ALL, 400, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
-    Band("solve_lower", ALL, 0, 512, _LOWER[::-1], _SHORT),
-    Band("solve_lower", ALL, 512, INF, _LOWER, _LONG),
-    Band("solve_lower_adjoint", ALL, 0, 2048, _ADJOINT[::-1], _SHORT),
-    Band("solve_lower_adjoint", ALL, 2048, INF, _ADJOINT, _LONG),
+    Band("solve_lower", ALL, 0, INF, _LOWER[::-1], _SUBSTITUTION),
+    Band("solve_lower_adjoint", ALL, 0, INF, _ADJOINT[::-1], _SUBSTITUTION),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
     Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),

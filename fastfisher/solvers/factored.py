@@ -1,10 +1,11 @@
 """Dense Hermitian matrices given by their lower triangle: norm, damping, Cholesky, refusal."""
 
 import numpy as np
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import factor, round_up, solve_factored
+from ..planning import choose
 from .certificate import row_norms
 
 __all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
@@ -14,27 +15,24 @@ POWER_STEPS = 4
 SINGULAR = 2
 
 
-def _times_lower(A, x):
-    """A x for the Hermitian A whose lower triangle is stored C-ordered."""
-    complex_ = A.dtype.kind == "c"
-    multiply = blas.zhemv if complex_ else blas.dsymv
-    # The Fortran view is conj(A), upper triangle.
-    y = multiply(1.0, A.T, x.conj() if complex_ else x, lower=0)
-    return y.conj() if complex_ else y
-
-
 def spectral_norm(A):
-    """Largest eigenvalue of a positive semidefinite A, from below, by a few power steps."""
+    """Largest eigenvalue of a positive semidefinite A, from below, by a few power steps.
+
+    Only the lower triangle is given; the upper one is filled. Our kernels, not BLAS: its threads
+    would still spin while ours factor.
+    """
     n = len(A)
     if n == 0:
         return 0.0
+    choose("mirror", n, A.dtype).load()(A)
+    multiply, none = choose("matvec", 1, A.dtype).load(), np.empty(0, A.dtype)
     diagonal = A.diagonal().real
-    x = np.zeros(n, A.dtype)
-    x[int(np.argmax(diagonal))] = 1
+    x, y = np.zeros((1, n), A.dtype), np.empty((1, n), A.dtype)
+    x[0, int(np.argmax(diagonal))] = 1
     norm = float(diagonal.max())
     for _ in range(POWER_STEPS):
-        y = _times_lower(A, x)
-        size = float(row_norms(y[np.newaxis])[0])
+        multiply(y, A, x, none)
+        size = float(row_norms(y)[0])
         if not size > norm:
             break
         norm, x = size, y / size

@@ -12,9 +12,6 @@ from .system import RANGE
 
 __all__ = ["primal"]
 
-SMALL_ORDER = 32  # parameters, and
-SMALL_SCORES = 1 << 13  # scores, up to which one compiled call does it all
-
 
 def fisher_lower(system):
     """Lower triangle of F, (p, p) double, and the system it belongs to (rescaled if need be)."""
@@ -39,11 +36,7 @@ def _small(system, b, coef):
     """The outcome of an uneventful small problem; None where the general route must look at it."""
     damping = system.damping
     if (
-        not 0 < system.p <= SMALL_ORDER
-        or not 0 < system.n * system.p <= SMALL_SCORES
-        or system.dtype.kind == "c"
-        or system.mean is not None
-        or not system.total
+        not system.total
         or (damping.needs and type(damping) is not Relative)
         or current_options().progress is not None
     ):
@@ -65,11 +58,14 @@ def _small(system, b, coef):
     return Outcome(system, x, certificate, status, added) if status == "converged" else None
 
 
-def primal(system, b, coef):
-    """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n)."""
-    small = _small(system, b, coef)
-    if small is not None:
-        return small
+def primal(system, b, coef, *, small=False):
+    """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n).
+
+    `small`: the plan's problem is; one compiled call may do.
+    """
+    outcome = _small(system, b, coef) if small else None
+    if outcome is not None:
+        return outcome
     F, system = fisher_lower(system)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))

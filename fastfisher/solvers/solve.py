@@ -77,8 +77,10 @@ def solve_system(
         outcome = cg(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
+    elif plan.method == "primal":
+        outcome = primal(system, b, coef, small=plan.problem.small)
     else:
-        outcome = (primal if plan.method == "primal" else dual)(system, b, coef)
+        outcome = dual(system, b, coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
     if complex_b or complex_coef:
         half = len(rows) // 2

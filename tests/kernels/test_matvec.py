@@ -7,8 +7,9 @@ from hypothesis import given
 import fastfisher as ff
 from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
-from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, FUSED_BYTES, STRIPE
+from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, STRIPE
 from fastfisher.kernels.cpu.rows import GROUP, LANE_BYTES
+from fastfisher.kernels.cpu.splitting import FUSED_BYTES
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -137,7 +138,7 @@ def test_no_vectors_are_no_work_however_wide_the_rows(op, entry):
 @pytest.mark.parametrize("more", (0, 1))
 @over_dtypes
 def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, more):
-    p = FUSED_BYTES // (GROUP * dtype.itemsize) + more
+    p = FUSED_BYTES // (4 * dtype.itemsize) + more
     compare_fvp(ours("fvp"), 9, p, 2, dtype, "weighted and shifted")
 
 

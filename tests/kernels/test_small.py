@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastfisher as ff
-from fastfisher.solvers import primal
+from fastfisher.planning import records
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
 from tests.tolerances import assert_ratio, solve_ratio
@@ -84,7 +84,7 @@ def test_small_and_general_route_agree(dtype, damping, how, monkeypatch):
     w = matrices.weights(50, "float64")
     given = matrices.gaussian((6 if how == "b" else 50, 2), dtype, rng)
     small = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
-    monkeypatch.setattr(primal, "SMALL_ORDER", 0)
+    monkeypatch.setattr(records, "SMALL_ORDER", 0)
     general = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
     assert small.converged and general.converged and small.x.dtype == general.x.dtype == dtype
     assert np.isclose(small.damping, general.damping, rtol=1e-12)

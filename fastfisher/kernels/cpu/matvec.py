@@ -14,13 +14,13 @@ from .memory import aligned
 from .parallel import for_each
 from .rows import GROUP, combine, dots, real_rows
 from .simd import address, clear
+from .splitting import one_pass
 
 __all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
 
 BLOCK = 256  # samples per partial sum; part of the numerical contract
 CHUNK = 1024  # terms per partial sum along a row; likewise
 STRIPE = 4096  # columns per task of rmatvec, and per round of matvec
-FUSED_BYTES = 512 << 10  # of a group of rows up to which it is still in L2 when read again
 PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
 PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 PAD = 16  # rows of block sums hold whole vectors
@@ -255,7 +255,7 @@ def fvp(y, a, v, weights, shift):
     if not (a.size and v.size):
         return
     x = real_rows(a, shift)
-    if GROUP * x.width * v.real.dtype.itemsize <= FUSED_BYTES:
+    if one_pass(x.width, x.bytes):
         v = _real_vectors(v)
         sums = np.empty((threads.max_threads(), PAD), v.dtype)
         z = block_sums(

@@ -3,7 +3,16 @@
 The planner reads the workspace off the same numbers.
 """
 
-__all__ = ["BLOCK", "KC", "THIN", "block_terms", "rank_k_bytes", "share_count", "stretch"]
+__all__ = [
+    "BLOCK",
+    "KC",
+    "THIN",
+    "block_terms",
+    "one_pass",
+    "rank_k_bytes",
+    "share_count",
+    "stretch",
+]
 
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
@@ -14,6 +23,7 @@ FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
 STRETCH_BYTES = 8 << 20  # of packed panels between two barriers
 BLOCK = 4  # panels on a side of a task's block of C
+FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp reads them again
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 
@@ -40,6 +50,11 @@ def block_terms(order, parts, itemsize):
 def stretch(order, itemsize):
     """Packed rows between two barriers."""
     return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
+
+
+def one_pass(width, itemsize):
+    """True if fvp reads rows of so many real numbers once."""
+    return 4 * width * itemsize <= FUSED_BYTES
 
 
 def rank_k_bytes(order, length, parts, itemsize, threads):
