@@ -71,7 +71,8 @@ def test_law_26_2_same_bits_on_1_2_and_3_threads():
     three = run(BITS.replace("THREADS", "(1, 2, 3)"), NUMBA_NUM_THREADS="3")
     assert len(three.split()) == 3
     one = run(BITS.replace("THREADS", "(1,)"), NUMBA_NUM_THREADS="1")
-    assert one == three
+    numba = run(BITS.replace("THREADS", "(3,)"), NUMBA_NUM_THREADS="3", FASTFISHER_THREADS="numba")
+    assert one == three == numba
 
 
 # Threads, processes, interruptions ---------------------------------------------------------------
@@ -107,8 +108,21 @@ def test_four_python_threads_solve_at_once(rng):
     assert not any(thread.is_alive() for thread in threads) and not wrong
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_four_python_threads_on_either_threading_layer(layer):
+def layers(function):
+    """Our own threads, where there are any, and Numba's."""
+    return pytest.mark.parametrize(
+        "threads",
+        [
+            {},
+            {"FASTFISHER_THREADS": "numba", "NUMBA_THREADING_LAYER": "omp"},
+            {"FASTFISHER_THREADS": "numba", "NUMBA_THREADING_LAYER": "workqueue"},
+        ],
+        ids=["own", "omp", "workqueue"],
+    )(function)
+
+
+@layers
+def test_four_python_threads_on_either_threading_layer(threads):
     run(
         """
         import threading
@@ -127,13 +141,13 @@ def test_four_python_threads_on_either_threading_layer(layer):
             [t.join() for t in threads]
         assert all(same) and len(same) == 40
         """,
-        NUMBA_THREADING_LAYER=layer,
+        **threads,
     )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_a_child_forked_after_use_computes(layer):
+@layers
+def test_a_child_forked_after_use_computes(threads):
     run(
         """
         import os
@@ -153,7 +167,7 @@ def test_a_child_forked_after_use_computes(layer):
                 assert os.waitstatus_to_exitcode(status) == 0, os.waitstatus_to_exitcode(status)
             assert np.array_equal(ff.natural_gradient(G, damping=.1), x)
         """,
-        NUMBA_THREADING_LAYER=layer,
+        **threads,
     )
 
 

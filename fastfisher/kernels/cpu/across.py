@@ -3,8 +3,9 @@
 import numba
 import numpy as np
 
-from .jit import driver, kernel
+from .jit import kernel
 from .parallel import for_each
+from .threads import driver
 
 __all__ = ["LANES", "block_cholesky", "block_solve", "metric_solve", "needed", "solve"]
 
@@ -89,11 +90,11 @@ def store_solutions(x, info, v, bad, first):
 
 
 @kernel
-def _task(task, x, info, f, g, damping):
+def _task(t, thread, x, info, f, g, damping):
     n, p = g.shape
     m, v = np.empty((p, p, LANES), f.dtype), np.empty((p, LANES), g.dtype)
     roots, bad = np.empty((p, LANES), damping.dtype), np.empty(LANES, np.int32)
-    for first in range(task * TASK, min((task + 1) * TASK, n), LANES):
+    for first in range(t * TASK, min((t + 1) * TASK, n), LANES):
         _load(m, v, f, g, damping, first)
         factor(m, roots, bad)
         solve_factored(m, roots, v)
@@ -128,12 +129,12 @@ def _mean(m, sums, scores, weights, first):
 
 
 @kernel
-def _metric_task(task, x, info, scores, weights, g, damping, wide):
+def _metric_task(t, thread, x, info, scores, weights, g, damping, wide):
     n, p = g.shape
     m, v = np.empty((p, p, LANES), g.dtype), np.empty((p, LANES), g.dtype)
     roots, bad = np.empty((p, LANES), damping.dtype), np.empty(LANES, np.int32)
     sums = np.empty((p, p), wide.dtype)
-    for first in range(task * TASK, min((task + 1) * TASK, n), LANES):
+    for first in range(t * TASK, min((t + 1) * TASK, n), LANES):
         _mean(m, sums, scores, weights, first)
         for s in range(LANES):
             t = min(first + s, n - 1)
@@ -157,7 +158,7 @@ def metric_solve(x, info, scores, weights, g, damping):
 
 
 @kernel
-def _cholesky_task(b, c, info, real):
+def _cholesky_task(b, thread, c, info, real):
     d = c.shape[1]
     m, roots = np.empty((d, d, LANES), c.dtype), np.empty((d, LANES), real.dtype)
     bad, first = np.empty(LANES, np.int32), b * LANES
@@ -184,7 +185,7 @@ def block_cholesky(c, info):
 
 
 @kernel
-def _solve_task(b, l, x):
+def _solve_task(b, thread, l, x):
     d = l.shape[1]
     for r in range(x.shape[0]):
         y = x[r, b * d : (b + 1) * d]

@@ -1,14 +1,14 @@
 """Many small damped systems at once: Cholesky across systems, a status per system."""
 
-import numba
 import numpy as np
 
 from . import across
-from .jit import driver, kernel
+from .jit import kernel
 from .lane_kernel import call_lanes
 from .parallel import for_each
 from .simd import address, lanes
 from .systems import clamped, group_of, load, scratch, solve_and_store
+from .threads import driver
 from .tiny import LARGEST, tiny_address
 
 __all__ = ["batched_solve"]
@@ -17,7 +17,7 @@ TASK = 512  # systems per task, a multiple of the lanes
 
 
 @kernel
-def _tiny_task(t, x, info, f, g, damping, work, statuses, p, width, solve):
+def _tiny_task(t, thread, x, info, f, g, damping, work, statuses, p, width, solve):
     """Task: systems of few unknowns; those that are no whole group pass through scratch."""
     first, last = t * TASK, min((t + 1) * TASK, info.size)
     groups, q, zero = (last - first) // width, p * p, np.int64(0)
@@ -26,7 +26,7 @@ def _tiny_task(t, x, info, f, g, damping, work, statuses, p, width, solve):
     call_lanes(solve, p, at[0], at[1], at[2], right, shift, groups, zero)
     first += groups * width
     if first < last:
-        w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
+        w, status = work[thread], statuses[thread]
         rights, shifts, solutions = width * q, width * (q + p), width * (q + p + 1)
         for s in range(width):
             system = min(first + s, last - 1)
@@ -45,10 +45,10 @@ def _tiny_task(t, x, info, f, g, damping, work, statuses, p, width, solve):
 
 
 @kernel
-def _task(t, x, info, f, g, damping, work, statuses, group):
+def _task(t, thread, x, info, f, g, damping, work, statuses, group):
     """Task: systems of any order."""
     n, p, lanes, zero, one = info.size, group.p, group.lanes, np.int64(0), np.int64(1)
-    w, status = work[numba.get_thread_id()], statuses[numba.get_thread_id()]
+    w, status = work[thread], statuses[thread]
     for first in range(t * TASK, min((t + 1) * TASK, n), lanes):
         count = min(lanes, n - first)
         load(w, zero, f, first * p * p, p * p, p, p, count, group)

@@ -1,10 +1,9 @@
 """Blocks of a block-diagonal Fisher: sums of products, Cholesky and solves of very many of them."""
 
-import numba
 import numpy as np
 
 from . import across, threads
-from .jit import driver, kernel
+from .jit import kernel
 from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE, call_lanes
 from .memory import aligned
 from .moves import copy_row, split_row
@@ -13,6 +12,7 @@ from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
 from .simd import address
 from .systems import group_of, load, scratch, store
+from .threads import driver
 
 __all__ = ["block_cholesky", "block_solve", "block_syrk"]
 
@@ -68,9 +68,9 @@ def _add(c, at, d, parts, sums, rows, ld):
 
 
 @kernel
-def _syrk_task(t, c, x, start, d, blocks, share, depth, work, totals, panels):
+def _syrk_task(t, thread, c, x, start, d, blocks, share, depth, work, totals, panels):
     """Task: `share` blocks, KC terms after the other."""
-    packed, sums = work[numba.get_thread_id()], totals[numba.get_thread_id()]
+    packed, sums = work[thread], totals[thread]
     first, zero, one = t * share, np.int64(0), np.int64(1)
     here, rows = min(share, blocks - first), (d + panels.rows - 1) // panels.rows * panels.rows
     re, im = Place(zero, panels.ld, one, one), Place(rows * panels.ld, panels.ld, one, one)
@@ -143,8 +143,8 @@ def _nothing(work, lane, group):
 
 
 @kernel
-def _cholesky_task(t, c, info, work, group):
-    w, d, lanes, zero = work[numba.get_thread_id()], group.p, group.lanes, np.int64(0)
+def _cholesky_task(t, thread, c, info, work, group):
+    w, d, lanes, zero = work[thread], group.p, group.lanes, np.int64(0)
     a, roots = address(w, zero), address(w, group.roots)
     bad, shift = address(w, group.bad), address(w, group.shift)
     w[group.shift : group.shift + lanes] = 0
@@ -179,8 +179,8 @@ def block_cholesky(c, info):
 
 
 @kernel
-def _solve_task(t, l, x, blocks, work, group):
-    w, d, zero, one = work[numba.get_thread_id()], group.p, np.int64(0), np.int64(1)
+def _solve_task(t, thread, l, x, blocks, work, group):
+    w, d, zero, one = work[thread], group.p, np.int64(0), np.int64(1)
     a, y, roots = address(w, zero), address(w, group.right), address(w, group.roots)
     ld, lanes, code = group.ld, group.lanes, group.code
     for first in range(t * GROUPS, min((t + 1) * GROUPS, blocks), lanes):

@@ -8,7 +8,6 @@ nobody waits for it.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from . import threads
@@ -22,8 +21,9 @@ from .elimination import (
     wait_for,
     workspace,
 )
-from .jit import driver, kernel
+from .jit import kernel
 from .parallel import for_each
+from .threads import driver
 from .triangles import FORWARD, UPDATE
 
 __all__ = ["block_order", "cholesky"]
@@ -117,9 +117,9 @@ def _subtract(m, i, k, e0, e1, inside, counters):
 
 
 @kernel
-def _factor(m, e0, e1, inside, counters):
+def _factor(m, thread, e0, e1, inside, counters):
     """Factor the diagonal block whose packed rows are e0..e1; returns the failing order or 0."""
-    tile, info, thread = m.tile, 0, numba.get_thread_id()
+    tile, info = m.tile, 0
     wide, failing = tile.parts * tile.width, counters.size - 2
     place = m.scratch + thread * (tile.rows + 1) * tile.rows * tile.bytes
     q0 = e0 // wide
@@ -169,7 +169,7 @@ def _eliminate(m, i, e0, e1, inside):
 
 
 @kernel
-def _block(t, m, counters):
+def _block(t, thread, m, counters):
     """Task: one block of L; the last counter takes the failing order."""
     i, k = _position(t, m.blocks)
     tile, failed = m.tile, counters.size - 1
@@ -186,7 +186,7 @@ def _block(t, m, counters):
         call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, *shape))
         _subtract(m, i, k, e0, e1, inside, counters)
         if i == k:
-            counters[failed] = _factor(m, e0, e1, inside, counters)
+            counters[failed] = _factor(m, thread, e0, e1, inside, counters)
         else:
             wait_for(counters, k, k + 1)
             if counters[failed] == 0:

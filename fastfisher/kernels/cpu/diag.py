@@ -2,17 +2,18 @@
 
 import numpy as np
 
-from .jit import driver, kernel
+from .jit import kernel
 from .matvec import BLOCK, STRIPE, block_sums, stripes
 from .parallel import for_each
 from .rows import GROUP, add_squares, real_rows
 from .simd import address, clear
+from .threads import driver
 
 __all__ = ["diag", "scan"]
 
 
 @kernel
-def _diag_task(t, parts, x, first, factors, weighted):
+def _diag_task(t, thread, parts, x, first, factors, weighted):
     """Task: a block of samples, a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
@@ -34,7 +35,7 @@ def _diag(launch, parts, x, first, factors, weighted):
 
 
 @kernel
-def _scan_task(t, bad, largest, a):
+def _scan_task(t, thread, bad, largest, a):
     largest[t] = 0
     for i in range(t * BLOCK, min((t + 1) * BLOCK, a.shape[0])):
         bad[i] = False

@@ -11,9 +11,6 @@ deal in addresses and are compiled once for all types.
 
 import functools
 import itertools
-import operator
-import sys
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from . import threads, twins
+from .atomics import give_way, load, pause, store
 from .jit import entry_address, kernel
 from .memory import aligned
 from .moves import copy_row, split_row, transpose
@@ -290,52 +288,21 @@ LINE = 8  # counters on cache lines of their own
 PATIENCE = 2000  # looks at a counter before the core is offered to other threads
 
 
-@vector(lambda counters, i: counters[i])
-def _acquire(typingctx, counters, i):
-    def emit(context, builder, signature, values):
-        data = context.make_array(signature.args[0])(context, builder, value=values[0]).data
-        return builder.load_atomic(builder.gep(data, [values[1]]), "acquire", 8)
-
-    return types.intp(counters, types.intp), emit
-
-
-@vector(operator.setitem)
-def _release(typingctx, counters, i, value):
-    def emit(context, builder, signature, values):
-        data = context.make_array(signature.args[0])(context, builder, value=values[0]).data
-        builder.store_atomic(values[2], builder.gep(data, [values[1]]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(counters, types.intp, types.intp), emit
-
-
-@vector(lambda: time.sleep(0))
-def _give_way(typingctx):
-    """Let another thread run on this core."""
-
-    def emit(context, builder, signature, values):
-        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-        return context.get_dummy_value()
-
-    return types.void(), emit
-
-
 @kernel
 def wait_for(counters, i, value):
     """Until counter i has reached a value that an earlier task publishes."""
     tries = 0
-    while _acquire(counters, i * LINE) < value:
+    while load(address(counters, i * LINE)) < value:
+        pause()
         tries += 1
         if tries > PATIENCE:
-            _give_way()
+            give_way()
 
 
 @kernel
 def publish(counters, i, value):
     """What this task wrote before is seen by those who wait for the value."""
-    _release(counters, i * LINE, value)
+    store(address(counters, i * LINE), value)
 
 
 def run_blocks(driver, parallel, *args):

@@ -9,21 +9,15 @@ import warnings
 from pathlib import Path
 
 import numba
-import numpy as np
 from numba import types
 
-from . import threads
-
-__all__ = ["compiled", "driver", "entry_address", "kernel"]
+__all__ = ["compiled", "entry_address", "kernel"]
 
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
 
 KEPT = []  # compiled code that is reached by address only
-
-# Array elements up to which waking other threads costs more than they save.
-SMALL = 1 << 15
 
 # Reading a damaged cache file raises any of these from Numba's loader.
 CACHE_DAMAGE = (
@@ -135,40 +129,6 @@ def entry_address(func, arguments, **options):
     (result,) = dispatcher.overloads.values()
     KEPT.append(result)
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-
-
-def _is_small(args):
-    """True if the arrays, and the records that count their `elements`, are small together."""
-    left = SMALL
-    for arg in args:
-        left -= arg.size if isinstance(arg, np.ndarray) else getattr(arg, "elements", 0)
-    return left >= 0
-
-
-class Driver:
-    """An entry called from Python whose tasks run on several threads where threads may run."""
-
-    def __init__(self, func):
-        functools.update_wrapper(self, func)
-        self._func = func
-
-    @functools.cached_property
-    def compiled(self):
-        # Starts the threading layer, which code from the cache takes for granted.
-        numba.get_num_threads()
-        return compiled(self._func, no_cfunc_wrapper=True)
-
-    def __call__(self, *args):
-        if _is_small(args):
-            self.compiled(0, *args)
-            return
-        with threads.region() as launch:
-            self.compiled(launch, *args)
-
-
-def driver(func):
-    """An entry whose first argument is `launch`, to be handed to `for_each`."""
-    return Driver(func)
 
 
 def cache_folder():

@@ -1,10 +1,9 @@
 """Gram matrix of one layer's scores from its inputs and output gradients; scores never exist."""
 
-import numba
 import numpy as np
 
 from . import threads
-from .jit import driver, kernel
+from .jit import kernel
 from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
@@ -17,6 +16,7 @@ from .products import (
     triangle_corner,
     with_stride,
 )
+from .threads import driver
 
 __all__ = ["layered_gram"]
 
@@ -30,7 +30,7 @@ def _depth(x):
 
 
 @kernel
-def _pack_group(t, packed, x, start, rows, panels):
+def _pack_group(t, thread, packed, x, start, rows, panels):
     """Task: group t of `rows` rows, one panel of the factor after the other."""
     lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
     part = Operand(x.a[lo * width :], hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift)
@@ -86,10 +86,10 @@ def _multiply(c, order, i0, j0, rows, columns, tokens, parts, inputs, outputs, s
 
 
 @kernel
-def _pair(t, c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks):
+def _pair(t, thread, c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks):
     """Task: two groups of samples; it owns their block of c."""
     gi, gj = triangle_corner(tasks - 1 - t)
-    rows, own = group * tokens, scratch[numba.get_thread_id()]
+    rows, own = group * tokens, scratch[thread]
     inputs, outputs = own[0], own[1]
     full = 1 if tokens > 1 or gi != gj else 0
     _products(inputs, packed, a, starts[0], rows, gi, gj, full, panels)

@@ -5,16 +5,16 @@ sums are added in double, in order, each with its rounding error kept (two-sum).
 real rows of (re, im) pairs, complex vectors two real ones.
 """
 
-import numba
 import numpy as np
 
 from . import threads
-from .jit import driver, kernel
+from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .rows import GROUP, combine, dots, real_rows
 from .simd import address, clear
 from .splitting import one_pass
+from .threads import driver
 
 __all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
 
@@ -64,9 +64,9 @@ def _short_rows(y, x, v, i0, i1, sums):
 
 
 @kernel
-def _matvec_task(t, y, x, v, share, pairs, sums):
+def _matvec_task(t, thread, y, x, v, share, pairs, sums):
     """Task: `share` samples, a stripe of columns at a time so that the vectors stay in cache."""
-    own, out = pairs[numba.get_thread_id()], sums[numba.get_thread_id()]
+    own, out = pairs[thread], sums[thread]
     i0, i1 = t * share, min((t + 1) * share, x.n)
     if x.width <= CHUNK:
         _short_rows(y, x, v, i0, i1, out)
@@ -92,7 +92,7 @@ def _matvec(launch, y, x, v, share, pairs, sums):
 
 
 @kernel
-def _rmatvec_task(t, parts, x, first, u):
+def _rmatvec_task(t, thread, parts, x, first, u):
     """Task: a block of samples times a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
@@ -122,9 +122,9 @@ def _rmatvec(launch, parts, x, first, u):
 
 
 @kernel
-def _fvp_task(t, parts, x, first, v, weights, sums):
+def _fvp_task(t, thread, parts, x, first, v, weights, sums):
     """Task: a block of samples; a group of rows is read for the products and, in cache, again."""
-    zero, out = np.int64(0), sums[numba.get_thread_id()]
+    zero, out = np.int64(0), sums[thread]
     k, ld, weighted = v.shape[0], parts.shape[2], weights.size > 0
     y0 = t * k * ld
     clear(address(parts, y0), k * ld * x.bytes)
@@ -155,7 +155,7 @@ def _fvp(launch, parts, x, first, v, weights, sums):
 
 
 @kernel
-def _sum_task(t, y, carry, parts):
+def _sum_task(t, thread, y, carry, parts):
     """Task: a stripe of columns; block sums are added in order."""
     lo, hi = t * STRIPE, min((t + 1) * STRIPE, y.shape[1])
     for c in range(y.shape[0]):

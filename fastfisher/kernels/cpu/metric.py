@@ -1,16 +1,16 @@
 """Metrics averaged over samples and solved at once: outer products and metrics are never stored."""
 
-import numba
 import numpy as np
 
 from . import across, threads
-from .jit import driver, kernel
+from .jit import kernel
 from .lane_kernel import ADD_PRODUCTS, MEAN, WEIGH, call_lanes
 from .lanes import EDGE, width
 from .memory import aligned
 from .parallel import for_each
 from .simd import address
 from .systems import clamped, group_of, load, scratch, solve_and_store
+from .threads import driver
 
 __all__ = ["batched_metric_solve"]
 
@@ -25,10 +25,11 @@ def _samples(p):
 
 
 @kernel
-def _task(t, x, info, scores, weights, stride, g, damping, work, sums, statuses, block, group):
+def _task(
+    t, thread, x, info, scores, weights, stride, g, damping, work, sums, statuses, block, group
+):
     """Task: systems whose metrics are sums over their own samples."""
     n, p, lanes, zero, one = info.size, group.p, group.lanes, np.int64(0), np.int64(1)
-    thread = numba.get_thread_id()
     w, c, status = work[thread], sums[thread], statuses[thread]
     code, ld, order, count = group.code, group.ld, group.order, scores.size // (n * p)
     total, scales = c.size - lanes, w.size - (block + STEP) * lanes

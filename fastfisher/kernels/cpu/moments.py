@@ -3,16 +3,16 @@
 In the eigenbases of the Kronecker factors this is what EKFAC corrects with.
 """
 
-import numba
 import numpy as np
 
 from . import threads
-from .jit import driver, kernel
+from .jit import kernel
 from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
 from .products import KC, panels_of
 from .simd import address, call_tile
+from .threads import driver
 
 __all__ = ["layered_diag"]
 
@@ -21,7 +21,7 @@ BLOCK = 4  # panels of a on a side of a task
 
 
 @kernel
-def _pack_samples(t, packed, x, start, first, count, tokens, even, panels):
+def _pack_samples(t, thread, packed, x, start, first, count, tokens, even, panels):
     """Task: panel t of a factor; every sample has an even number of packed rows."""
     rows = even * x.parts * panels.ld
     if tokens == 1:
@@ -77,12 +77,12 @@ def _tile_sum(total, tile, packed, e, a, samples, even, tokens, parts, panels):
 
 
 @kernel
-def _moments(t, c, packed, starts, samples, even, tokens, parts, panels, scratch):
+def _moments(t, thread, c, packed, starts, samples, even, tokens, parts, panels, scratch):
     """Task: one panel of outputs times a few panels of inputs."""
     outputs, inputs = c.shape
     blocks = (inputs + BLOCK * panels.width - 1) // (BLOCK * panels.width)
     q, first = t // blocks, t % blocks * BLOCK * panels.width
-    own = scratch[numba.get_thread_id()]
+    own = scratch[thread]
     for j in range(first, min(first + BLOCK * panels.width, inputs), panels.columns):
         a = starts[1] + j // panels.width * panels.stride
         for i in range(q * panels.width, min((q + 1) * panels.width, outputs), panels.rows):

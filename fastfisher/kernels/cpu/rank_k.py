@@ -4,11 +4,10 @@ Up to order SPLIT tasks are shares of the summed axis, each with a C of its own,
 Above it the axis is worked off in stretches: all threads pack one, then tasks are blocks of C.
 """
 
-import numba
 import numpy as np
 
 from . import threads
-from .jit import driver, kernel
+from .jit import kernel
 from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
@@ -22,6 +21,7 @@ from .products import (
 )
 from .simd import address
 from .splitting import BLOCK, KC, THIN, block_terms, share_count, stretch
+from .threads import driver
 
 __all__ = ["add_rank_k"]
 
@@ -29,11 +29,11 @@ GROUP = 8  # panels packed by a task
 
 
 @kernel
-def _share(t, sums, work, x, bounds, order, panels, readable):
+def _share(t, thread, sums, work, x, bounds, order, panels, readable):
     """Task: share t of the sum, into sums[t] (parts, rows, ld), which has room for whole tiles."""
     lo, hi, share, block = bounds
     count = (order + panels.width - 1) // panels.width
-    out, c = work[numba.get_thread_id()], sums[t].reshape(sums[t].size)
+    out, c = work[thread], sums[t].reshape(sums[t].size)
     c[:] = 0
     zero, one, row = np.int64(0), np.int64(1), sums.shape[3]
     re, im = Place(zero, row, one, one), Place(sums.shape[2] * row, row, one, one)
@@ -70,7 +70,7 @@ def _shares(launch, sums, work, x, bounds, order, panels, readable):
 
 
 @kernel
-def _add_rows(t, c, sums):
+def _add_rows(t, thread, c, sums):
     """Task: row t of the triangle of c (order, order, parts), shares added in order."""
     for part in range(c.shape[2]):
         for s in range(sums.shape[0]):
@@ -84,7 +84,7 @@ def _add_sums(launch, c, sums):
 
 
 @kernel
-def _pack_group(t, out, x, k0, kb, count, panels):
+def _pack_group(t, thread, out, x, k0, kb, count, panels):
     pack(out, np.int64(0), x, k0, kb, t * GROUP, min((t + 1) * GROUP, count), panels)
 
 
@@ -95,12 +95,12 @@ def _pack_stretch(launch, out, x, k0, kb, count, panels):
 
 
 @kernel
-def _block(t, c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch):
+def _block(t, thread, c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch):
     """Task: a block of c, the last (and longest) rows first; KC packed rows after the other."""
     i, j = triangle_corner(tasks - 1 - t)
     rows = (i * side, min((i + 1) * side, order))
     columns = (j * side, min((j + 1) * side, order))
-    tile = scratch[numba.get_thread_id()]
+    tile = scratch[thread]
     zero, one = np.int64(0), np.int64(1)
     re, im = Place(zero, order * parts, parts, zero), Place(one, order * parts, parts, zero)
     block, add = KC // parts, panels.add

@@ -5,7 +5,8 @@ Below some dozens of parameters the calls between kernels cost more than the ari
 
 import numpy as np
 
-from .jit import driver, kernel
+from .jit import kernel
+from .threads import driver
 
 __all__ = ["primal_small"]
 

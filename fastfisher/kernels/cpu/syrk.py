@@ -1,8 +1,9 @@
 """Symmetric rank-k update over the samples: C += (A - m)' diag(s^2) (A - m), lower triangle."""
 
-from .jit import driver, kernel
+from .jit import kernel
 from .parallel import for_each
 from .rank_k import add_rank_k
+from .threads import driver
 
 __all__ = ["mirror", "syrk"]
 
@@ -18,7 +19,7 @@ def syrk(c, a, scale, shift):
 
 
 @kernel
-def _mirror_rows(t, c):
+def _mirror_rows(t, thread, c):
     for j0 in range(0, (t + 1) * MIRROR, MIRROR):
         for i in range(t * MIRROR, min((t + 1) * MIRROR, c.shape[0])):
             for j in range(j0, min(j0 + MIRROR, i)):

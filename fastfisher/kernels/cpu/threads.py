@@ -3,29 +3,28 @@
 Results never depend on it: work is cut by size, never by the number of threads.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import threading
 
 import numba
+import numpy as np
 
-from .parallel import launcher
+from .jit import compiled
+from .parallel import NumbaThreads
+from .pool import AVAILABLE, Pool
 
-__all__ = ["region", "set_num_threads", "thread_count", "threading_layer"]
+__all__ = ["driver", "max_threads", "region", "set_num_threads", "thread_count", "threading_layer"]
 
-_SAFE_LAYERS = ("omp", "tbb")  # concurrent parallel regions from several Python threads
-_lock = threading.Lock()
+# Array elements up to which waking other threads costs more than they save.
+SMALL = 1 << 15
+
 _limit = None
-_started_in = None  # process that first ran a parallel region
-
-
-def _renew_lock():
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_team = None  # the threads of this process, from the first parallel region on
+_starting = threading.Lock()
+_serial = numba.config.DISABLE_JIT
 
 
 def set_num_threads(k):
@@ -41,40 +40,95 @@ def max_threads():
 
 def thread_count():
     """Threads the next kernel call will use."""
-    return _limit if _limit is not None else numba.get_num_threads()
+    if _limit is not None:
+        return _limit
+    return numba.get_num_threads() if _numba_layer() else max_threads()
 
 
-def threading_layer():
-    """Name of Numba's threading layer, or None before the first parallel call."""
+def _numba_layer():
     try:
         return numba.threading_layer()
     except ValueError:
         return None
 
 
-def _forked():
-    """True in a child forked after OpenMP started, where a parallel region would kill it."""
-    return _started_in not in (None, os.getpid()) and threading_layer() == "omp"
+def threading_layer():
+    """Whose threads run the kernels: "own", or Numba's layer; None before the first region."""
+    if _team is None:
+        return None
+    return "own" if isinstance(_team, Pool) else _numba_layer()
+
+
+def _started():
+    global _team
+    with _starting:
+        if _team is None:
+            own = AVAILABLE and os.environ.get("FASTFISHER_THREADS") != "numba"
+            _team = (Pool if own else NumbaThreads)(max_threads())
+    return _team
+
+
+def _stop():
+    if isinstance(_team, Pool):
+        _team.stop()
+
+
+def _after_fork():
+    """No thread came along; a child of Numba's OpenMP would be killed by its first region."""
+    global _team, _starting, _serial
+    _serial = _serial or (threading_layer() == "omp")
+    _team, _starting = None, threading.Lock()
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextlib.contextmanager
 def region():
-    """Yield the address of the launcher, or 0 where the call inside must not be parallel; hold
-    the lock where layers need one."""
-    global _started_in
-    if numba.config.DISABLE_JIT or _forked():
+    """Yield what `for_each` is to launch, or 0 where the call inside must not be parallel: with
+    one thread, or while another thread of Python uses them all."""
+    threads = thread_count()
+    team = None if _serial or threads == 1 else _team or _started()
+    if team is None or not team.free.acquire(blocking=False):
         yield 0
         return
-    launch = launcher()
-    guard = contextlib.nullcontext() if threading_layer() in _SAFE_LAYERS else _lock
-    with guard:
-        before = numba.get_num_threads() if _limit is not None else None
-        if before is not None:
-            numba.set_num_threads(_limit)
-        try:
-            yield launch
-            if _started_in is None:
-                _started_in = os.getpid()
-        finally:
-            if before is not None:
-                numba.set_num_threads(before)
+    try:
+        team.enter(threads)
+        yield team.address
+    finally:
+        team.leave()
+        team.free.release()
+
+
+def _is_small(args):
+    """True if the arrays, and the records that count their `elements`, are small together."""
+    left = SMALL
+    for arg in args:
+        left -= arg.size if isinstance(arg, np.ndarray) else getattr(arg, "elements", 0)
+    return left >= 0
+
+
+class Driver:
+    """An entry called from Python whose tasks run on several threads where threads may run."""
+
+    def __init__(self, func):
+        functools.update_wrapper(self, func)
+        self._func = func
+
+    @functools.cached_property
+    def compiled(self):
+        return compiled(self._func, no_cfunc_wrapper=True)
+
+    def __call__(self, *args):
+        if _is_small(args):
+            self.compiled(0, *args)
+            return
+        with region() as launch:
+            self.compiled(launch, *args)
+
+
+def driver(func):
+    """An entry whose first argument is `launch`, to be handed to `for_each`."""
+    return Driver(func)

@@ -6,7 +6,6 @@ it give, each as soon as it is there, and solves with its own diagonal block (se
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from . import threads
@@ -20,8 +19,9 @@ from .elimination import (
     wait_for,
     workspace,
 )
-from .jit import driver, kernel
+from .jit import kernel
 from .parallel import for_each
+from .threads import driver
 from .triangles import BACKWARD, FORWARD, UPDATE
 
 __all__ = ["GROUP", "block_order", "solve_lower", "solve_lower_adjoint"]
@@ -56,10 +56,10 @@ def block_order(order, width, parts):
 
 
 @kernel
-def _pack_factor(m, row, column):
+def _pack_factor(m, thread, row, column):
     """Block (row, column) of l as a left operand, whichever way round; its address."""
     tile, wide = m.tile, m.tile.parts * m.tile.width
-    packed, stride = m.scratch + numba.get_thread_id() * m.share, m.order * wide
+    packed, stride = m.scratch + thread * m.share, m.order * wide
     rows, columns = min(m.order, m.n - row * m.order), min(m.order, m.n - column * m.order)
     lda = m.n * tile.parts
     corner = m.l + (row * m.order * lda + column * m.order * tile.parts) * tile.bytes
@@ -111,7 +111,7 @@ def _height(m, block):
 
 
 @kernel
-def _block(t, m, counters):
+def _block(t, thread, m, counters):
     """Task: one block of rows of a group of right-hand sides."""
     tile, i, g = m.tile, m.first + t // m.groups, t % m.groups
     forward = m.mode == FORWARD
@@ -126,11 +126,15 @@ def _block(t, m, counters):
     call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, *shape))
     for j in range(m.first, i):
         other = j if forward else m.blocks - 1 - j
-        left = _pack_factor(m, block, other) if forward else _pack_factor(m, other, block)
+        left = (
+            _pack_factor(m, thread, block, other)
+            if forward
+            else _pack_factor(m, thread, other, block)
+        )
         wait_for(counters, g, j + 1)
         base, steps = panels + other * step, _height(m, other)
         _sweep(m, UPDATE, place, base, count, left, height, steps)
-    left = _pack_factor(m, block, block)
+    left = _pack_factor(m, thread, block, block)
     _sweep(m, m.mode, place, place, count, left, height, height)
     call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
     publish(counters, g, i + 1)
