@@ -45,6 +45,7 @@ SIZES = {
     "cholesky": (16, 64, 128, 200, 300, 500, 1000, 2000),
     "solve_lower": (16, 64, 250, 500, 1000, 2500),
     "solve_lower_adjoint": (16, 64, 250, 500, 1000, 2500),
+    "inverse_diagonal": (64, 250, 500, 1000, 2000),
     "batched_solve": (2, 5, 9, 20, 32),
     "layered_gram": (32, 128, 256, 512, 1024),
 }
@@ -136,6 +137,12 @@ def _solve_lower(op, n, dtype, settings):
         yield Work(arguments, flops, L.nbytes / 2, lambda x=x, b=b: np.copyto(x, b))
 
 
+def _inverse_diagonal(n, dtype, settings):
+    L = np.tril(_numbers((n, n), dtype)) / (4 * n)
+    np.einsum("ii->i", L)[...] = 1
+    yield Work((np.empty(n), L), _multiply_add(dtype) * n**3 / 6, L.nbytes / 2)
+
+
 def _batched_solve(p, dtype, settings):
     flops = _multiply_add(dtype) * (p**3 / 6 + p**2)
     for n in _extents(settings, p * p, flops):
@@ -164,6 +171,7 @@ def works(op, size, dtype, settings):
         "syrk": _syrk,
         "gram": _gram,
         "cholesky": _cholesky,
+        "inverse_diagonal": _inverse_diagonal,
         "batched_solve": _batched_solve,
         "layered_gram": _layered_gram,
     }

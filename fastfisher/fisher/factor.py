@@ -116,10 +116,10 @@ def _hermitian_products(rows):
     return out
 
 
-def _solve_lower(L, rows, start=0):
-    """rows <- L^-1 rows, in place, for rows that are zero before `start`."""
+def _solve_lower(L, rows):
+    """rows <- L^-1 rows, in place."""
     if rows.size:
-        choose("solve_lower", len(L), L.dtype).load()(L, rows, start)
+        choose("solve_lower", len(L), L.dtype).load()(L, rows, 0)
     return rows
 
 
@@ -130,14 +130,9 @@ def _solve_lower_adjoint(L, rows):
 
 
 def _inverse_squares(L):
-    """Column sums of squares of L^-1: the diagonal of (L L')^-1, 64 columns at a time."""
-    n = len(L)
-    out = np.empty(n)
-    for lo in range(0, n, CHUNK):
-        hi = min(lo + CHUNK, n)
-        unit = np.zeros((hi - lo, n), L.dtype)
-        unit[np.arange(hi - lo), np.arange(lo, hi)] = 1
-        out[lo:hi] = (np.abs(_solve_lower(L, unit, lo)) ** 2).sum(axis=1)
+    """Column sums of squares of L^-1: the diagonal of (L L')^-1."""
+    out = np.empty(len(L))
+    choose("inverse_diagonal", len(L), L.dtype).load()(out, L)
     return out
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "diag",
     "fvp",
     "gram",
+    "inverse_diagonal",
     "layered_diag",
     "layered_gram",
     "matvec",
@@ -99,6 +100,12 @@ def solve_lower(l, x, start=0):
 def solve_lower_adjoint(l, x):
     for i in reversed(range(len(l))):
         x[:, i] = (x[:, i] - x[:, i + 1 :] @ l[i + 1 :, i].conj()) / l[i, i].real
+
+
+def inverse_diagonal(y, l):
+    units = np.eye(len(l), dtype=l.dtype)
+    solve_lower(l, units)
+    y[:] = np.square(np.abs(units), dtype=np.float64).sum(axis=1)
 
 
 def batched_solve(x, info, f, g, damping):

@@ -15,6 +15,7 @@ __all__ = [
     "cholesky",
     "fvp",
     "gram",
+    "inverse_diagonal",
     "layered_gram",
     "matvec",
     "rmatvec",
@@ -125,6 +126,14 @@ def solve_lower_adjoint(l, x):
         np.conj(x, out=x)
     else:
         _triangular(l, x, 0)
+
+
+def inverse_diagonal(y, l):
+    if not l.size:
+        return
+    (trtri,) = lapack.get_lapack_funcs(("trtri",), (l,))
+    inverse, _ = trtri(l.T, lower=0)  # of L', upper
+    y[:] = np.square(np.abs(np.triu(inverse)), dtype=np.float64).sum(axis=1)
 
 
 def layered_gram(c, a, e, tokens):

@@ -4,11 +4,11 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
-from .costs import forget_routes
 from .plans import (
     check_device,
     check_method,
     dtype_name,
+    forget_plans,
     plan,
     plan_factored,
     plan_problem,
@@ -67,4 +67,4 @@ def forget_profile():
     """Read the profile anew at the next choice, and forget what was chosen by the old one."""
     profile.cache_clear()
     forget_choices()
-    forget_routes()
+    forget_plans()

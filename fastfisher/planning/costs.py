@@ -1,6 +1,5 @@
 """What each formulation costs: stages with flops, bytes, workspace. docs/math.md, table of D8."""
 
-import functools
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +8,9 @@ from .. import machine
 from ..kernels.cpu.splitting import one_pass, rank_k_bytes
 from .profiles import current_rates
 from .records import Stage
-from .table import choose, current_options, decide
+from .table import choose, decide
 
-__all__ = ["ROUTES", "direct_stages", "division_stage", "forget_routes", "route", "vector_bytes"]
+__all__ = ["ROUTES", "direct_stages", "division_stage", "route", "vector_bytes"]
 
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
@@ -162,15 +161,5 @@ ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 
 def route(q, method):
     """Stages of a method, and its peak bytes."""
-    return _route(q, method, current_options().reproducible)
-
-
-@functools.lru_cache(maxsize=256)
-def _route(q, method, reproducible):
     stages, resident = ROUTES[method](q)
     return stages, int(resident + max(stage.workspace for stage in stages))
-
-
-def forget_routes():
-    """Forget what was planned under another profile."""
-    _route.cache_clear()

@@ -3,6 +3,7 @@
 Nothing is computed or allocated here.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -11,13 +12,14 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
 from .records import Plan, Problem, format_bytes
-from .table import ALL
+from .table import ALL, current_options
 
 __all__ = [
     "METHODS",
     "check_device",
     "check_method",
     "dtype_name",
+    "forget_plans",
     "plan",
     "plan_factored",
     "plan_problem",
@@ -66,17 +68,41 @@ def memory_room():
     return math.inf if available is None else int(MEMORY_SHARE * available)
 
 
-def plan_problem(q, *, enforce=False):
-    """Plan a problem; with `enforce`, refuse what does not fit in memory."""
-    routes = {name: route(q, name) for name in ROUTES}
-    largest = max(peak for _, peak in routes.values())
-    room = memory_room() if largest > ALWAYS_FITS else math.inf
+@functools.lru_cache(maxsize=1024)
+def _routes(q, reproducible):
+    return {name: route(q, name) for name in ROUTES}
+
+
+@functools.lru_cache(maxsize=1024)
+def _unlimited(q, reproducible):
+    """The plan where memory has no say."""
+    return _made(q, _routes(q, reproducible), math.inf)
+
+
+def _made(q, routes, room):
     if q.method == "auto":
         method, because = _select(q, routes, room)
     else:
         method, because = q.method, "the caller chose it"
     stages, peak = routes[method]
-    made = Plan(q, method, tuple(stages), peak, because)
+    return Plan(q, method, tuple(stages), peak, because)
+
+
+def forget_plans():
+    """Forget what was planned under another profile."""
+    _routes.cache_clear()
+    _unlimited.cache_clear()
+
+
+def plan_problem(q, *, enforce=False):
+    """Plan a problem; with `enforce`, refuse what does not fit in memory."""
+    reproducible = current_options().reproducible
+    routes = _routes(q, reproducible)
+    if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
+        return _unlimited(q, reproducible)
+    room = memory_room()
+    made = _made(q, routes, room)
+    peak = made.peak_bytes
     if enforce and peak > room:
         fitting = min(routes, key=lambda name: routes[name][1])
         advice = (

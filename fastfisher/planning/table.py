@@ -91,6 +91,7 @@ SIZE = {
     "cholesky": "order",
     "solve_lower": "order",
     "solve_lower_adjoint": "order",
+    "inverse_diagonal": "order",
     "batched_solve": "order of one system",
     "layered_gram": "rows of a layer, n x tokens",
     "layered_diag": "tokens",
@@ -107,6 +108,7 @@ _IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at 
 _FEW = "memory bound: one pass, block sums with compensation"
 _MANY = "many vectors: a matrix product, compute bound"
 _SUBSTITUTION = "SciPy's substitution is faster for the few right-hand sides of a solve"
+_UNITS = "register tiles on columns of the identity, from where they begin; no copy of L"
 _FUSED = "no temporaries of rows x rows"
 _ONLY = "no vendor routine does this"
 
@@ -117,6 +119,7 @@ _RMATVEC = (_ours("rmatvec", "matvec"), _scipy("rmatvec"))
 _FVP = (_ours("fvp", "matvec"), _scipy("fvp"))
 _CHOLESKY = (_ours("cholesky"), _scipy("cholesky"))
 _LOWER = (_ours("solve_lower", "triangular"), _scipy("solve_lower"))
+_INVERSE = (_ours("inverse_diagonal", "triangular"), _scipy("inverse_diagonal"))
 _ADJOINT = (_ours("solve_lower_adjoint", "triangular"), _scipy("solve_lower_adjoint"))
 
 # One row per op, dtypes and size range; a test sweeps it for gaps and overlaps.
@@ -152,6 +155,8 @@ TABLE = (
     Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
     Band("solve_lower", ALL, 0, INF, _LOWER[::-1], _SUBSTITUTION),
     Band("solve_lower_adjoint", ALL, 0, INF, _ADJOINT[::-1], _SUBSTITUTION),
+    Band("inverse_diagonal", ALL, 0, 700, _INVERSE[::-1], _SMALL),
+    Band("inverse_diagonal", ALL, 700, INF, _INVERSE, _UNITS),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
     Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),

@@ -1,6 +1,5 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
-import functools
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ..arrays import to_origin
 from ..damping import Marquardt
 from ..passes import bad_rows
-from ..planning import Problem, current_options, plan_problem
+from ..planning import Problem, plan_problem
 from .certificate import Certificate
 from .cg import cg
 from .dual import dual
@@ -19,7 +18,6 @@ from .solution import Solution
 
 __all__ = ["plan_system", "solve_system"]
 
-ALWAYS_FITS = 1 << 16  # scores times right-hand sides
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 
 
@@ -41,14 +39,6 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False):
         direct=G.direct,
         singular=undamped and rank - bool(center) < p,
     )
-    if n * p * rhs <= ALWAYS_FITS:
-        return _small_plan(problem, current_options().reproducible)
-    return plan_problem(problem, enforce=True)
-
-
-@functools.lru_cache(maxsize=1024)
-def _small_plan(problem, reproducible):
-    """Plans that memory has no say in are made once."""
     return plan_problem(problem, enforce=True)
 
 

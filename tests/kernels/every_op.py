@@ -141,6 +141,11 @@ def _solve_lower_adjoint(d):
             yield (d.factor(n), d.scores(k, n)), [1]
 
 
+def _inverse_diagonal(d):
+    for n in ORDERS:
+        yield (np.full(n, np.nan), d.factor(n)), [0]
+
+
 def _systems(d, n, p):
     g = d.scores(n, p)
     return np.empty((n, p), d.dtype), np.full(n, 7, np.int32), g, d.positive(n)

@@ -236,6 +236,22 @@ def test_27_3_triangular_solves_in_several_blocks_and_groups(monkeypatch, op, en
     compare_solve(entry, op, 8 * width, 3, dtype)
 
 
+@implementations("inverse_diagonal")
+@over_dtypes
+def test_Q2_inverse_diagonal_is_the_sums_of_squares_of_columns(monkeypatch, entry, dtype):
+    monkeypatch.setattr(triangular, "UNITS", 40)
+    for n in (*SOLVES, 200):
+        L, _ = factor_and_rows(n, 1, dtype)
+        intact = unchanged(L)
+        y = np.full(n, np.nan)
+        entry.load()(y, L)
+        intact()
+        lower = np.tril(L).astype(np.result_type(L, np.float64))
+        exact = np.square(np.abs(np.linalg.inv(lower))).sum(axis=0)
+        condition = np.linalg.cond(lower) if n else 1
+        assert (np.abs(y - exact) <= 10 * n * condition * unit_roundoff(dtype) * exact).all(), n
+
+
 @over_dtypes
 def test_solve_lower_may_start_in_any_block(monkeypatch, dtype):
     many_blocks(monkeypatch)

@@ -99,6 +99,7 @@ def cases(dtype):
         "cholesky": [run(cholesky.cholesky, A)],
         "solve_lower": [run(lambda y: triangle.solve_lower(A, y), x)],
         "solve_lower_adjoint": [run(lambda y: triangle.solve_lower_adjoint(A, y), x)],
+        "inverse_diagonal": [run(triangle.inverse_diagonal, np.zeros(400), A)],
         "batched_solve": [run(batched.batched_solve, g, np.zeros(1500, np.int32), F, g, damping)],
         "layered_diag": [run(moments.layered_diag, np.zeros((7, 300)), a, e, 3)],
         "layered_gram": [run(layered.layered_gram, square(90), a, e, 3)],

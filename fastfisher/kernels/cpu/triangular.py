@@ -24,10 +24,11 @@ from .parallel import for_each
 from .threads import driver
 from .triangles import BACKWARD, FORWARD, UPDATE
 
-__all__ = ["GROUP", "block_order", "solve_lower", "solve_lower_adjoint"]
+__all__ = ["GROUP", "block_order", "inverse_diagonal", "solve_lower", "solve_lower_adjoint"]
 
 SIDE = 96  # rows of a block, at least; part of the numbers
 GROUP = 8  # panels of right-hand sides per task
+UNITS = 256  # columns of the identity solved with at a time
 PARALLEL = 1 << 18  # products of numbers above which threads pay
 
 
@@ -188,3 +189,18 @@ def solve_lower_adjoint(l, x):
     # x  INOUT (k, n) l's dtype
     """x[c] <- L^-' x[c]."""
     _solve(l, x, BACKWARD, 0)
+
+
+def inverse_diagonal(y, l):
+    # y  OUT (n,) float64
+    # l  IN READ-ONLY (n, n) C order, lower triangle with a real diagonal
+    """y[j] = sum_i |(L^-1)_ij|^2: the diagonal of (L L')^-1."""
+    n = len(l)
+    units = np.empty((min(UNITS, n), n), l.dtype)
+    for lo in range(0, n, UNITS):
+        x = units[: min(UNITS, n - lo)]
+        x[:] = 0
+        np.fill_diagonal(x[:, lo:], 1)
+        solve_lower(l, x, lo)
+        numbers = x.view(x.real.dtype)
+        y[lo : lo + len(x)] = np.einsum("ij,ij->i", numbers, numbers, dtype=np.float64)
