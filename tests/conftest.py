@@ -18,3 +18,16 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 def rng(request):
     """A generator seeded by the test's id: the same numbers in any order, alone or in a run."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def profile_file(tmp_path, monkeypatch):
+    """A file that FASTFISHER_PROFILE names; nothing of it is remembered afterwards."""
+    from fastfisher import planning
+
+    path = tmp_path / "profile.json"
+    monkeypatch.setenv("FASTFISHER_PROFILE", str(path))
+    planning.forget_profile()
+    yield path
+    monkeypatch.undo()
+    planning.forget_profile()

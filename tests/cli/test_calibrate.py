@@ -19,17 +19,6 @@ TINY = dataclasses.replace(
 
 
 @pytest.fixture
-def profile_file(tmp_path, monkeypatch):
-    """A file that FASTFISHER_PROFILE names; nothing of it is remembered afterwards."""
-    path = tmp_path / "profile.json"
-    monkeypatch.setenv("FASTFISHER_PROFILE", str(path))
-    planning.forget_profile()
-    yield path
-    monkeypatch.undo()
-    planning.forget_profile()
-
-
-@pytest.fixture
 def tiny(monkeypatch):
     """Two ops at small sizes."""
     monkeypatch.setattr(measure, "QUICK", TINY)

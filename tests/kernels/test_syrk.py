@@ -6,9 +6,9 @@ from hypothesis import given
 
 import fastfisher as ff
 from fastfisher.kernels.cpu import rank_k
-from fastfisher.kernels.cpu.jit import Driver
 from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, THIN, stretch
 from fastfisher.kernels.cpu.syrk import MIRROR, mirror
+from fastfisher.kernels.cpu.threads import Driver
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,

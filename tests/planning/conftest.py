@@ -9,17 +9,6 @@ from fastfisher.planning import fingerprint
 
 
 @pytest.fixture
-def profile_file(tmp_path, monkeypatch):
-    """A file that FASTFISHER_PROFILE names; nothing of it is remembered afterwards."""
-    path = tmp_path / "profile.json"
-    monkeypatch.setenv("FASTFISHER_PROFILE", str(path))
-    planning.forget_profile()
-    yield path
-    monkeypatch.undo()
-    planning.forget_profile()
-
-
-@pytest.fixture
 def write_profile(profile_file):
     """A function that writes a profile of this machine and makes planning read it anew.
 

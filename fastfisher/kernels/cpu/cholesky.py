@@ -30,9 +30,7 @@ __all__ = ["block_order", "cholesky"]
 
 DEPTH = 256  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
-# Up to this packed order one thread does it all: waiting for another that has lost its core to
-# somebody else would cost more than both save.
-ALONE = 640
+ALONE = 400  # packed orders up to which waking another thread costs more than it saves
 SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least
 
 

@@ -1,18 +1,44 @@
 """Scratch that vectors can be loaded from at full speed."""
 
 import math
+import sys
+import threading
 
 import numpy as np
 
 __all__ = ["aligned"]
 
 LINE = 64  # bytes of a cache line and of the widest vector
+LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
+KEPT = 16 << 20  # and of all that a thread keeps
+
+_own = threading.local()
 
 
 def aligned(shape, dtype):
-    """An uninitialised array that starts on a cache line."""
+    """An uninitialised array that starts on a cache line.
+
+    Its memory is used again once nobody refers to the array: fresh pages cost a short kernel more
+    than its work.
+    """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + LINE, np.uint8)
+    raw = _buffer(size + LINE)
     start = -raw.ctypes.data % LINE
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _buffer(size):
+    if size > LARGEST:
+        return np.empty(size, np.uint8)
+    kept = _own.__dict__.setdefault("kept", [])
+    for i in range(len(kept)):
+        # Every view of a buffer refers to it: two references are the list's and the call's.
+        if kept[i].size >= size and sys.getrefcount(kept[i]) == 2:
+            kept.append(kept.pop(i))
+            return kept[-1]
+    fresh = np.empty(size, np.uint8)
+    kept.append(fresh)
+    while sum(buffer.size for buffer in kept) > KEPT:
+        kept.pop(0)
+    return fresh
