@@ -217,15 +217,6 @@ def test_twins_of_clear_and_add_doubles():
 
 @compiled_only
 @over_reals
-def test_twin_of_transpose(dtype):
-    n = lanes(dtype)
-    x, to = data(dtype, n * (n + 3) + 5), data(dtype, n * (n + 7) + 9)
-    twin = functools.partial(twins.transpose, n)
-    compare(compiled(moves.transpose), twin, [to, x], lambda to, x: (to, 3, n + 7, x, 2, n + 3))
-
-
-@compiled_only
-@over_reals
 def test_twin_of_transpose_at(dtype):
     n, function, one = lanes(dtype), compiled(moves.transpose_at), np.dtype(dtype).type(1)
     x, to = data(dtype, 2 * n + 3, 2 * n + 9), data(dtype, 2 * n + 3, 2 * n + 6)
@@ -241,29 +232,41 @@ def test_twin_of_transpose_at(dtype):
 @compiled_only
 @over_reals
 @pytest.mark.parametrize("shifted", (False, True))
-def test_twins_of_the_row_copies(dtype, shifted):
+@pytest.mark.parametrize("parts", (1, 2))
+def test_twins_of_the_row_copies(dtype, parts, shifted):
     """Nothing, one, all but one, whole vectors; zeros follow, and what is beyond them stays."""
     n, factor = lanes(dtype), np.dtype(dtype).type(1.7)
-    copy, split = compiled(moves.copy_row), compiled(moves.split_row)
-    copy_at, split_at = compiled(moves.copy_at), compiled(moves.split_at)
-    both = functools.partial(twins.copy_at, 1), functools.partial(twins.copy_at, 2)
+    function = compiled(moves.copy_at if parts == 1 else moves.split_at)
+    twin = functools.partial(twins.copy_at, parts)
     arrays = data(dtype, 10 * n), data(dtype, 12 * n), data(dtype, 11 * n)
     for width in (n, 3 * n):
-        for count in {0, 1, n - 1, n, width - 1, width}:
-
-            def row(to, x, m, count=count, width=width):
-                return to, 2, x, 3, count, width, factor, m, 1, shifted
-
-            def pair(to, x, m, count=count, width=width):
-                return to, 2, 4 * n, x, 3, count, width, factor, m, 1, shifted
+        for count in {0, 1, n - 1, n, n + 1, width - 1, width}:
+            if count > width:
+                continue
 
             def place(to, x, m, count=count, width=width):
                 return at(to, 2), 4 * n, at(x, 3), count, width, factor, at(m, 1), int(shifted)
 
-            compare(copy, twins.copy_row, arrays, row)
-            compare(split, twins.split_row, arrays, pair)
-            compare(copy_at, both[0], arrays, place)
-            compare(split_at, both[1], arrays, place)
+            compare(function, twin, arrays, place)
+
+
+@compiled_only
+@over_reals
+def test_row_copies_neither_read_nor_write_beyond_their_ends(dtype):
+    """NaN beyond the row and in a shift that is not asked for must not show, not even times 0."""
+    n, factor = lanes(dtype), np.dtype(dtype).type(2)
+    copy, split = compiled(moves.copy_at), compiled(moves.split_at)
+    for parts, function in ((1, copy), (2, split)):
+        for count in (0, 1, n - 1):
+            x, to = np.full(4 * n, np.nan, dtype), np.full(6 * n, 7, dtype)
+            x[: parts * count] = np.arange(parts * count)
+            function(at(to, n), 3 * n, at(x), count, n, factor, at(x, 2 * n), 0)
+            expected = np.full(6 * n, 7, dtype)
+            for part in range(parts):
+                row = expected[n + 3 * n * part : 2 * n + 3 * n * part]
+                row[:] = 0
+                row[:count] = 2 * np.arange(parts * count)[part::parts]
+            np.testing.assert_array_equal(to, expected)
 
 
 @compiled_only

@@ -7,7 +7,7 @@ from . import across, threads
 from .jit import driver, kernel
 from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE, call_lanes
 from .memory import aligned
-from .moves import copy_row, split_row
+from .moves import copy_at, split_at
 from .packing import Operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
@@ -29,24 +29,13 @@ def _pack(out, x, start, k0, kb, blocks, d, depth, panels):
         factor = x.scale[k0 + k] if x.scale.size > 0 and k < kb else one
         count = d if k < kb else none
         for b in range(blocks):
-            at = b * depth * panels.ld + x.parts * k * panels.ld
-            source = ((k0 + min(k, kb - 1)) * x.p + start + b * d) * x.parts
+            to = address(out, (b * depth + x.parts * k) * panels.ld)
+            row = ((k0 + min(k, kb - 1)) * x.p + start + b * d) * x.parts
+            source = address(x.a, row)
             if x.parts == 1:
-                copy_row(out, at, x.a, source, count, panels.width, factor, x.shift, none, False)
+                copy_at(to, panels.ld, source, count, panels.width, factor, source, none)
             else:
-                split_row(
-                    out,
-                    at,
-                    panels.ld,
-                    x.a,
-                    source,
-                    count,
-                    panels.width,
-                    factor,
-                    x.shift,
-                    none,
-                    False,
-                )
+                split_at(to, panels.ld, source, count, panels.width, factor, source, none)
 
 
 @kernel

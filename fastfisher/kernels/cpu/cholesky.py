@@ -182,8 +182,7 @@ def _block(t, m, counters):
         lda, stride = m.n * tile.parts, m.stride // tile.bytes
         corner = m.a + (i * m.order * lda + e0) * tile.bytes
         place = _right(m, i * m.order // tile.width, e0)
-        shape = tile.width, tile.lanes
-        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, *shape))
+        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, tile.width))
         _subtract(m, i, k, e0, e1, inside, counters)
         if i == k:
             counters[failed] = _factor(m, e0, e1, inside, counters)
@@ -191,7 +190,7 @@ def _block(t, m, counters):
             wait_for(counters, k, k + 1)
             if counters[failed] == 0:
                 _eliminate(m, i, e0, e1, inside)
-        below = tile.parts if i == k else 0
+        below, shape = tile.parts if i == k else 0, (tile.width, tile.lanes)
         call_entry(tile.unpack, (corner, lda, place, stride, inside, depth, below, *shape))
     publish(counters, i, k + 1)
 

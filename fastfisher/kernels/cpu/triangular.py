@@ -66,8 +66,7 @@ def _pack_factor(m, row, column):
     across, sign = rows, 1
     if m.mode == FORWARD:
         depth, padded = columns * tile.parts, m.order * tile.parts
-        shape = tile.width, tile.lanes
-        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, *shape))
+        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, tile.width))
     else:
         across, sign = columns, -1
         args = (packed, stride, corner, lda, rows, columns, m.order, tile.width, tile.parts)
@@ -122,8 +121,7 @@ def _block(t, m, counters):
     place, stride = panels + block * step, m.stride // tile.bytes
     depth = min(m.order, m.n - block * m.order) * tile.parts
     corner = m.x + (j0 * lda + block * m.order * tile.parts) * tile.bytes
-    shape = tile.width, tile.lanes
-    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, *shape))
+    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, tile.width))
     for j in range(m.first, i):
         other = j if forward else m.blocks - 1 - j
         left = _pack_factor(m, block, other) if forward else _pack_factor(m, other, block)
@@ -132,6 +130,7 @@ def _block(t, m, counters):
         _sweep(m, UPDATE, place, base, count, left, height, steps)
     left = _pack_factor(m, block, block)
     _sweep(m, m.mode, place, place, count, left, height, height)
+    shape = tile.width, tile.lanes
     call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
     publish(counters, g, i + 1)
 

@@ -53,27 +53,6 @@ def add_doubles(to, step, source, count):
     target[::step] += memory(source, np.float64, max(count, 0))
 
 
-def transpose(lanes, to, t0, ldt, source, s0, lds):
-    for i in range(lanes):
-        to[t0 + i : t0 + i + (lanes - 1) * ldt + 1 : ldt] = source[
-            s0 + i * lds : s0 + i * lds + lanes
-        ]
-
-
-def copy_row(to, t0, source, s0, count, width, factor, shift, m0, shifted):
-    row = source[s0 : s0 + count].copy()
-    if shifted:
-        row -= shift[m0 : m0 + count]
-    to[t0 : t0 + width] = 0
-    to[t0 : t0 + count] = factor * row
-
-
-def split_row(to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
-    row = np.zeros(2 * width, to.dtype)
-    copy_row(row, 0, source, s0, 2 * count, 2 * width, factor, shift, m0, shifted)
-    to[t0 : t0 + width], to[t0 + ld : t0 + ld + width] = row[0::2], row[1::2]
-
-
 def _shifted(dtype, rows, shifted, a, lda, m, count):
     block = rows_at(a, dtype, rows, lda, count)
     return block - memory(m, dtype, count) if shifted else block
