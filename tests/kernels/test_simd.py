@@ -294,23 +294,18 @@ def test_calls_by_address_hand_over_their_integers():
         record = read(place)
         triangles.set_integer(record.to, 10 * record.x + record.y)
 
-    def seven(to, a, b, c, d, e, f):
-        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f)
-
-    def eight(to, a, b, c, d, e, f, g):
-        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * (e + f * g))
+    def by_tuple(to, a, b, c, d):
+        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d)
 
     def entry(function, count):
         return numba.cfunc(types.void(*[types.intp] * count))(function)
 
     out = np.zeros(1, np.int64)
-    record, micro, tile = entry(by_record, 1), entry(seven, 7), entry(eight, 8)
+    record, integers = entry(by_record, 1), entry(by_tuple, 5)
     compiled(simd.call)(record.address, Record(at(out), 7, True))
     assert out[0] == 71
-    compiled(simd.call_micro)(micro.address, at(out), 1, 2, 3, 4, 5, 6)
-    assert out[0] == 654321
-    compiled(simd.call_tile)(tile.address, at(out), 1, 2, 3, 4, 5, 0, 7)
-    assert out[0] == 54321
+    compiled(simd.call_entry)(integers.address, (at(out), 1, -2, True, np.int32(4)))
+    assert out[0] == 4081
 
 
 @compiled_only

@@ -5,13 +5,13 @@ import numpy as np
 
 from . import across, threads
 from .jit import driver, kernel
-from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE, call_lanes
+from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE
 from .memory import aligned
 from .moves import copy_at, split_at
 from .packing import Operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
-from .simd import address
+from .simd import address, call_entry
 from .systems import group_of, load, scratch, store
 
 __all__ = ["block_cholesky", "block_solve", "block_syrk"]
@@ -141,7 +141,7 @@ def _cholesky_task(t, c, info, work, group):
         count, start = min(lanes, info.size - first), first * d * d
         load(w, zero, c, start, d * d, d, d, count, group)
         ahead = address(c, start + 2 * lanes * d * d)
-        call_lanes(group.code, FACTOR, a, group.ld, d, ahead, roots, bad, shift)
+        call_entry(group.code, (FACTOR, a, group.ld, d, ahead, roots, bad, shift))
         for s in range(count):
             info[first + s] = np.int32(w[group.bad + s])
             if info[first + s] != 0:
@@ -175,10 +175,10 @@ def _solve_task(t, l, x, blocks, work, group):
     for first in range(t * GROUPS, min((t + 1) * GROUPS, blocks), lanes):
         count, ahead = min(lanes, blocks - first), address(l, (first + 2 * lanes) * d * d)
         load(w, zero, l, first * d * d, d * d, d, d, count, group)
-        call_lanes(code, RECIPROCALS, a, ld, d, ahead, roots, zero, zero)
+        call_entry(code, (RECIPROCALS, a, ld, d, ahead, roots, zero, zero))
         for at in range(first * d, x.size, blocks * d):
             load(w, group.right, x, at, d, one, d, count, group)
-            call_lanes(code, SUBSTITUTE, y, a, ld, d, ahead, roots, zero)
+            call_entry(code, (SUBSTITUTE, y, a, ld, d, ahead, roots, zero))
             store(x, at, d, one, d, count, w, group.right, group)
 
 

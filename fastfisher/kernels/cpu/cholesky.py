@@ -14,7 +14,6 @@ import numpy as np
 from . import threads
 from .elimination import (
     Tile,
-    call_entry,
     publish,
     run_blocks,
     solve_strip,
@@ -24,6 +23,7 @@ from .elimination import (
 )
 from .jit import driver, kernel
 from .parallel import for_each
+from .simd import call_entry
 from .triangles import FORWARD, UPDATE
 
 __all__ = ["block_order", "cholesky"]

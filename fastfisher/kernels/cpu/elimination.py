@@ -21,11 +21,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from . import threads, twins
+from . import threads
 from .jit import entry_address, kernel
 from .memory import aligned
 from .moves import copy_at, split_at, transpose_at
-from .simd import address, clear, lanes, tile_rows, tile_width, vector
+from .simd import address, call_entry, clear, lanes, tile_rows, tile_width, vector
 from .triangles import (
     FORWARD,
     double_at,
@@ -38,7 +38,6 @@ from .triangles import (
 
 __all__ = [
     "Tile",
-    "call_entry",
     "publish",
     "run_blocks",
     "solve_strip",
@@ -63,19 +62,6 @@ class Tile(NamedTuple):
     pivot: int
     copy: int
     invert: int
-
-
-@vector(twins.call_entry)
-def call_entry(typingctx, function, args):
-    """Call the compiled function at an address with integers."""
-
-    def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(args)).as_pointer()
-        items = cgutils.unpack_tuple(builder, values[1], len(args))
-        builder.call(builder.inttoptr(values[0], kind), items)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.UniTuple(types.intp, len(args))), emit
 
 
 # Typed code ----------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ __all__ = [
     "add_doubles",
     "address",
     "call",
-    "call_micro",
-    "call_tile",
+    "call_entry",
     "clear",
     "lanes",
     "micro_kernel",
@@ -295,28 +294,17 @@ def address(typingctx, array, offset):
     return types.intp(array, types.intp), emit
 
 
-@vector(twins.call_micro)
-def call_tile(typingctx, function, shape, c, ldc, a, b, ld, steps, ahead):
-    """Call the micro-kernel compiled at the address `function`."""
+@vector(twins.call_entry)
+def call_entry(typingctx, function, args):
+    """Call the code compiled at the address `function` with a tuple of integers."""
 
     def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(args)).as_pointer()
+        items = cgutils.unpack_tuple(builder, values[1], len(args))
+        builder.call(builder.inttoptr(values[0], kind), items)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), emit
-
-
-@vector(twins.call_micro)
-def call_micro(typingctx, function, i0, i1, i2, i3, i4, i5, i6):
-    """Call the code compiled at the address `function` with seven integers."""
-
-    def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 7).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 8), emit
+    return types.void(types.intp, types.UniTuple(types.intp, len(args))), emit
 
 
 @vector(twins.call)

@@ -128,15 +128,15 @@ def tiny_kernel(element):
 _double, _single = tiny_kernel(types.float64), tiny_kernel(types.float32)
 
 
-def tiny_double(p, x, info, f, g, damping, groups, unused):
+def tiny_double(p, x, info, f, g, damping, groups):
     _double(p, x, info, f, g, damping, groups)
 
 
-def tiny_single(p, x, info, f, g, damping, groups, unused):
+def tiny_single(p, x, info, f, g, damping, groups):
     _single(p, x, info, f, g, damping, groups)
 
 
 @functools.cache
 def tiny_address(double):
-    """Address of the kernel; `call_lanes` calls it."""
-    return entry_address(tiny_double if double else tiny_single, 8)
+    """Address of the kernel; `call_entry` calls it."""
+    return entry_address(tiny_double if double else tiny_single, 7)

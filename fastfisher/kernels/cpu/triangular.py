@@ -12,7 +12,6 @@ import numpy as np
 from . import threads
 from .elimination import (
     Tile,
-    call_entry,
     publish,
     run_blocks,
     solve_strip,
@@ -22,6 +21,7 @@ from .elimination import (
 )
 from .jit import driver, kernel
 from .parallel import for_each
+from .simd import call_entry
 from .triangles import BACKWARD, FORWARD, UPDATE
 
 __all__ = ["GROUP", "block_order", "solve_lower", "solve_lower_adjoint"]

@@ -36,7 +36,7 @@ def micro(rows, columns, dtype, sums_dtype, sign, c, ldc, a, b, ld, steps, ahead
     tile += sign * (left.T @ right)
 
 
-def call_micro(function, *args):
+def call_entry(function, args):
     function(*args)
 
 
@@ -142,7 +142,3 @@ def array_at(place, dtype):
 
 def set_integer(place, value):
     memory(place, np.int64, 1)[0] = value
-
-
-def call_entry(function, args):
-    function(*args)
