@@ -12,6 +12,7 @@ import pytest
 from numba import types
 
 from fastfisher.kernels.cpu import jit, moves, products, simd, triangles, twins
+from fastfisher.kernels.cpu import rows as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
 from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
@@ -201,6 +202,34 @@ def test_twin_of_the_register_tiles(dtype, sign):
 
                 c = data("float64", rows, 3 * n + 5)
                 compare(function, twin, [c, a, b], arguments, 64)
+
+
+@compiled_only
+@over_reals
+def test_twins_of_the_passes_over_rows(dtype):
+    """Every layout; nothing but `count` elements is read, and whole vectors are written."""
+    function, unit = (
+        compiled(passes.rows_kernel(getattr(types, dtype))),
+        128 // np.dtype(dtype).itemsize,
+    )
+    for layout, (operation, r, shifted) in enumerate(passes._LAYOUTS):
+        for count in (0, 1, unit - 1, unit, 2 * unit + 3):
+            a, x, m = data(dtype, r, count + 2), data(dtype, count + r), data(dtype, count)
+
+            def arguments(out, a, x, m, layout=layout, count=count):
+                return layout, at(out), at(a), a.shape[1], at(x), at(m), count, 0, 64
+
+            def twin(_, *operands, operation=operation, r=r, shifted=shifted):
+                passes._TWINS[operation](dtype, r, shifted, *operands)
+
+            out = data(dtype, 3 * unit)
+            seen = out.copy(), out.copy()
+            for call, y in ((function, seen[0]), (twin, seen[1])):
+                call(*arguments(y, a, x, m))
+            written = r if operation == passes.DOTS else count
+            np.testing.assert_array_equal(seen[0][written:], out[written:])
+            error = np.abs(seen[0] - seen[1]).max()
+            assert error <= 64 * unit_roundoff(dtype) * max(1, np.abs(seen[1]).max())
 
 
 @compiled_only

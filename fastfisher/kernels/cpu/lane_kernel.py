@@ -360,15 +360,8 @@ def lane_kernel(element):
             code = Lanes(context, builder, element, width(str(element)))
             code.half = one
             double = Lanes(context, builder, types.float64, code.lanes)
-            done = builder.append_basic_block("done")
-            blocks = [builder.append_basic_block(f.__name__) for f in _OPERATIONS]
-            switch = builder.switch(values[0], done)
-            for number, (function, block) in enumerate(zip(_OPERATIONS, blocks, strict=True)):
-                switch.add_case(_index(number), block)
-                builder.position_at_end(block)
-                function(code, double, *values[1:])
-                builder.branch(done)
-            builder.position_at_end(done)
+            for number in code.switch(values[0], range(len(_OPERATIONS))):
+                _OPERATIONS[number](code, double, *values[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), emit

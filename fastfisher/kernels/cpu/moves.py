@@ -5,12 +5,11 @@ Everything is over addresses; `factor` (or `like`) is a number of the elements' 
 
 import functools
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from . import twins
-from .simd import _I32, _I64, Code, _index, vector
+from .simd import _I64, Code, _index, vector
 
 __all__ = ["affine_at", "copy_at", "load_at", "split_at", "transpose_at"]
 
@@ -53,9 +52,7 @@ def _copies(parts):
                 for part in range(parts):
                     row = found[0]
                     if parts == 2:
-                        mask = [2 * lane + part for lane in range(code.lanes)]
-                        kind = ir.VectorType(_I32, code.lanes)
-                        row = builder.shuffle_vector(*found, ir.Constant(kind, mask))
+                        row = code.shuffle(*found, [2 * s + part for s in range(code.lanes)])
                     at = code.at(place, builder.mul(ld_v, _index(part)))
                     code.store(row, code.at(at, j))
                 return []
@@ -132,22 +129,11 @@ def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
 
 
 def _transpose_block(code, source, lds, to, ldt):
-    """A square block in registers: off-diagonal halves of ever smaller blocks are exchanged."""
-    builder, n = code.builder, code.lanes
+    """A square block, in registers."""
     rows = []
-    for _ in range(n):
+    for _ in range(code.lanes):
         rows.append(code.load(source))
         source = code.at(source, lds)
-    half = n // 2
-    while half:
-        lower = [j if not j & half else n + j - half for j in range(n)]
-        upper = [j + half if not j & half else n + j for j in range(n)]
-        masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-        for i in range(n):
-            if not i & half:
-                x, y = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
-        half //= 2
-    for row in rows:
+    for row in code.transposed(rows):
         code.store(row, to)
         to = code.at(to, ldt)

@@ -63,10 +63,14 @@ def dots(dtype, rows, shifted, out, a, lda, v, m, count, low, high):
     memory(out, dtype, rows)[:] = block @ memory(v, dtype, count)
 
 
-def combinations(dtype, rows, shifted, squared, y, a, lda, s, m, count, low, high):
+def combinations(dtype, rows, shifted, y, a, lda, s, m, count, low, high, power=1):
     block = _shifted(dtype, rows, shifted, a, lda, m, count)
     total = memory(y, dtype, count)
-    total += memory(s, dtype, rows) @ (block * block if squared else block)
+    total += memory(s, dtype, rows) @ block**power
+
+
+def squares(*args):
+    combinations(*args, power=2)
 
 
 def load_at(place, like):
