@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 
 from . import threads
+from .linking import InnerCompiler
 
 __all__ = ["compiled", "driver", "entry_address", "kernel"]
 
@@ -119,8 +120,12 @@ def compiled(func, **options):
 
 
 def kernel(func):
-    """A serial kernel, called from other kernels or once per task, never from Python."""
-    return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """A serial kernel, called from other kernels or once per task, never from Python.
+
+    Its code is kept within that of the drivers and entries that need it.
+    """
+    options = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(pipeline_class=InnerCompiler, **options)(func)
 
 
 def entry_address(func, arguments, **options):
@@ -173,6 +178,5 @@ def driver(func):
 
 def cache_folder():
     """Folder that compiled kernels are kept in, or None if they are not kept."""
-    from .products import triangle_corner
-
-    return getattr(triangle_corner, "_cache", None) and (triangle_corner._cache.cache_path or None)
+    cache = getattr(compiled(_is_small), "_cache", None)
+    return (cache and cache.cache_path) or None

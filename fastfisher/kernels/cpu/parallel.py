@@ -15,6 +15,8 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .linking import compile_inside
+
 __all__ = ["for_each", "launcher"]
 
 WORKERS = 256  # threads that can take part
@@ -49,13 +51,11 @@ def _outlined(context, builder, compiled, args):
 
 @intrinsic
 def _compiled_for_each(typingctx, launch, task, count, args):
-    found = task.get_call_type(typingctx, (types.intp, *args.types), {})
     signature = types.void(types.intp, task, types.intp, args)
 
     def emit(context, builder, signature, values):
         launch_v, _, count_v, args_v = values
-        compiled = task.dispatcher.overloads[found.args]
-        context.active_code_library.add_linking_library(compiled.library)
+        compiled = compile_inside(context, task.dispatcher, (types.intp, *args.types))
         slot = cgutils.alloca_once_value(builder, args_v)
         address = builder.ptrtoint(slot, _I64)
         function = _outlined(context, builder, compiled, args_v)

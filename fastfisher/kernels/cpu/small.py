@@ -119,12 +119,14 @@ def _residual(r, a, weights, total, added, x, b):
 
 
 @driver
-def _primal_small(launch, x, report, a, weights, b, damping, share, single):
+def _primal_small(launch, x, report, a, weights, b, damping, share, single, work):
     p = a.shape[1]
     total = np.float64(a.shape[0])
     if weights.size > 0:
-        total = weights.sum()
-    F, r, y = np.empty((p, p)), np.empty(p), np.empty(p)
+        total = 0.0
+        for weight in weights:
+            total += weight
+    F, r, y = work[:p], work[p], work[p + 1]
     report[0] = _fisher(F, a, weights, total)
     trace = 0.0
     for i in range(p):
@@ -138,7 +140,8 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     if report[3] != 0:
         return
     for c in range(len(b)):
-        x[c] = b[c]
+        for i in range(p):
+            x[c, i] = b[c, i]
         _substitute(F, x[c])
         if single:  # the residual is that of x as it will be returned
             for i in range(p):
@@ -159,4 +162,5 @@ def primal_small(x, report, a, weights, b, damping, share):
     """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single = a.dtype.itemsize == 4
-    _primal_small(x, report, a.astype(float, copy=False), weights, b, damping, share, single)
+    p, a = a.shape[1], a.astype(float, copy=False)
+    _primal_small(x, report, a, weights, b, damping, share, single, np.empty((p + 2, p)))
