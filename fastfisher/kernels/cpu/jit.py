@@ -135,7 +135,7 @@ def entry_address(func, arguments, **options):
     """
     if numba.config.DISABLE_JIT:
         return func
-    dispatcher = compiled(func, **options)
+    dispatcher = compiled(func, no_cpython_wrapper=True, **options)
     dispatcher.compile(types.void(*[types.intp] * arguments))
     (result,) = dispatcher.overloads.values()
     KEPT.append(result)

@@ -23,6 +23,9 @@ class _InnerLibrary(JITCodeLibrary):
         self._ensure_finalized()
         return 0
 
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
+
     def _optimize_final_module(self):
         pass
 
