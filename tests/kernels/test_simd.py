@@ -92,7 +92,7 @@ def full_tiles():
     """
     found = {}
     for function in (products.add_double, products.add_single):
-        fresh = numba.njit(**jit.OPTIONS)(function)
+        fresh = numba.njit(**jit.OUTER)(function)
         fresh.compile(types.void(*[types.intp] * 8))
         (asm,) = fresh.inspect_asm().values()
         fma = re.compile(r"^\s*vfn?m(?:add|sub)\w+p([sd])\s.*")

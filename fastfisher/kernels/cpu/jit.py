@@ -13,13 +13,20 @@ import numpy as np
 from numba import types
 
 from . import threads
-from .linking import InnerCompiler
+from .linking import InnerCompiler, OuterCompiler
 
 __all__ = ["compiled", "driver", "entry_address", "kernel"]
 
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+COMMON = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+OUTER = {"pipeline_class": OuterCompiler, **COMMON}
+INNER = {
+    "pipeline_class": InnerCompiler,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    **COMMON,
+}
 
 KEPT = []  # compiled code that is reached by address only
 
@@ -106,7 +113,7 @@ class _GuardedCache:
 
 def compiled(func, **options):
     """A Numba dispatcher, cached on disk where that is safe."""
-    options = OPTIONS | options
+    options = OUTER | options
     if os.environ.get("FASTFISHER_CACHE", "1") != "0" and not numba.config.DISABLE_JIT:
         try:
             dispatcher = numba.njit(**options)(func)
@@ -124,8 +131,7 @@ def kernel(func):
 
     Its code is kept within that of the drivers and entries that need it.
     """
-    options = OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(pipeline_class=InnerCompiler, **options)(func)
+    return numba.njit(**INNER)(func)
 
 
 def entry_address(func, arguments, **options):

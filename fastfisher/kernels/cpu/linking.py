@@ -6,10 +6,17 @@ Numba makes machine code of every function, and again of it inside every functio
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, Flags, compile_extra
 
-__all__ = ["InnerCompiler", "compile_inside"]
+__all__ = ["InnerCompiler", "OuterCompiler", "compile_inside"]
 
 
-class _InnerLibrary(JITCodeLibrary):
+class _Library(JITCodeLibrary):
+    """Code that is optimised as a whole, not function by function before."""
+
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
+
+
+class _InnerLibrary(_Library):
     """LLVM code that is linked into its callers and optimised there."""
 
     @property
@@ -23,15 +30,22 @@ class _InnerLibrary(JITCodeLibrary):
         self._ensure_finalized()
         return 0
 
-    def _optimize_functions(self, module):
-        module.data_layout = self._codegen._data_layout
-
     def _optimize_final_module(self):
         pass
 
     def _finalize_final_module(self):
         self._finalize_dynamic_globals()
         self._finalized = True
+
+
+class OuterCompiler(Compiler):
+    """Numba's compiler, for what is called by address or from Python."""
+
+    def __init__(self, typingctx, targetctx, library, *args):
+        if library is None:
+            library = _Library(targetctx.codegen(), "outer")
+            library.enable_object_caching()
+        super().__init__(typingctx, targetctx, library, *args)
 
 
 class InnerCompiler(Compiler):

@@ -119,13 +119,14 @@ def _residual(r, a, weights, total, added, x, b):
 
 
 @driver
-def _primal_small(launch, x, report, a, weights, b, damping, share, single, work):
+def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     p = a.shape[1]
     total = np.float64(a.shape[0])
     if weights.size > 0:
         total = 0.0
         for weight in weights:
             total += weight
+    work = np.empty((p + 2, p))
     F, r, y = work[:p], work[p], work[p + 1]
     report[0] = _fisher(F, a, weights, total)
     trace = 0.0
@@ -162,5 +163,4 @@ def primal_small(x, report, a, weights, b, damping, share):
     """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single = a.dtype.itemsize == 4
-    p, a = a.shape[1], a.astype(float, copy=False)
-    _primal_small(x, report, a, weights, b, damping, share, single, np.empty((p + 2, p)))
+    _primal_small(x, report, a.astype(float, copy=False), weights, b, damping, share, single)
