@@ -9,15 +9,15 @@ from numba.core.compiler import Compiler, Flags, compile_extra
 __all__ = ["InnerCompiler", "OuterCompiler", "compile_inside"]
 
 
-class _Library(JITCodeLibrary):
-    """Code that is optimised as a whole, not function by function before."""
+class _OuterLibrary(JITCodeLibrary):
+    """Code that is optimised as a whole; what it links in was optimised function by function."""
 
     def _optimize_functions(self, module):
         module.data_layout = self._codegen._data_layout
 
 
-class _InnerLibrary(_Library):
-    """LLVM code that is linked into its callers and optimised there."""
+class _InnerLibrary(JITCodeLibrary):
+    """LLVM code that is linked into its callers."""
 
     @property
     def codegen(self):
@@ -43,7 +43,7 @@ class OuterCompiler(Compiler):
 
     def __init__(self, typingctx, targetctx, library, *args):
         if library is None:
-            library = _Library(targetctx.codegen(), "outer")
+            library = _OuterLibrary(targetctx.codegen(), "outer")
             library.enable_object_caching()
         super().__init__(typingctx, targetctx, library, *args)
 

@@ -126,8 +126,7 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
         total = 0.0
         for weight in weights:
             total += weight
-    work = np.empty((p + 2, p))
-    F, r, y = work[:p], work[p], work[p + 1]
+    F, r, y = np.empty((p, p)), np.empty(p), np.empty(p)
     report[0] = _fisher(F, a, weights, total)
     trace = 0.0
     for i in range(p):
