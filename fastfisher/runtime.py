@@ -125,9 +125,7 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     >>> import fastfisher as ff
     >>> ff.warmup(dtypes=())
     """
-    from . import ops
     from .arrays import COMPUTED
-    from .planning import options
 
     check_device(device)
     known = [np.dtype(name) for name in COMPUTED]
@@ -138,12 +136,12 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     others = [_warmup_elsewhere(dtype) for dtype in dtypes[1:]] if _compiling_is_shared() else []
     try:
         for dtype in dtypes[:1] if others else dtypes:
-            _compile_all(np.dtype(dtype), ops, options)
+            _compile_all(dtype)
     finally:
         for process in others:
             process.wait()
     for dtype in dtypes[1:] if others else ():  # from the cache by now
-        _compile_all(np.dtype(dtype), ops, options)
+        _compile_all(dtype)
 
 
 def _compiling_is_shared():
@@ -154,32 +152,63 @@ def _compiling_is_shared():
 
 
 def _warmup_elsewhere(dtype):
-    """A process that compiles one dtype's kernels into the cache; its failure costs time only."""
-    code = f"import fastfisher; fastfisher.warmup(dtypes=({dtype!r},))"
+    """A process that compiles one dtype's kernels into the cache; its failure costs time only.
+
+    It goes backwards: what does not depend on the dtype is compiled by whoever comes there first.
+    """
+    code = f"from fastfisher import runtime; runtime._compile_all({dtype!r}, -1)"
     quiet = subprocess.DEVNULL
     return subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
 
 
-def _compile_all(dtype, ops, options):
+def _compile_all(dtype, direction=1):
     """Call every kernel once, small: what is compiled depends on dtypes only."""
+    for call in _small_calls(np.dtype(dtype))[::direction]:
+        call()
+
+
+def _small_calls(dtype):
+    """Calls without arguments, in no particular order, that run every kernel."""
+    from . import ops
+    from .planning import options
+
     thin = np.eye(70, 4, dtype=dtype) + dtype.type(0.1)
     wide = np.ascontiguousarray(thin.T)
     b, w = thin[0].copy(), np.ones(70)
-    solve(thin, b, damping=1.0, method="primal")
-    with options(reproducible=True):
-        for method in ("primal", "dual", "cg"):
-            solve(thin, b, damping=1.0, method=method, weights=w, center=True)
-        ops.syrk(wide)  # more than THIN parameters
-        ops.gram(wide)
+
+    def reproducible(function, *args, **kwargs):
+        with options(reproducible=True):
+            return function(*args, **kwargs)
+
+    def factored():
         ops.cho_solve(ops.cholesky(ops.syrk(thin), damping=1.0), b)
-        ops.matvec(thin, b)
-        ops.diag(thin)
-    solve(thin, b, damping=1.0, nan_policy="skip")
-    for p in (2, 7):  # unrolled, and in loops
+
+    def batched(p):
         F = np.eye(p, dtype=dtype)[np.newaxis]
         ops.batched_solve(F, F[0, :1], damping=1.0)
         ops.batched_metric_solve(F, F[0, :1], damping=1.0)
-    L, _ = ops.block_cholesky(ops.block_syrk(thin, 2), damping=1.0)
-    ops.block_solve(L, b)
-    ops.layered_gram([(thin, thin)])
-    ops.layered_diag(thin, thin)
+
+    def blocks():
+        L, _ = ops.block_cholesky(ops.block_syrk(thin, 2), damping=1.0)
+        ops.block_solve(L, b)
+
+    def solved(method):
+        return reproducible(solve, thin, b, damping=1.0, method=method, weights=w, center=True)
+
+    return [
+        lambda: solve(thin, b, damping=1.0, method="primal"),
+        lambda: solved("primal"),
+        lambda: solved("dual"),
+        lambda: solved("cg"),
+        lambda: reproducible(ops.syrk, wide),  # more than THIN parameters
+        lambda: reproducible(ops.gram, wide),
+        lambda: reproducible(factored),
+        lambda: reproducible(ops.matvec, thin, b),
+        lambda: reproducible(ops.diag, thin),
+        lambda: solve(thin, b, damping=1.0, nan_policy="skip"),
+        lambda: batched(2),  # unrolled,
+        lambda: batched(7),  # and in loops
+        blocks,
+        lambda: ops.layered_gram([(thin, thin)]),
+        lambda: ops.layered_diag(thin, thin),
+    ]

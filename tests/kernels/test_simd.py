@@ -12,6 +12,7 @@ import pytest
 from numba import types
 
 from fastfisher.kernels.cpu import jit, moves, products, simd, triangles, twins
+from fastfisher.kernels.cpu import rows as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
 from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
@@ -91,7 +92,7 @@ def full_tiles():
     """
     found = {}
     for function in (products.add_double, products.add_single):
-        fresh = numba.njit(**jit.OPTIONS)(function)
+        fresh = numba.njit(**jit.OUTER)(function)
         fresh.compile(types.void(*[types.intp] * 8))
         (asm,) = fresh.inspect_asm().values()
         fma = re.compile(r"^\s*vfn?m(?:add|sub)\w+p([sd])\s.*")
@@ -204,6 +205,34 @@ def test_twin_of_the_register_tiles(dtype, sign):
 
 
 @compiled_only
+@over_reals
+def test_twins_of_the_passes_over_rows(dtype):
+    """Every layout; nothing but `count` elements is read, and whole vectors are written."""
+    function, unit = (
+        compiled(passes.rows_kernel(getattr(types, dtype))),
+        128 // np.dtype(dtype).itemsize,
+    )
+    for layout, (operation, r, shifted) in enumerate(passes._LAYOUTS):
+        for count in (0, 1, unit - 1, unit, 2 * unit + 3):
+            a, x, m = data(dtype, r, count + 2), data(dtype, count + r), data(dtype, count)
+
+            def arguments(out, a, x, m, layout=layout, count=count):
+                return layout, at(out), at(a), a.shape[1], at(x), at(m), count, 0, 64
+
+            def twin(_, *operands, operation=operation, r=r, shifted=shifted):
+                passes._TWINS[operation](dtype, r, shifted, *operands)
+
+            out = data(dtype, 3 * unit)
+            seen = out.copy(), out.copy()
+            for call, y in ((function, seen[0]), (twin, seen[1])):
+                call(*arguments(y, a, x, m))
+            written = r if operation == passes.DOTS else count
+            np.testing.assert_array_equal(seen[0][written:], out[written:])
+            error = np.abs(seen[0] - seen[1]).max()
+            assert error <= 64 * unit_roundoff(dtype) * max(1, np.abs(seen[1]).max())
+
+
+@compiled_only
 def test_twins_of_clear_and_add_doubles():
     x, y = data("float64", 40), data("float64", 40)
     clear, add = compiled(simd.clear), compiled(simd.add_doubles)
@@ -213,15 +242,6 @@ def test_twins_of_clear_and_add_doubles():
         for step in (1, 2, 4):
             both = lambda x, y, s=step, c=count: (at(x, 1), s, at(y, 3), c)  # noqa: E731
             compare(add, twins.add_doubles, [x, y], both)
-
-
-@compiled_only
-@over_reals
-def test_twin_of_transpose(dtype):
-    n = lanes(dtype)
-    x, to = data(dtype, n * (n + 3) + 5), data(dtype, n * (n + 7) + 9)
-    twin = functools.partial(twins.transpose, n)
-    compare(compiled(moves.transpose), twin, [to, x], lambda to, x: (to, 3, n + 7, x, 2, n + 3))
 
 
 @compiled_only
@@ -241,29 +261,41 @@ def test_twin_of_transpose_at(dtype):
 @compiled_only
 @over_reals
 @pytest.mark.parametrize("shifted", (False, True))
-def test_twins_of_the_row_copies(dtype, shifted):
+@pytest.mark.parametrize("parts", (1, 2))
+def test_twins_of_the_row_copies(dtype, parts, shifted):
     """Nothing, one, all but one, whole vectors; zeros follow, and what is beyond them stays."""
     n, factor = lanes(dtype), np.dtype(dtype).type(1.7)
-    copy, split = compiled(moves.copy_row), compiled(moves.split_row)
-    copy_at, split_at = compiled(moves.copy_at), compiled(moves.split_at)
-    both = functools.partial(twins.copy_at, 1), functools.partial(twins.copy_at, 2)
+    function = compiled(moves.copy_at if parts == 1 else moves.split_at)
+    twin = functools.partial(twins.copy_at, parts)
     arrays = data(dtype, 10 * n), data(dtype, 12 * n), data(dtype, 11 * n)
     for width in (n, 3 * n):
-        for count in {0, 1, n - 1, n, width - 1, width}:
-
-            def row(to, x, m, count=count, width=width):
-                return to, 2, x, 3, count, width, factor, m, 1, shifted
-
-            def pair(to, x, m, count=count, width=width):
-                return to, 2, 4 * n, x, 3, count, width, factor, m, 1, shifted
+        for count in {0, 1, n - 1, n, n + 1, width - 1, width}:
+            if count > width:
+                continue
 
             def place(to, x, m, count=count, width=width):
                 return at(to, 2), 4 * n, at(x, 3), count, width, factor, at(m, 1), int(shifted)
 
-            compare(copy, twins.copy_row, arrays, row)
-            compare(split, twins.split_row, arrays, pair)
-            compare(copy_at, both[0], arrays, place)
-            compare(split_at, both[1], arrays, place)
+            compare(function, twin, arrays, place)
+
+
+@compiled_only
+@over_reals
+def test_row_copies_neither_read_nor_write_beyond_their_ends(dtype):
+    """NaN beyond the row and in a shift that is not asked for must not show, not even times 0."""
+    n, factor = lanes(dtype), np.dtype(dtype).type(2)
+    copy, split = compiled(moves.copy_at), compiled(moves.split_at)
+    for parts, function in ((1, copy), (2, split)):
+        for count in (0, 1, n - 1):
+            x, to = np.full(4 * n, np.nan, dtype), np.full(6 * n, 7, dtype)
+            x[: parts * count] = np.arange(parts * count)
+            function(at(to, n), 3 * n, at(x), count, n, factor, at(x, 2 * n), 0)
+            expected = np.full(6 * n, 7, dtype)
+            for part in range(parts):
+                row = expected[n + 3 * n * part : 2 * n + 3 * n * part]
+                row[:] = 0
+                row[:count] = 2 * np.arange(parts * count)[part::parts]
+            np.testing.assert_array_equal(to, expected)
 
 
 @compiled_only
@@ -291,23 +323,18 @@ def test_calls_by_address_hand_over_their_integers():
         record = read(place)
         triangles.set_integer(record.to, 10 * record.x + record.y)
 
-    def seven(to, a, b, c, d, e, f):
-        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f)
-
-    def eight(to, a, b, c, d, e, f, g):
-        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d + 10000 * (e + f * g))
+    def by_tuple(to, a, b, c, d):
+        triangles.set_integer(to, a + 10 * b + 100 * c + 1000 * d)
 
     def entry(function, count):
         return numba.cfunc(types.void(*[types.intp] * count))(function)
 
     out = np.zeros(1, np.int64)
-    record, micro, tile = entry(by_record, 1), entry(seven, 7), entry(eight, 8)
+    record, integers = entry(by_record, 1), entry(by_tuple, 5)
     compiled(simd.call)(record.address, Record(at(out), 7, True))
     assert out[0] == 71
-    compiled(simd.call_micro)(micro.address, at(out), 1, 2, 3, 4, 5, 6)
-    assert out[0] == 654321
-    compiled(simd.call_tile)(tile.address, at(out), 1, 2, 3, 4, 5, 0, 7)
-    assert out[0] == 54321
+    compiled(simd.call_entry)(integers.address, (at(out), 1, -2, True, np.int32(4)))
+    assert out[0] == 4081
 
 
 @compiled_only

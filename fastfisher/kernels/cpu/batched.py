@@ -4,9 +4,8 @@ import numpy as np
 
 from . import across
 from .jit import kernel
-from .lane_kernel import call_lanes
 from .parallel import for_each
-from .simd import address, lanes
+from .simd import address, call_entry, lanes
 from .systems import clamped, group_of, load, scratch, solve_and_store
 from .threads import driver
 from .tiny import LARGEST, tiny_address
@@ -23,7 +22,7 @@ def _tiny_task(t, thread, x, info, f, g, damping, work, statuses, p, width, solv
     groups, q, zero = (last - first) // width, p * p, np.int64(0)
     at = (address(x, first * p), address(info, first), address(f, first * q))
     right, shift = address(g, first * p), address(damping, first)
-    call_lanes(solve, p, at[0], at[1], at[2], right, shift, groups, zero)
+    call_entry(solve, (p, at[0], at[1], at[2], right, shift, groups))
     first += groups * width
     if first < last:
         w, status = work[thread], statuses[thread]
@@ -37,7 +36,7 @@ def _tiny_task(t, thread, x, info, f, g, damping, work, statuses, p, width, solv
         clamped(w, shifts, damping, first, width)
         result, flags, matrices = address(w, solutions), address(status, zero), address(w, zero)
         right, shift = address(w, rights), address(w, shifts)
-        call_lanes(solve, p, result, flags, matrices, right, shift, np.int64(1), zero)
+        call_entry(solve, (p, result, flags, matrices, right, shift, np.int64(1)))
         for s in range(last - first):
             info[first + s] = status[s]
             for i in range(p):

@@ -4,13 +4,13 @@ import numpy as np
 
 from . import across, threads
 from .jit import kernel
-from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE, call_lanes
+from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE
 from .memory import aligned
-from .moves import copy_row, split_row
+from .moves import copy_at, split_at
 from .packing import Operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
-from .simd import address
+from .simd import address, call_entry
 from .systems import group_of, load, scratch, store
 from .threads import driver
 
@@ -29,24 +29,13 @@ def _pack(out, x, start, k0, kb, blocks, d, depth, panels):
         factor = x.scale[k0 + k] if x.scale.size > 0 and k < kb else one
         count = d if k < kb else none
         for b in range(blocks):
-            at = b * depth * panels.ld + x.parts * k * panels.ld
-            source = ((k0 + min(k, kb - 1)) * x.p + start + b * d) * x.parts
+            to = address(out, (b * depth + x.parts * k) * panels.ld)
+            row = ((k0 + min(k, kb - 1)) * x.p + start + b * d) * x.parts
+            source = address(x.a, row)
             if x.parts == 1:
-                copy_row(out, at, x.a, source, count, panels.width, factor, x.shift, none, False)
+                copy_at(to, panels.ld, source, count, panels.width, factor, source, none)
             else:
-                split_row(
-                    out,
-                    at,
-                    panels.ld,
-                    x.a,
-                    source,
-                    count,
-                    panels.width,
-                    factor,
-                    x.shift,
-                    none,
-                    False,
-                )
+                split_at(to, panels.ld, source, count, panels.width, factor, source, none)
 
 
 @kernel
@@ -152,7 +141,7 @@ def _cholesky_task(t, thread, c, info, work, group):
         count, start = min(lanes, info.size - first), first * d * d
         load(w, zero, c, start, d * d, d, d, count, group)
         ahead = address(c, start + 2 * lanes * d * d)
-        call_lanes(group.code, FACTOR, a, group.ld, d, ahead, roots, bad, shift)
+        call_entry(group.code, (FACTOR, a, group.ld, d, ahead, roots, bad, shift))
         for s in range(count):
             info[first + s] = np.int32(w[group.bad + s])
             if info[first + s] != 0:
@@ -186,10 +175,10 @@ def _solve_task(t, thread, l, x, blocks, work, group):
     for first in range(t * GROUPS, min((t + 1) * GROUPS, blocks), lanes):
         count, ahead = min(lanes, blocks - first), address(l, (first + 2 * lanes) * d * d)
         load(w, zero, l, first * d * d, d * d, d, d, count, group)
-        call_lanes(code, RECIPROCALS, a, ld, d, ahead, roots, zero, zero)
+        call_entry(code, (RECIPROCALS, a, ld, d, ahead, roots, zero, zero))
         for at in range(first * d, x.size, blocks * d):
             load(w, group.right, x, at, d, one, d, count, group)
-            call_lanes(code, SUBSTITUTE, y, a, ld, d, ahead, roots, zero)
+            call_entry(code, (SUBSTITUTE, y, a, ld, d, ahead, roots, zero))
             store(x, at, d, one, d, count, w, group.right, group)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from . import threads
 from .elimination import (
     Tile,
-    call_entry,
     publish,
     run_blocks,
     solve_strip,
@@ -23,6 +22,7 @@ from .elimination import (
 )
 from .jit import kernel
 from .parallel import for_each
+from .simd import call_entry
 from .threads import driver
 from .triangles import FORWARD, UPDATE
 
@@ -180,8 +180,7 @@ def _block(t, thread, m, counters):
         lda, stride = m.n * tile.parts, m.stride // tile.bytes
         corner = m.a + (i * m.order * lda + e0) * tile.bytes
         place = _right(m, i * m.order // tile.width, e0)
-        shape = tile.width, tile.lanes
-        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, *shape))
+        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, tile.width))
         _subtract(m, i, k, e0, e1, inside, counters)
         if i == k:
             counters[failed] = _factor(m, thread, e0, e1, inside, counters)
@@ -189,7 +188,7 @@ def _block(t, thread, m, counters):
             wait_for(counters, k, k + 1)
             if counters[failed] == 0:
                 _eliminate(m, i, e0, e1, inside)
-        below = tile.parts if i == k else 0
+        below, shape = tile.parts if i == k else 0, (tile.width, tile.lanes)
         call_entry(tile.unpack, (corner, lda, place, stride, inside, depth, below, *shape))
     publish(counters, i, k + 1)
 

@@ -14,16 +14,13 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
-from . import threads, twins
+from . import threads
 from .atomics import give_way, load, pause, store
 from .jit import entry_address, kernel
 from .memory import aligned
-from .moves import copy_row, split_row, transpose
-from .simd import address, lanes, tile_rows, tile_width, vector
+from .moves import copy_at, split_at, transpose_at
+from .simd import address, call_entry, clear, lanes, tile_rows, tile_width
 from .triangles import (
     FORWARD,
     double_at,
@@ -36,7 +33,6 @@ from .triangles import (
 
 __all__ = [
     "Tile",
-    "call_entry",
     "publish",
     "run_blocks",
     "solve_strip",
@@ -63,70 +59,47 @@ class Tile(NamedTuple):
     invert: int
 
 
-@vector(twins.call_entry)
-def call_entry(typingctx, function, args):
-    """Call the compiled function at an address with integers."""
-
-    def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(args)).as_pointer()
-        items = cgutils.unpack_tuple(builder, values[1], len(args))
-        builder.call(builder.inttoptr(values[0], kind), items)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.UniTuple(types.intp, len(args))), emit
-
-
 # Typed code ----------------------------------------------------------------------------------
 
 
 @kernel
-def _pack(out, stride, a, lda, rows, depth, padded, width, lanes):
+def _pack(out, stride, a, lda, rows, depth, padded, width, one, size):
     """out[panel, k, i] = a[i, k] for rows x depth numbers; zeros up to whole panels of `padded`."""
-    blocked = depth // lanes * lanes
     for first in range(0, rows, width):
-        start, inside = first // width * stride, min(width, rows - first)
-        whole = inside // lanes * lanes
-        for i in range(0, whole, lanes):
-            for k in range(0, blocked, lanes):
-                transpose(out, start + k * width + i, width, a, (first + i) * lda + k, lda)
-        for k in range(depth):
-            for i in range(whole if k < blocked else 0, inside):
-                out[start + k * width + i] = a[(first + i) * lda + k]
-            for i in range(inside, width):
-                out[start + k * width + i] = 0
-        for j in range(depth * width, padded * width):
-            out[start + j] = 0
+        start, inside = out + first // width * stride * size, min(width, rows - first)
+        known = depth if inside == width else 0
+        clear(start + known * width * size, (padded - known) * width * size)
+        transpose_at(start, width, inside, a + first * lda * size, lda, depth, one)
 
 
 @kernel
-def _unpack(a, lda, x, stride, rows, depth, below, width, lanes):
+def _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size):
     """The way back; if `below`, only below the diagonal of numbers of so many parts."""
     for first in range(0, rows, width):
-        start, inside = first // width * stride, min(width, rows - first)
+        start, inside = x + first // width * stride * size, min(width, rows - first)
         for i in range(0, inside, lanes):
-            here = min(lanes, inside - i)
-            last = min(depth, (first + i) * below) if below else depth
-            blocked = last // lanes * lanes if here == lanes else 0
-            for k in range(0, blocked, lanes):
-                transpose(a, (first + i) * lda + k, lda, x, start + k * width + i, width)
-            for r in range(i, i + here):
-                last = min(depth, (first + r) * below) if below else depth
-                for k in range(blocked, last):
-                    a[(first + r) * lda + k] = x[start + k * width + r]
+            here, row = min(lanes, inside - i), first + i
+            to, source = a + row * lda * size, start + i * size
+            known = min(depth, row * below) if below else depth
+            transpose_at(to, lda, known, source, width, here, one)
+            for r in range(1, here if below else 1):
+                more = min(depth, (row + r) * below) - known
+                left, at = to + (r * lda + known) * size, source + (known * width + r) * size
+                transpose_at(left, lda, more, at, width, 1, one)
 
 
 @kernel
-def _copy(out, stride, l, lda, rows, columns, padded, width, parts):
+def _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size):
     """out[panel, m, i] = l[m, i] for rows x columns entries; zeros up to whole panels."""
-    one, zero = out.dtype.type(1), np.int64(0)
     for m in range(padded):
         for first in range(0, columns, width):
-            to, source = first // width * stride + m * parts * width, m * lda + first * parts
-            known = min(width, columns - first) if m < rows else zero
+            to = out + (first // width * stride + m * parts * width) * size
+            source = l + (m * lda + first * parts) * size
+            known = min(width, columns - first) if m < rows else 0
             if parts == 1:
-                copy_row(out, to, l, source, known, width, one, l, zero, False)
+                copy_at(to, width, source, known, width, one, l, 0)
             else:
-                split_row(out, to, width, l, source, known, width, one, l, zero, False)
+                split_at(to, width, source, known, width, one, l, 0)
 
 
 @kernel
@@ -176,28 +149,32 @@ def _pivot(a, step, x, left, lda, tile, place, width, column, inside, solve, vec
     return failing
 
 
-def pack_double(out, stride, a, lda, rows, depth, padded, width, lanes):
-    _pack(double_at(out), stride, double_at(a), lda, rows, depth, padded, width, lanes)
+def pack_double(out, stride, a, lda, rows, depth, padded, width):
+    _pack(out, stride, a, lda, rows, depth, padded, width, np.float64(1), np.int64(8))
 
 
-def pack_single(out, stride, a, lda, rows, depth, padded, width, lanes):
-    _pack(single_at(out), stride, single_at(a), lda, rows, depth, padded, width, lanes)
+def pack_single(out, stride, a, lda, rows, depth, padded, width):
+    _pack(out, stride, a, lda, rows, depth, padded, width, np.float32(1), np.int64(4))
 
 
 def unpack_double(a, lda, x, stride, rows, depth, below, width, lanes):
-    _unpack(double_at(a), lda, double_at(x), stride, rows, depth, below, width, lanes)
+    one, size = np.float64(1), np.int64(8)
+    _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size)
 
 
 def unpack_single(a, lda, x, stride, rows, depth, below, width, lanes):
-    _unpack(single_at(a), lda, single_at(x), stride, rows, depth, below, width, lanes)
+    one, size = np.float32(1), np.int64(4)
+    _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size)
 
 
 def copy_double(out, stride, l, lda, rows, columns, padded, width, parts):
-    _copy(double_at(out), stride, double_at(l), lda, rows, columns, padded, width, parts)
+    one, size = np.float64(1), np.int64(8)
+    _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size)
 
 
 def copy_single(out, stride, l, lda, rows, columns, padded, width, parts):
-    _copy(single_at(out), stride, single_at(l), lda, rows, columns, padded, width, parts)
+    one, size = np.float32(1), np.int64(4)
+    _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size)
 
 
 def embed_double(out, x, rows, width, sign):
@@ -241,7 +218,7 @@ def pivot_single(
 _CODE = {
     8: (
         (solve_double, 9),
-        (pack_double, 9),
+        (pack_double, 8),
         (unpack_double, 9),
         (embed_double, 5),
         (pivot_double, 14),
@@ -250,7 +227,7 @@ _CODE = {
     ),
     4: (
         (solve_single, 9),
-        (pack_single, 9),
+        (pack_single, 8),
         (unpack_single, 9),
         (embed_single, 5),
         (pivot_single, 14),

@@ -11,11 +11,20 @@ from pathlib import Path
 import numba
 from numba import types
 
+from .linking import InnerCompiler, OuterCompiler
+
 __all__ = ["compiled", "entry_address", "kernel"]
 
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+COMMON = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
+OUTER = {"pipeline_class": OuterCompiler, **COMMON}
+INNER = {
+    "pipeline_class": InnerCompiler,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    **COMMON,
+}
 
 KEPT = []  # compiled code that is reached by address only
 
@@ -99,7 +108,7 @@ class _GuardedCache:
 
 def compiled(func, **options):
     """A Numba dispatcher, cached on disk where that is safe."""
-    options = OPTIONS | options
+    options = OUTER | options
     if os.environ.get("FASTFISHER_CACHE", "1") != "0" and not numba.config.DISABLE_JIT:
         try:
             dispatcher = numba.njit(**options)(func)
@@ -113,8 +122,11 @@ def compiled(func, **options):
 
 
 def kernel(func):
-    """A serial kernel, called from other kernels or once per task, never from Python."""
-    return compiled(func, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """A serial kernel, called from other kernels or once per task, never from Python.
+
+    Its code is kept within that of the drivers and entries that need it.
+    """
+    return numba.njit(**INNER)(func)
 
 
 def entry_address(func, arguments, **options):
@@ -124,7 +136,7 @@ def entry_address(func, arguments, **options):
     """
     if numba.config.DISABLE_JIT:
         return func
-    dispatcher = compiled(func, **options)
+    dispatcher = compiled(func, no_cpython_wrapper=True, **options)
     dispatcher.compile(types.void(*[types.intp] * arguments))
     (result,) = dispatcher.overloads.values()
     KEPT.append(result)
@@ -133,6 +145,5 @@ def entry_address(func, arguments, **options):
 
 def cache_folder():
     """Folder that compiled kernels are kept in, or None if they are not kept."""
-    from .products import triangle_corner
-
-    return getattr(triangle_corner, "_cache", None) and (triangle_corner._cache.cache_path or None)
+    cache = getattr(compiled(_private), "_cache", None)
+    return (cache and cache.cache_path) or None

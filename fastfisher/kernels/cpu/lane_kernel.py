@@ -3,12 +3,11 @@
 Operands as in `lanes`. The kernel is compiled once per element type and called by address.
 """
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from .lanes import EDGE, Ahead, Lanes, whole_tiles, width
-from .simd import _I32, _I64, _index
+from .simd import _I32, _index
 
 __all__ = [
     "ADD_PRODUCTS",
@@ -20,7 +19,6 @@ __all__ = [
     "STORE",
     "SUBSTITUTE",
     "WEIGH",
-    "call_lanes",
     "lane_kernel",
 ]
 
@@ -362,29 +360,10 @@ def lane_kernel(element):
             code = Lanes(context, builder, element, width(str(element)))
             code.half = one
             double = Lanes(context, builder, types.float64, code.lanes)
-            done = builder.append_basic_block("done")
-            blocks = [builder.append_basic_block(f.__name__) for f in _OPERATIONS]
-            switch = builder.switch(values[0], done)
-            for number, (function, block) in enumerate(zip(_OPERATIONS, blocks, strict=True)):
-                switch.add_case(_index(number), block)
-                builder.position_at_end(block)
-                function(code, double, *values[1:])
-                builder.branch(done)
-            builder.position_at_end(done)
+            for number in code.switch(values[0], range(len(_OPERATIONS))):
+                _OPERATIONS[number](code, double, *values[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), emit
 
     return kernel
-
-
-@intrinsic
-def call_lanes(typingctx, function, operation, a, b, c, d, e, f, g):
-    """Call the lane kernel compiled at the address `function`."""
-
-    def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 9), emit

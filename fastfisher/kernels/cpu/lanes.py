@@ -75,11 +75,6 @@ class Lanes(Code):
     def least(self, x, y):
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
 
-    def inside(self, count):
-        """The mask of the first `count` elements of a vector."""
-        numbers = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self._splat_index(count, numbers.type))
-
     def store_some(self, value, pointer, count):
         """The first `count` elements of a vector."""
         mask = self.inside(count)
@@ -121,23 +116,6 @@ class Lanes(Code):
 
     def integers(self, x):
         return self.builder.fptosi(x, ir.VectorType(_I32, self.lanes))
-
-    def transposed(self, rows):
-        """A square of vectors, mirrored: ever smaller off-diagonal halves change places."""
-        n, rows = self.lanes, list(rows)
-        half = n // 2
-        while half:
-            lower = [j if not j & half else n + j - half for j in range(n)]
-            upper = [j + half if not j & half else n + j for j in range(n)]
-            masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-            for i in range(n):
-                if not i & half:
-                    x, y = rows[i], rows[i + half]
-                    rows[i], rows[i + half] = (
-                        self.builder.shuffle_vector(x, y, mask) for mask in masks
-                    )
-            half //= 2
-        return rows
 
     def pointers(self, pointer, step, count):
         """`count` pointers, `step` vectors apart."""

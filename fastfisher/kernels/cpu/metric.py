@@ -4,11 +4,11 @@ import numpy as np
 
 from . import across, threads
 from .jit import kernel
-from .lane_kernel import ADD_PRODUCTS, MEAN, WEIGH, call_lanes
+from .lane_kernel import ADD_PRODUCTS, MEAN, WEIGH
 from .lanes import EDGE, width
 from .memory import aligned
 from .parallel import for_each
-from .simd import address
+from .simd import address, call_entry
 from .systems import clamped, group_of, load, scratch, solve_and_store
 from .threads import driver
 
@@ -44,12 +44,12 @@ def _task(
             if weights.size > 0:
                 load(w, scales, weights, first * stride + s, stride, one, samples, here, group)
                 sum_ = address(c, total)
-                call_lanes(code, WEIGH, a, p, factors, samples, sum_, zero, zero)
-            call_lanes(code, ADD_PRODUCTS, address(c, zero), ld, order, a, p, samples, zero)
+                call_entry(code, (WEIGH, a, p, factors, samples, sum_, zero, zero))
+            call_entry(code, (ADD_PRODUCTS, address(c, zero), ld, order, a, p, samples, zero))
         if weights.size == 0:
             c[total:] = count
         matrix, mean = address(w, zero), address(c, total)
-        call_lanes(code, MEAN, matrix, address(c, zero), ld, p, mean, zero, zero)
+        call_entry(code, (MEAN, matrix, address(c, zero), ld, p, mean, zero, zero))
         load(w, group.right, g, first * p, p, one, p, here, group)
         clamped(w, group.shift, damping, first, lanes)
         solve_and_store(x, info, first, w, status, group, matrix)

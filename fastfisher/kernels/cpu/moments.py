@@ -11,7 +11,7 @@ from .memory import aligned
 from .packing import Operand, pack
 from .parallel import for_each
 from .products import KC, panels_of
-from .simd import address, call_tile
+from .simd import address, call_entry
 from .threads import driver
 
 __all__ = ["layered_diag"]
@@ -44,16 +44,16 @@ def _sample(total, tile, e, a, steps, parts, panels):
     shape, at = np.int64(3), address(tile, zero)
     tile[:] = 0
     if parts == 1:
-        call_tile(panels.add, shape, at, across, e, a, ld, steps, a)
+        call_entry(panels.add, (shape, at, across, e, a, ld, steps, a))
         _square_add(total, tile)
         return
     below = ld * panels.bytes
-    call_tile(panels.add, shape, at, across, e, a, 2 * ld, steps, a)
-    call_tile(panels.subtract, shape, at, across, e + below, a + below, 2 * ld, steps, a + below)
+    call_entry(panels.add, (shape, at, across, e, a, 2 * ld, steps, a))
+    call_entry(panels.subtract, (shape, at, across, e + below, a + below, 2 * ld, steps, a + below))
     _square_add(total, tile)
     tile[:] = 0
-    call_tile(panels.add, shape, at, across, e, a + below, 2 * ld, steps, a + below)
-    call_tile(panels.add, shape, at, across, e + below, a, 2 * ld, steps, a)
+    call_entry(panels.add, (shape, at, across, e, a + below, 2 * ld, steps, a + below))
+    call_entry(panels.add, (shape, at, across, e + below, a, 2 * ld, steps, a))
     _square_add(total, tile)
 
 
@@ -66,9 +66,8 @@ def _tile_sum(total, tile, packed, e, a, samples, even, tokens, parts, panels):
             steps, zero = min(KC, even - k), np.int64(0)
             left, right = address(packed, e + k * panels.ld), address(packed, a + k * panels.ld)
             at = address(total, zero)
-            call_tile(
-                panels.add, np.int64(3), at, panels.columns, left, right, panels.ld, steps, right
-            )
+            shape = (np.int64(3), at, panels.columns)
+            call_entry(panels.add, (*shape, left, right, panels.ld, steps, right))
         return
     for s in range(samples):
         row = s * even * parts * panels.ld

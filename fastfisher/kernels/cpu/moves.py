@@ -1,126 +1,17 @@
-"""Copies between scores and packed panels: masked, scaled, centred, split, transposed."""
+"""Copies between scores and packed panels: masked, scaled, centred, split, transposed.
+
+Everything is over addresses; `factor` (or `like`) is a number of the elements' type.
+"""
 
 import functools
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from . import twins
-from .simd import _I32, _I64, Code, _index, lanes, vector
+from .simd import _I64, Code, _index, vector
 
-__all__ = [
-    "affine_at",
-    "copy_at",
-    "copy_row",
-    "load_at",
-    "split_at",
-    "split_row",
-    "transpose",
-    "transpose_at",
-]
-
-
-@vector(lambda *args: twins.transpose(lanes(args[0].dtype), *args))
-def transpose(typingctx, to, t0, ldt, source, s0, lds):
-    """to[j, i] = source[i, j] for a block of one vector a side; row strides ldt, lds."""
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, ldt_v, source_v, s0_v, lds_v = values
-        code = Code(context, builder, source.dtype)
-        n = code.lanes
-        place, rows = code.pointer(source, source_v, s0_v), []
-        for _ in range(n):
-            rows.append(code.load(place))
-            place = code.at(place, lds_v)
-        half = n // 2
-        while half:  # exchange the off-diagonal halves of ever smaller blocks
-            lower = [j if not j & half else n + j - half for j in range(n)]
-            upper = [j + half if not j & half else n + j for j in range(n)]
-            masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-            for i in range(n):
-                if not i & half:
-                    x, y = rows[i], rows[i + half]
-                    rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
-            half //= 2
-        place = code.pointer(to, to_v, t0_v)
-        for row in rows:
-            code.store(row, place)
-            place = code.at(place, ldt_v)
-        return context.get_dummy_value()
-
-    return types.void(to, index, index, source, index, index), emit
-
-
-@vector(twins.copy_row)
-def copy_row(typingctx, to, t0, source, s0, count, width, factor, shift, m0, shifted):
-    """to[t0 + j] = factor * (source[s0 + j] - shift[m0 + j]) for j < count, 0 up to `width`.
-
-    `width` is a whole number of vectors; shift is looked at if `shifted`.
-    """
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, source_v, s0_v, count_v, width_v, factor_v, shift_v, m0_v, shifted_v = values
-        code = Code(context, builder, source.dtype)
-        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
-        mean = code.pointer(shift, shift_v, m0_v)
-        shifts = builder.select(shifted_v, count_v, _index(0))
-        by = code.splat(factor_v)
-
-        def body(step, carried):
-            j = builder.mul(step, _index(code.lanes))
-            x = code.load_some(code.at(start, j), j, count_v)
-            m = code.load_some(code.at(mean, j), j, shifts)
-            code.store(builder.fmul(by, builder.fsub(x, m)), code.at(place, j))
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    arguments = (to, index, source, index, index, index, source.dtype, shift, index, types.boolean)
-    return types.void(*arguments), emit
-
-
-@vector(twins.split_row)
-def split_row(typingctx, to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
-    """copy_row for (re, im) pairs: real parts to row t0, imaginary ones to row t0 + ld."""
-    index = types.intp
-
-    def emit(context, builder, signature, values):
-        to_v, t0_v, ld_v, source_v, s0_v, count_v, width_v = values[:7]
-        factor_v, shift_v, m0_v, shifted_v = values[7:]
-        code = Code(context, builder, source.dtype)
-        place, start = code.pointer(to, to_v, t0_v), code.pointer(source, source_v, s0_v)
-        mean = code.pointer(shift, shift_v, m0_v)
-        count_v = builder.mul(count_v, _index(2))
-        shifts = builder.select(shifted_v, count_v, _index(0))
-        by = code.splat(factor_v)
-
-        def body(step, carried):
-            j = builder.mul(step, _index(code.lanes))
-            pair = []
-            for part in range(2):
-                at = builder.add(builder.mul(j, _index(2)), _index(part * code.lanes))
-                x = code.load_some(code.at(start, at), at, count_v)
-                m = code.load_some(code.at(mean, at), at, shifts)
-                pair.append(builder.fmul(by, builder.fsub(x, m)))
-            for part in range(2):
-                mask = [2 * lane + part for lane in range(code.lanes)]
-                mask = ir.Constant(ir.VectorType(_I32, code.lanes), mask)
-                row = code.at(place, builder.mul(ld_v, _index(part)))
-                code.store(builder.shuffle_vector(*pair, mask), code.at(row, j))
-            return []
-
-        code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
-        return context.get_dummy_value()
-
-    arguments = (to, index, index, source, index, index, index, source.dtype, shift, index)
-    return types.void(*arguments, types.boolean), emit
-
-
-# The same over addresses; `factor` (or `like`) is a number of the elements' type.
+__all__ = ["affine_at", "copy_at", "load_at", "split_at", "transpose_at"]
 
 
 @vector(twins.load_at)
@@ -161,9 +52,7 @@ def _copies(parts):
                 for part in range(parts):
                     row = found[0]
                     if parts == 2:
-                        mask = [2 * lane + part for lane in range(code.lanes)]
-                        kind = ir.VectorType(_I32, code.lanes)
-                        row = builder.shuffle_vector(*found, ir.Constant(kind, mask))
+                        row = code.shuffle(*found, [2 * s + part for s in range(code.lanes)])
                     at = code.at(place, builder.mul(ld_v, _index(part)))
                     code.store(row, code.at(at, j))
                 return []
@@ -240,22 +129,11 @@ def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
 
 
 def _transpose_block(code, source, lds, to, ldt):
-    """A square block in registers: off-diagonal halves of ever smaller blocks are exchanged."""
-    builder, n = code.builder, code.lanes
+    """A square block, in registers."""
     rows = []
-    for _ in range(n):
+    for _ in range(code.lanes):
         rows.append(code.load(source))
         source = code.at(source, lds)
-    half = n // 2
-    while half:
-        lower = [j if not j & half else n + j - half for j in range(n)]
-        upper = [j + half if not j & half else n + j for j in range(n)]
-        masks = [ir.Constant(ir.VectorType(_I32, n), mask) for mask in (lower, upper)]
-        for i in range(n):
-            if not i & half:
-                x, y = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (builder.shuffle_vector(x, y, m) for m in masks)
-        half //= 2
-    for row in rows:
+    for row in code.transposed(rows):
         code.store(row, to)
         to = code.at(to, ldt)

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from .atomics import add, store
 from .jit import entry_address, kernel
+from .linking import compile_inside
 
 __all__ = ["NumbaThreads", "claim_tasks", "for_each"]
 
@@ -53,13 +54,11 @@ def _outlined(context, builder, compiled, args):
 
 @intrinsic
 def _compiled_for_each(typingctx, launch, task, count, args):
-    found = task.get_call_type(typingctx, (types.intp, types.intp, *args.types), {})
     signature = types.void(types.intp, task, types.intp, args)
 
     def emit(context, builder, signature, values):
         launch_v, _, count_v, args_v = values
-        compiled = task.dispatcher.overloads[found.args]
-        context.active_code_library.add_linking_library(compiled.library)
+        compiled = compile_inside(context, task.dispatcher, (types.intp, types.intp, *args.types))
         slot = cgutils.alloca_once_value(builder, args_v)
         place = builder.ptrtoint(slot, _I64)
         function, zero = _outlined(context, builder, compiled, args_v), ir.Constant(_I64, 0)

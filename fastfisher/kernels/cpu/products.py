@@ -13,7 +13,7 @@ from .simd import (
     add_doubles,
     address,
     call,
-    call_tile,
+    call_entry,
     clear,
     lanes,
     micro_kernel,
@@ -155,10 +155,10 @@ def _tile(b, i, j, count, vectors, short, left, right, ahead):
     at = b.c + (b.start + i * b.ldc + j * b.step) * 8
     inside = i + count <= b.order and j + b.columns - 1 <= i
     if b.whole or (b.step == 1 and inside):
-        call_tile(b.micro, shape, at, b.ldc, left, right, b.ld, b.steps, ahead)
+        call_entry(b.micro, (shape, at, b.ldc, left, right, b.ld, b.steps, ahead))
         return
     clear(b.scratch, count * b.columns * 8)
-    call_tile(b.micro, shape, b.scratch, b.columns, left, right, b.ld, b.steps, ahead)
+    call_entry(b.micro, (shape, b.scratch, b.columns, left, right, b.ld, b.steps, ahead))
     for r in range(min(count, b.order - i)):
         wanted = min(vectors * b.lanes, i + r - j + 1)
         add_doubles(at + r * b.ldc * 8, b.step, b.scratch + r * b.columns * 8, wanted)

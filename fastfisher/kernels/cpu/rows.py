@@ -4,28 +4,22 @@ All work on real rows; the summation order depends on LANE_BYTES only, never on 
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from . import twins
 from .jit import entry_address, kernel
-from .simd import Code, call, reader, target, vector
+from .simd import _I32, Code, _index, call, reader, target, vector
 
 __all__ = ["GROUP", "LANE_BYTES", "Rows", "add_squares", "combine", "dots", "real_rows"]
 
 LANE_BYTES = 128  # independent sums of a dot product, added as a tree; part of the numbers
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
 AHEAD = 4096  # bytes that passes fetch ahead at least
-
-_I64 = ir.IntType(64)
-
-
-def _index(value):
-    return ir.Constant(_I64, value)
 
 
 def _fold(code, vectors):
@@ -39,9 +33,8 @@ def _fold(code, vectors):
     while width > 1:
         width //= 2
         mask = [lane + width if lane < width else lane for lane in range(code.lanes)]
-        kind = ir.VectorType(ir.IntType(32), code.lanes)
-        x = builder.fadd(x, builder.shuffle_vector(x, x, ir.Constant(kind, mask)))
-    return builder.extract_element(x, ir.IntType(32)(0))
+        x = builder.fadd(x, code.shuffle(x, x, mask))
+    return builder.extract_element(x, _I32(0))
 
 
 def _blocks(code, count, unit, carried, body):
@@ -79,84 +72,94 @@ def _row_pointers(code, first, stride, rows):
     return pointers
 
 
-def _dots(element, rows, shifted):
-    """Intrinsic: out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
+def _dots(code, rows, shifted, operands):
+    """out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
+    builder = code.builder
+    out, a, lda, v, m, count, low, high = operands
+    unit = LANE_BYTES // code.bytes
+    parts = unit // code.lanes
+    pa = _row_pointers(code, code.address(a), lda, rows)
+    pv, pm = code.address(v), code.address(m)
 
-    @vector(functools.partial(twins.dots, element.name, rows, shifted))
-    def dots(typingctx, out, a, lda, v, m, count, low, high):
-        def emit(context, builder, signature, values):
-            out_v, a_v, lda_v, v_v, m_v, count_v, low_v, high_v = values
-            code = Code(context, builder, element)
-            unit = LANE_BYTES // code.bytes
-            parts = unit // code.lanes
-            pa = _row_pointers(code, code.address(a_v), lda_v, rows)
-            pv, pm = code.address(v_v), code.address(m_v)
-
-            def body(offset, totals, load):
-                totals = list(totals)
-                for part in range(parts):
-                    j = part * code.lanes
-                    x = load(pv, j)
-                    shift = load(pm, j) if shifted else None
-                    for r in range(rows):
-                        if j * code.bytes % 64 == 0:
-                            ahead = builder.add(offset, low_v if 2 * r < rows else high_v)
-                            code.prefetch(code.at(pa[r], builder.add(ahead, _index(j))), level=2)
-                        y = load(pa[r], j)
-                        y = builder.fsub(y, shift) if shifted else y
-                        at = r * parts + part
-                        totals[at] = code.fma(y, x, totals[at])
-                return totals
-
-            totals = _blocks(code, count_v, unit, [code.zero()] * (rows * parts), body)
-            place = code.address(out_v)
+    def body(offset, totals, load):
+        totals = list(totals)
+        for part in range(parts):
+            j = part * code.lanes
+            x = load(pv, j)
+            shift = load(pm, j) if shifted else None
             for r in range(rows):
-                total = _fold(code, totals[r * parts : (r + 1) * parts])
-                builder.store(total, code.at(place, r))
-            return context.get_dummy_value()
+                if j * code.bytes % 64 == 0:
+                    ahead = builder.add(offset, low if 2 * r < rows else high)
+                    code.prefetch(code.at(pa[r], builder.add(ahead, _index(j))), level=2)
+                y = load(pa[r], j)
+                y = builder.fsub(y, shift) if shifted else y
+                at = r * parts + part
+                totals[at] = code.fma(y, x, totals[at])
+        return totals
 
-        return types.void(*[types.intp] * 8), emit
+    totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
+    place = code.address(out)
+    for r in range(rows):
+        total = _fold(code, totals[r * parts : (r + 1) * parts])
+        builder.store(total, code.at(place, r))
 
-    return dots
+
+def _combinations(squared, code, rows, shifted, operands):
+    """y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
+    builder = code.builder
+    y, a, lda, s, m, count, low, high = operands
+    pa = _row_pointers(code, code.address(a), lda, rows)
+    py, pm, ps = code.address(y), code.address(m), code.address(s)
+    factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
+
+    def body(offset, _, load):
+        place = code.at(py, offset)
+        total = code.load(place)
+        shift = load(pm, 0) if shifted else None
+        for r in range(rows):
+            ahead = builder.add(offset, low if 2 * r < rows else high)
+            code.prefetch(code.at(pa[r], ahead), level=2)
+            x = load(pa[r], 0)
+            x = builder.fsub(x, shift) if shifted else x
+            factor = builder.fmul(factors[r], x) if squared else factors[r]
+            total = code.fma(x, factor, total)
+        code.store(total, place)
+        return []
+
+    _blocks(code, count, code.lanes, [], body)
 
 
-def _combinations(element, rows, shifted, squared):
-    """Intrinsic: y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
+_PASSES = (_dots, functools.partial(_combinations, False), functools.partial(_combinations, True))
+_TWINS = (twins.dots, twins.combinations, twins.squares)
+DOTS, COMBINE, SQUARES = range(3)
+_LAYOUTS = tuple(itertools.product((DOTS, COMBINE, SQUARES), (1, GROUP), (False, True)))
 
-    @vector(functools.partial(twins.combinations, element.name, rows, shifted, squared))
-    def combinations(typingctx, y, a, lda, s, m, count, low, high):
+
+def rows_kernel(element):
+    """Intrinsic (layout, out, a, lda, x, mean, count, low, high): one pass, see `Pass`."""
+
+    def twin(layout, *operands):
+        operation, rows, shifted = _LAYOUTS[layout]
+        _TWINS[operation](element.name, rows, shifted, *operands)
+
+    @vector(twin)
+    def rows_pass(typingctx, layout, out, a, lda, x, mean, count, low, high):
         def emit(context, builder, signature, values):
-            y_v, a_v, lda_v, s_v, m_v, count_v, low_v, high_v = values
             code = Code(context, builder, element)
-            pa = _row_pointers(code, code.address(a_v), lda_v, rows)
-            py, pm, ps = code.address(y_v), code.address(m_v), code.address(s_v)
-            factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
-
-            def body(offset, _, load):
-                place = code.at(py, offset)
-                total = code.load(place)
-                shift = load(pm, 0) if shifted else None
-                for r in range(rows):
-                    ahead = builder.add(offset, low_v if 2 * r < rows else high_v)
-                    code.prefetch(code.at(pa[r], ahead), level=2)
-                    x = load(pa[r], 0)
-                    x = builder.fsub(x, shift) if shifted else x
-                    factor = builder.fmul(factors[r], x) if squared else factors[r]
-                    total = code.fma(x, factor, total)
-                code.store(total, place)
-                return []
-
-            _blocks(code, count_v, code.lanes, [], body)
+            for number in code.switch(values[0], range(len(_LAYOUTS))):
+                operation, rows, shifted = _LAYOUTS[number]
+                _PASSES[operation](code, rows, shifted, values[1:])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 8), emit
+        return types.void(*[types.intp] * 9), emit
 
-    return combinations
+    return rows_pass
 
 
 class Pass(NamedTuple):
     """One pass over a few rows: everything is an address or a number of elements."""
 
+    layout: int  # which of _LAYOUTS: operation, a group of rows or one, shifted or not
     out: int
     a: int
     lda: int
@@ -165,110 +168,24 @@ class Pass(NamedTuple):
     count: int
     low: int
     high: int
-    group: int
-    shifted: int
 
 
 _read = reader(Pass)
-_D, _S = types.float64, types.float32
-_dot_d, _dot_dm, _dots_d, _dots_dm = (_dots(_D, r, m) for r in (1, GROUP) for m in (False, True))
-_dot_s, _dot_sm, _dots_s, _dots_sm = (_dots(_S, r, m) for r in (1, GROUP) for m in (False, True))
-_add_d, _add_dm, _adds_d, _adds_dm = (
-    _combinations(_D, r, m, False) for r in (1, GROUP) for m in (False, True)
-)
-_add_s, _add_sm, _adds_s, _adds_sm = (
-    _combinations(_S, r, m, False) for r in (1, GROUP) for m in (False, True)
-)
-_square_d, _square_dm, _squares_d, _squares_dm = (
-    _combinations(_D, r, m, True) for r in (1, GROUP) for m in (False, True)
-)
-_square_s, _square_sm, _squares_s, _squares_sm = (
-    _combinations(_S, r, m, True) for r in (1, GROUP) for m in (False, True)
-)
+_double, _single = rows_kernel(types.float64), rows_kernel(types.float32)
 
 
-def _dots_double(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _dots_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _dots_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _dot_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _dot_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
+def rows_double(record):
+    _double(*_read(record))
 
 
-def _dots_single(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _dots_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _dots_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _dot_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _dot_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-
-
-def _combine_double(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _adds_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _adds_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _add_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _add_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-
-
-def _combine_single(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _adds_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _adds_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _add_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _add_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-
-
-def _squares_double(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _squares_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _squares_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _square_dm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _square_d(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-
-
-def _squares_single(record):
-    w = _read(record)
-    if w.group and w.shifted:
-        _squares_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.group:
-        _squares_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    elif w.shifted:
-        _square_sm(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-    else:
-        _square_s(w.out, w.a, w.lda, w.x, w.mean, w.count, w.low, w.high)
-
-
-_UNITS = {
-    8: (_dots_double, _combine_double, _squares_double),
-    4: (_dots_single, _combine_single, _squares_single),
-}
+def rows_single(record):
+    _single(*_read(record))
 
 
 @functools.cache
-def _addresses(itemsize):
-    """Addresses of the three passes: compiled once for an element type."""
-    return tuple(entry_address(unit, 1) for unit in _UNITS[itemsize])
+def _rows_address(func):
+    """Address of the passes: compiled once for an element type."""
+    return entry_address(func, 1)
 
 
 class Rows(NamedTuple):
@@ -285,9 +202,7 @@ class Rows(NamedTuple):
     shifted: bool
     ahead: int  # elements from a group of rows to one that is fetched now and used later
     bytes: int  # of an element
-    dots: int  # addresses of the passes
-    combine: int
-    squares: int
+    code: int  # address of the passes
 
     @property
     def elements(self):
@@ -295,9 +210,10 @@ class Rows(NamedTuple):
 
 
 @kernel
-def _pass(out, x, i, j, vector, count, group, low, high):
+def _run(operation, out, x, i, j, vector, count, group, low, high):
     at, mean = x.a + (i * x.width + j) * x.bytes, x.shift + j * x.bytes
-    return Pass(out, at, x.width, vector, mean, count, low, high, group, x.shifted)
+    layout = 4 * operation + 2 * group + x.shifted
+    call(x.code, Pass(layout, out, at, x.width, vector, mean, count, low, high))
 
 
 @kernel
@@ -307,19 +223,19 @@ def dots(out, x, i, j, v, count, group, low, high):
     out and v are addresses. The first half of the rows is fetched `low` elements ahead, the second
     half `high`.
     """
-    call(x.dots, _pass(out, x, i, j, v, count, group, low, high))
+    _run(np.int64(DOTS), out, x, i, j, v, count, group, low, high)
 
 
 @kernel
 def combine(y, x, i, j, s, count, group, low, high):
     """y[c] += sum_r s[r] (x[i + r, j + c] - shift), in order; y has room for whole vectors."""
-    call(x.combine, _pass(y, x, i, j, s, count, group, low, high))
+    _run(np.int64(COMBINE), y, x, i, j, s, count, group, low, high)
 
 
 @kernel
 def add_squares(y, x, i, j, s, count, group, low, high):
     """y[c] += sum_r s[r] (x[i + r, j + c] - shift)^2, as `combine`."""
-    call(x.squares, _pass(y, x, i, j, s, count, group, low, high))
+    _run(np.int64(SQUARES), y, x, i, j, s, count, group, low, high)
 
 
 def real_rows(a, shift):
@@ -329,6 +245,6 @@ def real_rows(a, shift):
     width = flat.size // max(a.shape[0], 1)
     group = GROUP * width * flat.itemsize
     ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
-    at, mean = flat.ctypes.data, shift.ctypes.data
-    size = flat.itemsize
-    return Rows(at, a.shape[0], width, mean, bool(shift.size), ahead, size, *_addresses(size))
+    at, mean, size = flat.ctypes.data, shift.ctypes.data, flat.itemsize
+    code = _rows_address(rows_double if size == 8 else rows_single)
+    return Rows(at, a.shape[0], width, mean, bool(shift.size), ahead, size, code)

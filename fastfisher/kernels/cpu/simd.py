@@ -1,8 +1,7 @@
 """Vector code that does not depend on the auto-vectoriser: register tiles and their pieces.
 
-Every name is one intrinsic over arrays and flat element offsets; the element type picks the vector.
-Unrolling is done here, in Python, so what the compiler sees is what runs. With the JIT disabled the
-same names are NumPy twins (`simd_twins`).
+Intrinsics work on addresses; the element type picks the vector. Unrolling is done here, in Python,
+so what the compiler sees is what runs. With the JIT disabled the same names are NumPy `twins`.
 """
 
 import functools
@@ -23,8 +22,7 @@ __all__ = [
     "add_doubles",
     "address",
     "call",
-    "call_micro",
-    "call_tile",
+    "call_entry",
     "clear",
     "lanes",
     "micro_kernel",
@@ -139,30 +137,24 @@ class Code:
 
     def load_some(self, pointer, first, count):
         """Elements first.. of `count` that there are; zero beyond."""
-        mask_type = ir.VectorType(ir.IntType(1), self.lanes)
-        wide = ir.VectorType(_I64, self.lanes)
-        here = self._splat_index(self.builder.sub(count, first), wide)
-        numbers = ir.Constant(wide, list(range(self.lanes)))
-        mask = self.builder.icmp_signed("<", numbers, here)
+        mask = self.inside(self.builder.sub(count, first))
         function = cgutils.get_or_insert_function(
             self.builder.module,
-            ir.FunctionType(self.vector, [self.vector.as_pointer(), _I32, mask_type, self.vector]),
+            ir.FunctionType(self.vector, [self.vector.as_pointer(), _I32, mask.type, self.vector]),
             f"llvm.masked.load.{self.suffix}.p0",
         )
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.call(function, [address, _I32(self.bytes), mask, self.zero()])
 
-    def _splat_index(self, value, kind):
-        none = ir.Constant(kind, ir.Undefined)
-        one = self.builder.insert_element(none, value, _I32(0))
-        every = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(one, none, every)
+    def inside(self, count):
+        """The mask of the first `count` elements of a vector."""
+        numbers = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.splat(count))
 
     def splat(self, scalar):
-        none = ir.Constant(self.vector, ir.Undefined)
+        none = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         one = self.builder.insert_element(none, scalar, _I32(0))
-        every = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(one, none, every)
+        return self.shuffle(one, none, [0] * self.lanes)
 
     def zero(self):
         return ir.Constant(self.vector, None)
@@ -176,6 +168,34 @@ class Code:
         )
         return self.builder.call(function, [x, y, z])
 
+    def add_outer(self, sums, p, q, rows, vectors):
+        """sums[i, v] + p[i] q[v] for `rows` numbers at p and `vectors` vectors at q."""
+        sums, panel = list(sums), [self.load(self.at(q, v * self.lanes)) for v in range(vectors)]
+        for i in range(rows):
+            x = self.splat(self.builder.load(self.at(p, i)))
+            for v in range(vectors):
+                s = i * vectors + v
+                sums[s] = self.fma(x, panel[v], sums[s])
+        return sums
+
+    def transposed(self, rows):
+        """A square of vectors, mirrored: ever smaller off-diagonal halves change places."""
+        n, rows = self.lanes, list(rows)
+        half = n // 2
+        while half:
+            lower = [j if not j & half else n + j - half for j in range(n)]
+            upper = [j + half if not j & half else n + j for j in range(n)]
+            for i in range(n):
+                if not i & half:
+                    x, y = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = self.shuffle(x, y, lower), self.shuffle(x, y, upper)
+            half //= 2
+        return rows
+
+    def shuffle(self, x, y, mask):
+        """Elements of x and, from `lanes` on, of y."""
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, self.lanes), mask))
+
     def prefetch(self, pointer, *, write=False, level=3):
         """Level 3 is L1, 2 is L2."""
         byte = ir.IntType(8).as_pointer()
@@ -186,6 +206,19 @@ class Code:
         )
         address = self.builder.bitcast(pointer, byte)
         self.builder.call(function, [address, _I32(int(write)), _I32(level), _I32(1)])
+
+    def switch(self, value, numbers):
+        """for number in ...: emits what runs if `value` is that number; others do nothing."""
+        builder = self.builder
+        done = builder.append_basic_block("done")
+        switch = builder.switch(value, done)
+        for number in numbers:
+            block = builder.append_basic_block(f"case{number}")
+            switch.add_case(_index(number), block)
+            builder.position_at_end(block)
+            yield number
+            builder.branch(done)
+        builder.position_at_end(done)
 
     def loop(self, count, carried, body):
         """Do-while over `count` >= 1 steps; body(step, values) -> values; the last values."""
@@ -227,12 +260,7 @@ def _emit_tile(code, sums_code, rows, vectors, sign, operands):
         p, q, line, *sums = carried
         code.prefetch(line, level=2)
         for _ in range(2):
-            panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
-            for i in range(rows):
-                x = code.splat(builder.load(code.at(p, i)))
-                for v in range(vectors):
-                    s = i * vectors + v
-                    sums[s] = code.fma(x, panel[v], sums[s])
+            sums = code.add_outer(sums, p, q, rows, vectors)
             p, q = code.at(p, ld), code.at(q, ld)
         return [p, q, code.at(line, 64 // code.bytes), *sums]
 
@@ -267,16 +295,9 @@ def micro_kernel(element, sums_element, sign):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
             sums_code = Code(context, builder, sums_element, code.lanes)
-            done = builder.append_basic_block("done")
-            shapes = [(v, target().rows) for v in (1, 2, 3)] + [(v + 4, SHORT) for v in (1, 2, 3)]
-            blocks = [builder.append_basic_block(f"shape{number}") for number, _ in shapes]
-            switch = builder.switch(values[0], done)
-            for (number, rows), block in zip(shapes, blocks, strict=True):
-                switch.add_case(_index(number), block)
-                builder.position_at_end(block)
-                _emit_tile(code, sums_code, rows, number % 4, sign, values[1:])
-                builder.branch(done)
-            builder.position_at_end(done)
+            for shape in code.switch(values[0], (1, 2, 3, 5, 6, 7)):
+                rows = SHORT if shape > 3 else target().rows
+                _emit_tile(code, sums_code, rows, shape % 4, sign, values[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), emit
@@ -295,28 +316,17 @@ def address(typingctx, array, offset):
     return types.intp(array, types.intp), emit
 
 
-@vector(twins.call_micro)
-def call_tile(typingctx, function, shape, c, ldc, a, b, ld, steps, ahead):
-    """Call the micro-kernel compiled at the address `function`."""
+@vector(twins.call_entry)
+def call_entry(typingctx, function, args):
+    """Call the code compiled at the address `function` with a tuple of integers."""
 
     def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 8).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(args)).as_pointer()
+        items = cgutils.unpack_tuple(builder, values[1], len(args))
+        builder.call(builder.inttoptr(values[0], kind), items)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), emit
-
-
-@vector(twins.call_micro)
-def call_micro(typingctx, function, i0, i1, i2, i3, i4, i5, i6):
-    """Call the code compiled at the address `function` with seven integers."""
-
-    def emit(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 7).as_pointer()
-        builder.call(builder.inttoptr(values[0], kind), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 8), emit
+    return types.void(types.intp, types.UniTuple(types.intp, len(args))), emit
 
 
 @vector(twins.call)

@@ -124,7 +124,9 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     p = a.shape[1]
     total = np.float64(a.shape[0])
     if weights.size > 0:
-        total = weights.sum()
+        total = 0.0
+        for weight in weights:
+            total += weight
     F, r, y = np.empty((p, p)), np.empty(p), np.empty(p)
     report[0] = _fisher(F, a, weights, total)
     trace = 0.0
@@ -139,7 +141,8 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     if report[3] != 0:
         return
     for c in range(len(b)):
-        x[c] = b[c]
+        for i in range(p):
+            x[c, i] = b[c, i]
         _substitute(F, x[c])
         if single:  # the residual is that of x as it will be returned
             for i in range(p):

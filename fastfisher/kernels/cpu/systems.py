@@ -8,10 +8,10 @@ from numba import types
 
 from . import threads
 from .jit import entry_address, kernel
-from .lane_kernel import FACTOR, LOAD, SETTLE, STORE, SUBSTITUTE, call_lanes, lane_kernel
+from .lane_kernel import FACTOR, LOAD, SETTLE, STORE, SUBSTITUTE, lane_kernel
 from .lanes import EDGE, width
 from .memory import aligned
-from .simd import address, lanes
+from .simd import address, call_entry, lanes
 
 __all__ = ["Group", "clamped", "group_of", "load", "scratch", "solve_and_store", "store"]
 
@@ -78,14 +78,14 @@ def clamped(work, at, source, first, lanes):
 def load(work, to, source, start, stride, rows, columns, count, group):
     """Rows of `count` consecutive systems to lanes; of square ones lower triangles."""
     a, b = address(work, to), address(source, start)
-    call_lanes(group.code, LOAD, a, group.ld, b, stride, rows, columns, count)
+    call_entry(group.code, (LOAD, a, group.ld, b, stride, rows, columns, count))
 
 
 @kernel
 def store(to, start, stride, rows, columns, count, work, at, group):
     """And back."""
     a, b = address(to, start), address(work, at)
-    call_lanes(group.code, STORE, a, stride, b, group.ld, rows, columns, count)
+    call_entry(group.code, (STORE, a, stride, b, group.ld, rows, columns, count))
 
 
 @kernel
@@ -97,9 +97,9 @@ def solve_and_store(x, info, first, work, status, group, ahead):
     p, code, zero, one = group.p, group.code, np.int64(0), np.int64(1)
     a, y, bad = address(work, zero), address(work, group.right), address(work, group.bad)
     roots, shift = address(work, group.roots), address(work, group.shift)
-    call_lanes(code, FACTOR, a, group.ld, p, ahead, roots, bad, shift)
-    call_lanes(code, SUBSTITUTE, y, a, group.ld, p, ahead, roots, zero)
-    call_lanes(code, SETTLE, y, p, bad, address(status, zero), zero, zero, zero)
+    call_entry(code, (FACTOR, a, group.ld, p, ahead, roots, bad, shift))
+    call_entry(code, (SUBSTITUTE, y, a, group.ld, p, ahead, roots, zero))
+    call_entry(code, (SETTLE, y, p, bad, address(status, zero), zero, zero, zero))
     count = min(group.lanes, info.size - first)
     store(x, first * p, p, one, p, count, work, group.right, group)
     for s in range(count):

@@ -2,7 +2,6 @@
 
 import functools
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -24,8 +23,7 @@ def _every(code, vectors, stride, element):
             continue
         other = vector if result is None else result
         mask = [n + here[s] if s in here else (s if s in held else 0) for s in range(n)]
-        mask = ir.Constant(ir.VectorType(_I32, n), mask)
-        result = code.builder.shuffle_vector(other, vector, mask)
+        result = code.shuffle(other, vector, mask)
         held |= here
     return result
 
@@ -41,8 +39,7 @@ def _interleaved(code, vectors):
             for lane, (s, e) in enumerate(system):
                 kept = lane if element else s
                 mask.append(n + s if e == element else kept)
-            mask = ir.Constant(ir.VectorType(_I32, n), mask)
-            result = code.builder.shuffle_vector(result, vector, mask)
+            result = code.shuffle(result, vector, mask)
         results.append(result)
     return results
 
@@ -94,13 +91,7 @@ def tiny_kernel(element):
     def kernel(typingctx, p, x, info, f, g, damping, groups):
         def emit(context, builder, signature, values):
             code = Lanes(context, builder, element)
-            done = builder.append_basic_block("done")
-            orders = range(1, LARGEST + 1)
-            blocks = [builder.append_basic_block(f"order{p}") for p in orders]
-            switch = builder.switch(values[0], done)
-            for p, block in zip(orders, blocks, strict=True):
-                switch.add_case(_index(p), block)
-                builder.position_at_end(block)
+            for p in code.switch(values[0], range(1, LARGEST + 1)):
 
                 def group(t, _, p=p):
                     sizes = (p, 1, p * p, p, 1)
@@ -116,8 +107,6 @@ def tiny_kernel(element):
                     )
 
                 code.range(0, values[6], 1, [], group)
-                builder.branch(done)
-            builder.position_at_end(done)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 7), emit
@@ -128,15 +117,15 @@ def tiny_kernel(element):
 _double, _single = tiny_kernel(types.float64), tiny_kernel(types.float32)
 
 
-def tiny_double(p, x, info, f, g, damping, groups, unused):
+def tiny_double(p, x, info, f, g, damping, groups):
     _double(p, x, info, f, g, damping, groups)
 
 
-def tiny_single(p, x, info, f, g, damping, groups, unused):
+def tiny_single(p, x, info, f, g, damping, groups):
     _single(p, x, info, f, g, damping, groups)
 
 
 @functools.cache
 def tiny_address(double):
-    """Address of the kernel; `call_lanes` calls it."""
-    return entry_address(tiny_double if double else tiny_single, 8)
+    """Address of the kernel; `call_entry` calls it."""
+    return entry_address(tiny_double if double else tiny_single, 7)

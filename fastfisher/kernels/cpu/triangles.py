@@ -35,14 +35,9 @@ def _products(code, rows, vectors, a, lda, b, ldb, steps):
     step, p, q, *sums = values
     builder.cbranch(builder.icmp_signed("<", step, steps), body, after)
     builder.position_at_end(body)
-    totals = list(sums)
+    totals = sums
     for _ in range(2):
-        panel = [code.load(code.at(q, v * code.lanes)) for v in range(vectors)]
-        for i in range(rows):
-            x = code.splat(builder.load(code.at(p, i)))
-            for v in range(vectors):
-                s = i * vectors + v
-                totals[s] = code.fma(x, panel[v], totals[s])
+        totals = code.add_outer(totals, p, q, rows, vectors)
         p, q = code.at(p, lda), code.at(q, ldb)
     following = [builder.add(step, _index(2)), p, q, *totals]
     builder.branch(head)
@@ -70,7 +65,7 @@ def _substitute(code, x, rows, vectors, triangle, ld, order):
     return x
 
 
-def _emit_solve(code, rows, vectors, mode, operands, done):
+def _emit_solve(code, rows, vectors, mode, operands):
     builder = code.builder
     c, ldc, a, lda, b, ldb, steps = operands
     c, a, b = (code.address(value) for value in (c, a, b))
@@ -82,25 +77,16 @@ def _emit_solve(code, rows, vectors, mode, operands, done):
     for s, total in enumerate(sums):
         place = code.at(places[s // vectors], s % vectors * code.lanes)
         x.append(builder.fsub(code.load(place), total))
-
-    def finish(values):
-        for s, value in enumerate(values):
+    for case in code.switch(mode, (UPDATE, FORWARD, BACKWARD)):
+        y = x
+        if case == FORWARD:  # the triangle follows the summed rows of a
+            triangle = code.at(a, builder.mul(steps, lda))
+            y = _substitute(code, x, rows, vectors, triangle, lda, range(rows))
+        elif case == BACKWARD:  # it precedes them
+            triangle = code.at(a, builder.mul(lda, _index(-rows)))
+            y = _substitute(code, x, rows, vectors, triangle, lda, range(rows - 1, -1, -1))
+        for s, value in enumerate(y):
             code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
-        builder.branch(done)
-
-    names = ("update", "forward", "backward")
-    blocks = [builder.append_basic_block(name) for name in names]
-    switch = builder.switch(mode, blocks[UPDATE])
-    for number in (FORWARD, BACKWARD):
-        switch.add_case(_index(number), blocks[number])
-    builder.position_at_end(blocks[UPDATE])
-    finish(x)
-    builder.position_at_end(blocks[FORWARD])  # the triangle follows the summed rows of a
-    triangle = code.at(a, builder.mul(steps, lda))
-    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows)))
-    builder.position_at_end(blocks[BACKWARD])  # it precedes them
-    triangle = code.at(a, builder.mul(lda, _index(-rows)))
-    finish(_substitute(code, x, rows, vectors, triangle, lda, range(rows - 1, -1, -1)))
 
 
 def _solver(element):
@@ -113,14 +99,8 @@ def _solver(element):
     def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
-            done = builder.append_basic_block("done")
-            switch = builder.switch(values[0], done)
-            blocks = [builder.append_basic_block(f"vectors{v}") for v in (1, 2, 3)]
-            for v, block in zip((1, 2, 3), blocks, strict=True):
-                switch.add_case(_index(v), block)
-                builder.position_at_end(block)
-                _emit_solve(code, target().rows, v, values[1], values[2:], done)
-            builder.position_at_end(done)
+            for v in code.switch(values[0], (1, 2, 3)):
+                _emit_solve(code, target().rows, v, values[1], values[2:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 9), emit

@@ -11,7 +11,6 @@ import numpy as np
 from . import threads
 from .elimination import (
     Tile,
-    call_entry,
     publish,
     run_blocks,
     solve_strip,
@@ -21,6 +20,7 @@ from .elimination import (
 )
 from .jit import kernel
 from .parallel import for_each
+from .simd import call_entry
 from .threads import driver
 from .triangles import BACKWARD, FORWARD, UPDATE
 
@@ -67,8 +67,7 @@ def _pack_factor(m, thread, row, column):
     across, sign = rows, 1
     if m.mode == FORWARD:
         depth, padded = columns * tile.parts, m.order * tile.parts
-        shape = tile.width, tile.lanes
-        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, *shape))
+        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, tile.width))
     else:
         across, sign = columns, -1
         args = (packed, stride, corner, lda, rows, columns, m.order, tile.width, tile.parts)
@@ -123,8 +122,7 @@ def _block(t, thread, m, counters):
     place, stride = panels + block * step, m.stride // tile.bytes
     depth = min(m.order, m.n - block * m.order) * tile.parts
     corner = m.x + (j0 * lda + block * m.order * tile.parts) * tile.bytes
-    shape = tile.width, tile.lanes
-    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, *shape))
+    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, tile.width))
     for j in range(m.first, i):
         other = j if forward else m.blocks - 1 - j
         left = (
@@ -137,6 +135,7 @@ def _block(t, thread, m, counters):
         _sweep(m, UPDATE, place, base, count, left, height, steps)
     left = _pack_factor(m, thread, block, block)
     _sweep(m, m.mode, place, place, count, left, height, height)
+    shape = tile.width, tile.lanes
     call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
     publish(counters, g, i + 1)
 

@@ -36,7 +36,7 @@ def micro(rows, columns, dtype, sums_dtype, sign, c, ldc, a, b, ld, steps, ahead
     tile += sign * (left.T @ right)
 
 
-def call_micro(function, *args):
+def call_entry(function, args):
     function(*args)
 
 
@@ -53,27 +53,6 @@ def add_doubles(to, step, source, count):
     target[::step] += memory(source, np.float64, max(count, 0))
 
 
-def transpose(lanes, to, t0, ldt, source, s0, lds):
-    for i in range(lanes):
-        to[t0 + i : t0 + i + (lanes - 1) * ldt + 1 : ldt] = source[
-            s0 + i * lds : s0 + i * lds + lanes
-        ]
-
-
-def copy_row(to, t0, source, s0, count, width, factor, shift, m0, shifted):
-    row = source[s0 : s0 + count].copy()
-    if shifted:
-        row -= shift[m0 : m0 + count]
-    to[t0 : t0 + width] = 0
-    to[t0 : t0 + count] = factor * row
-
-
-def split_row(to, t0, ld, source, s0, count, width, factor, shift, m0, shifted):
-    row = np.zeros(2 * width, to.dtype)
-    copy_row(row, 0, source, s0, 2 * count, 2 * width, factor, shift, m0, shifted)
-    to[t0 : t0 + width], to[t0 + ld : t0 + ld + width] = row[0::2], row[1::2]
-
-
 def _shifted(dtype, rows, shifted, a, lda, m, count):
     block = rows_at(a, dtype, rows, lda, count)
     return block - memory(m, dtype, count) if shifted else block
@@ -84,10 +63,14 @@ def dots(dtype, rows, shifted, out, a, lda, v, m, count, low, high):
     memory(out, dtype, rows)[:] = block @ memory(v, dtype, count)
 
 
-def combinations(dtype, rows, shifted, squared, y, a, lda, s, m, count, low, high):
+def combinations(dtype, rows, shifted, y, a, lda, s, m, count, low, high, power=1):
     block = _shifted(dtype, rows, shifted, a, lda, m, count)
     total = memory(y, dtype, count)
-    total += memory(s, dtype, rows) @ (block * block if squared else block)
+    total += memory(s, dtype, rows) @ block**power
+
+
+def squares(*args):
+    combinations(*args, power=2)
 
 
 def load_at(place, like):
@@ -163,7 +146,3 @@ def array_at(place, dtype):
 
 def set_integer(place, value):
     memory(place, np.int64, 1)[0] = value
-
-
-def call_entry(function, args):
-    function(*args)
