@@ -26,6 +26,7 @@ from .works import FULL, QUICK, cells, works
 __all__ = ["Calibration", "Row", "calibrate"]
 
 
+SPINNING = "OPENBLAS_THREAD_TIMEOUT"
 FEWEST = 2  # rounds of a cell when the budget is spent
 
 
@@ -138,6 +139,19 @@ class Calibration:
         return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def _brief_spinning():
+    """OpenBLAS reads when its threads fall asleep, log2 of cycles, as it is loaded; by itself they
+    spin for 20 ms, into the other contender's turn."""
+    before = os.environ.get(SPINNING)
+    os.environ[SPINNING] = before or "20"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SPINNING]
+
+
 class _Contenders:
     """Ours and the vendor's, a process each."""
 
@@ -149,6 +163,9 @@ class _Contenders:
             )
             for vendor in (False, True)
         }
+        with _brief_spinning():
+            for vendor in self.pools:
+                self.ask(vendor, os.getpid)  # starts the process
 
     def ask(self, vendor, function, *arguments):
         try:

@@ -132,7 +132,7 @@ def _block(t, thread, m, counters):
         )
         wait_for(counters, g, j + 1)
         base, steps = panels + other * step, _height(m, other)
-        _sweep(m, UPDATE, place, base, count, left, height, steps)
+        _sweep(m, np.int64(UPDATE), place, base, count, left, height, steps)
     left = _pack_factor(m, thread, block, block)
     _sweep(m, m.mode, place, place, count, left, height, height)
     shape = tile.width, tile.lanes
