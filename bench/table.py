@@ -96,8 +96,8 @@ def propose(op, dtype, by_size, origin):
         first = "ours, then SciPy's" if ours else "SciPy's, then ours"
         figures = ", ".join(f"{ratios[size]:.2f}x at {size}" for size in sizes)
         yield (
-            f'Band("{op}", ("{dtype}",), {lo}, {"INF" if hi == INF else hi}, ...,  # {first}\n'
-            f'    measured="ours {figures} of SciPy\'s speed ({origin})")'
+            f'Band("{op}", ("{dtype}",), {lo}, {"INF" if hi == INF else hi}, ...)  # {first}\n'
+            f"    # ours {figures} of SciPy's speed ({origin})"
         )
         lo = hi
 

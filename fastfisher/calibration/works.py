@@ -79,14 +79,14 @@ def _double(dtype):
     return np.dtype(np.complex128 if np.dtype(dtype).kind == "c" else np.float64)
 
 
-def _extents(settings, words, flops):
+def _extents(settings, words, flops, least=32):
     """The two lengths that are measured, where `words` and `flops` are those of one unit."""
-    large = max(int(min(settings.bytes / 8 / words, settings.flops / flops)), 128)
-    return (max(large // 16, 32), large)
+    large = max(int(min(settings.bytes / 8 / words, settings.flops / flops)), 128, 2 * least)
+    return (max(large // 16, least), large)
 
 
 def _syrk(size, dtype, settings):
-    for n in _extents(settings, size, _multiply_add(dtype) / 2 * size**2):
+    for n in _extents(settings, size, _multiply_add(dtype) / 2 * size**2, max(size // 2, 32)):
         empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
         c, a = np.zeros((size, size), _double(dtype)), _numbers((n, size), dtype)
         flops = _multiply_add(dtype) * n * size * (size + 1) / 2
@@ -94,7 +94,7 @@ def _syrk(size, dtype, settings):
 
 
 def _gram(size, dtype, settings):
-    for p in _extents(settings, size, _multiply_add(dtype) / 2 * size**2):
+    for p in _extents(settings, size, _multiply_add(dtype) / 2 * size**2, max(size // 2, 32)):
         empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
         c, a = np.zeros((size, size), _double(dtype)), _numbers((size, p), dtype)
         flops = _multiply_add(dtype) * p * size * (size + 1) / 2

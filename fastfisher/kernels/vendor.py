@@ -16,7 +16,6 @@ __all__ = [
     "fvp",
     "gram",
     "inverse_diagonal",
-    "layered_gram",
     "matvec",
     "rmatvec",
     "solve_lower",
@@ -134,12 +133,3 @@ def inverse_diagonal(y, l):
     (trtri,) = lapack.get_lapack_funcs(("trtri",), (l,))
     inverse, _ = trtri(l.T, lower=0)  # of L', upper
     y[:] = np.square(np.abs(np.triu(inverse)), dtype=np.float64).sum(axis=1)
-
-
-def layered_gram(c, a, e, tokens):
-    n = len(c)
-    products = a @ a.conj().T
-    products *= e @ e.conj().T
-    if tokens > 1:
-        products = products.reshape(n, tokens, n, tokens).sum(axis=(1, 3), dtype=c.dtype)
-    c += products

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from .profiles import profile
+from .rates import built_in
 
 __all__ = [
     "SIZE",
@@ -57,10 +58,7 @@ def _scipy(function):
 
 @dataclass(frozen=True)
 class Band:
-    """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them.
-
-    `measured` is the measurement the preference rests on, from ``python -m bench.table``.
-    """
+    """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them."""
 
     op: str
     dtypes: tuple
@@ -69,7 +67,6 @@ class Band:
     entries: tuple
     because: str
     device: str = "cpu"
-    measured: str = ""
 
 
 SINGLE, DOUBLE, COMPLEX = ("float32",), ("float64",), ("complex64", "complex128")
@@ -105,7 +102,7 @@ _TILES = "compute bound: packed register tiles at the peak of the machine, sums 
 _SMALL = "some microseconds: LAPACK's overhead is lower than ours"
 _AHEAD = "register tiles; the next diagonal block is factored ahead of the update"
 _IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at this order"
-_FEW = "memory bound: one pass, block sums with compensation"
+_FEW = "memory bound: one pass, compensated block sums, no second pool of threads"
 _MANY = "many vectors: a matrix product, compute bound"
 _SUBSTITUTION = "SciPy's substitution is faster for the few right-hand sides of a solve"
 _UNITS = "register tiles on columns of the identity, from where they begin; no copy of L"
@@ -128,33 +125,33 @@ TABLE = (
     Band("gram", ALL, 0, INF, _GRAM, _TILES),
     Band("mirror", ALL, 0, INF, (_ours("mirror", "syrk"),), _ONLY),
     Band("primal_small", ALL, 0, INF, (_ours("primal_small", "small"),), _ONLY),
-    Band("matvec", DOUBLE, 0, 9, _MATVEC, _FEW),
-    Band("matvec", DOUBLE, 9, INF, _MATVEC[::-1], _MANY),
+    Band("matvec", DOUBLE, 0, 7, _MATVEC, _FEW),
+    Band("matvec", DOUBLE, 7, INF, _MATVEC[::-1], _MANY),
     Band("matvec", SINGLE, 0, 17, _MATVEC, _FEW),
     Band("matvec", SINGLE, 17, INF, _MATVEC[::-1], _MANY),
-    Band("matvec", COMPLEX, 0, 5, _MATVEC, _FEW),
-    Band("matvec", COMPLEX, 5, INF, _MATVEC[::-1], _MANY),
-    Band("rmatvec", DOUBLE, 0, 7, _RMATVEC, _FEW),
-    Band("rmatvec", DOUBLE, 7, INF, _RMATVEC[::-1], _MANY),
-    Band("rmatvec", SINGLE, 0, 11, _RMATVEC, _FEW),
-    Band("rmatvec", SINGLE, 11, INF, _RMATVEC[::-1], _MANY),
-    Band("rmatvec", COMPLEX, 0, 5, _RMATVEC, _FEW),
-    Band("rmatvec", COMPLEX, 5, INF, _RMATVEC[::-1], _MANY),
+    Band("matvec", COMPLEX, 0, 3, _MATVEC, _FEW),
+    Band("matvec", COMPLEX, 3, INF, _MATVEC[::-1], _MANY),
+    Band("rmatvec", REAL, 0, 7, _RMATVEC, _FEW),
+    Band("rmatvec", REAL, 7, INF, _RMATVEC[::-1], _MANY),
+    Band("rmatvec", COMPLEX, 0, 3, _RMATVEC, _FEW),
+    Band("rmatvec", COMPLEX, 3, INF, _RMATVEC[::-1], _MANY),
     Band("fvp", DOUBLE, 0, 9, _FVP, _FEW),
     Band("fvp", DOUBLE, 9, INF, _FVP[::-1], _MANY),
     Band("fvp", SINGLE, 0, 13, _FVP, _FEW),
     Band("fvp", SINGLE, 13, INF, _FVP[::-1], _MANY),
-    Band("fvp", COMPLEX, 0, 5, _FVP, _FEW),
-    Band("fvp", COMPLEX, 5, INF, _FVP[::-1], _MANY),
+    Band("fvp", COMPLEX, 0, 4, _FVP, _FEW),
+    Band("fvp", COMPLEX, 4, INF, _FVP[::-1], _MANY),
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
-    Band("cholesky", ALL, 0, 96, _CHOLESKY[::-1], _SMALL),
-    Band("cholesky", ALL, 96, 12_000, _CHOLESKY, _AHEAD),
+    Band("cholesky", REAL, 0, 96, _CHOLESKY[::-1], _SMALL),
+    Band("cholesky", REAL, 96, 12_000, _CHOLESKY, _AHEAD),
+    Band("cholesky", COMPLEX, 0, 400, _CHOLESKY[::-1], _SMALL),
+    Band("cholesky", COMPLEX, 400, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
     Band("solve_lower", ALL, 0, INF, _LOWER[::-1], _SUBSTITUTION),
     Band("solve_lower_adjoint", ALL, 0, INF, _ADJOINT[::-1], _SUBSTITUTION),
-    Band("inverse_diagonal", ALL, 0, 700, _INVERSE[::-1], _SMALL),
-    Band("inverse_diagonal", ALL, 700, INF, _INVERSE, _UNITS),
+    Band("inverse_diagonal", ALL, 0, 400, _INVERSE[::-1], _SMALL),
+    Band("inverse_diagonal", ALL, 400, INF, _INVERSE, _UNITS),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
     Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),
@@ -245,7 +242,7 @@ def _decide(op, size, dtype, device, reproducible):
                 allowed = [e for e in band.entries if e.reproducible or not reproducible]
                 rates = profile()
                 found = rates and prefer(allowed, size, dtype.name, rates)
-                return found or Choice(allowed[0], "table", band.measured or band.because)
+                return found or Choice(allowed[0], "table", _grounds(band, allowed, size, dtype))
     raise InputError(
         f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
     )
@@ -259,11 +256,24 @@ def prefer(entries, size, dtype, rates):
     best = int(np.argmax(speeds))
     if speeds[best] < GAIN * speeds[0]:
         best = 0
-    rivals = [i for i in range(len(entries)) if i != best]
+    measured = _comparison(entries, speeds, best)
+    return Choice(entries[best], "profile", f"{measured} at {size}, {rates.date}")
+
+
+def _comparison(entries, speeds, chosen):
+    rivals = [i for i in range(len(entries)) if i != chosen]
     second = max(rivals, key=lambda i: speeds[i])
-    ratio = speeds[best] / speeds[second]
-    measured = f"{ratio:.2f}x of {entries[second].name} at {size}, {rates.date}"
-    return Choice(entries[best], "profile", measured)
+    return f"{speeds[chosen] / speeds[second]:.2f}x of {entries[second].name}"
+
+
+def _grounds(band, entries, size, dtype):
+    """Why the first entry: its speed where the package was measured, if there is a choice."""
+    rates = built_in(1)
+    if len(entries) < 2 or not all(rates.has(entry.name, dtype.name) for entry in entries):
+        return band.because
+    speeds = [rates.speed(entry.name, dtype.name, size) for entry in entries]
+    there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
+    return f"{band.because}; {_comparison(entries, speeds, 0)} at {size} on {there}"
 
 
 def forget_choices():

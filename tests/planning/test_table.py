@@ -3,14 +3,17 @@
 import inspect
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher import planning
 from fastfisher.errors import InputError
 from fastfisher.kernels import reference, vendor
-from fastfisher.planning import TABLE, choose
+from fastfisher.planning import TABLE, choose, decide
+from fastfisher.planning.rates import rates_from
 from fastfisher.planning.table import ALL, SIZE
 
 BY_OP = {op: [band for band in TABLE if band.op == op] for op in sorted({b.op for b in TABLE})}
@@ -81,3 +84,24 @@ def test_the_table_is_what_runs(rng, monkeypatch):
             ff.ops.syrk(G)
     with ff.options(reproducible=True):
         np.testing.assert_allclose(ff.ops.syrk(G), G.T @ G)
+
+
+def test_a_choice_says_what_it_rests_on():
+    for band in TABLE:
+        for dtype in band.dtypes:
+            grounds = decide(band.op, max(band.lo, 1), dtype).measured
+            assert band.because in grounds
+            assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
+
+
+def test_no_choice_of_the_table_was_measured_far_behind():
+    rates = rates_from(Path(planning.__file__).with_name("rates.json").read_text())
+    for band in TABLE:
+        for dtype in band.dtypes:
+            names = [entry.name for entry in band.entries]
+            if len(names) < 2 or not all(rates.has(name, dtype) for name in names):
+                continue
+            for size in {point[0] for point in rates.points[names[0]][dtype]}:
+                if band.lo <= size < band.hi:
+                    first, other = (rates.speed(name, dtype, size) for name in names)
+                    assert first > other / 2, (band.op, dtype, size, first / other)
