@@ -22,6 +22,7 @@ _HOME = {
     "DenseFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
+    "LayeredFisher": "fisher",
     "load": "fisher",
     "Tikhonov": "damping",
     "Relative": "damping",

@@ -148,7 +148,7 @@ class Fisher(ABC):
             self._decay(decay)
             self.weight *= decay
             self.decayed = True
-        n, step = scores.shape[0], syrk_step(scores)
+        n, step = scores.shape[0], self._slice_rows(scores)
         with whole_slices() as check:
             for lo in range(0, n, max(step, 1)):
                 hi = min(lo + step, n)
@@ -156,24 +156,41 @@ class Fisher(ABC):
                 check()
         return self
 
+    # How a batch is read; a Fisher that takes something else than scores replaces these.
+
+    _operand = "G"
+
+    def _as_batch(self, G):
+        """The checked operand: shape (n, p), dtype, skipped, part(lo, hi)."""
+        scores = as_scores(G)
+        self._check_width(scores.shape[1])
+        return scores
+
+    def _scan(self, batch):
+        """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
+        return bad_rows(batch)
+
+    def _slice_rows(self, batch):
+        """Rows that are added between two looks at Ctrl-C."""
+        return syrk_step(batch)
+
     def _checked_batch(self, G, weights, nan_policy):
         if nan_policy not in ("raise", "skip", "propagate"):
             raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
-        scores = as_scores(G)
-        n, p = scores.shape
-        self._check_width(p)
+        scores, name = self._as_batch(G), self._operand
+        n = scores.shape[0]
         if scores.dtype.kind == "c" and self.dtype.kind != "c":
             raise InputError(
-                f"G is {scores.dtype} but this Fisher is {self.dtype}; make it with "
+                f"{name} is {scores.dtype} but this Fisher is {self.dtype}; make it with "
                 "dtype='complex128'"
             )
         weights = as_weights(weights, n)
-        bad, largest = bad_rows(scores)
+        bad, largest = self._scan(scores)
         if bad.any() and nan_policy == "raise":
             row = int(np.argmax(bad))
             raise InputError(
-                f"G holds values that are not finite in row {row} ({int(bad.sum())} such rows in "
-                "all); nothing was added: remove them or pass nan_policy='skip'"
+                f"{name} holds values that are not finite in row {row} ({int(bad.sum())} such "
+                "rows in all); nothing was added: remove them or pass nan_policy='skip'"
             )
         with np.errstate(over="ignore"):
             total = float(n if weights is None else weights.sum())
@@ -186,8 +203,8 @@ class Fisher(ABC):
         top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
         if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
             raise InputError(
-                f"G holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
-                "nothing was added: multiply G by a power of two first"
+                f"{name} holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
+                f"nothing was added: multiply {name} by a power of two first"
             )
         if bad.any() and nan_policy == "skip":
             weights = np.ones(n) if weights is None else weights
@@ -211,6 +228,8 @@ class Fisher(ABC):
         if p != self.p:
             raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
 
+    _identity = ("p", "dtype", "center", "kind")  # what merged objects share; None fits anything
+
     def merge(self, other):
         """Add everything `other` has seen, in place; returns self.
 
@@ -227,9 +246,10 @@ class Fisher(ABC):
             raise StateError(
                 f"cannot merge {type(other).__name__} into {type(self).__name__}; expected the same"
             )
-        for name in ("p", "dtype", "center", "kind"):
+        for name in self._identity:
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs and not (name == "p" and None in (mine, theirs)):
+            open_ = name != "kind" and (mine is None or theirs is None)
+            if mine != theirs and not open_:
                 raise StateError(f"cannot merge: {name} is {mine!r} here and {theirs!r} there")
         if self.decayed or other.decayed:
             raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")

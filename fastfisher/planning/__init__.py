@@ -5,6 +5,7 @@ the user's own measurements for it.
 """
 
 from .costs import forget_routes
+from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
     check_method,
@@ -55,6 +56,8 @@ __all__ = [
     "options",
     "plan",
     "plan_factored",
+    "plan_kronecker",
+    "plan_layered",
     "plan_problem",
     "prefer",
     "profile",

@@ -18,6 +18,7 @@ __all__ = [
     "check_device",
     "check_method",
     "dtype_name",
+    "memory_room",
     "plan",
     "plan_factored",
     "plan_problem",

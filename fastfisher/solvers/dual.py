@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import NotPositiveDefiniteError
-from ..passes import add_gram, sums_dtype
+from ..passes import sums_dtype
 from .certificate import DIRECT_LIMIT, certify, direct_status, row_norms
 from .factored import CholeskyFactor, rank_deficient
 from .outcome import Outcome
@@ -24,7 +24,7 @@ def gram_lower(system, column_weights=None):
     """Lower triangle of T diag(column_weights) T', (n, n) double, and the system it belongs to."""
     for attempt in (0, 1):
         K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
-        add_gram(K, system.G, shift=system.mean, column_weights=column_weights)
+        system.add_gram(K, column_weights)
         diagonal = K.diagonal().real
         if attempt == 0 and system.n and column_weights is None:
             scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))
