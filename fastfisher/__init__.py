@@ -23,10 +23,12 @@ _HOME = {
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
     "LayeredFisher": "fisher",
+    "KroneckerFisher": "fisher",
     "load": "fisher",
     "Tikhonov": "damping",
     "Relative": "damping",
     "Marquardt": "damping",
+    "FactoredTikhonov": "damping",
     "LevenbergMarquardt": "damping",
 }
 _MODULES = ("errors", "models", "ops", "optim")

@@ -2,16 +2,16 @@
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import as_real, as_scores, as_vectors, as_weights, to_origin
+from ..arrays import as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
-from ..passes import bad_rows, syrk_step, whole_slices
+from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
+from .batches import OfScores
 from .size import check_size
 from .state import read_state, write_state
 
@@ -19,11 +19,8 @@ __all__ = ["Fisher", "load"]
 
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
-LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
-LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
-
-class Fisher(ABC):
+class Fisher(OfScores, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes
@@ -154,63 +151,12 @@ class Fisher(ABC):
                 hi = min(lo + step, n)
                 self._add_slice(scores.part(lo, hi), None if weights is None else weights[lo:hi])
                 check()
+        self._complete(scores, weights)
         return self
 
-    # How a batch is read; a Fisher that takes something else than scores replaces these.
-
-    _operand = "G"
-
-    def _as_batch(self, G):
-        """The checked operand: shape (n, p), dtype, skipped, part(lo, hi)."""
-        scores = as_scores(G)
-        self._check_width(scores.shape[1])
-        return scores
-
-    def _scan(self, batch):
-        """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
-        return bad_rows(batch)
-
-    def _slice_rows(self, batch):
-        """Rows that are added between two looks at Ctrl-C."""
-        return syrk_step(batch)
-
-    def _checked_batch(self, G, weights, nan_policy):
-        if nan_policy not in ("raise", "skip", "propagate"):
-            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
-        scores, name = self._as_batch(G), self._operand
-        n = scores.shape[0]
-        if scores.dtype.kind == "c" and self.dtype.kind != "c":
-            raise InputError(
-                f"{name} is {scores.dtype} but this Fisher is {self.dtype}; make it with "
-                "dtype='complex128'"
-            )
-        weights = as_weights(weights, n)
-        bad, largest = self._scan(scores)
-        if bad.any() and nan_policy == "raise":
-            row = int(np.argmax(bad))
-            raise InputError(
-                f"{name} holds values that are not finite in row {row} ({int(bad.sum())} such "
-                "rows in all); nothing was added: remove them or pass nan_policy='skip'"
-            )
-        with np.errstate(over="ignore"):
-            total = float(n if weights is None else weights.sum())
-        largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
-        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
-            raise InputError(
-                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
-                f"range that sums can hold; nothing was added: divide them by a common factor"
-            )
-        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
-        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
-            raise InputError(
-                f"{name} holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
-                f"nothing was added: multiply {name} by a power of two first"
-            )
-        if bad.any() and nan_policy == "skip":
-            weights = np.ones(n) if weights is None else weights
-            weights[bad] = 0
-            scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
-        return scores, weights
+    def _slice_rows(self, scores):
+        """Rows that `_add` is given at a time."""
+        return syrk_step(scores)
 
     def _add_slice(self, scores, weights):
         total = float(scores.shape[0] if weights is None else weights.sum())
@@ -223,10 +169,6 @@ class Fisher(ABC):
         skipped = len(scores.skipped)
         self.n_samples += scores.shape[0] - skipped
         self.n_skipped += skipped
-
-    def _check_width(self, p):
-        if p != self.p:
-            raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
 
     _identity = ("p", "dtype", "center", "kind")  # what merged objects share; None fits anything
 
@@ -293,7 +235,7 @@ class Fisher(ABC):
         rows, single = self._right_hand_sides(b)
         factor = self.factor(damping)
         x = factor.solve_rows(rows)
-        certificate = certify(self, factor.added, x, rows, factor.norm)
+        certificate = self._certified(factor, x, rows)
         status = direct_status(self, certificate)
         return Solution(
             x=factor.dress(x, single, b),
@@ -305,10 +247,16 @@ class Fisher(ABC):
             method="primal",
             damping=factor.damping,
             rung=factor.rung,
-            plan=plan_factored(
-                self.n_samples, self.p, len(rows), self.dtype.name, rung=factor.rung
-            ),
+            plan=self._plan(len(rows), factor.rung),
         )
+
+    def _certified(self, factor, x, rows):
+        """Certificate of (F + D) x = rows."""
+        return certify(self, factor.added, x, rows, factor.norm)
+
+    def _plan(self, rhs, rung):
+        """The plan of a solve by a factor."""
+        return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung=rung)
 
     def _right_hand_sides(self, b):
         """Rows (k, p) in double, and whether it was one vector."""
@@ -351,8 +299,13 @@ class Fisher(ABC):
             "n_skipped": self.n_skipped,
             "weight": self.weight.hex(),
             "decayed": self.decayed,
+            **self._facts(),
         }
         write_state(path, header, self._arrays())
+
+    def _facts(self):
+        """More of the state that a header can hold."""
+        return {}
 
     def _restore_counts(self, header):
         self.n_samples = check_size(header["n_samples"], "n_samples")

@@ -130,7 +130,7 @@ class GramFisher(Fisher):
         scores = Scores(arrays[0], self.dtype)
         return make_system(scores, weights, self.center, damping, "raise")
 
-    def _plan(self, system, rhs):
+    def _dual_plan(self, system, rhs):
         return plan_system(system.G, system.weights, self.center, rhs, "dual")
 
     @property
@@ -175,7 +175,7 @@ class GramFisher(Fisher):
         else:
             coefs = np.ones((1, system.n), self.dtype)
         given = rows if coefs is None else coefs
-        return solve_system(system, self._plan(system, len(given)), rows, coefs, single=single)
+        return solve_system(system, self._dual_plan(system, len(given)), rows, coefs, single=single)
 
     def __matmul__(self, v):
         return self._product(v, self._system().apply_fisher)

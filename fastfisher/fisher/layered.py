@@ -128,7 +128,7 @@ class LayeredFisher(OfLayers, GramFisher):
         layers = Layers(tuple(zip(arrays[::2], arrays[1::2], strict=True)), self.dtype)
         return layered_system(layers, weights, self.center, damping)
 
-    def _plan(self, system, rhs):
+    def _dual_plan(self, system, rhs):
         weighted = system.weights is not None
         return plan_layered(
             system.n, system.G.sizes, rhs, self.dtype.name, weighted=weighted, centered=self.center
