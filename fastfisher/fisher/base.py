@@ -234,8 +234,7 @@ class Fisher(OfScores, ABC):
             )
         rows, single = self._right_hand_sides(b)
         factor = self.factor(damping)
-        x = factor.solve_rows(rows)
-        certificate = self._certified(factor, x, rows)
+        x, certificate, rung = self._solved(factor, rows)
         status = direct_status(self, certificate)
         return Solution(
             x=factor.dress(x, single, b),
@@ -246,13 +245,14 @@ class Fisher(OfScores, ABC):
             iterations=0,
             method="primal",
             damping=factor.damping,
-            rung=factor.rung,
+            rung=rung,
             plan=self._plan(len(rows), factor.rung),
         )
 
-    def _certified(self, factor, x, rows):
-        """Certificate of (F + D) x = rows."""
-        return certify(self, factor.added, x, rows, factor.norm)
+    def _solved(self, factor, rows):
+        """x with (F + D) x = rows, its certificate, and the rung it came by."""
+        x = factor.solve_rows(rows)
+        return x, certify(self, factor.added, x, rows, factor.norm), factor.rung
 
     def _plan(self, rhs, rung):
         """The plan of a solve by a factor."""

@@ -8,7 +8,7 @@ from scipy.linalg import LinAlgError, eigh
 from ..arrays import as_vectors
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
-from .factor import Factor, _hermitian_products
+from .factor import Factor, hermitian_products
 
 __all__ = ["Basis", "Blocks", "Eigen", "KroneckerFactor", "Spectral"]
 
@@ -211,7 +211,7 @@ class KroneckerFactor(Factor):
     def _inv_quad_rows(self, rows):
         # A row of J is a bra: J U is the conjugate of U' applied to its adjoint.
         seen = self._damped.into(rows.conj()).conj()
-        return _hermitian_products(seen / self._roots())
+        return hermitian_products(seen / self._roots())
 
     def _sample_rows(self, normal, k):
         return self._damped.out_of(normal(k, self.p) / self._roots())

@@ -10,14 +10,12 @@ import numpy as np
 
 from ..errors import NotPositiveDefiniteError
 from ..passes import sums_dtype
-from .certificate import DIRECT_LIMIT, certify, direct_status, row_norms
+from .certificate import direct_status, refine, row_norms
 from .factored import CholeskyFactor, rank_deficient
 from .outcome import Outcome
 from .system import unit_roundoff
 
 __all__ = ["dual"]
-
-REFINEMENTS = 2  # corrections by the residual, where cancellation made it too large
 
 
 def gram_lower(system, column_weights=None):
@@ -83,16 +81,10 @@ def _scalar(system, b, coef):
 
 def _refined(system, x, b, added, norm, inverse):
     """Certify x; correct it by `inverse` of the residual while that is too large and falls."""
-    certificate = certify(system, added, x, b, norm)
-    rung = "cholesky"
-    for _ in range(REFINEMENTS):
-        if certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype):
-            break
-        better = x + inverse(certificate.rows)
-        again = certify(system, added, better, b, norm)
-        if not again.backward_error < certificate.backward_error:
-            break
-        x, certificate, rung = better, again, "cholesky+refinement"
+    x, certificate, refined = refine(
+        system, added, x, b, norm, lambda x, rest: x + inverse(rest), system.dtype
+    )
+    rung = "cholesky+refinement" if refined else "cholesky"
     status = direct_status(system, certificate)
     return Outcome(system, x, certificate, status, added, rung=rung)
 
