@@ -311,7 +311,7 @@ class KroneckerFisher(OfLayers, Fisher):
         return made
 
     def _solved(self, factor, rows):
-        # Eigenvectors are orthogonal to some hundred u at most orders: the residual mends that.
+        # Eigenvectors are orthogonal up to a growing multiple of u: the residual mends that.
         def improve(x, rest):
             return x + factor.solve_rows(rest)
 

@@ -266,6 +266,20 @@ def test_large_factors_stay_within_the_backward_error_of_a_direct_solve(rng):
         assert sol.converged and sol.backward_error < 30 * unit_roundoff("float64"), sol
 
 
+def test_a_loss_of_orthogonality_is_mended_by_the_residual(monkeypatch, rng):
+    F, *_, exact = filled(20)
+    from fastfisher.fisher.eigenbasis import KroneckerFactor
+
+    solve = KroneckerFactor._solve
+    monkeypatch.setattr(KroneckerFactor, "_solve", lambda self, b: solve(self, b) * (1 + 1e-9))
+    b = rng.standard_normal(F.p)
+    sol = F.solve(b, damping=LAM)
+    assert sol.converged and sol.rung == "eigenbasis+refinement"
+    close(sol.x, np.linalg.solve(exact + LAM * np.eye(F.p), b))
+    monkeypatch.setattr(KroneckerFactor, "_solve", lambda self, b: -solve(self, b))
+    assert F.solve(b, damping=LAM).status == "inaccurate"
+
+
 # Accumulation ------------------------------------------------------------------------------------
 
 
