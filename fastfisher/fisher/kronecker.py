@@ -393,8 +393,8 @@ def _flat(a, e, weights, tokens):
     if t == 1:
         return (a[:, 0], weights), (e[:, 0], weights)
     if tokens == "reduce":
-        mean = a.mean(axis=1, dtype=sums_dtype(a.dtype)).astype(a.dtype, copy=False)
-        return (mean, weights), (e.sum(axis=1), weights)
+        mean = a.sum(axis=1, dtype=sums_dtype(a.dtype)) / max(t, 1)
+        return (mean.astype(a.dtype, copy=False), weights), (e.sum(axis=1), weights)
     shares = np.repeat(np.ones(n) if weights is None else weights, t)
     rows = (x.reshape(n * t, x.shape[2]) for x in (a, e))
     return tuple(zip(rows, (shares / t, shares), strict=True))

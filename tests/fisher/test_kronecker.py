@@ -314,6 +314,16 @@ def test_expand_takes_batches_of_different_lengths():
     close(F.matrix(), np.kron(0.4 * E1 + 0.6 * E2, 0.4 * A1 + 0.6 * A2))
 
 
+@over_tokens
+@over_forms
+def test_no_tokens_and_no_weight_add_nothing(tokens, corrected):
+    A, E = np.ones((3, 0, 2)), np.ones((3, 0, 3))
+    for pair, w in (((A, E), None), ((np.ones((3, 2)), np.ones((3, 3))), np.zeros(3))):
+        F = ff.KroneckerFisher([(2, 3)], tokens=tokens, corrected=corrected).update([pair], w)
+        assert not F.matrix().any() and F.n_samples == 3
+        np.testing.assert_allclose(F.solve(np.ones(6), damping=0.5).x, 2.0)
+
+
 def test_C3_further_updates_are_corrected_in_the_bases_fixed_so_far():
     layers = mixed(30)
     w = np.linspace(0.5, 2, 30)
