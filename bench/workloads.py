@@ -127,6 +127,33 @@ def _w7_peer(J, g):
     return np.linalg.lstsq(F, g, rcond=None)[0]
 
 
+# W9: a layer's Kronecker factors, corrected in their eigenbases (influence functions, EKFAC) -----
+
+W9_CHUNK = 64  # samples whose gradients exist at once in the peers' expression
+
+
+def _w9_peer(A, E, V, lam=0.1):
+    n = len(A)
+    U, W = np.linalg.eigh(E.T @ E / n)[1], np.linalg.eigh(A.T @ A / n)[1]
+    S = np.zeros_like(V)
+    for lo in range(0, n, W9_CHUNK):
+        gradients = np.einsum("no,ni->noi", E[lo : lo + W9_CHUNK], A[lo : lo + W9_CHUNK])
+        S += ((U.T @ gradients @ W) ** 2).sum(0)
+    return U @ ((U.T @ V @ W) / (S / n + lam)) @ W.T
+
+
+def _w9_ours(A, E, V, lam=0.1):
+    F = ff.KroneckerFisher([(A.shape[1], E.shape[1])], corrected=True, dtype=A.dtype)
+    return F.update([(A, E)]).solve(V.ravel(), damping=lam).x.reshape(V.shape)
+
+
+def _w9_truth(A, E, V, lam=0.1):
+    n = len(A)
+    U, W = np.linalg.eigh(E.T @ E / n)[1], np.linalg.eigh(A.T @ A / n)[1]
+    S = ((E @ U) ** 2).T @ ((A @ W) ** 2) / n
+    return U @ ((U.T @ V @ W) / (S + lam)) @ W.T
+
+
 # W10: inverse Cholesky factor of a damped Gram matrix (GPTQ) -----------------------------------
 
 
@@ -212,22 +239,29 @@ def _w17_inputs(normal, shape):
     return layers, normal(n)
 
 
+def _parameters(net):
+    return sum(d_in * d_out for d_in, d_out in pairwise(net))
+
+
 def _w17_peer(layers, f):
     from .contenders import numpy_explicit_gram
 
     K = numpy_explicit_gram(layers)
     K[np.diag_indices(len(K))] += len(K)
-    return np.linalg.solve(K, f)
+    return _w17_step(layers, np.linalg.solve(K, f))
+
+
+def _w17_step(layers, y):
+    return np.concatenate([((E * y[:, None]).T @ A).ravel() for A, E in layers])
 
 
 def _w17_truth(layers, f):
     K = sum((A @ A.T) * (E @ E.T) for A, E in layers)
-    return np.linalg.solve(K + len(K) * np.eye(len(K)), f)
+    return _w17_step(layers, np.linalg.solve(K + len(K) * np.eye(len(K)), f))
 
 
 def _w17_ours(layers, f):
-    K = ff.ops.layered_gram(layers)
-    return ff.ops.cho_solve(ff.ops.cholesky(K, damping=float(len(K)), overwrite=True), f)
+    return ff.LayeredFisher().update(layers).solve(coef=f, damping=1.0).x
 
 
 WORKLOADS = {
@@ -286,6 +320,23 @@ WORKLOADS = {
         _scores_and(),
         lambda G: ff.ops.diag(G) / G.dtype.type(len(G)),
         lambda G: (G**2).mean(0),
+    ),
+    "w9": Workload(
+        "EKFAC of a layer: factors, eigenbases, second moments, one step",
+        Op(
+            "n x d_in x d_out",
+            lambda n, i, o: 3 * n * (i * i + o * o) + 2 * n * i * o + 9 * (i**3 + o**3),
+            lambda n, i, o: n * (i + o) + i * o,
+            lambda n, i, o: i * o,
+        ),
+        lambda normal, shape: (
+            normal(*shape[:2]),
+            normal(shape[0], shape[2]),
+            normal(shape[2], shape[1]),
+        ),
+        _w9_ours,
+        _w9_peer,
+        truth=_w9_truth,
     ),
     "w10": Workload(
         "Cholesky factor of an inverse damped Gram matrix (GPTQ)",
@@ -346,9 +397,9 @@ WORKLOADS = {
         "dual step of a multilayer perceptron from its layers",
         Op(
             "n x widths of the layers",
-            lambda n, *w: OPS["layered_gram"].flops(n, *w) + n**3 / 3,
+            lambda n, *w: OPS["layered_gram"].flops(n, *w) + n**3 / 3 + 2 * n * _parameters(w),
             OPS["layered_gram"].reads,
-            lambda n, *w: n,
+            lambda n, *w: _parameters(w),
         ),
         _w17_inputs,
         _w17_ours,
@@ -360,7 +411,6 @@ WORKLOADS = {
 # Not here, because this version has no such Fisher or op.
 LEFT_OUT = {
     "w2": "block-diagonal inverse updated gradient by gradient (oBERT); its sums are block_syrk",
-    "w9": "Kronecker factors and EKFAC second moments",
     "w12": "window of gradients, one replaced per step (M-FAC)",
     "w15": "inverses of many ill-conditioned small matrices (gravitational waves)",
 }
@@ -378,6 +428,8 @@ FULL = [
     Case("w7", "d", (900, 129)),
     Case("w7", "d", (1500, 300)),
     Case("w8", "s", (2048, 100_000)),
+    Case("w9", "s", (4000, 256, 256)),
+    Case("w9", "d", (2000, 192, 384)),
     Case("w10", "s", (16_384, 1024)),
     Case("w11", "d", (4000, 1000)),
     Case("w13", "s", (4000, 5700)),
@@ -396,6 +448,7 @@ QUICK = [
     Case("w6", "z", (400, 50)),
     Case("w7", "d", (200, 29)),
     Case("w8", "s", (64, 2000)),
+    Case("w9", "d", (200, 24, 32)),
     Case("w10", "s", (1000, 64)),
     Case("w11", "d", (400, 50)),
     Case("w13", "s", (400, 100)),

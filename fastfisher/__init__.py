@@ -22,10 +22,13 @@ _HOME = {
     "DenseFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
+    "LayeredFisher": "fisher",
+    "KroneckerFisher": "fisher",
     "load": "fisher",
     "Tikhonov": "damping",
     "Relative": "damping",
     "Marquardt": "damping",
+    "FactoredTikhonov": "damping",
     "LevenbergMarquardt": "damping",
 }
 _MODULES = ("errors", "models", "ops", "optim")

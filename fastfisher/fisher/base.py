@@ -2,16 +2,16 @@
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import as_real, as_scores, as_vectors, as_weights, to_origin
+from ..arrays import as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
-from ..passes import bad_rows, syrk_step, whole_slices
+from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
+from .batches import OfScores
 from .size import check_size
 from .state import read_state, write_state
 
@@ -19,11 +19,8 @@ __all__ = ["Fisher", "load"]
 
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
-LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
-LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
-
-class Fisher(ABC):
+class Fisher(OfScores, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes
@@ -148,52 +145,18 @@ class Fisher(ABC):
             self._decay(decay)
             self.weight *= decay
             self.decayed = True
-        n, step = scores.shape[0], syrk_step(scores)
+        n, step = scores.shape[0], self._slice_rows(scores)
         with whole_slices() as check:
             for lo in range(0, n, max(step, 1)):
                 hi = min(lo + step, n)
                 self._add_slice(scores.part(lo, hi), None if weights is None else weights[lo:hi])
                 check()
+        self._complete(scores, weights)
         return self
 
-    def _checked_batch(self, G, weights, nan_policy):
-        if nan_policy not in ("raise", "skip", "propagate"):
-            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
-        scores = as_scores(G)
-        n, p = scores.shape
-        self._check_width(p)
-        if scores.dtype.kind == "c" and self.dtype.kind != "c":
-            raise InputError(
-                f"G is {scores.dtype} but this Fisher is {self.dtype}; make it with "
-                "dtype='complex128'"
-            )
-        weights = as_weights(weights, n)
-        bad, largest = bad_rows(scores)
-        if bad.any() and nan_policy == "raise":
-            row = int(np.argmax(bad))
-            raise InputError(
-                f"G holds values that are not finite in row {row} ({int(bad.sum())} such rows in "
-                "all); nothing was added: remove them or pass nan_policy='skip'"
-            )
-        with np.errstate(over="ignore"):
-            total = float(n if weights is None else weights.sum())
-        largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
-        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
-            raise InputError(
-                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
-                f"range that sums can hold; nothing was added: divide them by a common factor"
-            )
-        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
-        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
-            raise InputError(
-                f"G holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
-                "nothing was added: multiply G by a power of two first"
-            )
-        if bad.any() and nan_policy == "skip":
-            weights = np.ones(n) if weights is None else weights
-            weights[bad] = 0
-            scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
-        return scores, weights
+    def _slice_rows(self, scores):
+        """Rows that `_add` is given at a time."""
+        return syrk_step(scores)
 
     def _add_slice(self, scores, weights):
         total = float(scores.shape[0] if weights is None else weights.sum())
@@ -207,9 +170,7 @@ class Fisher(ABC):
         self.n_samples += scores.shape[0] - skipped
         self.n_skipped += skipped
 
-    def _check_width(self, p):
-        if p != self.p:
-            raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
+    _identity = ("p", "dtype", "center", "kind")  # what merged objects share; None fits anything
 
     def merge(self, other):
         """Add everything `other` has seen, in place; returns self.
@@ -227,9 +188,10 @@ class Fisher(ABC):
             raise StateError(
                 f"cannot merge {type(other).__name__} into {type(self).__name__}; expected the same"
             )
-        for name in ("p", "dtype", "center", "kind"):
+        for name in self._identity:
             mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs and not (name == "p" and None in (mine, theirs)):
+            open_ = name != "kind" and (mine is None or theirs is None)
+            if mine != theirs and not open_:
                 raise StateError(f"cannot merge: {name} is {mine!r} here and {theirs!r} there")
         if self.decayed or other.decayed:
             raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
@@ -272,8 +234,7 @@ class Fisher(ABC):
             )
         rows, single = self._right_hand_sides(b)
         factor = self.factor(damping)
-        x = factor.solve_rows(rows)
-        certificate = certify(self, factor.added, x, rows, factor.norm)
+        x, certificate, rung = self._solved(factor, rows)
         status = direct_status(self, certificate)
         return Solution(
             x=factor.dress(x, single, b),
@@ -284,11 +245,18 @@ class Fisher(ABC):
             iterations=0,
             method="primal",
             damping=factor.damping,
-            rung=factor.rung,
-            plan=plan_factored(
-                self.n_samples, self.p, len(rows), self.dtype.name, rung=factor.rung
-            ),
+            rung=rung,
+            plan=self._plan(len(rows), factor.rung),
         )
+
+    def _solved(self, factor, rows):
+        """x with (F + D) x = rows, its certificate, and the rung it came by."""
+        x = factor.solve_rows(rows)
+        return x, certify(self, factor.added, x, rows, factor.norm), factor.rung
+
+    def _plan(self, rhs, rung):
+        """The plan of a solve by a factor."""
+        return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung=rung)
 
     def _right_hand_sides(self, b):
         """Rows (k, p) in double, and whether it was one vector."""
@@ -331,8 +299,13 @@ class Fisher(ABC):
             "n_skipped": self.n_skipped,
             "weight": self.weight.hex(),
             "decayed": self.decayed,
+            **self._facts(),
         }
         write_state(path, header, self._arrays())
+
+    def _facts(self):
+        """More of the state that a header can hold."""
+        return {}
 
     def _restore_counts(self, header):
         self.n_samples = check_size(header["n_samples"], "n_samples")

@@ -11,7 +11,7 @@ from ..passes import add_gram
 from ..planning import choose
 from .size import check_size
 
-__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor"]
+__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
 
 CHUNK = 64  # unit vectors or panel columns worked on at once
 
@@ -108,7 +108,7 @@ class Factor(ABC):
         return self._sample_rows(normal, k).astype(self.dtype, copy=False)
 
 
-def _hermitian_products(rows):
+def hermitian_products(rows):
     """rows rows' for rows (m, p) in double, Hermitian to the bit."""
     out = np.zeros((len(rows), len(rows)), rows.dtype)
     add_gram(out, Scores(np.ascontiguousarray(rows), rows.dtype))
@@ -154,7 +154,7 @@ class DenseFactor(Factor):
         return _inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        return _hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
+        return hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
 
     def _sample_rows(self, normal, k):
         # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
@@ -190,7 +190,7 @@ class DiagonalFactor(Factor):
         return (1 / self._damped).astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        return _hermitian_products(rows / np.sqrt(self._damped))
+        return hermitian_products(rows / np.sqrt(self._damped))
 
     def _sample_rows(self, normal, k):
         return normal(k, self.p) / np.sqrt(self._damped)
@@ -224,8 +224,8 @@ class GramFactor(Factor):
 
     def _inv_quad_rows(self, rows):
         seen = _solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))
-        inner = _hermitian_products(seen).conj()
-        return (_hermitian_products(rows) - inner) / self.added
+        inner = hermitian_products(seen).conj()
+        return (hermitian_products(rows) - inner) / self.added
 
     def _sample_rows(self, normal, k):
         T, root = self._system, np.sqrt(self.added)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arrays import Scores, as_real, as_vectors
+from ..arrays import Scores, as_real, as_vectors, contiguous
 from ..damping import as_damping
 from ..errors import InputError
 from ..passes import sums_dtype
@@ -78,11 +78,15 @@ class GramFisher(Fisher):
             scores, weights = super()._checked_batch(G, weights, nan_policy)
         finally:
             self.dtype = kept
-        n, p = scores.shape
         dtype = scores.dtype if self._open else kept
-        require_memory(n * p * dtype.itemsize, f"a copy of the scores {scores.shape}")
-        self.dtype, self._open, self._p = dtype, False, p
+        words = sum(a.size for a in self._kept(scores))
+        require_memory(words * dtype.itemsize, f"a copy of the scores {scores.shape}")
+        self.dtype, self._open, self._p = dtype, False, scores.shape[1]
         return scores, weights
+
+    def _kept(self, scores):
+        """The arrays of a batch that are kept, samples first; without its skipped rows zeroed."""
+        return [scores.data]
 
     def _add_slice(self, scores, weights):
         # Rows of weight 0 are kept as well: coef counts them.
@@ -91,7 +95,10 @@ class GramFisher(Fisher):
         self._count(scores, total)
 
     def _add(self, scores, weights, total):
-        self._batches.append(np.array(scores.rows(0, scores.shape[0]), dtype=self.dtype))
+        batch = [np.array(contiguous(a, scores.dtype), self.dtype) for a in self._kept(scores)]
+        for a in batch:
+            a[list(scores.skipped)] = 0
+        self._batches.append(batch)
         self._weights.append(np.ones(scores.shape[0]) if weights is None else np.array(weights))
 
     def _decay(self, decay):
@@ -100,22 +107,31 @@ class GramFisher(Fisher):
 
     def _merge(self, other):
         self._p = other._p if self._p is None else self._p
-        self._batches += [batch.copy() for batch in other._batches]
+        self._batches += [[a.copy() for a in batch] for batch in other._batches]
         self._weights += [weights.copy() for weights in other._weights]
 
-    def _scores(self):
-        """All scores, joined once, and their weights."""
+    def _joined(self):
+        """The arrays of all batches, joined once, and the weights."""
         if not self._batches:
-            return Scores(np.zeros((0, self._p or 0), self.dtype), self.dtype), np.zeros(0)
+            return self._nothing(), np.zeros(0)
         if len(self._batches) > 1:
-            self._batches = [np.concatenate(self._batches)]
-            self._weights = [np.concatenate(self._weights)]
-        return Scores(self._batches[0], self.dtype), self._weights[0]
+            joined = [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
+            self._batches, self._weights = [joined], [np.concatenate(self._weights)]
+        return self._batches[0], self._weights[0]
+
+    def _nothing(self):
+        return [np.zeros((0, self._p or 0), self.dtype)]
 
     def _system(self, damping=None):
-        scores, weights = self._scores()
-        plain = None if np.all(weights == 1) else weights
-        return make_system(scores, plain, self.center, damping, "raise")
+        arrays, weights = self._joined()
+        return self._system_of(arrays, None if np.all(weights == 1) else weights, damping)
+
+    def _system_of(self, arrays, weights, damping):
+        scores = Scores(arrays[0], self.dtype)
+        return make_system(scores, weights, self.center, damping, "raise")
+
+    def _dual_plan(self, system, rhs):
+        return plan_system(system.G, system.weights, self.center, rhs, "dual")
 
     @property
     def mean(self):
@@ -159,8 +175,7 @@ class GramFisher(Fisher):
         else:
             coefs = np.ones((1, system.n), self.dtype)
         given = rows if coefs is None else coefs
-        plan = plan_system(system.G, system.weights, self.center, len(given), "dual")
-        return solve_system(system, plan, rows, coefs, single=single)
+        return solve_system(system, self._dual_plan(system, len(given)), rows, coefs, single=single)
 
     def __matmul__(self, v):
         return self._product(v, self._system().apply_fisher)
@@ -199,7 +214,8 @@ class GramFisher(Fisher):
         """
         damping = as_damping(damping)
         if damping.needs == "diagonal":
-            raise InputError("GramFisher.factor needs scalar damping; use solve for Marquardt")
+            name = type(self).__name__
+            raise InputError(f"{name}.factor needs scalar damping; use solve for Marquardt")
         system = self._system(damping)
         require_memory(system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
         K = _as_given(system, gram_lower)
@@ -211,8 +227,8 @@ class GramFisher(Fisher):
         return GramFactor(system, factor, lam, damping, self.dtype)
 
     def _arrays(self):
-        scores, weights = self._scores()
-        return {"scores": scores.data, "weights": weights}
+        (scores,), weights = self._joined()
+        return {"scores": scores, "weights": weights}
 
     @classmethod
     def _from_arrays(cls, header, arrays):
@@ -220,7 +236,7 @@ class GramFisher(Fisher):
         n, p = arrays["scores"].shape
         weights = take(arrays, "weights", (n,), np.float64)
         if n:
-            made._batches = [take(arrays, "scores", (n, p), made.dtype)]
+            made._batches = [[take(arrays, "scores", (n, p), made.dtype)]]
             made._weights, made._p = [weights], p
         else:
             made._open = True

@@ -4,6 +4,7 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
+from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
     check_method,
@@ -55,6 +56,8 @@ __all__ = [
     "options",
     "plan",
     "plan_factored",
+    "plan_kronecker",
+    "plan_layered",
     "plan_problem",
     "prefer",
     "profile",

@@ -7,10 +7,19 @@ import numpy as np
 from .. import machine
 from ..kernels.cpu.splitting import one_pass, rank_k_bytes
 from .profiles import current_rates
+from .rates import DEFAULT_RATE
 from .records import Stage
 from .table import choose, decide
 
-__all__ = ["ROUTES", "direct_stages", "division_stage", "route", "vector_bytes"]
+__all__ = [
+    "ROUTES",
+    "direct_stages",
+    "division_stage",
+    "eigen_route",
+    "layered_route",
+    "route",
+    "vector_bytes",
+]
 
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
@@ -163,3 +172,57 @@ def route(q, method):
     """Stages of a method, and its peak bytes."""
     stages, resident = ROUTES[method](q)
     return stages, int(resident + max(stage.workspace for stage in stages))
+
+
+def layered_route(q, layers):
+    """Stages and resident bytes of a dual solve by layers (t, d_in, d_out); see `_dual`."""
+    ma, words = q.multiply_add, sum(t * (d_in + d_out) for t, d_in, d_out in layers)
+    _, *factor = direct_stages(q, "gram", q.n, 0)
+    square, read = q.n * q.n * q.sum_bytes, q.n * words * q.itemsize
+    pairs = sum(
+        # The kernel takes token pairs, or explicit scores where there are too many of them.
+        min(t * t * (d_in + d_out), d_in * d_out) if t > 1 else d_in + d_out
+        for t, d_in, d_out in layers
+    )
+    slices = [min(q.n * t * (d_in + d_out) * 8, 64 << 20) for t, d_in, d_out in layers]
+    explicit = [i * o for t, i, o in layers if t > 1 and t * t * (i + o) >= i * o]
+    explicit = min(q.n * max(explicit, default=0) * q.itemsize, 64 << 20)
+    packed = q.n * max(t * (d_in + d_out) for t, d_in, d_out in layers) * q.itemsize
+    outputs = max(d_out for _, _, d_out in layers)
+    largest = max(d_in * d_out for _, d_in, d_out in layers) * q.sum_bytes
+    one = ma * q.n * sum(t * d_in * d_out for t, d_in, d_out in layers) * q.rhs
+    text = f"{len(layers)} layers"
+    gram = _stage(
+        q,
+        "layered_gram",
+        q.n * max(t for t, _, _ in layers),
+        text,
+        ma * pairs * q.n * (q.n + 1) / 2,
+        read + square,
+        max(packed, 2 * explicit),
+    )
+    matvec = _stage(q, "matvec", outputs, text, one, read, 3 * max(slices))
+    rmatvec = _stage(q, "rmatvec", outputs, text, one, read, 3 * max(slices) + largest)
+    stages = [gram, matvec, *factor, rmatvec, replace(matvec, op="residual: matvec")]
+    stages.append(replace(rmatvec, op="residual: rmatvec"))
+    mean = q.sum_bytes * q.p if q.centered else 0
+    return stages, square + vector_bytes(q, 6, 3) + mean
+
+
+def eigen_route(q, layers):
+    """Stages and resident bytes of a solve in the eigenbases of Kronecker factors."""
+    rates, bandwidth = current_rates(), current_rates().bandwidth
+    orders = [d for _, d_in, d_out in layers for d in (d_in, d_out)]
+    squares = sum(d * d for d in orders) * q.sum_bytes
+    rotations = 4 * q.multiply_add * sum((i + o) * i * o for _, i, o in layers) * q.rhs
+    stages = []
+    for op, kernel, flops, moved in (
+        ("eigenbases", "scipy.eigh", 9 * q.multiply_add / 2 * sum(d**3 for d in orders), squares),
+        ("rotations", "numpy.matmul", rotations, 4 * q.p * q.rhs * q.sum_bytes),
+    ):
+        seconds = max(flops / DEFAULT_RATE, moved / bandwidth) + rates.overhead
+        stages.append(
+            Stage(op, kernel, f"{len(layers)} layers", int(flops), int(moved), 0, False, seconds)
+        )
+    largest = max(orders) ** 2 * q.sum_bytes
+    return stages, 2 * squares + q.p * q.sum_bytes + vector_bytes(q, 6, 0) + 4 * largest

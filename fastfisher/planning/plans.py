@@ -20,6 +20,7 @@ __all__ = [
     "check_method",
     "dtype_name",
     "forget_plans",
+    "memory_room",
     "plan",
     "plan_factored",
     "plan_problem",

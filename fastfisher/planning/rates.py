@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import machine
 
-__all__ = ["Rates", "built_in", "rates_from"]
+__all__ = ["DEFAULT_RATE", "Rates", "built_in", "rates_from"]
 
 FORMAT = 1
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs

@@ -6,9 +6,18 @@ import numpy as np
 
 from .system import unit_roundoff
 
-__all__ = ["DIRECT_LIMIT", "USELESS", "Certificate", "certify", "direct_status", "row_norms"]
+__all__ = [
+    "DIRECT_LIMIT",
+    "USELESS",
+    "Certificate",
+    "certify",
+    "direct_status",
+    "refine",
+    "row_norms",
+]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
+REFINEMENTS = 2  # corrections by the residual, where it is too large
 USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
 
@@ -39,6 +48,23 @@ def certify(system, added, x, b, norm):
         scale = norm * row_norms(x) + given
     backward = sizes / np.where(scale > 0, scale, 1.0)
     return Certificate(rows, residuals, backward)
+
+
+def refine(operator, added, x, b, norm, improve, dtype):
+    """Certify x; ``improve(x, residual)`` it while the residual is too large and falls.
+
+    Returns x, its certificate, and whether it was improved.
+    """
+    certificate, improved = certify(operator, added, x, b, norm), False
+    for _ in range(REFINEMENTS):
+        if certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(dtype):
+            break
+        better = improve(x, certificate.rows)
+        again = certify(operator, added, better, b, norm)
+        if not again.backward_error < certificate.backward_error:
+            break
+        x, certificate, improved = better, again, True
+    return x, certificate, improved
 
 
 def row_norms(rows):

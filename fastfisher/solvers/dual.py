@@ -9,22 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import NotPositiveDefiniteError
-from ..passes import add_gram, sums_dtype
-from .certificate import DIRECT_LIMIT, certify, direct_status, row_norms
+from ..passes import sums_dtype
+from .certificate import direct_status, refine, row_norms
 from .factored import CholeskyFactor, rank_deficient
 from .outcome import Outcome
 from .system import unit_roundoff
 
 __all__ = ["dual"]
 
-REFINEMENTS = 2  # corrections by the residual, where cancellation made it too large
-
 
 def gram_lower(system, column_weights=None):
     """Lower triangle of T diag(column_weights) T', (n, n) double, and the system it belongs to."""
     for attempt in (0, 1):
         K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
-        add_gram(K, system.G, shift=system.mean, column_weights=column_weights)
+        system.add_gram(K, column_weights)
         diagonal = K.diagonal().real
         if attempt == 0 and system.n and column_weights is None:
             scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))
@@ -83,16 +81,10 @@ def _scalar(system, b, coef):
 
 def _refined(system, x, b, added, norm, inverse):
     """Certify x; correct it by `inverse` of the residual while that is too large and falls."""
-    certificate = certify(system, added, x, b, norm)
-    rung = "cholesky"
-    for _ in range(REFINEMENTS):
-        if certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype):
-            break
-        better = x + inverse(certificate.rows)
-        again = certify(system, added, better, b, norm)
-        if not again.backward_error < certificate.backward_error:
-            break
-        x, certificate, rung = better, again, "cholesky+refinement"
+    x, certificate, refined = refine(
+        system, added, x, b, norm, lambda x, rest: x + inverse(rest), system.dtype
+    )
+    rung = "cholesky+refinement" if refined else "cholesky"
     status = direct_status(system, certificate)
     return Outcome(system, x, certificate, status, added, rung=rung)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..damping import Relative
-from ..passes import add_syrk, sums_dtype
+from ..passes import sums_dtype
 from ..planning import choose, current_options
 from .certificate import Certificate, certify, direct_status
 from .factored import CholeskyFactor
@@ -17,7 +17,7 @@ def fisher_lower(system):
     """Lower triangle of F, (p, p) double, and the system it belongs to (rescaled if need be)."""
     for attempt in (0, 1):
         F = np.zeros((system.p, system.p), sums_dtype(system.dtype))
-        add_syrk(F, system.G, weights=system.weights, shift=system.mean)
+        system.add_syrk(F)
         diagonal = F.diagonal().real
         if attempt == 0 and system.p and system.total:
             scaled = system.rescaled(float(diagonal.max()) / system.total)

@@ -42,7 +42,8 @@ class Solution:
     damping : float
         The absolute lambda used (for Marquardt, its c).
     rung : str
-        What produced x: "cholesky", "cholesky+refinement", "division", "cg" or "none".
+        What produced x: "cholesky", "division", "eigenbasis", each maybe with
+        "+refinement", "cg" or "none".
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.

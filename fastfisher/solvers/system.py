@@ -13,7 +13,9 @@ from ..errors import InputError
 from ..passes import (
     add_diag,
     add_fvp,
+    add_gram,
     add_rmatvec,
+    add_syrk,
     bad_rows,
     check_finite,
     mean_row,
@@ -21,7 +23,7 @@ from ..passes import (
     sums_dtype,
 )
 
-__all__ = ["System", "make_system", "unit_roundoff"]
+__all__ = ["System", "make_system", "tame_weights", "unit_roundoff"]
 
 # By bytes of a real: mean squares of scores that are left as they are, so that squares of those
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
@@ -87,6 +89,14 @@ class System:
             y /= self.total
         return y
 
+    def add_syrk(self, c):
+        """Lower triangle of c (p, p) += W F, in double."""
+        add_syrk(c, self.G, weights=self.weights, shift=self.mean)
+
+    def add_gram(self, c, column_weights=None):
+        """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
+        add_gram(c, self.G, shift=self.mean, column_weights=column_weights)
+
     def raw_diagonal(self):
         """Diagonal of F, (p,) float64; Inf where it overflows."""
         y = np.zeros(self.p)
@@ -110,6 +120,10 @@ class System:
     def apply_rows(self, v):
         """T v for rows v (k, p): (k, n)."""
         return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
+
+    def mean_of(self, G):
+        """Weighted mean row of scores like these."""
+        return mean_row(G, self.weights, self.total)
 
     def columns(self, lo, hi):
         """T[:, lo:hi] in double, (n, hi - lo)."""
@@ -156,7 +170,7 @@ class System:
         except InputError:  # lambda overflows: F is negligible beside it, as it should be
             return self
         G = replace(self.G, scale=self.G.scale * scale)
-        mean = None if self.mean is None else mean_row(G, self.weights, self.total)
+        mean = None if self.mean is None else self.mean_of(G)
         return replace(self, G=G, mean=mean, damping=damping)
 
 
@@ -166,14 +180,19 @@ def make_system(G, weights, center, damping, nan_policy):
         raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
     if nan_policy == "skip":
         G, weights = skip_bad_rows(G, weights)
-    if weights is not None and weights.any():
-        # Only their ratios count; an even power of two has an exact root.
-        weights = np.ldexp(weights, -2 * (int(np.frexp(weights.max())[1]) // 2))
-    total = float(G.shape[0] if weights is None else weights.sum())
+    weights, total = tame_weights(G, weights)
     mean = mean_row(G, weights, total) if center else None
     if mean is not None and not np.isfinite(mean).all() and nan_policy != "propagate":
         check_finite(G, mean, "the mean of G")
     return System(G, weights, total, mean, damping, nan_policy == "propagate")
+
+
+def tame_weights(G, weights):
+    """Weights in the middle of the range, and their sum."""
+    if weights is not None and weights.any():
+        # Only their ratios count; an even power of two has an exact root.
+        weights = np.ldexp(weights, -2 * (int(np.frexp(weights.max())[1]) // 2))
+    return weights, float(G.shape[0] if weights is None else weights.sum())
 
 
 def skip_bad_rows(G, weights):

@@ -10,6 +10,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.errors import InputError, StateError
 from tests import matrices, oracle
+from tests.fisher.rows import LayeredRows
 from tests.tolerances import assert_ratio, entrywise_ratio, gamma, unit_roundoff
 
 P = 7
@@ -17,6 +18,7 @@ KINDS = {
     "dense": lambda **k: ff.DenseFisher(P, **k),
     "diagonal": lambda **k: ff.DiagonalFisher(P, **k),
     "gram": lambda **k: ff.GramFisher(**k),
+    "layered": lambda **k: LayeredRows(**k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
@@ -97,9 +99,7 @@ def test_merge_U1_is_associative_commutative_and_has_a_unit(make, center, dtype,
     assert state(with_other[1]) == untouched
 
 
-@pytest.mark.parametrize(
-    "make", [KINDS["dense"], KINDS["diagonal"], KINDS["gram"]], ids=KINDS.keys()
-)
+@pytest.mark.parametrize("make", [KINDS[k] for k in ("dense", "diagonal", "gram")], ids=str)
 @pytest.mark.parametrize("how", ["chunks", "merge"])
 def test_accumulate_U2_centred_sums_survive_a_large_mean(make, how, rng):
     """Mean 1e8, spread 1: raw moments would lose every digit of the covariance."""
@@ -170,7 +170,7 @@ def test_merge_refuses_what_does_not_fit_and_changes_nothing(make, rng):
         "cannot merge": ff.DenseFisher(P) if not isinstance(F, ff.DenseFisher) else ff.GramFisher(),
     }
     if isinstance(F, ff.GramFisher):
-        others["p is 7 here and 3 there"] = ff.GramFisher().update(np.ones((2, 3)))
+        others["p is 7 here and 3 there"] = type(F)().update(np.ones((2, 3)))
     else:
         others["p is 7 here and 3 there"] = type(F)(3)
     before = state(F)

@@ -6,12 +6,14 @@ import pytest
 import fastfisher as ff
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
+from tests.fisher.rows import LayeredRows
 from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
 
 KINDS = {
     "dense": lambda p, **k: ff.DenseFisher(p, **k),
     "diagonal": lambda p, **k: ff.DiagonalFisher(p, **k),
     "gram": lambda p, **k: ff.GramFisher(**k),
+    "layered": lambda p, **k: LayeredRows(**k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)

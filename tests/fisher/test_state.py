@@ -11,11 +11,13 @@ import fastfisher as ff
 from fastfisher.errors import StateError
 from fastfisher.fisher import state as state_module
 from tests import matrices
+from tests.fisher.rows import LayeredRows
 
 KINDS = {
     "dense": lambda **k: ff.DenseFisher(6, **k),
     "diagonal": lambda **k: ff.DiagonalFisher(6, **k),
     "gram": lambda **k: ff.GramFisher(**k),
+    "layered": lambda **k: LayeredRows(**k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 

@@ -1,0 +1,105 @@
+"""How Fishers read a batch: its checks, all before anything changes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..arrays import as_scores, as_weights
+from ..errors import InputError
+from ..ops.layers import as_layers, scan_layers
+from ..passes import bad_rows
+
+__all__ = ["OfLayers", "OfScores"]
+
+LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
+LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
+
+
+class OfScores:
+    """Batches are per-sample scores (n, p). A Fisher has ``p``, ``dtype``."""
+
+    _operand = "G"
+
+    def _check_width(self, p):
+        if p != self.p:
+            raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
+
+    def _as_batch(self, G):
+        """The checked operand: shape (n, p), dtype, skipped, part(lo, hi)."""
+        scores = as_scores(G)
+        self._check_width(scores.shape[1])
+        return scores
+
+    def _scan(self, batch):
+        """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
+        return bad_rows(batch)
+
+    def _checked_batch(self, G, weights, nan_policy):
+        """The operand and its weights, bad rows out if they are to be skipped."""
+        if nan_policy not in ("raise", "skip", "propagate"):
+            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+        scores, name = self._as_batch(G), self._operand
+        n = scores.shape[0]
+        if scores.dtype.kind == "c" and self.dtype.kind != "c":
+            raise InputError(
+                f"{name} is {scores.dtype} but this Fisher is {self.dtype}; make it with "
+                "dtype='complex128'"
+            )
+        weights = as_weights(weights, n)
+        bad, largest = self._scan(scores)
+        if bad.any() and nan_policy == "raise":
+            row = int(np.argmax(bad))
+            raise InputError(
+                f"{name} holds values that are not finite in row {row} ({int(bad.sum())} such "
+                "rows in all); nothing was added: remove them or pass nan_policy='skip'"
+            )
+        with np.errstate(over="ignore"):
+            total = float(n if weights is None else weights.sum())
+        largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
+        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
+            raise InputError(
+                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
+                f"range that sums can hold; nothing was added: divide them by a common factor"
+            )
+        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
+        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
+            raise InputError(
+                f"{name} holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
+                f"nothing was added: multiply {name} by a power of two first"
+            )
+        if bad.any() and nan_policy == "skip":
+            weights = np.ones(n) if weights is None else weights
+            weights[bad] = 0
+            scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
+        return scores, weights
+
+    def _complete(self, batch, weights):
+        """Called after the last slice, by what has to look at the batch once more."""
+
+
+class OfLayers:
+    """Batches are sequences of pairs (A, E). A Fisher has ``widths``, (d_in, d_out) per layer."""
+
+    _operand = "layers"
+    widths = None  # not known before the first batch
+
+    def _as_batch(self, layers):
+        batch = as_layers(layers)
+        came = [size[1:] for size in batch.sizes]
+        if self.widths is not None and len(came) != len(self.widths):
+            raise InputError(f"{len(came)} layers came but this Fisher has {len(self.widths)}")
+        for index, expected in enumerate(self.widths or ()):
+            if came[index] != expected:
+                raise InputError(
+                    f"layers[{index}] has (d_in, d_out) = {came[index]}; this Fisher has {expected}"
+                )
+        return batch
+
+    def _scan(self, batch):
+        bad, tops = scan_layers(batch)
+        sizes = enumerate(batch.sizes)
+        return bad, max(self._bound(index, t, *tops[index]) for index, (t, _, _) in sizes)
+
+    def _bound(self, index, tokens, a, e):
+        """What must have a square, where a and e are the largest |A| and |E| of a layer."""
+        return tokens * a * e
