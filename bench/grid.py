@@ -61,18 +61,19 @@ def main(argv=None):
         key: value for key in ("rounds", "pause") if (value := getattr(options, key)) is not None
     }
     chosen = [case for case in GRIDS[grid] if re.search(options.only, case.id)]
-    if not chosen:
+    starts = not options.scaling and re.search(options.only, "startup")
+    if not (chosen or starts):
         print(f"no case matches {options.only!r}; ids look like {GRIDS[grid][0].id}")
         return 2
     if options.scaling:
         results = run_scaling(chosen, options.scaling, settings)
     else:
         results = run(chosen, options.contenders, options.threads, settings)
-        if not options.only:
+        if starts:
             results["startup"] = startup.measure(quick=options.quick)
     if options.name or (speed == "full" and not options.only):
         name = report.slug(results["environment"]) + ("-scaling" if options.scaling else "")
-        path = save(results, options.name or name)
+        path = save(results, options.name or name, keep=bool(options.only))
         print(f"written: {path}, {report.render(RESULTS)}")
     if options.scaling:
         return 0
@@ -85,7 +86,12 @@ def _parser():
 
     parser = argparse.ArgumentParser(prog="python -m bench.grid", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small shapes, under a minute")
-    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose id matches")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="REGEX",
+        help="cases whose id matches, or startup; with --name the others are kept",
+    )
     parser.add_argument("--name", help="results/NAME.json; a full run has a name of its own")
     parser.add_argument(
         "--contenders",
@@ -301,10 +307,26 @@ def _too_large(case, contenders):
     return None
 
 
-def save(results, name):
-    """Write results/NAME.json whole or not at all."""
+PLACE = ("cpu", "features", "versions", "threads")
+
+
+def _together_with(earlier, results):
+    """The cells of an earlier run in the same place that were not taken again, and these."""
+    if any(earlier["environment"][key] != results["environment"][key] for key in PLACE):
+        return results
+    cases = {record["id"]: record for record in earlier["cases"] + results["cases"]}
+    known = {case.id: k for k, case in enumerate(GRIDS["full"])}
+    ordered = sorted(cases.values(), key=lambda record: known.get(record["id"], len(known)))
+    contenders = earlier["contenders"] | results["contenders"]
+    return earlier | results | {"cases": ordered, "contenders": contenders}
+
+
+def save(results, name, *, keep=False):
+    """Write results/NAME.json whole or not at all; `keep` what it has of other cells."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    if keep and path.is_file():
+        results = _together_with(json.loads(path.read_text()), results)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(path)

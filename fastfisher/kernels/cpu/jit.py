@@ -11,20 +11,15 @@ from pathlib import Path
 import numba
 from numba import types
 
-from .linking import InnerCompiler, OuterCompiler
+from . import linking
 
 __all__ = ["compiled", "entry_address", "kernel"]
 
 # No nnan, no ninf: NaN and Inf must be seen. No reassoc: the order of sums is part of the result.
 FLAGS = {"contract", "nsz"}
 COMMON = {"nogil": True, "error_model": "numpy", "fastmath": FLAGS}
-OUTER = {"pipeline_class": OuterCompiler, **COMMON}
-INNER = {
-    "pipeline_class": InnerCompiler,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    **COMMON,
-}
+OUTER = linking.OUTER | COMMON
+INNER = linking.INNER | COMMON | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 KEPT = []  # compiled code that is reached by address only
 

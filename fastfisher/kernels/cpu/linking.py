@@ -1,12 +1,21 @@
 """Compilation of code that only its callers contain, so that machine code is made once: for them.
 
 Numba makes machine code of every function, and again of it inside every function that calls it.
+What is overridden here is not public: with a Numba that was not tried, its own way is taken, which
+gives the same code and compiles for twice as long.
 """
 
+import os
+
+import numba
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, Flags, compile_extra
 
-__all__ = ["InnerCompiler", "OuterCompiler", "compile_inside"]
+__all__ = ["INNER", "OUTER", "compile_inside"]
+
+TRIED = (0, 63), (0, 68)
+_version = tuple(int(part) for part in numba.__version__.split(".")[:2])
+ONCE = TRIED[0] <= _version <= TRIED[1] and os.environ.get("FASTFISHER_LINK") != "numba"
 
 
 class _OuterLibrary(JITCodeLibrary):
@@ -38,7 +47,7 @@ class _InnerLibrary(JITCodeLibrary):
         self._finalized = True
 
 
-class OuterCompiler(Compiler):
+class _OuterCompiler(Compiler):
     """Numba's compiler, for what is called by address or from Python."""
 
     def __init__(self, typingctx, targetctx, library, *args):
@@ -48,7 +57,7 @@ class OuterCompiler(Compiler):
         super().__init__(typingctx, targetctx, library, *args)
 
 
-class InnerCompiler(Compiler):
+class _InnerCompiler(Compiler):
     """Numba's compiler up to LLVM code."""
 
     def __init__(self, typingctx, targetctx, library, *args):
@@ -57,8 +66,18 @@ class InnerCompiler(Compiler):
         super().__init__(typingctx, targetctx, library, *args)
 
 
+# Options of Numba's compiler, for code that is called from outside and for code that is not.
+OUTER = {"pipeline_class": _OuterCompiler} if ONCE else {}
+INNER = {"pipeline_class": _InnerCompiler} if ONCE else {}
+
+
 def compile_inside(context, dispatcher, argtypes):
     """Compile a function into the library that is being built, by whose code it will be called."""
+    if not ONCE:
+        dispatcher.compile(argtypes)
+        compiled = dispatcher.overloads[argtypes]
+        context.active_code_library.add_linking_library(compiled.library)
+        return compiled
     flags = Flags()
     dispatcher.targetdescr.options.parse_as_flags(flags, dispatcher.targetoptions)
     flags.no_compile = True
