@@ -102,7 +102,7 @@ def info():
 
 
 def warmup(dtypes=("float32", "float64"), device="cpu"):
-    """Compile every kernel for these dtypes now, instead of on first use.
+    """Compile every kernel for these dtypes and start the threads now, instead of on first use.
 
     Parameters
     ----------
@@ -126,6 +126,7 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     >>> ff.warmup(dtypes=())
     """
     from .arrays import COMPUTED
+    from .kernels.cpu import threads
 
     check_device(device)
     known = [np.dtype(name) for name in COMPUTED]
@@ -135,6 +136,7 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     dtypes = [np.dtype(dtype).name for dtype in dtypes]
     others = [_warmup_elsewhere(dtype) for dtype in dtypes[1:]] if _compiling_is_shared() else []
     try:
+        threads.start()
         for dtype in dtypes[:1] if others else dtypes:
             _compile_all(dtype)
     finally:

@@ -228,8 +228,8 @@ def matvec(y, a, v, shift):
         return
     x, v = real_rows(a, shift), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
-    share = BLOCK if x.width <= STRIPE else 8 * GROUP
     workers = threads.max_threads()
+    share = BLOCK if x.width <= STRIPE else min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
     pairs = np.empty((workers, len(v) * share, 2))
     _matvec(out, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
     if out is not y:

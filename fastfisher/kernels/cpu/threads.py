@@ -16,7 +16,15 @@ from .jit import compiled
 from .parallel import NumbaThreads
 from .pool import AVAILABLE, Pool
 
-__all__ = ["driver", "max_threads", "region", "set_num_threads", "thread_count", "threading_layer"]
+__all__ = [
+    "driver",
+    "max_threads",
+    "region",
+    "set_num_threads",
+    "start",
+    "thread_count",
+    "threading_layer",
+]
 
 # Array elements up to which waking other threads costs more than they save.
 SMALL = 1 << 15
@@ -59,7 +67,8 @@ def threading_layer():
     return "own" if isinstance(_team, Pool) else _numba_layer()
 
 
-def _started():
+def start():
+    """The threads of this process, started if they were not."""
     global _team
     with _starting:
         if _team is None:
@@ -90,7 +99,7 @@ def region():
     """Yield what `for_each` is to launch, or 0 where the call inside must not be parallel: with
     one thread, or while another thread of Python uses them all."""
     threads = thread_count()
-    team = None if _serial or threads == 1 else _team or _started()
+    team = None if _serial or threads == 1 else _team or start()
     if team is None or not team.free.acquire(blocking=False):
         yield 0
         return
