@@ -1,5 +1,6 @@
 """Weighted, shifted syrk: c += (G - m)' diag(w) (G - m), lower triangle, sums in double."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -196,6 +197,7 @@ def test_law_26_13_syrk_has_the_same_bits_in_every_layout(dtype, reproducible):
                 intact()
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 def test_kernels_see_one_layout_only_so_that_no_layout_compiles_anew():
     with ff.options(reproducible=True):
         for _, stored in matrices.layouts(operands(300, 5, "float32").G):
