@@ -139,8 +139,13 @@ class System:
         return y
 
     def from_coefficients(self, coef):
-        """f with b = G'(w o coef) / W = T'f."""
-        return coef * self.root_weights
+        """f with b = G'(w o coef) / W = T'f.
+
+        Without its mean where T is centred: T'u = 0, but what (T T' + lambda I)^-1 makes of u is
+        1/lambda times as large, and would drown the rest.
+        """
+        f, u = coef * self.root_weights, self.root_weights
+        return f if self.mean is None else f - (f @ u)[:, np.newaxis] * u
 
     def resolve_damping(self, diagonal, trace=None):
         """The diagonal D: a number or (p,); looks at the diagonal of F only if it must."""

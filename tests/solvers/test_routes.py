@@ -405,3 +405,23 @@ def test_every_status_that_solve_can_return_is_listed():
         "inaccurate",
         "not_finite",
     }
+
+
+@over_dtypes
+@pytest.mark.parametrize("weighted", (False, True))
+def test_D5_the_mean_of_coef_does_not_count_where_scores_are_centred(dtype, weighted, rng):
+    """(T T' + lambda I)^-1 makes 1/lambda of it, which T' only takes away up to rounding."""
+    n, p, lam = 40, 200, 1e-5
+    G, f = (matrices.gaussian(shape, dtype, rng) for shape in ((n, p), (n,)))
+    w = matrices.weights(n, dtype) if weighted else np.ones(n)
+    far = f + f.dtype.type(100)
+    settings = {"damping": lam, "center": True, "method": "dual", "weights": w}
+    x = ff.solve(G, coef=far, **settings).x
+    wide = np.result_type(dtype, np.float64)
+    share, scores, centred = w / w.sum(), G.astype(wide), f.astype(wide)
+    T = (scores - share @ scores) * np.sqrt(share)[:, np.newaxis]
+    K = T @ T.conj().T + lam * np.eye(n)
+    exact = T.conj().T @ np.linalg.solve(K, (centred - share @ centred) * np.sqrt(share))
+    error = np.linalg.norm(x - exact) / np.linalg.norm(exact)
+    # Adding 100 to coef rounds it; what is centred is the rounded one.
+    assert error <= 1e5 * unit_roundoff(dtype), error / unit_roundoff(dtype)
