@@ -108,13 +108,16 @@ def test_law_26_13_zero_strides(axis, dtype, rng):
         assert function(broadcast).tobytes() == function(broadcast.copy()).tobytes(), name
 
 
+@pytest.mark.parametrize("shape", [(9, 6), (70, 80), (300, 2), (3, 1100), (0, 3)], ids=str)
 @pytest.mark.parametrize("stored", ["float16", ">f2", "bfloat16"])
 @over_functions
-def test_half_precision_is_storage_computed_and_answered_in_float32(function, stored, rng):
+def test_half_precision_is_storage_computed_and_answered_in_float32(function, stored, shape, rng):
     if stored == "bfloat16":
         stored = pytest.importorskip("ml_dtypes").bfloat16
-    G = rng.standard_normal((9, 6)).astype(stored)
-    for laid in (G, np.asfortranarray(G), G[::-1, ::2]):
+    G = rng.standard_normal(shape).astype(stored)
+    frozen = G.copy()
+    frozen.flags.writeable = False
+    for laid in (G, frozen, np.asfortranarray(G), G[::-1, ::2]):
         expected = function(np.ascontiguousarray(laid).astype(np.float32))
         result = function(laid)
         assert result.dtype == expected.dtype

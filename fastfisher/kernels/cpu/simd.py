@@ -2,6 +2,7 @@
 
 Intrinsics work on addresses; the element type picks the vector. Unrolling is done here, in Python,
 so what the compiler sees is what runs. With the JIT disabled the same names are NumPy `twins`.
+Scores in half precision are widened by the load.
 """
 
 import functools
@@ -75,6 +76,16 @@ def target():
     return ISAS["plain"]
 
 
+@functools.cache
+def widens_halves():
+    """True if there is an instruction for it; else fpext may call a library that nobody links."""
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    # Processors whose names imply AVX2 have F16C too.
+    return "+f16c" in features or (features == [""] and target().name in ("avx512", "avx2"))
+
+
 def lanes(dtype):
     """Elements of a real dtype in one vector."""
     return target().bytes // np.dtype(dtype).itemsize
@@ -95,7 +106,9 @@ def vector(twin):
     return lambda define: twin if numba.config.DISABLE_JIT else intrinsic(define)
 
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+# Numba has no half precision: numbers of these types say that scores are float16, bfloat16.
+STORED = {types.int16: ir.HalfType(), types.uint16: _I16}
 
 
 def _index(value):
@@ -120,16 +133,56 @@ class Code:
         data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
         return self.builder.gep(data, [offset])
 
-    def address(self, value):
-        """Pointer to elements from an address."""
-        return self.builder.inttoptr(value, self.element.as_pointer())
+    def address(self, value, stored=None):
+        """Pointer from an address: to elements, or to what is `stored` there and loaded as such."""
+        kind = STORED.get(stored, self.element)
+        return self.builder.inttoptr(value, kind.as_pointer())
 
     def at(self, pointer, offset):
         return self.builder.gep(pointer, [_index(offset) if isinstance(offset, int) else offset])
 
     def load(self, pointer, align=None):
+        if pointer.type.pointee != self.element:
+            kind = ir.VectorType(pointer.type.pointee, self.lanes)
+            address = self.builder.bitcast(pointer, kind.as_pointer())
+            return self._widened(self.builder.load(address, align=2))
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.load(address, align=align or self.bytes)
+
+    def load_one(self, pointer):
+        """The element at a pointer, by itself."""
+        x = self.builder.load(pointer)
+        return x if x.type == self.element else self._widened(x)
+
+    def _widened(self, x):
+        """Halves, or a vector of them, as elements: exact, subnormals, Inf and NaN too."""
+        builder, count = self.builder, getattr(x.type, "count", None)
+
+        def kind(element):
+            return ir.VectorType(element, count) if count else element
+
+        def constant(value):
+            return ir.Constant(kind(_I32), [value] * count if count else value)
+
+        single = kind(ir.FloatType())
+        if getattr(x.type, "element", x.type) == _I16:
+            wide = builder.shl(builder.zext(x, kind(_I32)), constant(16))
+            return builder.bitcast(wide, single)
+        if widens_halves():
+            return builder.fpext(x, single)
+        bits = builder.zext(builder.bitcast(x, kind(_I16)), kind(_I32))
+        sign = builder.shl(builder.and_(bits, constant(0x8000)), constant(16))
+        magnitude = builder.shl(builder.and_(bits, constant(0x7FFF)), constant(13))
+        bias, tiny = constant(112 << 23), constant(113 << 23)  # of exponents; 2^-14
+        number = builder.add(magnitude, bias)
+        special = builder.icmp_unsigned(">=", magnitude, constant(0x1F << 23))
+        number = builder.select(special, builder.add(number, bias), number)
+        # (1 + m) 2^-14 - 2^-14 is exact, and no operand of it is subnormal.
+        one_more = builder.bitcast(builder.add(magnitude, tiny), single)
+        subnormal = builder.fsub(one_more, builder.bitcast(tiny, single))
+        small = builder.icmp_unsigned("<", magnitude, constant(1 << 23))
+        number = builder.select(small, builder.bitcast(subnormal, kind(_I32)), number)
+        return builder.bitcast(builder.or_(number, sign), single)
 
     def store(self, value, pointer, align=None):
         address = self.builder.bitcast(pointer, value.type.as_pointer())
@@ -137,14 +190,39 @@ class Code:
 
     def load_some(self, pointer, first, count):
         """Elements first.. of `count` that there are; zero beyond."""
-        mask = self.inside(self.builder.sub(count, first))
+        left = self.builder.sub(count, first)
+        if pointer.type.pointee != self.element:
+            return self._load_some_halves(pointer, left)
+        return self._masked(pointer, self.vector, self.inside(left))
+
+    def _masked(self, pointer, kind, mask):
+        halves = kind != self.vector
         function = cgutils.get_or_insert_function(
             self.builder.module,
-            ir.FunctionType(self.vector, [self.vector.as_pointer(), _I32, mask.type, self.vector]),
-            f"llvm.masked.load.{self.suffix}.p0",
+            ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind]),
+            f"llvm.masked.load.{f'v{self.lanes}i16' if halves else self.suffix}.p0",
         )
-        address = self.builder.bitcast(pointer, self.vector.as_pointer())
-        return self.builder.call(function, [address, _I32(self.bytes), mask, self.zero()])
+        address, align = (
+            self.builder.bitcast(pointer, kind.as_pointer()),
+            2 if halves else self.bytes,
+        )
+        return self.builder.call(function, [address, _I32(align), mask, ir.Constant(kind, None)])
+
+    def _load_some_halves(self, pointer, left):
+        # Whole vectors without a mask: few processors have one for elements of 16 bits.
+        builder = self.builder
+        whole = builder.icmp_signed(">=", left, _index(self.lanes))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                every, after = self.load(pointer), builder.block
+            with otherwise:
+                bits = self._masked(pointer, ir.VectorType(_I16, self.lanes), self.inside(left))
+                kind = ir.VectorType(pointer.type.pointee, self.lanes)
+                some, before = self._widened(builder.bitcast(bits, kind)), builder.block
+        found = builder.phi(self.vector)
+        found.add_incoming(every, after)
+        found.add_incoming(some, before)
+        return found
 
     def inside(self, count):
         """The mask of the first `count` elements of a vector."""
