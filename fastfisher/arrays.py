@@ -27,6 +27,7 @@ __all__ = [
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 _NATIVE = frozenset(map(np.dtype, COMPUTED))
 SLICE_BYTES = 64 << 20  # one slice of converted scores
+WIDENED = 1 << 16  # elements of half precision from which a kernel converts them
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,20 @@ def contiguous(a, dtype):
     """`a` as kernels want it: C order, aligned, native, `dtype`; a copy only where it must be."""
     if _readable(a, dtype):
         return _writable_view(a)
+    if a.size >= WIDENED and dtype == np.float32 and a.dtype.name in HALVES:
+        return _widened(np.ascontiguousarray(a, a.dtype.newbyteorder("=")))
     if a.dtype.name == "bfloat16" and a.dtype != dtype:
         bits = np.ascontiguousarray(a).view(np.uint16)
         return widened(bits, a.dtype.name).astype(dtype, copy=False)
     return np.array(a, dtype=dtype, order="C", copy=True)
+
+
+def _widened(a):
+    from .kernels.cpu.widen import widen  # brings the compiler along
+
+    out = np.empty(a.shape, np.float32)
+    widen(out, a)
+    return out
 
 
 def _foreign(x):
