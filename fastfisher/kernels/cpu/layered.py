@@ -14,7 +14,7 @@ from .products import (
     add_lower,
     panels_of,
     triangle_corner,
-    with_stride,
+    with_layout,
 )
 from .threads import driver
 
@@ -24,9 +24,10 @@ ROWS = 96  # rows of a and e in a group of samples, unless one sample has more
 
 
 @kernel
-def _depth(x):
-    """Packed rows of a factor."""
-    return (x.p + x.p % 2) * x.parts
+def _layout(x, panels):
+    """Panels that hold all packed rows of a factor."""
+    depth = (x.p + x.p % 2) * x.parts
+    return with_layout(panels, depth * panels.ld, panels.ld, panels.width)
 
 
 @kernel
@@ -35,7 +36,7 @@ def _pack_group(t, thread, packed, x, start, rows, panels):
     lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
     a = x.a + lo * width * x.bytes
     part = Operand(a, hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)
-    layout, zero = with_stride(panels, _depth(x) * panels.ld), np.int64(0)
+    layout, zero = _layout(x, panels), np.int64(0)
     count = (rows + panels.width - 1) // panels.width
     here = (hi - lo + panels.width - 1) // panels.width
     pack(packed, start + t * count * layout.stride, part, zero, x.p, zero, here, layout)
@@ -44,7 +45,7 @@ def _pack_group(t, thread, packed, x, start, rows, panels):
 @kernel
 def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     """Products of the rows of group gi with those of gj, in double."""
-    layout, zero, one = with_stride(panels, _depth(x) * panels.ld), np.int64(0), np.int64(1)
+    layout, zero, one = _layout(x, panels), np.int64(0), np.int64(1)
     size = (rows + panels.width - 1) // panels.width * panels.width
     l0 = start + gi * (size // panels.width) * layout.stride
     r0 = start + gj * (size // panels.width) * layout.stride

@@ -39,18 +39,17 @@ def _copies(parts):
             place, mean = code.address(to_v), code.address(shift_v)
             start = code.address(source_v, stored)
             count_v = builder.mul(count_v, _index(parts))
-            some = builder.icmp_signed("!=", shifted_v, _index(0))
-            shifts = builder.select(some, count_v, _index(0))
             by = code.splat(factor_v)
 
-            def body(step, carried):
+            def body(step, carried, shifted=False):
                 j = builder.mul(step, _index(code.lanes))
                 found = []
                 for part in range(parts):
                     at = builder.add(builder.mul(j, _index(parts)), _index(part * code.lanes))
                     x = code.load_some(code.at(start, at), at, count_v)
-                    m = code.load_some(code.at(mean, at), at, shifts)
-                    found.append(builder.fmul(by, builder.fsub(x, m)))
+                    if shifted:
+                        x = builder.fsub(x, code.load_some(code.at(mean, at), at, count_v))
+                    found.append(builder.fmul(by, x))
                 for part in range(parts):
                     row = found[0]
                     if parts == 2:
@@ -59,7 +58,13 @@ def _copies(parts):
                     code.store(row, code.at(at, j))
                 return []
 
-            code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+            some = builder.icmp_signed("!=", shifted_v, _index(0))
+            steps = builder.sdiv(width_v, _index(code.lanes))
+            with builder.if_else(some) as (then, otherwise):
+                with then:
+                    code.loop(steps, [], functools.partial(body, shifted=True))
+                with otherwise:
+                    code.loop(steps, [], body)
             return context.get_dummy_value()
 
         index = types.intp

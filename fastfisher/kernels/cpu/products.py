@@ -30,7 +30,7 @@ __all__ = [
     "add_lower",
     "panels_of",
     "triangle_corner",
-    "with_stride",
+    "with_layout",
 ]
 
 
@@ -251,12 +251,12 @@ def add_complex(c, re, im, order, rows, columns, out, l0, r0, terms, conjugate, 
 
 
 @kernel
-def with_stride(panels, stride):
-    """The same panels, `stride` elements apart."""
+def with_layout(panels, stride, ld, width):
+    """The same panels, but `stride` elements apart, of so many columns and rows `ld` apart."""
     return Panels(
         stride,
-        panels.ld,
-        panels.width,
+        ld,
+        width,
         panels.rows,
         panels.columns,
         panels.lanes,

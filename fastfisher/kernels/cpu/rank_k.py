@@ -9,7 +9,7 @@ import numpy as np
 from . import threads
 from .jit import kernel
 from .memory import aligned
-from .packing import operand, pack
+from .packing import Operand, operand, pack
 from .parallel import for_each
 from .products import (
     Place,
@@ -18,6 +18,7 @@ from .products import (
     add_lower_ahead,
     panels_of,
     triangle_corner,
+    with_layout,
 )
 from .simd import address
 from .splitting import BLOCK, KC, THIN, block_terms, share_count, stretch
@@ -26,6 +27,15 @@ from .threads import driver
 __all__ = ["add_rank_k"]
 
 GROUP = 8  # panels packed by a task
+
+
+@kernel
+def _as_they_lie(out, x, at, kb, panels):
+    """An even number of rows of half precision, from the address `at`, widened to the start of out."""
+    zero, two, half = np.int64(0), np.int64(2), kb // 2 * x.p
+    whole = (half + panels.lanes - 1) // panels.lanes * panels.lanes
+    both = Operand(at, two, half, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)
+    pack(out, zero, both, zero, two, zero, np.int64(1), with_layout(panels, whole, half, whole))
 
 
 @kernel
@@ -45,6 +55,9 @@ def _share(t, thread, sums, work, x, bounds, order, panels, readable):
         following = at + kb * row_bytes
         ahead = (following, following + min(block, last - k0 - kb) * row_bytes)
         if k0 + kb <= readable and kb % 2 == 0:
+            if x.bytes != panels.bytes:
+                _as_they_lie(out, x, at, kb, panels)
+                at = packed
             add_lower_ahead(c, re, order, every, every, add, at, at, x.p, kb, panels, c, ahead)
             continue
         pack(out, zero, x, k0, kb, zero, count, panels)
@@ -143,8 +156,7 @@ def _split(c, x, lo, hi, order, shares):
     )
     count = -(-order // panels.width)
     readable = 0
-    as_it_is = x.bytes == x.dtype.itemsize and not (x.scale.size or x.shift.size)
-    if thin and x.by_rows and x.parts == 1 and as_it_is:
+    if thin and x.by_rows and x.parts == 1 and not (x.scale.size or x.shift.size):
         readable = x.n + 1 - -(-panels.width // order)  # whole vectors stay inside a
     share = -(-(hi - lo) // shares)
     share = -(-share // 16) * 16
