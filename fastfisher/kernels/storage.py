@@ -1,4 +1,4 @@
-"""Half precision, in which scores are stored and never computed: both formats are read as float32."""
+"""Half precision, in which scores may be stored; they are computed in float32."""
 
 import numpy as np
 

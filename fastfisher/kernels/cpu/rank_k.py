@@ -31,7 +31,7 @@ GROUP = 8  # panels packed by a task
 
 @kernel
 def _as_they_lie(out, x, at, kb, panels):
-    """An even number of rows of half precision, from the address `at`, widened to the start of out."""
+    """Widen an even number of rows of half precision at the address `at` to the start of out."""
     zero, two, half = np.int64(0), np.int64(2), kb // 2 * x.p
     whole = (half + panels.lanes - 1) // panels.lanes * panels.lanes
     both = Operand(at, two, half, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)

@@ -5,20 +5,17 @@ so what the compiler sees is what runs. With the JIT disabled the same names are
 Scores in half precision are widened by the load.
 """
 
-import functools
-from dataclasses import dataclass
-
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import twins
+from .halves import BITS, STORED, widened
+from .isa import lanes, target, tile_rows, tile_width
 
 __all__ = [
-    "ISA",
     "SHORT",
     "add_doubles",
     "address",
@@ -34,81 +31,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class ISA:
-    """Vector width, and the register tile that fits: rows x vectors of accumulators."""
-
-    name: str
-    bytes: int
-    rows: int
-    vectors: int
-    fused: bool = True  # has a fused multiply-add; without one llvm.fma would call libm
-
-
-ISAS = {
-    "avx512": ISA("avx512", 64, 8, 3),
-    "avx2": ISA("avx2", 32, 4, 3),
-    "neon": ISA("neon", 16, 6, 3),
-    "plain": ISA("plain", 16, 2, 3, fused=False),
-}
-# CPU names that imply features Numba's feature string leaves out when it is set by hand.
-_IMPLIED = {
-    "avx512": ("skylake-avx512", "cascadelake", "icelake", "sapphirerapids", "znver4", "znver5"),
-    "avx2": ("haswell", "broadwell", "skylake", "znver", "alderlake", "x86-64-v3"),
-}
-
-
-@functools.cache
-def target():
-    """The instruction set Numba compiles for, which its environment variables may narrow."""
-    if numba.config.DISABLE_JIT:
-        return ISAS["plain"]
-    from numba.core.registry import cpu_target
-
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
-    if triple.startswith(("aarch64", "arm64")):
-        return ISAS["neon"]
-    has = set(features.split(","))
-    bare = not any(feature.startswith("+avx") for feature in has)
-    for isa, needed in (("avx512", {"+avx512f", "+avx512vl"}), ("avx2", {"+avx2", "+fma"})):
-        if needed <= has or (bare and name.startswith(_IMPLIED[isa]) and not features):
-            return ISAS[isa]
-    return ISAS["plain"]
-
-
-@functools.cache
-def widens_halves():
-    """True if there is an instruction for it; else fpext may call a library that nobody links."""
-    from numba.core.registry import cpu_target
-
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    # Processors whose names imply AVX2 have F16C too.
-    return "+f16c" in features or (features == [""] and target().name in ("avx512", "avx2"))
-
-
-def lanes(dtype):
-    """Elements of a real dtype in one vector."""
-    return target().bytes // np.dtype(dtype).itemsize
-
-
-def tile_rows():
-    """Rows of a register tile: scalars of the broadcast side."""
-    return target().rows
-
-
-def tile_width(dtype):
-    """Columns of a register tile, a multiple of its rows; also the width of a packed panel."""
-    return target().vectors * lanes(dtype)
-
-
 def vector(twin):
     """An intrinsic where there is a compiler, its NumPy twin where the JIT is disabled."""
     return lambda define: twin if numba.config.DISABLE_JIT else intrinsic(define)
 
 
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-# Numba has no half precision: numbers of these types say that scores are float16, bfloat16.
-STORED = {types.int16: ir.HalfType(), types.uint16: _I16}
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _index(value):
@@ -145,44 +73,14 @@ class Code:
         if pointer.type.pointee != self.element:
             kind = ir.VectorType(pointer.type.pointee, self.lanes)
             address = self.builder.bitcast(pointer, kind.as_pointer())
-            return self._widened(self.builder.load(address, align=2))
+            return widened(self.builder, self.builder.load(address, align=2))
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.load(address, align=align or self.bytes)
 
     def load_one(self, pointer):
         """The element at a pointer, by itself."""
         x = self.builder.load(pointer)
-        return x if x.type == self.element else self._widened(x)
-
-    def _widened(self, x):
-        """Halves, or a vector of them, as elements: exact, subnormals, Inf and NaN too."""
-        builder, count = self.builder, getattr(x.type, "count", None)
-
-        def kind(element):
-            return ir.VectorType(element, count) if count else element
-
-        def constant(value):
-            return ir.Constant(kind(_I32), [value] * count if count else value)
-
-        single = kind(ir.FloatType())
-        if getattr(x.type, "element", x.type) == _I16:
-            wide = builder.shl(builder.zext(x, kind(_I32)), constant(16))
-            return builder.bitcast(wide, single)
-        if widens_halves():
-            return builder.fpext(x, single)
-        bits = builder.zext(builder.bitcast(x, kind(_I16)), kind(_I32))
-        sign = builder.shl(builder.and_(bits, constant(0x8000)), constant(16))
-        magnitude = builder.shl(builder.and_(bits, constant(0x7FFF)), constant(13))
-        bias, tiny = constant(112 << 23), constant(113 << 23)  # of exponents; 2^-14
-        number = builder.add(magnitude, bias)
-        special = builder.icmp_unsigned(">=", magnitude, constant(0x1F << 23))
-        number = builder.select(special, builder.add(number, bias), number)
-        # (1 + m) 2^-14 - 2^-14 is exact, and no operand of it is subnormal.
-        one_more = builder.bitcast(builder.add(magnitude, tiny), single)
-        subnormal = builder.fsub(one_more, builder.bitcast(tiny, single))
-        small = builder.icmp_unsigned("<", magnitude, constant(1 << 23))
-        number = builder.select(small, builder.bitcast(subnormal, kind(_I32)), number)
-        return builder.bitcast(builder.or_(number, sign), single)
+        return x if x.type == self.element else widened(self.builder, x)
 
     def store(self, value, pointer, align=None):
         address = self.builder.bitcast(pointer, value.type.as_pointer())
@@ -216,9 +114,9 @@ class Code:
             with then:
                 every, after = self.load(pointer), builder.block
             with otherwise:
-                bits = self._masked(pointer, ir.VectorType(_I16, self.lanes), self.inside(left))
+                bits = self._masked(pointer, ir.VectorType(BITS, self.lanes), self.inside(left))
                 kind = ir.VectorType(pointer.type.pointee, self.lanes)
-                some, before = self._widened(builder.bitcast(bits, kind)), builder.block
+                some, before = widened(self.builder, builder.bitcast(bits, kind)), builder.block
         found = builder.phi(self.vector)
         found.add_incoming(every, after)
         found.add_incoming(some, before)
