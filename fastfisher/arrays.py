@@ -26,7 +26,7 @@ __all__ = [
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 _NATIVE = frozenset(map(np.dtype, COMPUTED))
-SLICE_BYTES = 64 << 20  # one slice of converted scores
+SLICE_BYTES = 64 << 20  # one slice of copied scores
 WIDENED = 1 << 16  # elements of half precision from which a kernel converts them
 
 

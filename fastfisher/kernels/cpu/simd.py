@@ -91,19 +91,16 @@ class Code:
         left = self.builder.sub(count, first)
         if pointer.type.pointee != self.element:
             return self._load_some_halves(pointer, left)
-        return self._masked(pointer, self.vector, self.inside(left))
+        return self._masked(pointer, left, self.vector, self.suffix, self.bytes)
 
-    def _masked(self, pointer, kind, mask):
-        halves = kind != self.vector
+    def _masked(self, pointer, left, kind, suffix, align):
+        mask = self.inside(left)
         function = cgutils.get_or_insert_function(
             self.builder.module,
             ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind]),
-            f"llvm.masked.load.{f'v{self.lanes}i16' if halves else self.suffix}.p0",
+            f"llvm.masked.load.{suffix}.p0",
         )
-        address, align = (
-            self.builder.bitcast(pointer, kind.as_pointer()),
-            2 if halves else self.bytes,
-        )
+        address = self.builder.bitcast(pointer, kind.as_pointer())
         return self.builder.call(function, [address, _I32(align), mask, ir.Constant(kind, None)])
 
     def _load_some_halves(self, pointer, left):
@@ -114,9 +111,10 @@ class Code:
             with then:
                 every, after = self.load(pointer), builder.block
             with otherwise:
-                bits = self._masked(pointer, ir.VectorType(BITS, self.lanes), self.inside(left))
-                kind = ir.VectorType(pointer.type.pointee, self.lanes)
-                some, before = widened(self.builder, builder.bitcast(bits, kind)), builder.block
+                kind = ir.VectorType(BITS, self.lanes)
+                bits = self._masked(pointer, left, kind, f"v{self.lanes}i16", 2)
+                halves = builder.bitcast(bits, ir.VectorType(pointer.type.pointee, self.lanes))
+                some, before = widened(builder, halves), builder.block
         found = builder.phi(self.vector)
         found.add_incoming(every, after)
         found.add_incoming(some, before)
