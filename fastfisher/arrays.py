@@ -1,7 +1,7 @@
 """The door: arrays of any origin in, checked NumPy operands inside, the same kind of array out.
 
-Nothing here copies a whole operand: scores whose layout or storage the kernels cannot read are
-converted slice by slice while they are used. Inputs are never changed.
+Nothing here copies a whole operand: scores whose layout the kernels cannot read are copied slice
+by slice while they are used; half precision they read as it is. Inputs are never changed.
 """
 
 import bisect
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .errors import InputError
+from .kernels.storage import HALVES, widened
 
 __all__ = [
     "Scores",
@@ -24,9 +25,9 @@ __all__ = [
 ]
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
-STORED = ("float16", "bfloat16")  # storage only: converted to float32 slice by slice
 _NATIVE = frozenset(map(np.dtype, COMPUTED))
-SLICE_BYTES = 64 << 20  # one slice of converted scores
+SLICE_BYTES = 64 << 20  # one slice of copied scores
+WIDENED = 1 << 16  # elements of half precision from which a kernel converts them
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,15 @@ class Scores:
         return self.data.shape
 
     @property
+    def stored(self):
+        """The dtype that our kernels read: half precision, or the dtype they compute in."""
+        own = self.data.dtype
+        return own.newbyteorder("=") if own.itemsize == 2 else self.dtype
+
+    @property
     def direct(self):
-        """True if kernels can read the caller's memory as it is."""
-        return self.scale == 1 and not self.skipped and _readable(self.data, self.dtype)
+        """True if our kernels can read the caller's memory as it is."""
+        return self.scale == 1 and not self.skipped and _readable(self.data, self.stored)
 
     @property
     def slice_rows(self):
@@ -66,18 +73,21 @@ class Scores:
         skipped = tuple(row - lo for row in self.skipped if lo <= row < hi)
         return replace(self, data=self.data[lo:hi], skipped=skipped)
 
-    def rows(self, lo, hi):
-        """Rows lo..hi, C-ordered in the computing dtype: a view where possible, else a copy."""
-        return self._block(self.data[lo:hi], lo, hi)
+    def rows(self, lo, hi, *, halves=False):
+        """Rows lo..hi, C-ordered in the computing dtype: a view where possible, else a copy.
 
-    def columns(self, lo, hi):
+        Half precision stays what it is if the kernel reads `halves`.
+        """
+        return self._block(self.data[lo:hi], lo, hi, halves)
+
+    def columns(self, lo, hi, *, halves=False):
         """Columns lo..hi likewise."""
-        return self._block(self.data[:, lo:hi], 0, len(self.data))
+        return self._block(self.data[:, lo:hi], 0, len(self.data), halves)
 
-    def _block(self, part, lo, hi):
+    def _block(self, part, lo, hi, halves):
         first, last = bisect.bisect_left(self.skipped, lo), bisect.bisect_left(self.skipped, hi)
         if self.scale == 1 and first == last:
-            return contiguous(part, self.dtype)
+            return contiguous(part, self.stored if halves else self.dtype)
         block = np.array(contiguous(part, self.dtype))
         block[[row - lo for row in self.skipped[first:last]]] = 0
         block *= block.real.dtype.type(self.scale)
@@ -105,17 +115,27 @@ class _Alias:
 
 def _writable_view(a):
     # Numba compiles read-only arrays anew; the same memory under a writable view costs nothing.
-    return a if a.flags.writeable or not a.size else np.asarray(_Alias(a))
+    return a if a.flags.writeable or not a.size else np.asarray(_Alias(a)).view(a.dtype)
 
 
 def contiguous(a, dtype):
     """`a` as kernels want it: C order, aligned, native, `dtype`; a copy only where it must be."""
     if _readable(a, dtype):
         return _writable_view(a)
-    if a.dtype.name == "bfloat16":
-        bits = np.ascontiguousarray(a).view(np.uint16).astype(np.uint32)
-        return (bits << 16).view(np.float32).astype(dtype, copy=False)
+    if a.size >= WIDENED and dtype == np.float32 and a.dtype.name in HALVES:
+        return _widened(np.ascontiguousarray(a, a.dtype.newbyteorder("=")))
+    if a.dtype.name == "bfloat16" and a.dtype != dtype:
+        bits = np.ascontiguousarray(a).view(np.uint16)
+        return widened(bits, a.dtype.name).astype(dtype, copy=False)
     return np.array(a, dtype=dtype, order="C", copy=True)
+
+
+def _widened(a):
+    from .kernels.cpu.widen import widen  # brings the compiler along
+
+    out = np.empty(a.shape, np.float32)
+    widen(out, a)
+    return out
 
 
 def _foreign(x):
@@ -182,7 +202,7 @@ def computing_dtype(dtype, name):
     native = dtype.newbyteorder("=")
     if native.name in COMPUTED:
         return native
-    if native.name in STORED:
+    if native.name in HALVES:
         return np.dtype(np.float32)
     if dtype.kind in "iub":
         raise InputError(
@@ -191,7 +211,7 @@ def computing_dtype(dtype, name):
         )
     raise InputError(
         f"{name} has dtype {dtype}; expected one of {', '.join(COMPUTED)}"
-        f" (or {', '.join(STORED)} as storage); cast it first"
+        f" (or {', '.join(HALVES)} as storage); cast it first"
     )
 
 

@@ -100,6 +100,12 @@ def _row_step(G, flops_per_row, *, least=256):
     return min(G.slice_rows, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), least))
 
 
+def _kernel(op, size, G):
+    """The kernel for scores G, and whether it reads half precision: those of vendors do not."""
+    entry = choose(op, size, G.dtype)
+    return entry.load(), not entry.vendor
+
+
 def syrk_step(G):
     """Rows per kernel call of `add_syrk`."""
     p = G.shape[1]
@@ -110,40 +116,39 @@ def syrk_step(G):
 def add_syrk(c, G, *, weights=None, shift=None):
     """Lower triangle of c += (G - shift)' diag(weights) (G - shift); c is double."""
     n, p = G.shape
-    kernel = choose("syrk", p, G.dtype).load()
+    kernel, halves = _kernel("syrk", p, G)
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, syrk_step(G), "syrk"):
-        kernel(c, G.rows(lo, hi), _part(scale, lo, hi), shift)
+        kernel(c, G.rows(lo, hi, halves=halves), _part(scale, lo, hi), shift)
 
 
 def add_gram(c, G, *, shift=None, column_weights=None):
     """Lower triangle of c += (G - shift) diag(column_weights) (G - shift)'; c is double."""
     n, p = G.shape
-    entry = choose("gram", n, G.dtype)
-    kernel = entry.load()
+    kernel, halves = _kernel("gram", n, G)
     shift, weight = _shift(shift, G.dtype), _real(column_weights, G.dtype)
     step = min(whole_blocks(SLICE_FLOPS // max(n * n, 1), 256), G.slice_columns)
-    if G.direct:
-        rows = G.rows(0, n)
+    if G.direct and (halves or G.stored == G.dtype):
+        rows = G.rows(0, n, halves=halves)
         plain = not (shift.size or weight.size)
-        for lo, hi in slices(p, p if entry.vendor and plain else step, "gram"):
+        for lo, hi in slices(p, step if halves or not plain else p, "gram"):
             kernel(c, rows, lo, hi, weight, shift)
     else:
         for lo, hi in slices(p, step, "gram"):
-            panel = G.columns(lo, hi)
+            panel = G.columns(lo, hi, halves=halves)
             kernel(c, panel, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
 
 
 def products(G, v, *, shift=None):
     """(G - shift) v for rows v (k, p): (k, n) in double."""
     n, p = G.shape
-    kernel = choose("matvec", len(v), G.dtype).load()
+    kernel, halves = _kernel("matvec", len(v), G)
     y = np.empty((len(v), n), sums_dtype(G.dtype))
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, _row_step(G, p * len(v)), "matvec"):
         part = np.empty((len(v), hi - lo), y.dtype)
-        kernel(part, G.rows(lo, hi), v, shift)
+        kernel(part, G.rows(lo, hi, halves=halves), v, shift)
         y[:, lo:hi] = part
     return y
 
@@ -151,28 +156,33 @@ def products(G, v, *, shift=None):
 def add_rmatvec(y, G, u, *, shift=None):
     """y (k, p) += (G - shift)' u for rows u (k, n); y is double."""
     n, p = G.shape
-    kernel = choose("rmatvec", len(u), G.dtype).load()
+    kernel, halves = _kernel("rmatvec", len(u), G)
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, _row_step(G, p * len(u)), "rmatvec"):
-        kernel(y, G.rows(lo, hi), np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype), shift)
+        kernel(
+            y,
+            G.rows(lo, hi, halves=halves),
+            np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype),
+            shift,
+        )
 
 
 def add_fvp(y, G, v, *, weights=None, shift=None):
     """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
     n, p = G.shape
-    kernel = choose("fvp", len(v), G.dtype).load()
+    kernel, halves = _kernel("fvp", len(v), G)
     weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
     for lo, hi in slices(n, _row_step(G, 2 * p * len(v)), "fvp"):
-        kernel(y, G.rows(lo, hi), v, _part(weights, lo, hi), shift)
+        kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
 
 
 def add_diag(y, G, *, weights=None, shift=None):
     """y (p,) += sum_n weights_n |G_n - shift|^2; y is float64."""
     n, p = G.shape
-    kernel = choose("diag", p, G.dtype).load()
+    kernel, halves = _kernel("diag", p, G)
     weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
     for lo, hi in slices(n, _row_step(G, 2 * p), "diag"):
-        kernel(y, G.rows(lo, hi), _part(weights, lo, hi), shift)
+        kernel(y, G.rows(lo, hi, halves=halves), _part(weights, lo, hi), shift)
 
 
 def mean_row(G, weights, total):
@@ -192,10 +202,10 @@ def mean_row(G, weights, total):
 def bad_rows(G):
     """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
     n, p = G.shape
-    kernel = choose("scan", p, G.dtype).load()
+    kernel, halves = _kernel("scan", p, G)
     bad, largest = np.zeros(n, bool), 0.0
     for lo, hi in slices(n, _row_step(G, 2 * p), "scan"):
-        largest = max(largest, kernel(bad[lo:hi], G.rows(lo, hi)))
+        largest = max(largest, kernel(bad[lo:hi], G.rows(lo, hi, halves=halves)))
     return bad, largest
 
 

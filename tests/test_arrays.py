@@ -108,17 +108,55 @@ def test_law_26_13_zero_strides(axis, dtype, rng):
         assert function(broadcast).tobytes() == function(broadcast.copy()).tobytes(), name
 
 
+@pytest.mark.parametrize("shape", [(9, 6), (70, 80), (300, 2), (3, 1100), (0, 3)], ids=str)
 @pytest.mark.parametrize("stored", ["float16", ">f2", "bfloat16"])
 @over_functions
-def test_half_precision_is_storage_computed_and_answered_in_float32(function, stored, rng):
+def test_half_precision_is_storage_computed_and_answered_in_float32(function, stored, shape, rng):
     if stored == "bfloat16":
         stored = pytest.importorskip("ml_dtypes").bfloat16
-    G = rng.standard_normal((9, 6)).astype(stored)
-    for laid in (G, np.asfortranarray(G), G[::-1, ::2]):
+    G = rng.standard_normal(shape).astype(stored)
+    frozen = G.copy()
+    frozen.flags.writeable = False
+    for laid in (G, frozen, np.asfortranarray(G), G[::-1, ::2]):
         expected = function(np.ascontiguousarray(laid).astype(np.float32))
         result = function(laid)
         assert result.dtype == expected.dtype
         assert result.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_with_many_vectors_bad_rows_and_extreme_scores(name, rng):
+    """Vendors, skipped rows and rescaled scores need float32, and get it slice by slice."""
+    stored = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    G = (2.0 ** (14 if name == "float16" else 100) * rng.standard_normal((80, 20))).astype(stored)
+    G = np.clip(G.astype(np.float32), -6e4, 6e4).astype(stored) if name == "float16" else G
+    wide, V, b = G.astype(np.float32), rng.standard_normal((20, 40)), rng.standard_normal(20)
+    assert ff.ops.matvec(G, V).tobytes() == ff.ops.matvec(wide, V).tobytes()
+    for settings in (dict(), dict(center=True), dict(nan_policy="skip")):
+        if "nan_policy" in settings:
+            G[3, 4] = wide[3, 4] = np.nan
+        for method in ("primal", "dual", "cg"):
+            half, whole = (
+                ff.solve(scores, b, damping=ff.Relative(0.1), method=method, **settings)
+                for scores in (G, wide)
+            )
+            assert half.x.tobytes() == whole.x.tobytes(), (method, settings)
+            assert half.plan.problem.halves and not whole.plan.problem.halves
+    with pytest.raises(InputError, match="G holds nan in row 3, column 4"):
+        ff.ops.syrk(G)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_is_handed_to_kernels_where_it_lies(name, rng):
+    stored = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    for laid_as, laid in matrices.layouts(rng.standard_normal((9, 7)).astype(stored)):
+        scores = as_scores(laid)
+        assert scores.direct == (laid_as in ("C", "read_only", "memmap")), laid_as
+        for part in (scores.rows(0, 9, halves=True), scores.columns(1, 4, halves=True)):
+            flags = part.flags
+            assert flags.c_contiguous and flags.aligned and flags.writeable, laid_as
+            assert part.dtype == stored and part.dtype.isnative, laid_as
+        assert np.shares_memory(scores.rows(0, 9, halves=True), laid) == scores.direct, laid_as
 
 
 def test_half_precision_right_hand_sides_weights_and_matrices(rng):

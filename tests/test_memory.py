@@ -38,13 +38,15 @@ METER = """
 
 MEASURE = """
     n, p, dtype, settings = json.loads(sys.argv[1])
+    if dtype == "bfloat16":
+        from ml_dtypes import bfloat16 as dtype
     layout = settings.pop("layout", "C")
     weighted = settings.pop("weighted", False)
     form = settings.pop("form", "b")
 
     # Warm up: the same calls at a size whose arrays stay small, all threads started.
     def call(G, w):
-        side = {form: np.ones(G.shape[1] if form == "b" else len(G), G.dtype)}
+        side = {form: np.ones(G.shape[1] if form == "b" else len(G))}
         return ff.solve(G, **side, weights=w, damping=1e-1, **settings)
 
     for shape in ((600, 300), (300, 600)):
@@ -112,12 +114,17 @@ def measured(script, *arguments):
         (1500, 40_000, "float64", dict(method="dual")),
         (1000, 20_000, "float32", dict(method="dual", form="coef", center=True)),
         (3000, 20_000, "float64", dict(method="cg", maxiter=5)),
+        (40_000, 1000, "float16", dict(method="primal")),
+        (1000, 40_000, "bfloat16", dict(method="dual", center=True)),
+        (3000, 20_000, "float16", dict(method="cg", maxiter=5)),
     ],
     ids=lambda value: (
         str(value) if not isinstance(value, dict) else "-".join(map(str, value.values()))
     ),
 )
 def test_peak_memory_is_what_the_plan_printed(n, p, dtype, settings):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     check(*measured(MEASURE, n, p, dtype, settings))
 
 

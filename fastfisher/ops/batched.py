@@ -210,11 +210,12 @@ def block_syrk(G, block, weights=None):
     kernel = choose("block_syrk", d, G.dtype).load()
     in_place = out.dtype == sums_dtype(G.dtype)
     step = SLICE_FLOPS // max(n * d * d, 1)
-    if not G.direct:
+    direct = G.direct and G.stored == G.dtype
+    if not direct:
         step = min(step, G.slice_columns // d)
     if not in_place:
         step = min(step, SUMS_BYTES // (8 * d * d))
-    whole = G.rows(0, n) if G.direct else None
+    whole = G.rows(0, n) if direct else None
     for lo, hi in slices(len(out), max(int(step), 1), "block_syrk"):
         part = out[lo:hi]
         sums = part if in_place else np.zeros(part.shape, sums_dtype(G.dtype))

@@ -28,8 +28,10 @@ def _stage(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1):
     dtype = dtype or q.dtype
     choice, rates = decide(op, size, dtype, device=q.device), current_rates()
     entry = choice.entry
-    seconds = passes * rates.seconds(op, entry.name, dtype, size, flops / passes, moved)
-    if op in OVER_SCORES and not q.direct:
+    copied = op in OVER_SCORES and _copied(q, entry)
+    shrunk = q.stored_bytes / q.itemsize if op in OVER_SCORES and not copied else 1
+    seconds = passes * rates.seconds(op, entry.name, dtype, size, flops / passes, moved, shrunk)
+    if copied:
         seconds += q.n * q.p / rates.conversion
     return Stage(
         op,
@@ -49,6 +51,11 @@ def _sums_dtype(problem):
     return "complex128" if np.dtype(problem.dtype).kind == "c" else "float64"
 
 
+def _copied(q, entry):
+    """True if a kernel cannot read the scores where they lie: vendors read no half precision."""
+    return not q.direct or (q.halves and entry.vendor)
+
+
 def _slice_bytes(q):
     """Converted, weighted or centred copy of one slice of scores."""
     return min(q.n * q.p * q.itemsize, 64 << 20)
@@ -57,7 +64,7 @@ def _slice_bytes(q):
 def _product_workspace(q, op, order, summed):
     """Bytes that syrk (order p, summed n) or gram (order n, summed p) needs besides its result."""
     entry = choose(op, order, q.dtype, device=q.device)
-    copies = 0 if q.direct else _slice_bytes(q)
+    copies = _slice_bytes(q) if _copied(q, entry) else 0
     if entry.vendor:
         copied = (q.weighted and op == "syrk") or q.centered
         part = order * order * q.itemsize if q.itemsize < q.sum_bytes else 0
@@ -74,8 +81,9 @@ def _packed_factor(q, order):
     return 0 if entry.vendor else order * panels * q.sum_bytes * (2 * q.parts - 1)
 
 
-def _fvp_workspace(q):
-    copies = 0 if q.direct else _slice_bytes(q)
+def _fvp_workspace(q, op="fvp"):
+    entry = choose(op, q.rhs, q.dtype, device=q.device)
+    copies = _slice_bytes(q) if _copied(q, entry) else 0
     block = q.rhs * q.p * q.itemsize
     blocks = min(-(-q.n // 256), max(4, (16 << 20) // max(block, 1)))
     return copies + blocks * block + q.rhs * q.n * (q.itemsize + q.sum_bytes)
@@ -87,7 +95,7 @@ def vector_bytes(q, per_parameter, per_sample):
 
 
 def _fvp_stage(q, name="fvp"):
-    moved = q.n * q.p * q.itemsize
+    moved = q.n * q.p * q.stored_bytes
     return _stage(
         q,
         name,
@@ -121,7 +129,7 @@ def direct_stages(q, op, order, summed):
             order,
             f"{q.n} x {q.p}",
             ma * summed * order * (order + 1) / 2,
-            q.n * q.p * q.itemsize + square,
+            q.n * q.p * q.stored_bytes + square,
             _product_workspace(q, op, order, summed),
         ),
         _stage(
@@ -149,12 +157,12 @@ def _primal(q):
 def _dual(q):
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
-    text, moved = f"{q.n} x {q.p}", q.n * q.p * q.itemsize
+    text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
     stages = [
         product,
         _stage(q, "matvec", q.rhs, text, one, moved),
         *factor,
-        _stage(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q)),
+        _stage(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
         _fvp_stage(q),
     ]
     return stages, q.n * q.n * q.sum_bytes + vector_bytes(q, 6, 3)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import machine
 from ..errors import InputError, MemoryLimitError
+from ..kernels.storage import HALVES
 from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
 from .records import Plan, Problem, format_bytes
 from .table import ALL, current_options
@@ -195,7 +196,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
             dtype=dtype_name(dtype),
             method=check_method(method),
             device=check_device(device),
-            direct=str(dtype) not in ("float16", "bfloat16"),
+            halves=_name(dtype) in HALVES,
         )
     )
 
@@ -206,17 +207,22 @@ def _count(value, name):
     return int(value)
 
 
-def dtype_name(dtype):
-    """Name of the dtype that scores of `dtype` are computed in, or InputError."""
-    if str(dtype) in ("float16", "bfloat16"):
-        return "float32"
+def _name(dtype):
+    if str(dtype) in HALVES:  # NumPy alone does not know bfloat16
+        return str(dtype)
     try:
         name = np.dtype(dtype).name
     except TypeError as error:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(ALL)}") from error
-    if name not in ALL and name != "float16":
+    if name not in (*ALL, *HALVES):
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(ALL)}")
-    return "float32" if name == "float16" else name
+    return name
+
+
+def dtype_name(dtype):
+    """Name of the dtype that scores of `dtype` are computed in, or InputError."""
+    name = _name(dtype)
+    return "float32" if name in HALVES else name
 
 
 def check_device(device):

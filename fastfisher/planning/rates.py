@@ -29,7 +29,7 @@ class Rates:
     bandwidth: float  # bytes per second from memory
     overhead: float  # seconds per stage outside its kernel
     call: float  # seconds of a solve that is too small to have stages
-    conversion: float  # elements of half-precision storage converted per second
+    conversion: float  # scores copied per second where kernels cannot read them as they lie
     points: dict = field(repr=False)
     compute_scale: float = 1.0
     stream_scale: float = 1.0
@@ -68,9 +68,12 @@ class Rates:
                     return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
         return DEFAULT_RATE
 
-    def seconds(self, op, entry, dtype, size, flops, moved):
-        """Time of one stage: max(flops / rate, bytes beyond the cache / bandwidth) + overhead."""
-        scale = self.stream_scale if op in STREAMING else self.compute_scale
+    def seconds(self, op, entry, dtype, size, flops, moved, shrunk=1.0):
+        """Time of one stage: max(flops / rate, bytes beyond the cache / bandwidth) + overhead.
+
+        `shrunk`: bytes of a score over those of the dtype that the rates are measured with.
+        """
+        scale = self.stream_scale / shrunk if op in STREAMING else self.compute_scale
         computing = flops / (self._rate(op, entry, dtype, size, flops) * scale)
         beyond = max(moved - machine.cache_sizes()["L3"], 0)
         return max(computing, beyond / (self.bandwidth * self.stream_scale)) + self.overhead

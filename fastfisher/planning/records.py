@@ -23,6 +23,7 @@ class Problem:
     weighted: bool = False
     centered: bool = False
     direct: bool = True  # kernels can read G where it lies
+    halves: bool = False  # G is stored in half precision
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
 
     @property
@@ -35,6 +36,11 @@ class Problem:
     @property
     def itemsize(self):
         return np.dtype(self.dtype).itemsize
+
+    @property
+    def stored_bytes(self):
+        """Bytes of a score as it is stored."""
+        return 2 if self.halves else self.itemsize
 
     @property
     def parts(self):

@@ -37,6 +37,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False):
         weighted=weights is not None,
         centered=center,
         direct=G.direct,
+        halves=G.stored != G.dtype,
         singular=undamped and rank - bool(center) < p,
     )
     return plan_problem(problem, enforce=True)

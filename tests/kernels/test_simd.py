@@ -220,7 +220,7 @@ def test_twins_of_the_passes_over_rows(dtype):
                 return layout, at(out), at(a), a.shape[1], at(x), at(m), count, 0, 64
 
             def twin(_, *operands, operation=operation, r=r, shifted=shifted):
-                passes._TWINS[operation](dtype, r, shifted, *operands)
+                passes._TWINS[operation](dtype, dtype, r, shifted, *operands)
 
             out = data(dtype, 3 * unit)
             seen = out.copy(), out.copy()
@@ -253,7 +253,7 @@ def test_twin_of_transpose_at(dtype):
         for columns in (0, 1, n - 1, n, n + 1, 2 * n + 3):
 
             def arguments(to, x, rows=rows, columns=columns):
-                return at(to), to.shape[1], rows, at(x), x.shape[1], columns, one
+                return at(to), to.shape[1], rows, at(x), x.shape[1], columns, one, one
 
             compare(function, twins.transpose_at, [to, x], arguments)
 
@@ -274,7 +274,17 @@ def test_twins_of_the_row_copies(dtype, parts, shifted):
                 continue
 
             def place(to, x, m, count=count, width=width):
-                return at(to, 2), 4 * n, at(x, 3), count, width, factor, at(m, 1), int(shifted)
+                return (
+                    at(to, 2),
+                    4 * n,
+                    at(x, 3),
+                    count,
+                    width,
+                    factor,
+                    at(m, 1),
+                    int(shifted),
+                    factor,
+                )
 
             compare(function, twin, arrays, place)
 
@@ -289,7 +299,7 @@ def test_row_copies_neither_read_nor_write_beyond_their_ends(dtype):
         for count in (0, 1, n - 1):
             x, to = np.full(4 * n, np.nan, dtype), np.full(6 * n, 7, dtype)
             x[: parts * count] = np.arange(parts * count)
-            function(at(to, n), 3 * n, at(x), count, n, factor, at(x, 2 * n), 0)
+            function(at(to, n), 3 * n, at(x), count, n, factor, at(x, 2 * n), 0, factor)
             expected = np.full(6 * n, 7, dtype)
             for part in range(parts):
                 row = expected[n + 3 * n * part : 2 * n + 3 * n * part]

@@ -123,9 +123,21 @@ def test_a_solve_in_one_call_is_charged_one_overhead():
     assert not ff.plan(30, 32, dtype="complex128").problem.small
 
 
-def test_half_precision_storage_costs_its_conversion():
-    stored, computed = (ff.plan(10**5, 100, dtype=d).seconds for d in ("float16", "float32"))
-    assert stored > computed
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", ">f2"])
+def test_half_precision_storage_moves_half_the_bytes_and_costs_vendors_a_conversion(dtype):
+    for rhs in (1, 40):
+        stored, computed = (
+            {s.op: s for s in ff.plan(10**5, 3000, rhs=rhs, dtype=d, method="dual").stages}
+            for d in (dtype, "float32")
+        )
+        for op in ("fvp", "matvec", "rmatvec"):
+            half, whole = stored[op], computed[op]
+            assert half.kernel == whole.kernel and half.bytes == whole.bytes / 2
+            vendor = half.kernel.startswith("scipy")
+            assert vendor == (rhs == 40)
+            assert half.seconds > whole.seconds if vendor else half.seconds < whole.seconds
+        assert stored["gram"].seconds == computed["gram"].seconds
+        assert stored["cholesky"] == computed["cholesky"]
 
 
 @pytest.mark.parametrize(

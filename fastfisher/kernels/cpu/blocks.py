@@ -7,7 +7,7 @@ from .jit import kernel
 from .lane_kernel import FACTOR, RECIPROCALS, SUBSTITUTE
 from .memory import aligned
 from .moves import copy_at, split_at
-from .packing import Operand
+from .packing import operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower, panels_of
 from .simd import address, call_entry
@@ -31,11 +31,11 @@ def _pack(out, x, start, k0, kb, blocks, d, depth, panels):
         for b in range(blocks):
             to = address(out, (b * depth + x.parts * k) * panels.ld)
             row = ((k0 + min(k, kb - 1)) * x.p + start + b * d) * x.parts
-            source = address(x.a, row)
+            source = x.a + row * panels.bytes
             if x.parts == 1:
-                copy_at(to, panels.ld, source, count, panels.width, factor, source, none)
+                copy_at(to, panels.ld, source, count, panels.width, factor, source, none, one)
             else:
-                split_at(to, panels.ld, source, count, panels.width, factor, source, none)
+                split_at(to, panels.ld, source, count, panels.width, factor, source, none, one)
 
 
 @kernel
@@ -109,10 +109,8 @@ def block_syrk(c, a, start, scale):
     blocks, d, _ = c.shape
     if c.size == 0 or len(a) == 0:
         return
-    parts = 2 if a.dtype.kind == "c" else 1
-    real = np.empty(0, a.dtype).real.dtype
-    none = np.empty(0, real)
-    x = Operand(a.view(real).reshape(-1), *a.shape, parts, True, scale, none)
+    x = operand(a, True, scale)
+    parts, real = x.parts, x.dtype
     depth = min(KC, -(-len(a) * parts // 4) * 4)
     panels = panels_of(real, depth, order=d, subtract=parts == 2)
     share = max(1, min(BLOCKS, PACKED_BYTES // (panels.stride * real.itemsize)))

@@ -35,21 +35,22 @@ def _diag(launch, parts, x, first, factors, weighted):
 
 
 @kernel
-def _scan_task(t, thread, bad, largest, a):
+def _scan_task(t, thread, bad, largest, bits, magnitude, infinity):
+    """Task: a block of samples. Magnitudes are ordered as their bits are, in every format."""
     largest[t] = 0
-    for i in range(t * BLOCK, min((t + 1) * BLOCK, a.shape[0])):
+    for i in range(t * BLOCK, min((t + 1) * BLOCK, bits.shape[0])):
         bad[i] = False
-        for j in range(a.shape[1]):
-            x = abs(a[i, j])
-            if not np.isfinite(x):
+        for j in range(bits.shape[1]):
+            x = bits[i, j] & magnitude
+            if x >= infinity:
                 bad[i] = True
             elif x > largest[t]:
                 largest[t] = x
 
 
 @driver
-def _scan(launch, bad, largest, a):
-    for_each(launch, _scan_task, largest.shape[0], (bad, largest, a))
+def _scan(launch, bad, largest, bits, magnitude, infinity):
+    for_each(launch, _scan_task, largest.shape[0], (bad, largest, bits, magnitude, infinity))
 
 
 def diag(y, a, weights, shift):
@@ -60,7 +61,7 @@ def diag(y, a, weights, shift):
     if not a.size:
         return
     x, weighted = real_rows(a, shift), bool(weights.size)
-    factors = weights if weighted else np.ones(GROUP, a.real.dtype)
+    factors = weights if weighted else np.ones(GROUP, shift.real.dtype)
 
     def call(parts, first):
         _diag(parts, x, first, factors, weighted)
@@ -76,6 +77,9 @@ def scan(bad, a):
     bad[:] = False
     if not a.size:
         return 0.0
-    largest = np.empty(-(-a.shape[0] // BLOCK), np.float64)
-    _scan(bad, largest, a.view(np.empty(0, a.dtype).real.dtype))
-    return float(largest.max())
+    real = a.real.dtype
+    bits = a.view(f"u{real.itemsize}")
+    infinity = np.full(1, np.inf, real).view(bits.dtype)[0]
+    largest = np.empty(-(-a.shape[0] // BLOCK), bits.dtype)
+    _scan(bad, largest, bits, np.iinfo(bits.dtype).max >> 1, infinity)
+    return float(largest.max(keepdims=True).view(real)[0])

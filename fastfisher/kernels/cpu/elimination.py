@@ -69,7 +69,7 @@ def _pack(out, stride, a, lda, rows, depth, padded, width, one, size):
         start, inside = out + first // width * stride * size, min(width, rows - first)
         known = depth if inside == width else 0
         clear(start + known * width * size, (padded - known) * width * size)
-        transpose_at(start, width, inside, a + first * lda * size, lda, depth, one)
+        transpose_at(start, width, inside, a + first * lda * size, lda, depth, one, one)
 
 
 @kernel
@@ -81,11 +81,11 @@ def _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size):
             here, row = min(lanes, inside - i), first + i
             to, source = a + row * lda * size, start + i * size
             known = min(depth, row * below) if below else depth
-            transpose_at(to, lda, known, source, width, here, one)
+            transpose_at(to, lda, known, source, width, here, one, one)
             for r in range(1, here if below else 1):
                 more = min(depth, (row + r) * below) - known
                 left, at = to + (r * lda + known) * size, source + (known * width + r) * size
-                transpose_at(left, lda, more, at, width, 1, one)
+                transpose_at(left, lda, more, at, width, 1, one, one)
 
 
 @kernel
@@ -97,9 +97,9 @@ def _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size):
             source = l + (m * lda + first * parts) * size
             known = min(width, columns - first) if m < rows else 0
             if parts == 1:
-                copy_at(to, width, source, known, width, one, l, 0)
+                copy_at(to, width, source, known, width, one, l, 0, one)
             else:
-                split_at(to, width, source, known, width, one, l, 0)
+                split_at(to, width, source, known, width, one, l, 0, one)
 
 
 @kernel

@@ -10,6 +10,6 @@ __all__ = ["gram"]
 def gram(c, a, lo, hi, weight, shift):
     # c       INOUT (n, n) double or double complex; lower triangle, upper not read or written
     # a       IN READ-ONLY (n, p) C order; columns lo..hi are summed over
-    # weight  IN (p,) or (0,) non-negative column weights;  shift IN (p,) or (0,), a's dtype
+    # weight  IN (p,) or (0,) non-negative column weights;  shift IN (p,) or (0,), as computed
     """Lower triangle of c += (a - shift) diag(weight) (a - shift)', over columns lo..hi."""
     add_rank_k(c, a, False, lo, hi, np.sqrt(weight), shift)

@@ -5,7 +5,7 @@ import numpy as np
 from . import threads
 from .jit import kernel
 from .memory import aligned
-from .packing import Operand, pack
+from .packing import Operand, operand, pack
 from .parallel import for_each
 from .products import (
     KC,
@@ -14,7 +14,7 @@ from .products import (
     add_lower,
     panels_of,
     triangle_corner,
-    with_stride,
+    with_layout,
 )
 from .threads import driver
 
@@ -24,17 +24,19 @@ ROWS = 96  # rows of a and e in a group of samples, unless one sample has more
 
 
 @kernel
-def _depth(x):
-    """Packed rows of a factor."""
-    return (x.p + x.p % 2) * x.parts
+def _layout(x, panels):
+    """Panels that hold all packed rows of a factor."""
+    depth = (x.p + x.p % 2) * x.parts
+    return with_layout(panels, depth * panels.ld, panels.ld, panels.width)
 
 
 @kernel
 def _pack_group(t, thread, packed, x, start, rows, panels):
     """Task: group t of `rows` rows, one panel of the factor after the other."""
     lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
-    part = Operand(x.a[lo * width :], hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift)
-    layout, zero = with_stride(panels, _depth(x) * panels.ld), np.int64(0)
+    a = x.a + lo * width * x.bytes
+    part = Operand(a, hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)
+    layout, zero = _layout(x, panels), np.int64(0)
     count = (rows + panels.width - 1) // panels.width
     here = (hi - lo + panels.width - 1) // panels.width
     pack(packed, start + t * count * layout.stride, part, zero, x.p, zero, here, layout)
@@ -43,7 +45,7 @@ def _pack_group(t, thread, packed, x, start, rows, panels):
 @kernel
 def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     """Products of the rows of group gi with those of gj, in double."""
-    layout, zero, one = with_stride(panels, _depth(x) * panels.ld), np.int64(0), np.int64(1)
+    layout, zero, one = _layout(x, panels), np.int64(0), np.int64(1)
     size = (rows + panels.width - 1) // panels.width * panels.width
     l0 = start + gi * (size // panels.width) * layout.stride
     r0 = start + gj * (size // panels.width) * layout.stride
@@ -113,12 +115,6 @@ def _pairs(launch, c, order, packed, a, e, starts, group, tokens, panels, scratc
     for_each(launch, _pair, tasks, args)
 
 
-def _operand(a):
-    real = np.empty(0, a.dtype).real.dtype
-    none, parts = np.empty(0, real), 2 if a.dtype.kind == "c" else 1
-    return Operand(a.view(real).reshape(-1), *a.shape, parts, False, none, none)
-
-
 def layered_gram(c, a, e, tokens):
     # c       INOUT (n, n) double or double complex; lower triangle, upper not read or written
     # a, e    IN READ-ONLY (n tokens, d_in), (n tokens, d_out) C order, one dtype
@@ -126,14 +122,14 @@ def layered_gram(c, a, e, tokens):
     """Lower triangle of c[i, j] += sum over tokens t, t' of (a_it a_jt'') (e_it e_jt'')."""
     if not (c.size and a.size and e.size):
         return
-    factors = _operand(a), _operand(e)
+    factors = operand(a, False), operand(e, False)
     group = max(1, ROWS // tokens)
     rows, groups = group * tokens, -(-len(c) // group)
-    panels = panels_of(factors[0].a.dtype, 1, subtract=factors[0].parts == 2)
+    panels = panels_of(factors[0].dtype, 1, subtract=factors[0].parts == 2)
     size = -(-rows // panels.width) * panels.width
     depths = [(x.p + x.p % 2) * x.parts for x in factors]
     lengths = [groups * size * depth for depth in depths]
-    packed = aligned((sum(lengths),), factors[0].a.dtype)
+    packed = aligned((sum(lengths),), factors[0].dtype)
     starts = (0, lengths[0])
     for x, start in zip(factors, starts, strict=True):
         _pack(packed, x, start, rows, panels)

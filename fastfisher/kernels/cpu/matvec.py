@@ -221,7 +221,7 @@ def _split(u):
 
 def matvec(y, a, v, shift):
     # y      OUT (k, n) double or double complex
-    # a      IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype;  shift  IN (p,) or (0,)
+    # a      IN READ-ONLY (n, p) C order;  v  IN (k, p) as computed;  shift  IN (p,) or (0,)
     """y[c] = (a - shift) v[c]."""
     if not (a.size and v.size):
         y[:] = 0
@@ -238,7 +238,7 @@ def matvec(y, a, v, shift):
 
 def rmatvec(y, a, u, shift):
     # y      INOUT (k, p) double or double complex
-    # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) a's dtype;  shift  IN (p,) or (0,)
+    # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) as computed;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
     if a.size and u.size:
         x, u = real_rows(a, shift), _split(u)
@@ -249,7 +249,7 @@ def rmatvec(y, a, u, shift):
 
 def fvp(y, a, v, weights, shift):
     # y        INOUT (k, p) double or double complex
-    # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) a's dtype
+    # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) as computed
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit the cache."""
     if not (a.size and v.size):
@@ -265,7 +265,7 @@ def fvp(y, a, v, weights, shift):
         return
     t = np.empty((v.shape[0], a.shape[0]), y.dtype)
     matvec(t, a, v, shift)
-    t = t.astype(a.dtype, copy=False)
+    t = t.astype(v.dtype, copy=False)
     if weights.size:
         t *= weights
     rmatvec(y, a, t, shift)

@@ -8,7 +8,7 @@ import numpy as np
 from . import threads
 from .jit import kernel
 from .memory import aligned
-from .packing import Operand, pack
+from .packing import operand, pack
 from .parallel import for_each
 from .products import KC, panels_of
 from .simd import address, call_entry
@@ -107,16 +107,8 @@ def _add_moments(launch, c, packed, starts, samples, even, tokens, parts, panels
     for_each(launch, _moments, rows * blocks, args)
 
 
-def _factor(a, tokens):
-    """A factor as packing sees it; of single tokens the squares."""
-    real = np.empty(0, a.dtype).real.dtype
-    parts = 2 if a.dtype.kind == "c" else 1
-    if tokens == 1:
-        flat = a.view(real)
-        a = np.square(flat) if parts == 1 else np.square(a.real) + np.square(a.imag)
-        parts = 1
-    none = np.empty(0, real)
-    return Operand(a.view(real).reshape(-1), *a.shape, parts, True, none, none)
+def _squares(a):
+    return np.square(a) if a.dtype.kind != "c" else np.square(a.real) + np.square(a.imag)
 
 
 def layered_diag(c, a, e, tokens):
@@ -126,8 +118,10 @@ def layered_diag(c, a, e, tokens):
     """c += sum over samples of |sum over tokens t of e_t a_t'|^2, element by element."""
     if not (c.size and a.size):
         return
-    factors = _factor(e, tokens), _factor(a, tokens)
-    parts, dtype = factors[0].parts, factors[0].a.dtype
+    if tokens == 1:
+        a, e = _squares(a), _squares(e)
+    factors = operand(e, True), operand(a, True)
+    parts, dtype = factors[0].parts, factors[0].dtype
     n, even = len(a) // tokens, tokens + tokens % 2
     width = panels_of(dtype, 1).width
     columns = sum(-(-x.p // width) * width for x in factors)

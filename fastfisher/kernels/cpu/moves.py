@@ -1,6 +1,7 @@
 """Copies between scores and packed panels: masked, scaled, centred, split, transposed.
 
-Everything is over addresses; `factor` (or `like`) is a number of the elements' type.
+Everything is over addresses; `factor` (or `like`) is a number of the elements' type, `stored` one
+of the type that stands for what the source holds (simd.STORED), or of the elements' again.
 """
 
 import functools
@@ -31,24 +32,24 @@ def _copies(parts):
     """
 
     @vector(functools.partial(twins.copy_at, parts))
-    def copy_at(typingctx, to, ld, source, count, width, factor, shift, shifted):
+    def copy_at(typingctx, to, ld, source, count, width, factor, shift, shifted, stored):
         def emit(context, builder, signature, values):
-            to_v, ld_v, source_v, count_v, width_v, factor_v, shift_v, shifted_v = values
+            to_v, ld_v, source_v, count_v, width_v, factor_v, shift_v, shifted_v, _ = values
             code = Code(context, builder, factor)
-            place, start, mean = (code.address(v) for v in (to_v, source_v, shift_v))
+            place, mean = code.address(to_v), code.address(shift_v)
+            start = code.address(source_v, stored)
             count_v = builder.mul(count_v, _index(parts))
-            some = builder.icmp_signed("!=", shifted_v, _index(0))
-            shifts = builder.select(some, count_v, _index(0))
             by = code.splat(factor_v)
 
-            def body(step, carried):
+            def body(step, carried, shifted=False):
                 j = builder.mul(step, _index(code.lanes))
                 found = []
                 for part in range(parts):
                     at = builder.add(builder.mul(j, _index(parts)), _index(part * code.lanes))
                     x = code.load_some(code.at(start, at), at, count_v)
-                    m = code.load_some(code.at(mean, at), at, shifts)
-                    found.append(builder.fmul(by, builder.fsub(x, m)))
+                    if shifted:
+                        x = builder.fsub(x, code.load_some(code.at(mean, at), at, count_v))
+                    found.append(builder.fmul(by, x))
                 for part in range(parts):
                     row = found[0]
                     if parts == 2:
@@ -57,11 +58,17 @@ def _copies(parts):
                     code.store(row, code.at(at, j))
                 return []
 
-            code.loop(builder.sdiv(width_v, _index(code.lanes)), [], body)
+            some = builder.icmp_signed("!=", shifted_v, _index(0))
+            steps = builder.sdiv(width_v, _index(code.lanes))
+            with builder.if_else(some) as (then, otherwise):
+                with then:
+                    code.loop(steps, [], functools.partial(body, shifted=True))
+                with otherwise:
+                    code.loop(steps, [], body)
             return context.get_dummy_value()
 
         index = types.intp
-        return types.void(index, index, index, index, index, factor, index, index), emit
+        return types.void(*[index] * 5, factor, index, index, stored), emit
 
     return copy_at
 
@@ -90,17 +97,17 @@ def affine_at(typingctx, place, width, factor, m):
 
 
 @vector(twins.transpose_at)
-def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
+def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like, stored):
     """to[j, i] = source[i, j] for i < rows, j < columns; row strides ldt, lds in elements.
 
     Whole blocks of one vector a side go through registers, what is left element by element.
     """
 
     def emit(context, builder, signature, values):
-        to_v, ldt_v, rows_v, source_v, lds_v, columns_v, _ = values
+        to_v, ldt_v, rows_v, source_v, lds_v, columns_v, _, _ = values
         code = Code(context, builder, like)
         n = code.lanes
-        place, start = code.address(to_v), code.address(source_v)
+        place, start = code.address(to_v), code.address(source_v, stored)
 
         def at(pointer, i, stride, j):
             return code.at(pointer, builder.add(builder.mul(i, stride), j))
@@ -109,7 +116,7 @@ def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
             return builder.mul(builder.sdiv(count, _index(n)), _index(n))
 
         def element(i, j):
-            x = builder.load(at(start, i, lds_v, j))
+            x = code.load_one(at(start, i, lds_v, j))
             builder.store(x, at(place, j, ldt_v, i))
 
         def each(first, last, step):
@@ -125,7 +132,7 @@ def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like):
             element(i, j)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 6, like), emit
+    return types.void(*[types.intp] * 6, like, stored), emit
 
 
 def _transpose_block(code, source, lds, to, ldt):

@@ -1,4 +1,5 @@
-"""Copies into packed panels; weights, centring and the split of complex numbers happen on the way.
+"""Copies into packed panels; weights, centring, the split of complex numbers and the widening of
+half precision happen on the way.
 
 Complex operands come as real arrays of interleaved (re, im) and give two packed rows per summed
 index, the real parts and the imaginary parts.
@@ -13,27 +14,35 @@ from .jit import entry_address, kernel
 from .moves import affine_at, copy_at, load_at, split_at, transpose_at
 from .simd import address, call, clear, reader
 
-__all__ = ["Operand", "pack", "pack_address"]
+__all__ = ["Operand", "operand", "pack"]
 
 
 class Operand(NamedTuple):
-    """What is packed: scale_k (x_k - shift_k), x_k the k-th row or column of `a`.
+    """What is packed: scale_k (x_k - shift_k), x_k the k-th row or column of scores (n, p).
 
-    a (n * p * parts) is flat, real and READ-ONLY, `parts` 2 for complex scores; `scale` has an
-    element per summed index or none, `shift` (p * parts) or none.
+    The scores are n p `parts` real numbers at the address `a`, READ-ONLY, `parts` 2 for complex
+    ones; `scale` has an element per summed index or none, `shift` (p * parts) or none. Whoever
+    makes this record keeps the scores.
     """
 
-    a: np.ndarray
+    a: int
     n: int
     p: int
     parts: int
     by_rows: bool
     scale: np.ndarray
     shift: np.ndarray
+    bytes: int  # of a real number as it is stored
+    code: int  # address of the loops of `pack`
 
     @property
     def elements(self):
-        return self.a.size
+        return self.n * self.p * self.parts
+
+    @property
+    def dtype(self):
+        """What is packed and summed: that of the real numbers, or what halves are widened to."""
+        return self.shift.dtype
 
 
 class Packing(NamedTuple):
@@ -57,35 +66,36 @@ class Packing(NamedTuple):
     ld: int
     width: int
     bytes: int
+    stored: int  # bytes of a number at a
 
 
 _read = reader(Packing)
 
 
 @kernel
-def _pack_rows(w, one):
+def _pack_rows(w, one, stored):
     for k in range(w.kb):
         factor = load_at(w.scale + (w.k0 + k) * w.bytes, one) if w.scaled else one
         for q in range(w.first, w.last):
             to = w.out + (q * w.stride + w.parts * k * w.ld) * w.bytes
             j = q * w.width
-            source = w.a + ((w.k0 + k) * w.p + j) * w.parts * w.bytes
+            source = w.a + ((w.k0 + k) * w.p + j) * w.parts * w.stored
             m = w.shift + j * w.parts * w.bytes
             count = min(w.width, w.p - j)
             if w.parts == 1:
-                copy_at(to, w.ld, source, count, w.width, factor, m, w.shifted)
+                copy_at(to, w.ld, source, count, w.width, factor, m, w.shifted, stored)
             else:
-                split_at(to, w.ld, source, count, w.width, factor, m, w.shifted)
+                split_at(to, w.ld, source, count, w.width, factor, m, w.shifted, stored)
 
 
 @kernel
-def _pack_columns(w, q, one):
+def _pack_columns(w, q, one, stored):
     start, i0 = w.out + q * w.stride * w.bytes, q * w.width
     rows, depth, lda = min(w.width, w.n - i0), w.kb * w.parts, w.p * w.parts
     if rows < w.width:
         clear(start, ((depth - 1) * w.ld + w.width) * w.bytes)
-    source = w.a + (i0 * lda + w.k0 * w.parts) * w.bytes
-    transpose_at(start, w.ld, rows, source, lda, depth, one)
+    source = w.a + (i0 * lda + w.k0 * w.parts) * w.stored
+    transpose_at(start, w.ld, rows, source, lda, depth, one, stored)
     if w.shifted or w.scaled:
         for k in range(depth):
             factor, m = one, one - one
@@ -97,12 +107,13 @@ def _pack_columns(w, q, one):
 
 
 @kernel
-def _pack(w, one):
+def _pack(w, one, stored):
+    # stored  a number whose type says what is at w.a (simd.STORED)
     if w.by_rows:
-        _pack_rows(w, one)
+        _pack_rows(w, one, stored)
     else:
         for q in range(w.first, w.last):
-            _pack_columns(w, q, one)
+            _pack_columns(w, q, one, stored)
     if w.kb % 2 == 1:
         for q in range(w.first, w.last):
             for part in range(w.parts):
@@ -111,17 +122,40 @@ def _pack(w, one):
 
 
 def _double(record):
-    _pack(_read(record), np.float64(1))
+    _pack(_read(record), np.float64(1), np.float64(1))
 
 
 def _single(record):
-    _pack(_read(record), np.float32(1))
+    _pack(_read(record), np.float32(1), np.float32(1))
+
+
+def _float16(record):
+    _pack(_read(record), np.float32(1), np.int16(1))
+
+
+def _bfloat16(record):
+    _pack(_read(record), np.float32(1), np.uint16(1))
+
+
+_LOOPS = {"float64": _double, "float32": _single, "float16": _float16, "bfloat16": _bfloat16}
 
 
 @functools.cache
-def pack_address(dtype):
-    """Address of the loops of `pack`: compiled once for a dtype."""
-    return entry_address(_double if np.dtype(dtype).itemsize == 8 else _single, 1)
+def _pack_address(name):
+    """Address of the loops of `pack`: compiled once for what scores are stored as."""
+    return entry_address(_LOOPS[name], 1)
+
+
+def operand(a, by_rows, scale=None, shift=None):
+    """Operand for scores (n, p), with a number per summed index and a row (p,) to subtract.
+
+    Scores in half precision are computed in float32, the dtype of their scale and shift.
+    """
+    real = a.real.dtype
+    none = np.empty(0, np.float32 if real.itemsize == 2 else real)
+    scale, shift = (none if x is None else x.view(none.dtype) for x in (scale, shift))
+    parts, code = a.itemsize // real.itemsize, _pack_address(real.name)
+    return Operand(a.ctypes.data, *a.shape, parts, by_rows, scale, shift, real.itemsize, code)
 
 
 @kernel
@@ -132,7 +166,7 @@ def pack(out, base, x, k0, kb, first, last, panels):
     zero = np.int64(0)
     work = Packing(
         address(out, base),
-        address(x.a, zero),
+        x.a,
         x.n,
         x.p,
         x.parts,
@@ -149,5 +183,6 @@ def pack(out, base, x, k0, kb, first, last, panels):
         panels.ld,
         panels.width,
         panels.bytes,
+        x.bytes,
     )
-    call(panels.pack, work)
+    call(x.code, work)

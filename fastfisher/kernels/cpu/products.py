@@ -7,7 +7,6 @@ import numpy as np
 from numba import types
 
 from .jit import entry_address, kernel
-from .packing import pack_address
 from .simd import (
     SHORT,
     add_doubles,
@@ -31,7 +30,7 @@ __all__ = [
     "add_lower",
     "panels_of",
     "triangle_corner",
-    "with_stride",
+    "with_layout",
 ]
 
 
@@ -48,7 +47,6 @@ class Panels(NamedTuple):
     add: int  # address of the micro-kernel c += ...
     subtract: int  # and c -= ...; 0 where it is not needed
     lower: int  # of the loops of `add_lower`
-    pack: int  # of the loops of `pack`
 
 
 class Place(NamedTuple):
@@ -112,7 +110,6 @@ def panels_of(dtype, depth, *, order=None, subtract=False):
         add,
         minus,
         _lower_address(),
-        pack_address(dtype),
     )
 
 
@@ -192,21 +189,19 @@ def _lower_address():
 def add_lower(
     c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch
 ):
-    """`add_lower_ahead` with nothing to fetch."""
-    none = (np.int64(0), np.int64(0))
-    add_lower_ahead(
-        c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch, none
-    )
+    """`add_lower_ahead` of panels in arrays, from l0 and r0, with nothing to fetch."""
+    none, a, b = (np.int64(0), np.int64(0)), address(left, l0), address(right, r0)
+    add_lower_ahead(c, place, order, rows, columns, micro, a, b, ld, steps, panels, scratch, none)
 
 
 @kernel
 def add_lower_ahead(
-    c, place, order, rows, columns, micro, left, l0, right, r0, ld, steps, panels, scratch, ahead
+    c, place, order, rows, columns, micro, left, right, ld, steps, panels, scratch, ahead
 ):
     # c              INOUT flat double, laid out as `place` says
     # rows, columns  IN (first, last) of the block of c; rows start where a panel does
     # micro          IN address of the micro-kernel: add, or subtract
-    # left, right    IN flat, panels from l0 and r0; summed rows ld apart, `steps` (even) of them
+    # left, right    IN addresses of panels; summed rows ld apart, `steps` (even) of them
     # scratch        room for one tile, double
     # ahead          IN (first, last) address of what is wanted next and fetched meanwhile, or zeros
     """c[i, j] += sum_k left[k, i] right[k, j] in the block; for j <= i, unless whole is 2."""
@@ -223,8 +218,8 @@ def add_lower_ahead(
         columns[0],
         columns[1],
         micro,
-        address(left, l0),
-        address(right, r0),
+        left,
+        right,
         ld,
         steps,
         panels.stride,
@@ -256,12 +251,12 @@ def add_complex(c, re, im, order, rows, columns, out, l0, r0, terms, conjugate, 
 
 
 @kernel
-def with_stride(panels, stride):
-    """The same panels, `stride` elements apart."""
+def with_layout(panels, stride, ld, width):
+    """The same panels, but `stride` elements apart, of so many columns and rows `ld` apart."""
     return Panels(
         stride,
-        panels.ld,
-        panels.width,
+        ld,
+        width,
         panels.rows,
         panels.columns,
         panels.lanes,
@@ -269,7 +264,6 @@ def with_stride(panels, stride):
         panels.add,
         panels.subtract,
         panels.lower,
-        panels.pack,
     )
 
 

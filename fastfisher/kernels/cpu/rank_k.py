@@ -9,7 +9,7 @@ import numpy as np
 from . import threads
 from .jit import kernel
 from .memory import aligned
-from .packing import Operand, pack
+from .packing import Operand, operand, pack
 from .parallel import for_each
 from .products import (
     Place,
@@ -18,6 +18,7 @@ from .products import (
     add_lower_ahead,
     panels_of,
     triangle_corner,
+    with_layout,
 )
 from .simd import address
 from .splitting import BLOCK, KC, THIN, block_terms, share_count, stretch
@@ -29,25 +30,35 @@ GROUP = 8  # panels packed by a task
 
 
 @kernel
+def _as_they_lie(out, x, at, kb, panels):
+    """Widen an even number of rows of half precision at the address `at` to the start of out."""
+    zero, two, half = np.int64(0), np.int64(2), kb // 2 * x.p
+    whole = (half + panels.lanes - 1) // panels.lanes * panels.lanes
+    both = Operand(at, two, half, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)
+    pack(out, zero, both, zero, two, zero, np.int64(1), with_layout(panels, whole, half, whole))
+
+
+@kernel
 def _share(t, thread, sums, work, x, bounds, order, panels, readable):
     """Task: share t of the sum, into sums[t] (parts, rows, ld), which has room for whole tiles."""
     lo, hi, share, block = bounds
     count = (order + panels.width - 1) // panels.width
     out, c = work[thread], sums[t].reshape(sums[t].size)
     c[:] = 0
-    zero, one, row = np.int64(0), np.int64(1), sums.shape[3]
+    zero, one, row, packed = np.int64(0), np.int64(1), sums.shape[3], address(out, np.int64(0))
     re, im = Place(zero, row, one, one), Place(sums.shape[2] * row, row, one, one)
     every, add = (zero, order), panels.add
-    last, width = min(lo + (t + 1) * share, hi), x.p * x.parts
+    last, row_bytes = min(lo + (t + 1) * share, hi), x.p * x.parts * x.bytes
     for k0 in range(lo + t * share, last, block):
         kb = min(block, last - k0)
-        following = min(block, last - k0 - kb) * width
-        ahead = (address(x.a, (k0 + kb) * width), address(x.a, (k0 + kb) * width + following))
+        at = x.a + k0 * row_bytes
+        following = at + kb * row_bytes
+        ahead = (following, following + min(block, last - k0 - kb) * row_bytes)
         if k0 + kb <= readable and kb % 2 == 0:
-            at = k0 * width
-            add_lower_ahead(
-                c, re, order, every, every, add, x.a, at, x.a, at, x.p, kb, panels, c, ahead
-            )
+            if x.bytes != panels.bytes:
+                _as_they_lie(out, x, at, kb, panels)
+                at = packed
+            add_lower_ahead(c, re, order, every, every, add, at, at, x.p, kb, panels, c, ahead)
             continue
         pack(out, zero, x, k0, kb, zero, count, panels)
         terms, ld = kb + kb % 2, panels.ld
@@ -57,7 +68,7 @@ def _share(t, thread, sums, work, x, bounds, order, panels, readable):
             )
         elif x.by_rows:
             add_lower_ahead(
-                c, re, order, every, every, add, out, zero, out, zero, ld, terms, panels, c, ahead
+                c, re, order, every, every, add, packed, packed, ld, terms, panels, c, ahead
             )
         else:
             add_lower(c, re, order, every, every, add, out, zero, out, zero, ld, terms, panels, c)
@@ -139,9 +150,9 @@ def _blocks(launch, c, packed, parts, conjugate, terms, order, panels, side, scr
 
 
 def _split(c, x, lo, hi, order, shares):
-    thin, block = order <= THIN, block_terms(order, x.parts, x.a.itemsize)
+    thin, block = order <= THIN, block_terms(order, x.parts, x.dtype.itemsize)
     panels = panels_of(
-        x.a.dtype, block * x.parts, order=order if thin else None, subtract=x.parts == 2
+        x.dtype, block * x.parts, order=order if thin else None, subtract=x.parts == 2
     )
     count = -(-order // panels.width)
     readable = 0
@@ -151,16 +162,16 @@ def _split(c, x, lo, hi, order, shares):
     share = -(-share // 16) * 16
     rows = -(-order // panels.rows) * panels.rows
     sums = aligned((shares, x.parts, rows, count * panels.width), np.float64)
-    work = aligned((threads.max_threads(), count * panels.stride), x.a.dtype)
+    work = aligned((threads.max_threads(), count * panels.stride), x.dtype)
     _shares(sums, work, x, (lo, hi, share, block), order, panels, readable)
     _add_sums(c.reshape(order, order, x.parts), sums)
 
 
 def _shared(c, x, lo, hi, order):
-    depth = stretch(order, x.a.itemsize)
-    panels = panels_of(x.a.dtype, depth, subtract=x.parts == 2)
+    depth = stretch(order, x.dtype.itemsize)
+    panels = panels_of(x.dtype, depth, subtract=x.parts == 2)
     count = -(-order // panels.width)
-    packed = aligned((count * panels.stride,), x.a.dtype)
+    packed = aligned((count * panels.stride,), x.dtype)
     scratch = aligned((threads.max_threads(), panels.rows * panels.columns), np.float64)
     side = BLOCK
     while side > 1 and (count // side) ** 2 < 8 * threads.thread_count():
@@ -175,21 +186,19 @@ def _shared(c, x, lo, hi, order):
 def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
     # c       INOUT (order, order) double, or double complex; lower triangle, upper left alone
     # a       IN READ-ONLY (n, p) C order; summed over its rows, or its columns, lo..hi
-    # scale   IN a number per summed index, or (0,);  shift  IN (p,) or (0,), a's dtype
+    # scale   IN a number per summed index, or (0,);  shift  IN (p,) or (0,), as computed
     """c += sum_k scale_k^2 conj(x_k) x_k', x_k row k of a - shift; for columns its conjugate."""
     order = len(c)
     if order == 0 or lo >= hi:
         return
-    parts = 2 if a.dtype.kind == "c" else 1
-    if parts == 1 and c.dtype.kind == "c":
+    if a.dtype.kind != "c" and c.dtype.kind == "c":
         sums = np.zeros(c.shape)
         add_rank_k(sums, a, by_rows, lo, hi, scale, shift)
         c += sums
         return
-    real = np.empty(0, a.dtype).real.dtype
-    x = Operand(a.view(real).reshape(-1), *a.shape, parts, by_rows, scale, shift.view(real))
+    x = operand(a, by_rows, scale, shift)
     sums = c.view(np.float64).reshape(-1)
-    shares = share_count(order, hi - lo, parts)
+    shares = share_count(order, hi - lo, x.parts)
     if shares:
         _split(sums, x, lo, hi, order, shares)
     else:

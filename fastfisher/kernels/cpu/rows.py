@@ -72,14 +72,15 @@ def _row_pointers(code, first, stride, rows):
     return pointers
 
 
-def _dots(code, rows, shifted, operands):
+def _dots(code, stored, rows, shifted, operands):
     """out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
     builder = code.builder
     out, a, lda, v, m, count, low, high = operands
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
-    pa = _row_pointers(code, code.address(a), lda, rows)
+    pa = _row_pointers(code, code.address(a, stored), lda, rows)
     pv, pm = code.address(v), code.address(m)
+    size = stored.bitwidth // 8 if stored else code.bytes
 
     def body(offset, totals, load):
         totals = list(totals)
@@ -88,7 +89,7 @@ def _dots(code, rows, shifted, operands):
             x = load(pv, j)
             shift = load(pm, j) if shifted else None
             for r in range(rows):
-                if j * code.bytes % 64 == 0:
+                if j * size % 64 == 0:
                     ahead = builder.add(offset, low if 2 * r < rows else high)
                     code.prefetch(code.at(pa[r], builder.add(ahead, _index(j))), level=2)
                 y = load(pa[r], j)
@@ -104,11 +105,11 @@ def _dots(code, rows, shifted, operands):
         builder.store(total, code.at(place, r))
 
 
-def _combinations(squared, code, rows, shifted, operands):
+def _combinations(squared, code, stored, rows, shifted, operands):
     """y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
     builder = code.builder
     y, a, lda, s, m, count, low, high = operands
-    pa = _row_pointers(code, code.address(a), lda, rows)
+    pa = _row_pointers(code, code.address(a, stored), lda, rows)
     py, pm, ps = code.address(y), code.address(m), code.address(s)
     factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
 
@@ -135,12 +136,15 @@ DOTS, COMBINE, SQUARES = range(3)
 _LAYOUTS = tuple(itertools.product((DOTS, COMBINE, SQUARES), (1, GROUP), (False, True)))
 
 
-def rows_kernel(element):
-    """Intrinsic (layout, out, a, lda, x, mean, count, low, high): one pass, see `Pass`."""
+def rows_kernel(element, stored=None):
+    """Intrinsic (layout, out, a, lda, x, mean, count, low, high): one pass, see `Pass`.
+
+    What is at `a` is `stored` (simd.STORED), or elements.
+    """
 
     def twin(layout, *operands):
         operation, rows, shifted = _LAYOUTS[layout]
-        _TWINS[operation](element.name, rows, shifted, *operands)
+        _TWINS[operation](element.name, (stored or element).name, rows, shifted, *operands)
 
     @vector(twin)
     def rows_pass(typingctx, layout, out, a, lda, x, mean, count, low, high):
@@ -148,7 +152,7 @@ def rows_kernel(element):
             code = Code(context, builder, element)
             for number in code.switch(values[0], range(len(_LAYOUTS))):
                 operation, rows, shifted = _LAYOUTS[number]
-                _PASSES[operation](code, rows, shifted, values[1:])
+                _PASSES[operation](code, stored, rows, shifted, values[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 9), emit
@@ -172,6 +176,8 @@ class Pass(NamedTuple):
 
 _read = reader(Pass)
 _double, _single = rows_kernel(types.float64), rows_kernel(types.float32)
+_float16 = rows_kernel(types.float32, types.int16)
+_bfloat16 = rows_kernel(types.float32, types.uint16)
 
 
 def rows_double(record):
@@ -182,10 +188,26 @@ def rows_single(record):
     _single(*_read(record))
 
 
+def rows_float16(record):
+    _float16(*_read(record))
+
+
+def rows_bfloat16(record):
+    _bfloat16(*_read(record))
+
+
+_ENTRIES = {
+    "float64": rows_double,
+    "float32": rows_single,
+    "float16": rows_float16,
+    "bfloat16": rows_bfloat16,
+}
+
+
 @functools.cache
-def _rows_address(func):
-    """Address of the passes: compiled once for an element type."""
-    return entry_address(func, 1)
+def _rows_address(name):
+    """Address of the passes: compiled once for what scores are stored as."""
+    return entry_address(_ENTRIES[name], 1)
 
 
 class Rows(NamedTuple):
@@ -201,7 +223,8 @@ class Rows(NamedTuple):
     shift: int
     shifted: bool
     ahead: int  # elements from a group of rows to one that is fetched now and used later
-    bytes: int  # of an element
+    bytes: int  # of an element of vectors and sums,
+    stored: int  # and of the scores
     code: int  # address of the passes
 
     @property
@@ -211,7 +234,7 @@ class Rows(NamedTuple):
 
 @kernel
 def _run(operation, out, x, i, j, vector, count, group, low, high):
-    at, mean = x.a + (i * x.width + j) * x.bytes, x.shift + j * x.bytes
+    at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
     layout = 4 * operation + 2 * group + x.shifted
     call(x.code, Pass(layout, out, at, x.width, vector, mean, count, low, high))
 
@@ -239,12 +262,14 @@ def add_squares(y, x, i, j, s, count, group, low, high):
 
 
 def real_rows(a, shift):
-    """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs."""
-    real = np.empty(0, a.dtype).real.dtype
-    flat, shift = a.view(real).reshape(-1), shift.view(real)
-    width = flat.size // max(a.shape[0], 1)
-    group = GROUP * width * flat.itemsize
+    """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs.
+
+    Scores in half precision are computed in float32, the dtype of their shift.
+    """
+    stored, size = a.real.dtype, shift.real.dtype.itemsize
+    width = a.shape[1] * (a.itemsize // stored.itemsize)
+    group = GROUP * width * stored.itemsize
     ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
-    at, mean, size = flat.ctypes.data, shift.ctypes.data, flat.itemsize
-    code = _rows_address(rows_double if size == 8 else rows_single)
-    return Rows(at, a.shape[0], width, mean, bool(shift.size), ahead, size, code)
+    at, mean, code = a.ctypes.data, shift.ctypes.data, _rows_address(stored.name)
+    shifted = bool(shift.size)
+    return Rows(at, len(a), width, mean, shifted, ahead, size, stored.itemsize, code)

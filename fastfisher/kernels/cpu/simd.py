@@ -2,22 +2,20 @@
 
 Intrinsics work on addresses; the element type picks the vector. Unrolling is done here, in Python,
 so what the compiler sees is what runs. With the JIT disabled the same names are NumPy `twins`.
+Scores in half precision are widened by the load.
 """
 
-import functools
-from dataclasses import dataclass
-
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import twins
+from .halves import BITS, STORED, widened
+from .isa import lanes, target, tile_rows, tile_width
 
 __all__ = [
-    "ISA",
     "SHORT",
     "add_doubles",
     "address",
@@ -31,63 +29,6 @@ __all__ = [
     "tile_rows",
     "tile_width",
 ]
-
-
-@dataclass(frozen=True)
-class ISA:
-    """Vector width, and the register tile that fits: rows x vectors of accumulators."""
-
-    name: str
-    bytes: int
-    rows: int
-    vectors: int
-    fused: bool = True  # has a fused multiply-add; without one llvm.fma would call libm
-
-
-ISAS = {
-    "avx512": ISA("avx512", 64, 8, 3),
-    "avx2": ISA("avx2", 32, 4, 3),
-    "neon": ISA("neon", 16, 6, 3),
-    "plain": ISA("plain", 16, 2, 3, fused=False),
-}
-# CPU names that imply features Numba's feature string leaves out when it is set by hand.
-_IMPLIED = {
-    "avx512": ("skylake-avx512", "cascadelake", "icelake", "sapphirerapids", "znver4", "znver5"),
-    "avx2": ("haswell", "broadwell", "skylake", "znver", "alderlake", "x86-64-v3"),
-}
-
-
-@functools.cache
-def target():
-    """The instruction set Numba compiles for, which its environment variables may narrow."""
-    if numba.config.DISABLE_JIT:
-        return ISAS["plain"]
-    from numba.core.registry import cpu_target
-
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
-    if triple.startswith(("aarch64", "arm64")):
-        return ISAS["neon"]
-    has = set(features.split(","))
-    bare = not any(feature.startswith("+avx") for feature in has)
-    for isa, needed in (("avx512", {"+avx512f", "+avx512vl"}), ("avx2", {"+avx2", "+fma"})):
-        if needed <= has or (bare and name.startswith(_IMPLIED[isa]) and not features):
-            return ISAS[isa]
-    return ISAS["plain"]
-
-
-def lanes(dtype):
-    """Elements of a real dtype in one vector."""
-    return target().bytes // np.dtype(dtype).itemsize
-
-
-def tile_rows():
-    """Rows of a register tile: scalars of the broadcast side."""
-    return target().rows
-
-
-def tile_width(dtype):
-    """Columns of a register tile, a multiple of its rows; also the width of a packed panel."""
-    return target().vectors * lanes(dtype)
 
 
 def vector(twin):
@@ -120,16 +61,26 @@ class Code:
         data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
         return self.builder.gep(data, [offset])
 
-    def address(self, value):
-        """Pointer to elements from an address."""
-        return self.builder.inttoptr(value, self.element.as_pointer())
+    def address(self, value, stored=None):
+        """Pointer from an address: to elements, or to what is `stored` there and loaded as such."""
+        kind = STORED.get(stored, self.element)
+        return self.builder.inttoptr(value, kind.as_pointer())
 
     def at(self, pointer, offset):
         return self.builder.gep(pointer, [_index(offset) if isinstance(offset, int) else offset])
 
     def load(self, pointer, align=None):
+        if pointer.type.pointee != self.element:
+            kind = ir.VectorType(pointer.type.pointee, self.lanes)
+            address = self.builder.bitcast(pointer, kind.as_pointer())
+            return widened(self.builder, self.builder.load(address, align=2))
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.load(address, align=align or self.bytes)
+
+    def load_one(self, pointer):
+        """The element at a pointer, by itself."""
+        x = self.builder.load(pointer)
+        return x if x.type == self.element else widened(self.builder, x)
 
     def store(self, value, pointer, align=None):
         address = self.builder.bitcast(pointer, value.type.as_pointer())
@@ -137,14 +88,37 @@ class Code:
 
     def load_some(self, pointer, first, count):
         """Elements first.. of `count` that there are; zero beyond."""
-        mask = self.inside(self.builder.sub(count, first))
+        left = self.builder.sub(count, first)
+        if pointer.type.pointee != self.element:
+            return self._load_some_halves(pointer, left)
+        return self._masked(pointer, left, self.vector, self.suffix, self.bytes)
+
+    def _masked(self, pointer, left, kind, suffix, align):
+        mask = self.inside(left)
         function = cgutils.get_or_insert_function(
             self.builder.module,
-            ir.FunctionType(self.vector, [self.vector.as_pointer(), _I32, mask.type, self.vector]),
-            f"llvm.masked.load.{self.suffix}.p0",
+            ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind]),
+            f"llvm.masked.load.{suffix}.p0",
         )
-        address = self.builder.bitcast(pointer, self.vector.as_pointer())
-        return self.builder.call(function, [address, _I32(self.bytes), mask, self.zero()])
+        address = self.builder.bitcast(pointer, kind.as_pointer())
+        return self.builder.call(function, [address, _I32(align), mask, ir.Constant(kind, None)])
+
+    def _load_some_halves(self, pointer, left):
+        # Whole vectors without a mask: few processors have one for elements of 16 bits.
+        builder = self.builder
+        whole = builder.icmp_signed(">=", left, _index(self.lanes))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                every, after = self.load(pointer), builder.block
+            with otherwise:
+                kind = ir.VectorType(BITS, self.lanes)
+                bits = self._masked(pointer, left, kind, f"v{self.lanes}i16", 2)
+                halves = builder.bitcast(bits, ir.VectorType(pointer.type.pointee, self.lanes))
+                some, before = widened(builder, halves), builder.block
+        found = builder.phi(self.vector)
+        found.add_incoming(every, after)
+        found.add_incoming(some, before)
+        return found
 
     def inside(self, count):
         """The mask of the first `count` elements of a vector."""

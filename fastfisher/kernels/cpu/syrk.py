@@ -13,7 +13,7 @@ MIRROR = 64  # rows and columns of a task's block
 def syrk(c, a, scale, shift):
     # c      INOUT (p, p) double or double complex; lower triangle, upper not read or written
     # a      IN READ-ONLY (n, p) C order; n = 0 leaves c unchanged
-    # scale  IN (n,) or (0,) square roots of the weights;  shift IN (p,) or (0,), a's dtype
+    # scale  IN (n,) or (0,) square roots of the weights;  shift IN (p,) or (0,), as computed
     """Lower triangle of c += (a - shift)' diag(scale^2) (a - shift)."""
     add_rank_k(c, a, True, 0, a.shape[0], scale, shift)
 

@@ -7,6 +7,8 @@ import ctypes
 
 import numpy as np
 
+from ..storage import widened
+
 __all__ = ["memory"]
 
 
@@ -23,6 +25,13 @@ def rows_at(address, dtype, rows, stride, width):
     return np.lib.stride_tricks.as_strided(
         flat, (rows, width), (stride * flat.itemsize, flat.itemsize)
     )
+
+
+def scores_at(address, stored, rows, stride, width):
+    """Likewise, but halves, of which integer types tell (simd.STORED), as float32."""
+    block = rows_at(address, stored, rows, stride, width)
+    kind = {"int16": "float16", "uint16": "bfloat16"}.get(block.dtype.name)
+    return widened(block, kind) if kind else block
 
 
 def address(array, offset):
@@ -53,18 +62,18 @@ def add_doubles(to, step, source, count):
     target[::step] += memory(source, np.float64, max(count, 0))
 
 
-def _shifted(dtype, rows, shifted, a, lda, m, count):
-    block = rows_at(a, dtype, rows, lda, count)
+def _shifted(dtype, stored, rows, shifted, a, lda, m, count):
+    block = scores_at(a, stored, rows, lda, count)
     return block - memory(m, dtype, count) if shifted else block
 
 
-def dots(dtype, rows, shifted, out, a, lda, v, m, count, low, high):
-    block = _shifted(dtype, rows, shifted, a, lda, m, count)
+def dots(dtype, stored, rows, shifted, out, a, lda, v, m, count, low, high):
+    block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
     memory(out, dtype, rows)[:] = block @ memory(v, dtype, count)
 
 
-def combinations(dtype, rows, shifted, y, a, lda, s, m, count, low, high, power=1):
-    block = _shifted(dtype, rows, shifted, a, lda, m, count)
+def combinations(dtype, stored, rows, shifted, y, a, lda, s, m, count, low, high, power=1):
+    block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
     total = memory(y, dtype, count)
     total += memory(s, dtype, rows) @ block**power
 
@@ -77,9 +86,9 @@ def load_at(place, like):
     return memory(place, like.dtype, 1)[0]
 
 
-def copy_at(parts, to, ld, source, count, width, factor, shift, shifted):
+def copy_at(parts, to, ld, source, count, width, factor, shift, shifted, stored):
     dtype = factor.dtype
-    row = memory(source, dtype, parts * count).copy()
+    (row,) = scores_at(source, stored.dtype, 1, 0, parts * count).copy()
     if shifted:
         row -= memory(shift, dtype, parts * count)
     for part in range(parts):
@@ -93,11 +102,10 @@ def affine_at(place, width, factor, m):
     row[:] = factor * (row - m)
 
 
-def transpose_at(to, ldt, rows, source, lds, columns, like):
+def transpose_at(to, ldt, rows, source, lds, columns, like, stored):
     if rows and columns:
-        rows_at(to, like.dtype, columns, ldt, rows)[:] = rows_at(
-            source, like.dtype, rows, lds, columns
-        ).T
+        block = scores_at(source, stored.dtype, rows, lds, columns)
+        rows_at(to, like.dtype, columns, ldt, rows)[:] = block.T
 
 
 # Triangular elimination ----------------------------------------------------------------------
