@@ -1,8 +1,9 @@
 """Fisher matrices as objects: accumulate, merge, multiply, factor, solve, save."""
 
 from .base import Fisher, load
+from .block import BlockDiagonalFisher
 from .dense import DenseFisher
 from .diagonal import DiagonalFisher
 from .gram import GramFisher
 
-__all__ = ["DenseFisher", "DiagonalFisher", "Fisher", "GramFisher", "load"]
+__all__ = ["BlockDiagonalFisher", "DenseFisher", "DiagonalFisher", "Fisher", "GramFisher", "load"]

@@ -148,13 +148,17 @@ class Fisher(ABC):
             self._decay(decay)
             self.weight *= decay
             self.decayed = True
-        n, step = scores.shape[0], syrk_step(scores)
+        n, step = scores.shape[0], self._slice_rows(scores)
         with whole_slices() as check:
             for lo in range(0, n, max(step, 1)):
                 hi = min(lo + step, n)
                 self._add_slice(scores.part(lo, hi), None if weights is None else weights[lo:hi])
                 check()
         return self
+
+    def _slice_rows(self, scores):
+        """Rows that `_add` is given at a time."""
+        return syrk_step(scores)
 
     def _checked_batch(self, G, weights, nan_policy):
         if nan_policy not in ("raise", "skip", "propagate"):
@@ -271,7 +275,7 @@ class Fisher(ABC):
                 "accumulate in a GramFisher"
             )
         rows, single = self._right_hand_sides(b)
-        factor = self.factor(damping)
+        factor = self._factor_once(damping)
         x = factor.solve_rows(rows)
         certificate = certify(self, factor.added, x, rows, factor.norm)
         status = direct_status(self, certificate)
@@ -285,10 +289,16 @@ class Fisher(ABC):
             method="primal",
             damping=factor.damping,
             rung=factor.rung,
-            plan=plan_factored(
-                self.n_samples, self.p, len(rows), self.dtype.name, rung=factor.rung
-            ),
+            plan=self._plan(len(rows), factor.rung),
         )
+
+    def _factor_once(self, damping):
+        """The factor for a single solve."""
+        return self.factor(damping)
+
+    def _plan(self, rhs, rung):
+        """The plan of a solve by a factor."""
+        return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung=rung)
 
     def _right_hand_sides(self, b):
         """Rows (k, p) in double, and whether it was one vector."""

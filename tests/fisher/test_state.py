@@ -15,6 +15,7 @@ from tests import matrices
 KINDS = {
     "dense": lambda **k: ff.DenseFisher(6, **k),
     "diagonal": lambda **k: ff.DiagonalFisher(6, **k),
+    "block": lambda **k: ff.BlockDiagonalFisher({"in": 2, "out": 4}, **k),
     "gram": lambda **k: ff.GramFisher(**k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
