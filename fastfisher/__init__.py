@@ -23,6 +23,7 @@ _HOME = {
     "DenseFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
+    "WindowFisher": "fisher",
     "load": "fisher",
     "Tikhonov": "damping",
     "Relative": "damping",

@@ -5,5 +5,14 @@ from .block import BlockDiagonalFisher
 from .dense import DenseFisher
 from .diagonal import DiagonalFisher
 from .gram import GramFisher
+from .window import WindowFisher
 
-__all__ = ["BlockDiagonalFisher", "DenseFisher", "DiagonalFisher", "Fisher", "GramFisher", "load"]
+__all__ = [
+    "BlockDiagonalFisher",
+    "DenseFisher",
+    "DiagonalFisher",
+    "Fisher",
+    "GramFisher",
+    "WindowFisher",
+    "load",
+]

@@ -1,6 +1,5 @@
 """The block-diagonal Fisher: very many small blocks, or a few large ones."""
 
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from ..planning import choose, plan_blocks, require_memory
 from . import stacks
 from .base import Fisher
 from .block_factor import BlockFactor, PerBlock
+from .lock import Lock
 from .partition import Partition
 from .staging import Staging
 from .state import take
@@ -80,7 +80,7 @@ class BlockDiagonalFisher(Fisher):
 
     def _open(self):
         """An empty buffer; the weight of the sums, and the decay that they are due."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._staging = None
         self._summed, self._pending = self.weight, 1.0
 

@@ -19,6 +19,7 @@ KINDS = {
     "diagonal": lambda **k: ff.DiagonalFisher(P, **k),
     "block": lambda **k: ff.BlockDiagonalFisher(halves(P), **k),
     "gram": lambda **k: ff.GramFisher(**k),
+    "window": lambda **k: ff.WindowFisher(400, P, **k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
@@ -168,7 +169,9 @@ def test_merge_refuses_what_does_not_fit_and_changes_nothing(make, rng):
         "with itself": F,
         "cannot merge": ff.DenseFisher(P) if not isinstance(F, ff.DenseFisher) else ff.GramFisher(),
     }
-    if isinstance(F, ff.GramFisher):
+    if isinstance(F, ff.WindowFisher):
+        others["p is 7 here and 3 there"] = ff.WindowFisher(400, 3)
+    elif isinstance(F, ff.GramFisher):
         others["p is 7 here and 3 there"] = ff.GramFisher().update(np.ones((2, 3)))
     else:
         others["p is 7 here and 3 there"] = type(F)(

@@ -14,6 +14,7 @@ KINDS = {
     "diagonal": lambda p, **k: ff.DiagonalFisher(p, **k),
     "block": lambda p, **k: ff.BlockDiagonalFisher(halves(p), **k),
     "gram": lambda p, **k: ff.GramFisher(**k),
+    "window": lambda p, **k: ff.WindowFisher(50, p, **k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
