@@ -19,6 +19,7 @@ _HOME = {
     "options": "planning",
     "Plan": "planning",
     "Solution": "solvers",
+    "BatchedFisher": "fisher",
     "BlockDiagonalFisher": "fisher",
     "DenseFisher": "fisher",
     "DiagonalFisher": "fisher",

@@ -1,6 +1,7 @@
 """Fisher matrices as objects: accumulate, merge, multiply, factor, solve, save."""
 
 from .base import Fisher, load
+from .batched import BatchedFisher
 from .block import BlockDiagonalFisher
 from .dense import DenseFisher
 from .diagonal import DiagonalFisher
@@ -8,6 +9,7 @@ from .gram import GramFisher
 from .window import WindowFisher
 
 __all__ = [
+    "BatchedFisher",
     "BlockDiagonalFisher",
     "DenseFisher",
     "DiagonalFisher",

@@ -12,15 +12,12 @@ from ..passes import bad_rows, syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
-from .size import check_size
+from .size import check_range, check_size
 from .state import read_state, write_state
 
 __all__ = ["Fisher", "load"]
 
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
-
-LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
-LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
 class Fisher(ABC):
@@ -182,17 +179,7 @@ class Fisher(ABC):
         with np.errstate(over="ignore"):
             total = float(n if weights is None else weights.sum())
         largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
-        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
-            raise InputError(
-                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
-                f"range that sums can hold; nothing was added: divide them by a common factor"
-            )
-        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
-        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
-            raise InputError(
-                f"G holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
-                "nothing was added: multiply G by a power of two first"
-            )
+        check_range(scores.dtype, largest, total, largest_weight)
         if bad.any() and nan_policy == "skip":
             weights = np.ones(n) if weights is None else weights
             weights[bad] = 0

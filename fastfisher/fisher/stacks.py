@@ -53,6 +53,8 @@ def factor_stack(A, added):
     diagonal += added
     damped = diagonal.real.copy()
     info = np.zeros(blocks, np.int32)
+    if not A.size:
+        return info
     if d <= SMALL:
         choose("block_cholesky", d, A.dtype).load()(A, info)
     else:
@@ -115,6 +117,8 @@ def inverse_diagonal(L):
 def norms(A):
     """2-norms (B,) of positive semidefinite matrices, from below, by a few power steps."""
     blocks, d, _ = A.shape
+    if not A.size:
+        return np.zeros(blocks)
     diagonal = np.einsum("bii->bi", A).real
     x = np.zeros((blocks, d), A.dtype)
     x[np.arange(blocks), np.argmax(diagonal, axis=1)] = 1
@@ -128,5 +132,8 @@ def norms(A):
 
 
 def spectra(A):
-    """Ascending eigenvalues (B, d)."""
-    return np.linalg.eigvalsh(A)
+    """Ascending eigenvalues (B, d); NaN for matrices that are not finite."""
+    bad = ~np.isfinite(A).all(axis=(1, 2))
+    values = np.linalg.eigvalsh(np.where(bad[:, np.newaxis, np.newaxis], 0, A) if bad.any() else A)
+    values[bad] = np.nan
+    return values

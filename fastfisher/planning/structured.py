@@ -19,7 +19,7 @@ def _stage(op, orders, flops, moved, dtype):
     return Stage(op, choice.entry.name, text, int(flops), int(moved), 0, *facts)
 
 
-def plan_blocks(n, orders, rhs, dtype, piece_bytes):
+def plan_blocks(n, orders, rhs, dtype, piece_bytes, what="diagonal blocks"):
     """Plan of a solve by diagonal blocks, `orders` their (count, d); sums are at hand."""
     q = Problem(n=n, p=sum(c * d for c, d in orders), rhs=rhs, dtype=dtype, method="primal")
     sums = "complex128" if np.dtype(dtype).kind == "c" else "float64"
@@ -34,5 +34,5 @@ def plan_blocks(n, orders, rhs, dtype, piece_bytes):
     vectors = 6 * rhs * q.p * q.sum_bytes + 4 * 8 * q.p
     largest = max((d * d * q.sum_bytes for _, d in orders), default=0)
     piece = min(max(piece_bytes, largest), square)
-    because = "F is at hand as diagonal blocks, factored some at a time"
+    because = f"F is at hand as {what}, factored some at a time"
     return Plan(q, "primal", stages, int(vectors + 2 * piece), because)
