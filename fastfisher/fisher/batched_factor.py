@@ -5,7 +5,7 @@ import numpy as np
 from ..arrays import as_array, computing_dtype, to_origin
 from ..errors import InputError
 from ..solvers.batched import BatchedSolution
-from ..solvers.certificate import DIRECT_LIMIT, USELESS, row_norms
+from ..solvers.certificate import DIRECT_LIMIT, USELESS
 from ..solvers.system import unit_roundoff
 from . import stacks
 from .size import check_size
@@ -17,9 +17,9 @@ STATUS = {-1: "not_finite", -2: "inaccurate"}
 
 def _factored(A, added):
     """L in place of A, and info: the failing order, or -1 for a matrix that is not finite."""
-    finite = np.isfinite(A.reshape(len(A), -1)).all(axis=1)
+    bad = ~stacks.finite(A)
     info = stacks.factor_stack(A, added)
-    info[~finite] = -1
+    info[bad] = -1
     return info
 
 
@@ -62,10 +62,10 @@ def solve_systems(fisher, b, added, damping, *, like):
     for part in fisher.pieces():
         A, D = fisher.normalised(part), _part(added, part)
         right = given[part].astype(np.result_type(dtype, np.float64))
-        norms = stacks.norms(A) + np.min(np.broadcast_to(D, A.shape[:2]), axis=1, initial=np.inf)
+        norms = stacks.norms(A) + _least(D)
         L = A.copy()
         here = _factored(L, D)
-        here[~np.isfinite(right).all(axis=(1, 2))] = -1
+        here[~stacks.finite(right)] = -1
         with np.errstate(invalid="ignore", over="ignore"):
             y = _substitute(L, right)
             shift = D[..., np.newaxis] if np.ndim(D) else D
@@ -74,7 +74,7 @@ def solve_systems(fisher, b, added, damping, *, like):
         good = here == 0
         rough = ~((backward[part] <= limit) & (residuals[part] < USELESS))
         here[good & rough] = -2
-        here[good & ~np.isfinite(x[part]).all(axis=(1, 2))] = -1
+        here[good & ~stacks.finite(x[part])] = -1
         x[part][here != 0] = np.nan
         info[part] = here
     failed = np.flatnonzero(info)
@@ -96,17 +96,24 @@ def solve_systems(fisher, b, added, damping, *, like):
     )
 
 
+def _least(D):
+    """The smallest element of each D_i: a number, or (m,)."""
+    if not np.ndim(D):
+        return D
+    return D[:, 0] if D.shape[1] == 1 else D.min(axis=1, initial=np.inf)
+
+
 def _errors(A, x, b, shift, norms):
     """Relative residual and backward error of each system, the worst of its right-hand sides."""
-    n, p, k = b.shape
+    n, _, k = b.shape
     rest = b - stacks.apply(A, x) - shift * x
-    sizes, given, found = (
-        row_norms(v.transpose(0, 2, 1).reshape(n * k, p)).reshape(n, k) for v in (rest, b, x)
-    )
-    residuals = sizes / np.where(given > 0, given, 1.0)
-    scale = norms[:, np.newaxis] * found + given
-    backward = sizes / np.where(scale > 0, scale, 1.0)
-    return residuals.max(axis=1, initial=0.0), backward.max(axis=1, initial=0.0)
+    residuals, backward = np.zeros(n), np.zeros(n)
+    for j in range(k):
+        size, given, found = (stacks.lengths(v[..., j]) for v in (rest, b, x))
+        np.maximum(residuals, size / np.where(given > 0, given, 1.0), out=residuals)
+        scale = norms * found + given
+        np.maximum(backward, size / np.where(scale > 0, scale, 1.0), out=backward)
+    return residuals, backward
 
 
 class BatchedFactor:

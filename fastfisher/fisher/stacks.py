@@ -3,6 +3,8 @@
 Orders up to SMALL go through kernels that work across matrices; larger ones one by one.
 """
 
+import math
+
 import numpy as np
 
 from ..ops.factorizations import factor, solve_factored
@@ -14,7 +16,9 @@ __all__ = [
     "SMALL",
     "apply",
     "factor_stack",
+    "finite",
     "inverse_diagonal",
+    "lengths",
     "norms",
     "pieces",
     "solve_lower",
@@ -25,7 +29,7 @@ __all__ = [
 
 SMALL = 128  # orders up to here fit the cache a vector of matrices at a time
 PIECE_BYTES = 32 << 20  # of a copy of some matrices
-POWER_STEPS = 2
+LEAST, MOST = 1e-280, 1e280  # squares in between are exact enough
 WHOLE = 64  # matrices per task of the kernels
 
 
@@ -60,11 +64,10 @@ def factor_stack(A, added):
     else:
         for b in range(blocks):
             info[b] = factor(A[b])
-    free = ~np.broadcast_to(np.asarray(added) != 0, damped.shape).any(axis=1) & (info == 0)
-    if free.any():
+    if not np.all(added):
+        free = (np.zeros((blocks, 1)) + added == 0).all(axis=1) & (info == 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            shares = diagonal.real**2 / damped
-        noise = shares < SINGULAR * d * np.finfo(np.float64).eps
+            noise = diagonal.real**2 / damped < SINGULAR * d * np.finfo(np.float64).eps
         noise[~free] = False
         found = noise.any(axis=1)
         info[found] = np.argmax(noise[found], axis=1) + 1
@@ -114,26 +117,51 @@ def inverse_diagonal(L):
     return out
 
 
+def finite(v):
+    """Mask (B,) of the items of v (B, ...) without NaN and Inf."""
+    # Sums along short axes are many times faster than `all` is.
+    rows = _flat(v)
+    mask = np.isfinite(np.einsum("bi->b", rows))
+    doubtful = np.flatnonzero(~mask)
+    mask[doubtful] = np.isfinite(rows[doubtful]).all(axis=1)
+    return mask
+
+
+def lengths(rows):
+    """2-norms of many short rows, without overflow."""
+    squares = _squares(rows)
+    wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
+    out = np.sqrt(squares)
+    out[wild] = row_norms(rows[wild])
+    return out
+
+
 def norms(A):
-    """2-norms (B,) of positive semidefinite matrices, from below, by a few power steps."""
-    blocks, d, _ = A.shape
-    if not A.size:
-        return np.zeros(blocks)
-    diagonal = np.einsum("bii->bi", A).real
-    x = np.zeros((blocks, d), A.dtype)
-    x[np.arange(blocks), np.argmax(diagonal, axis=1)] = 1
-    norm = diagonal.max(axis=1)
-    for _ in range(POWER_STEPS):
-        y = apply(A, x[..., np.newaxis])[..., 0]
-        size = row_norms(y)
-        norm = np.fmax(norm, size)
-        x = y / np.where(size > 0, size, 1.0)[:, np.newaxis]
-    return norm
+    """2-norms (B,) of positive semidefinite matrices from below: |A|_F^2 / trace(A)."""
+    trace = np.einsum("bii->b", A).real
+    safe = np.where(trace > 0, trace, 1.0)
+    squares = _squares(_flat(A))
+    out = squares / safe
+    wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
+    scaled = A[wild] / safe[wild, np.newaxis, np.newaxis]
+    out[wild] = _squares(_flat(scaled)) * safe[wild]
+    return out
+
+
+def _flat(v):
+    return v.reshape(len(v), math.prod(v.shape[1:]))
+
+
+def _squares(rows):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if rows.dtype.kind == "c":
+            return np.einsum("bi,bi->b", rows, rows.conj()).real
+        return np.einsum("bi,bi->b", rows, rows)
 
 
 def spectra(A):
     """Ascending eigenvalues (B, d); NaN for matrices that are not finite."""
-    bad = ~np.isfinite(A).all(axis=(1, 2))
+    bad = ~finite(A)
     values = np.linalg.eigvalsh(np.where(bad[:, np.newaxis, np.newaxis], 0, A) if bad.any() else A)
     values[bad] = np.nan
     return values
