@@ -6,7 +6,7 @@ from ..arrays import as_array, as_damping_vector, as_real, computing_dtype, cont
 from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
 from ..passes import sums_dtype, whole_slices
-from ..planning import plan_blocks, require_memory
+from ..planning import plan_batched, require_memory
 from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
@@ -315,9 +315,8 @@ class BatchedFisher(Fisher):
 
     def plan_solve(self, rhs):
         """The plan of a solve."""
-        n, what = self.n_samples, "small matrices"
-        orders, piece = [(self.n, self.p)], stacks.PIECE_BYTES
-        return plan_blocks(n, orders, rhs, self.dtype.name, piece, what)
+        dtype, piece = self.dtype.name, stacks.PIECE_BYTES
+        return plan_batched(self.n_samples, self.n, self.p, rhs, dtype, piece)
 
     # State.
 

@@ -36,7 +36,7 @@ WHOLE = 64  # matrices per task of the kernels
 def pieces(count, d, itemsize):
     """(lo, hi) over a stack, so that so many matrices make a small copy."""
     step = PIECE_BYTES // max(d * d * itemsize, 1)
-    step = max(step // WHOLE * WHOLE, 1)
+    step = step // WHOLE * WHOLE or max(step, 1)
     for lo in range(0, count, step):
         yield lo, min(lo + step, count)
 

@@ -326,3 +326,20 @@ def test_systems_without_scores_are_zero(rng):
     F = ff.BatchedFisher(3, 2).update(np.ones((3, 2)), [1.0, 0.0, 2.0])
     assert F.weights.tolist() == [1, 0, 2] and not F.matrix()[1].any()
     assert F.solve(damping=0.0).failed.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("p", [1, 4, 9])
+def test_law_26_15_systems_of_any_scale_side_by_side(p, rng):
+    """Scores times 2^k: x times 2^-k for relative damping, to the bit, from 1e-150 to 1e150."""
+    a = np.broadcast_to(rng.standard_normal((1, 3 * p, p)), (5, 3 * p, p))
+    powers = np.array([0, -498, -240, 240, 498])
+    scale = np.ldexp(1.0, powers)
+    F = ff.BatchedFisher(5, p).update(a * scale[:, None, None])
+    b = np.broadcast_to(rng.standard_normal(p), (5, p)) * scale[:, None]
+    result = F.solve(b, damping=ff.Relative(0.1))
+    assert result.converged and result.residual < 1e-12
+    for i in range(1, 5):
+        assert np.array_equal(result.x[i] * scale[i], result.x[0])
+    factor = F.factor(ff.Relative(0.1))
+    shift = 2 * p * np.log(2) * powers
+    np.testing.assert_allclose(factor.logdet() - shift, factor.logdet()[0], rtol=1e-10)

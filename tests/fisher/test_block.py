@@ -393,3 +393,14 @@ def test_a_million_parameters_in_blocks_of_fifty(rng):
     G = np.stack([np.roll(row, 37 * i)[-50:] for i in range(64)]).astype(np.float64)
     expected = np.linalg.solve(G.T @ G / 64 + 1e-3 * np.eye(50), row[-50:])
     np.testing.assert_allclose(result.x[-50:], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_law_26_15_blocks_of_any_scale_side_by_side(rng):
+    """What one block holds, however large or small, changes no bit of another's solution."""
+    G, b = rng.standard_normal((30, 12)), rng.standard_normal(12)
+    scale = np.repeat(np.ldexp(1.0, [-498, 0, 498]), 4)
+    F = ff.BlockDiagonalFisher((3, 4)).update(G * scale)
+    plain = ff.BlockDiagonalFisher((3, 4)).update(G)
+    lams = np.array([0.1, 0.2, 0.3])
+    x = F.factor(lams * scale[::4] ** 2).solve(b * scale)
+    assert np.array_equal(x * scale, plain.factor(lams).solve(b))
