@@ -131,15 +131,19 @@ class WindowFisher(GramFisher):
         self.n_skipped += n - len(kept)
         kept = kept[-self.m :]
         if kept.size:
-            rows = scores.rows(int(kept[0]), n)[kept - kept[0]]
-            self._push(rows, 1.0 if weights is None else weights[kept])
+            rows = scores.rows(int(kept[0]), n)
+            if len(kept) < len(rows):
+                rows = rows[kept - kept[0]]
+            self._push(rows, np.ones(len(kept)) if weights is None else weights[kept])
 
     def _push(self, rows, weights):
-        slots = (self._next + np.arange(len(rows))) % self.m
-        self._rows[slots] = rows
-        self._row_weights[slots] = weights
-        self._stale[slots] = True
-        self._next = int(slots[-1] + 1) % self.m
+        for part in (slice(0, self.m - self._next), slice(self.m - self._next, None)):
+            count = len(rows[part])
+            here = slice(self._next, self._next + count)
+            self._rows[here] = rows[part]
+            self._row_weights[here] = weights[part]
+            self._stale[here] = True
+            self._next = (self._next + count) % self.m
         self.n_samples = min(self.n_samples + len(rows), self.m)
         self.weight = float(self._row_weights.sum())
 
