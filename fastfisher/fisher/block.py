@@ -21,6 +21,7 @@ from .state import take
 __all__ = ["BlockDiagonalFisher"]
 
 FEWEST, MOST = 16, 256  # rows staged, whatever the size of the blocks
+LEAST = 64  # rows per slice of an update
 GATHERED_BYTES = 64 << 20  # of scores whose blocks do not lie side by side
 
 
@@ -53,6 +54,9 @@ class BlockDiagonalFisher(Fisher):
     buffer at most half as large and enter the sums together, so that single rows cost what a batch
     costs; reading anything empties it. update: n sum(d^2) flops; factor: sum(d^3) / 3 flops and as
     many bytes as the sums; solve keeps no factor. docs/math.md B1, B2.
+
+    `solve` and `factor` also take one absolute lambda per block as damping: a sequence, or a
+    mapping from names. A block without a factor raises `NotPositiveDefiniteError` that names it.
 
     Examples
     --------
@@ -107,7 +111,8 @@ class BlockDiagonalFisher(Fisher):
 
     def _slice_rows(self, scores):
         squares = sum(len(g) * g.d**2 for g in self.partition.groups)
-        return max(MOST, int(SLICE_FLOPS // max(squares, 1)) // MOST * MOST)
+        # Fewer rows would spend their time on moving the sums.
+        return max(LEAST, int(SLICE_FLOPS // max(squares, 1)) // LEAST * LEAST)
 
     def _capacity(self, dtype):
         """Rows to stage: a buffer of half the size of the sums, where it fits; 0: none."""
