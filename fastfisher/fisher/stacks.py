@@ -10,7 +10,6 @@ import numpy as np
 from ..ops.factorizations import factor, solve_factored
 from ..planning import choose
 from ..solvers.certificate import row_norms
-from ..solvers.factored import SINGULAR
 
 __all__ = [
     "SMALL",
@@ -30,6 +29,8 @@ __all__ = [
 SMALL = 128  # orders up to here fit the cache a vector of matrices at a time
 PIECE_BYTES = 32 << 20  # of a copy of some matrices
 LEAST, MOST = 1e-280, 1e280  # squares in between are exact enough
+STEPS = 3
+NOISE = 16  # eps: sums of thousands of products of a singular matrix stay below NOISE + 2 d
 WHOLE = 64  # matrices per task of the kernels
 
 
@@ -49,8 +50,8 @@ def apply(A, v):
 def factor_stack(A, added):
     """Lower factors of A_b + D_b in place; `added` broadcasts to the diagonals (B, d).
 
-    Returns info (B,), 0 or the failing order; failed matrices are NaN. With D_b = 0 a pivot that is
-    rounding noise beside its diagonal element fails too.
+    Returns info (B,), 0 or the failing order; failed matrices are NaN. With D_b = 0 a matrix fails,
+    at its weakest pivot, whose smallest eigenvalue is noise once the diagonal is scaled to ones.
     """
     blocks, d, _ = A.shape
     diagonal = np.einsum("bii->bi", A)
@@ -65,14 +66,28 @@ def factor_stack(A, added):
         for b in range(blocks):
             info[b] = factor(A[b])
     if not np.all(added):
-        free = (np.zeros((blocks, 1)) + added == 0).all(axis=1) & (info == 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            noise = diagonal.real**2 / damped < SINGULAR * d * np.finfo(np.float64).eps
-        noise[~free] = False
-        found = noise.any(axis=1)
-        info[found] = np.argmax(noise[found], axis=1) + 1
+        free = np.flatnonzero((np.zeros((blocks, 1)) + added == 0).all(axis=1) & (info == 0))
+        L = A if len(free) == blocks else A[free]
+        pivots = np.einsum("bii->bi", L).real ** 2 / damped[free]
+        weakest = np.argmin(pivots, axis=1)
+        noise = _least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
+        info[free[noise]] = weakest[noise] + 1
     A[info > 0] = np.nan
     return info
+
+
+def _least(L, diagonal, start):
+    """Smallest eigenvalues of L L' scaled to a unit diagonal, from above: inverse iteration."""
+    blocks, d, _ = L.shape
+    roots = np.sqrt(diagonal)
+    y = np.zeros((blocks, d), L.dtype)
+    y[np.arange(blocks), start] = 1
+    size = np.ones(blocks)
+    for _ in range(STEPS):
+        x = (roots * (y / size[:, np.newaxis])).reshape(1, -1)
+        y = roots * solve_stack(L, x).reshape(blocks, d)
+        size = lengths(y)
+    return 1 / size
 
 
 def solve_stack(L, x):

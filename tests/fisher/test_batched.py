@@ -160,6 +160,19 @@ def test_one_in_a_hundred_singular_the_others_are_untouched_and_those_are_named(
         assert np.array_equal(np.flatnonzero(np.isnan(answer)), singular)
 
 
+@pytest.mark.parametrize("p", [2, 5, 9])
+@pytest.mark.parametrize("count", [3, 30, 300])
+def test_rank_deficient_systems_are_found_however_many_scores_were_summed(p, count, rng):
+    """Rounding of the sums leaves positive pivots; a generic system beside them passes."""
+    n = 60_000 // (count * p)
+    for rank in {1, p - 1}:
+        a = rng.standard_normal((n, count, rank)) @ rng.standard_normal((n, rank, p))
+        a[::7] = rng.standard_normal(a[::7].shape)
+        info = ff.BatchedFisher(n, p).update(a).solve(damping=0.0).info
+        assert count < 2 * p or not info[::7].any()
+        assert (np.delete(info, np.s_[::7]) > 0).all()
+
+
 def test_what_is_not_finite_spoils_its_own_system_only(rng):
     a, b = rng.standard_normal((6, 9, 3)), rng.standard_normal((6, 3))
     a[2, 4, 1] = np.nan
