@@ -87,6 +87,25 @@ LAYERED = """
     measure(lambda: call(F))
 """
 
+STRUCTURED = """
+    name, small, sizes, rows, dtype = json.loads(sys.argv[1])
+
+    def filled(sizes):
+        # A pair in JSON is a list; here it is (count, size), (m, p) or (n, p).
+        pair = tuple(sizes)
+        F = getattr(ff, name)(*([pair] if name == "BlockDiagonalFisher" else pair), dtype=dtype)
+        shape = F.mean.shape
+        for _ in range(rows):
+            F.update(rng.standard_normal((shape if len(shape) == 2 else (1, *shape))).astype(dtype))
+        F.diagonal()  # whatever waits is in
+        return F, np.ones(shape, dtype)
+
+    F, b = filled(small)
+    F.solve(b, damping=0.1)
+    F, b = filled(sizes)
+    measure(lambda: F.solve(b, damping=0.1))
+"""
+
 
 def measured(script, *arguments):
     code = textwrap.dedent(METER) + textwrap.dedent(script)
@@ -151,3 +170,21 @@ def test_the_step_of_an_autoencoder_of_2_8_million_parameters_takes_no_gigabyte(
     check(peak, planned, plan)
     kept = 8 * 1000 * sum(a + b for a, b in pairwise(net))
     assert kept + peak < 0.5e9 and "2833000 parameters" in plan
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "sizes", "rows", "dtype"),
+    [
+        ("BlockDiagonalFisher", (20, 50), (12_000, 50), 3, "float64"),
+        ("BlockDiagonalFisher", (20, 8), (100_000, 8), 3, "float32"),
+        ("BlockDiagonalFisher", (2, 300), (40, 600), 3, "float64"),
+        ("BatchedFisher", (100, 9), (300_000, 9), 3, "float64"),
+        ("BatchedFisher", (100, 2), (1_000_000, 2), 1, "float64"),
+        ("WindowFisher", (40, 100), (300, 200_000), 300, "float32"),
+    ],
+    ids=str,
+)
+def test_peak_memory_of_a_structured_solve_is_what_the_plan_printed(
+    name, small, sizes, rows, dtype
+):
+    check(*measured(STRUCTURED, name, small, sizes, rows, dtype))

@@ -233,7 +233,7 @@ class Fisher(OfScores, ABC):
                 "accumulate in a GramFisher"
             )
         rows, single = self._right_hand_sides(b)
-        factor = self.factor(damping)
+        factor = self._factor_once(damping)
         x, certificate, rung = self._solved(factor, rows)
         status = direct_status(self, certificate)
         return Solution(
@@ -248,6 +248,10 @@ class Fisher(OfScores, ABC):
             rung=rung,
             plan=self._plan(len(rows), factor.rung),
         )
+
+    def _factor_once(self, damping):
+        """The factor for a single solve."""
+        return self.factor(damping)
 
     def _solved(self, factor, rows):
         """x with (F + D) x = rows, its certificate, and the rung it came by."""

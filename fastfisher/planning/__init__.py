@@ -18,6 +18,7 @@ from .plans import (
 from .profiles import current_rates, fingerprint, profile, profile_path
 from .rates import Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
+from .structured import plan_batched, plan_blocks
 from .table import (
     TABLE,
     Band,
@@ -55,6 +56,8 @@ __all__ = [
     "format_seconds",
     "options",
     "plan",
+    "plan_batched",
+    "plan_blocks",
     "plan_factored",
     "plan_kronecker",
     "plan_layered",

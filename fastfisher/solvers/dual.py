@@ -21,8 +21,11 @@ __all__ = ["dual"]
 def gram_lower(system, column_weights=None):
     """Lower triangle of T diag(column_weights) T', (n, n) double, and the system it belongs to."""
     for attempt in (0, 1):
-        K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
-        system.add_gram(K, column_weights)
+        if system.kept_gram and column_weights is None and system.G.scale == 1:
+            K = system.kept_gram(system)
+        else:
+            K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
+            system.add_gram(K, column_weights)
         diagonal = K.diagonal().real
         if attempt == 0 and system.n and column_weights is None:
             scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))

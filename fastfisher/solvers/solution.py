@@ -15,6 +15,7 @@ STATUSES = {
     "stagnated": "the residual no longer falls: rounding limits it",
     "breakdown": "a search direction has no positive curvature; the damping is too small",
     "inaccurate": "the residual of a direct solve is larger than rounding explains",
+    "not_positive_definite": "a matrix has no Cholesky factor; the damping is too small",
     "not_finite": "the scores are not finite (nan_policy='propagate'), or x overflows its dtype",
 }
 

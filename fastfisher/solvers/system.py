@@ -45,6 +45,7 @@ class System:
     mean: np.ndarray | None
     damping: Damping
     propagate: bool = False
+    kept_gram: object = None  # callable: (G - mean)(G - mean)' as given, where somebody keeps it
 
     @property
     def n(self):
