@@ -19,6 +19,7 @@ _HOME = {
     "options": "planning",
     "Plan": "planning",
     "Solution": "solvers",
+    "Path": "solvers.path",
     "DenseFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",

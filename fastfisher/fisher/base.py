@@ -12,6 +12,7 @@ from ..passes import bad_rows, syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
+from .paths import WithPath
 from .size import check_size
 from .state import read_state, write_state
 
@@ -23,7 +24,7 @@ LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of th
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
-class Fisher(ABC):
+class Fisher(WithPath, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes

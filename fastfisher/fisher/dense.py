@@ -99,6 +99,8 @@ class DenseFisher(Fisher):
     def _normalised(self):
         return self._sums / (self.weight or 1.0)
 
+    _double_matrix = _normalised
+
     def matrix(self):
         return self._normalised().astype(self.dtype, copy=False)
 

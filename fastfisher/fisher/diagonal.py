@@ -4,6 +4,7 @@ import numpy as np
 
 from ..damping import as_damping
 from ..passes import add_diag, mean_row, sums_dtype
+from ..solvers.path import DiagonalSource, Path
 from .base import Fisher
 from .factor import DiagonalFactor
 from .size import check_size
@@ -98,6 +99,18 @@ class DiagonalFisher(Fisher):
         diagonal = self._normalised()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         return DiagonalFactor(diagonal, added, damping, self.dtype)
+
+    def _path(self, b, shift, dampings, origin):
+        source = DiagonalSource(self._normalised(), b)
+        return Path(
+            source,
+            self.apply_fisher,
+            dampings,
+            p=self.p,
+            dtype=self.dtype,
+            origin=origin,
+            shift=shift,
+        )
 
     def _arrays(self):
         return {"mean": self._mean, "sums": self._sums}

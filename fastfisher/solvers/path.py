@@ -1,0 +1,268 @@
+"""Damping path: (F + lambda I) x = b for many lambda from one factorisation; docs/math.md Q1."""
+
+import numpy as np
+
+from ..arrays import as_array, to_origin
+from ..errors import InputError, NotPositiveDefiniteError
+from ..ops.factorizations import round_up
+from .certificate import row_norms
+
+__all__ = ["DiagonalSource", "DualSource", "Path", "PrimalSource", "as_dampings"]
+
+CHUNK = 32  # dampings whose solutions are in memory at once
+SINGULAR = 2  # smallest eigenvalue in n eps, of the largest, that counts as one without damping
+SHOWN = 12  # rows of a printed path
+HEADER = ("damping", "norm", "residual", "kl", "logdet", "inner", "eff. dim.")
+
+
+class Indefinite(ArithmeticError):
+    """A damping of the path with which F has no solve; `order` of the failing pivot, or 0."""
+
+    def __init__(self, index, order=0):
+        super().__init__(index, order)
+        self.index, self.order = index, order
+
+
+class PrimalSource:
+    """x(lambda) through F = Q T Q', for one right-hand side b (p,)."""
+
+    def __init__(self, reduced, b):
+        self._reduced, self.b = reduced, b
+        self._c = reduced.coordinates(b[np.newaxis])[0]
+        self.eigenvalues, self.size = reduced.eigenvalues, len(b)
+
+    def rows(self, dampings):
+        """x for each damping, (m, p), and the norms of what the fit leaves over, or None."""
+        e = self.eigenvalues
+        if not dampings.all() and e[0] <= SINGULAR * len(e) * np.finfo(np.float64).eps * e[-1]:
+            raise Indefinite(int(np.argmin(dampings)))
+        return self._reduced.vectors(_solved(self._reduced, self._c, dampings)), None
+
+
+class DualSource:
+    """x(lambda) through the Gram matrix K = T T' = Q (tridiagonal) Q' of a system.
+
+    For b = T'f with f (n,) given (docs/math.md D3), or for any b (D2).
+    """
+
+    def __init__(self, system, reduced, *, b=None, f=None):
+        self._system, self._reduced, self._given = system, reduced, f is not None
+        self.b = b if f is None else system.apply_adjoint(f[np.newaxis])[0]
+        seen = system.apply_rows(b[np.newaxis]) if f is None else f[np.newaxis]
+        self._c = reduced.coordinates(seen)[0]
+        self.eigenvalues = reduced.eigenvalues
+        self.size = system.n if self._given else system.p
+
+    def rows(self, dampings):
+        if not np.all(dampings > 0):
+            raise Indefinite(int(np.argmin(dampings)), min(self._system.rank_bound + 1, self.size))
+        z = _solved(self._reduced, self._c, dampings)
+        x = self._system.apply_adjoint(self._reduced.vectors(z))
+        if self._given:
+            return x, dampings * row_norms(z)
+        return (self.b - x) / dampings[:, np.newaxis], None
+
+
+class DiagonalSource:
+    """x(lambda) = b / (diagonal + lambda)."""
+
+    def __init__(self, diagonal, b):
+        self._diagonal, self.b = diagonal, b
+        self.eigenvalues, self.size = np.sort(diagonal), len(b)
+
+    def rows(self, dampings):
+        damped = self._diagonal + dampings[:, np.newaxis]
+        bad = np.argwhere(~(damped > 0))
+        if bad.size:
+            raise Indefinite(int(bad[0, 0]), int(bad[0, 1]) + 1)
+        return self.b / damped, None
+
+
+def _solved(reduced, c, dampings):
+    z, failed = reduced.solve(c, dampings)
+    if failed is not None:
+        raise Indefinite(failed)
+    return z
+
+
+def as_dampings(dampings):
+    """Check a list of absolute dampings: (m,) finite, >= 0, at least one; float64."""
+    a = as_array(dampings, "dampings", need="a list of numbers >= 0")
+    if a.ndim != 1 or not a.size or a.dtype.kind not in "fiu":
+        raise InputError(
+            f"dampings is {a.dtype} of shape {a.shape}; expected absolute dampings (m,) as numbers "
+            "(a Relative damping c is c * F.trace() / F.p)"
+        )
+    a = a.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(a) & (a >= 0)))
+    if bad.size:
+        raise InputError(f"dampings[{bad[0]}] is {a[bad[0]]}; expected a finite number >= 0")
+    return a
+
+
+class Path:
+    """What a solve would give for each of many dampings; made by ``F.path(b, dampings)``.
+
+    Attributes
+    ----------
+    dampings : array (m,)
+        Absolute lambda, in the order given.
+    norms : array (m,)
+        ||x(lambda)||; falls with lambda.
+    residuals : array (m,)
+        ||b - (F + lambda I) x|| / ||b||, recomputed with F.
+    kl : array (m,)
+        1/2 x'F x, the Kullback-Leibler divergence that the step x predicts.
+    logdet : array (m,)
+        log det (F + lambda I).
+    inner : array (m,)
+        b'x = b'(F + lambda I)^-1 b: the decrease of the loss per unit of learning rate.
+    effective_dimension : array (m,)
+        trace(F (F + lambda I)^-1).
+    misfits : array (m,)
+        ||b - F x||; for a path by coefficients ||f - S x||, the residual of the least squares.
+
+    Notes
+    -----
+    docs/math.md Q1, Q4, P1. `x` computes the solutions it is asked for, nothing else is stored.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> F = ff.DenseFisher(2).update(np.array([[1.0, 0.0], [0.0, 3.0]]))
+    >>> path = F.path(np.array([1.0, 1.0]), [0.5, 4.5])
+    >>> path.x(0), path.effective_dimension
+    (array([1. , 0.2]), array([1.4, 0.6]))
+    """
+
+    def __init__(self, source, apply, dampings, *, p, dtype, origin=None, root=0, shift=0):
+        """The source, and `apply` (rows times F), work with 2^(2 root) F and 2^-shift b."""
+        self._source, self._root, self._shift = source, root, shift
+        self.dampings, self.p, self._dtype, self._origin = dampings, p, dtype, origin
+        columns = [np.empty(len(dampings)) for _ in range(7)]
+        for lo in range(0, len(dampings), CHUNK):
+            part = slice(lo, min(lo + CHUNK, len(dampings)))
+            for column, values in zip(columns, self._measure(part, apply), strict=True):
+                column[part] = values
+        norm, residual, fitted, logdet, inner, dimension, misfit = columns
+        two = 2 * root
+        with np.errstate(over="ignore", under="ignore"):
+            self.norms = np.ldexp(norm, two + shift)
+            self.kl = np.ldexp(fitted, two + 2 * shift - 1)
+            self.inner = np.ldexp(inner, two + 2 * shift)
+            self.misfits = np.ldexp(misfit, shift)
+        self.residuals = residual
+        self.logdet = logdet - p * two * np.log(2)
+        self.effective_dimension = dimension
+
+    def _rows(self, part):
+        try:
+            return self._source.rows(np.ldexp(self.dampings[part], 2 * self._root))
+        except Indefinite as error:
+            raise self._not_definite(self.dampings[part][error.index], error.order) from None
+
+    def _not_definite(self, damping, order=0):
+        e = self._source.eigenvalues
+        least = max(-float(e[0]), 0.0) + 20 * len(e) * np.finfo(np.float64).eps * float(e[-1])
+        with np.errstate(over="ignore", under="ignore"):
+            suggested = round_up(float(np.ldexp(least, -2 * self._root))) or None
+            bounds = np.ldexp(e[[0, -1]], -2 * self._root)
+        advice = f"start the path at {suggested:.3g}" if suggested else "F is zero: raise damping"
+        return NotPositiveDefiniteError(
+            f"F + {damping:.3g} I is not positive definite to working precision: the eigenvalues "
+            f"of F run from {bounds[0]:.3g} to {bounds[1]:.3g}; {advice}",
+            order=order,
+            rcond=0.0,
+            suggested_damping=suggested,
+        )
+
+    def _measure(self, part, apply):
+        b, e, lam = self._source.b, self._source.eigenvalues, self.dampings[part]
+        x, left = self._rows(part)
+        lam = np.ldexp(lam, 2 * self._root)
+        fitted = apply(x)
+        rest = b - fitted
+        spectrum = np.maximum(e, 0.0)
+        damped = spectrum + lam[:, np.newaxis]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = np.where(spectrum > 0, spectrum / damped, 0.0)
+            zeros = self.p - len(e)
+            logdet = np.log(damped).sum(axis=1) + (zeros * np.log(lam) if zeros else 0.0)
+        size = float(row_norms(b[np.newaxis])[0]) or 1.0
+        return (
+            row_norms(x),
+            row_norms(rest - lam[:, np.newaxis] * x) / size,
+            np.einsum("mp,mp->m", x.conj(), fitted).real,
+            logdet,
+            (x @ b.conj()).real,
+            shares.sum(axis=1),
+            row_norms(rest) if left is None else left,
+        )
+
+    def x(self, index=None):
+        """The solutions of these dampings: (p,) for one index, else (p, k); all by default."""
+        which = np.arange(len(self))[slice(None) if index is None else index]
+        rows, _ = self._rows(np.atleast_1d(which))
+        total = 2 * self._root + self._shift
+        half = total // 2  # in two steps: the factor may be out of range where x is not
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            rows = rows * np.ldexp(1.0, half) * np.ldexp(1.0, total - half)
+            rows = rows.astype(self._dtype, copy=False)
+        return to_origin(np.ascontiguousarray(rows.T if which.ndim else rows[0]), self._origin)
+
+    def gcv(self):
+        """Generalised cross-validation, (m,): size ||misfit||^2 / (size - effective dimension)^2.
+
+        Its minimum is a damping whose fit would predict left-out entries of the right-hand side
+        (for a path by coefficients: left-out samples) best; Golub, Heath, Wahba 1979.
+        """
+        size = self._source.size
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return size * (self.misfits / (size - self.effective_dimension)) ** 2
+
+    def corner(self):
+        """Index of the damping at the corner of the L-curve, log misfit against log norm.
+
+        The point of largest curvature (Hansen 1992), from differences on the dampings given.
+
+        Raises
+        ------
+        InputError
+            With fewer than five different positive dampings.
+        """
+        order = np.argsort(self.dampings, kind="stable")
+        keep = np.concatenate([[True], np.diff(self.dampings[order]) > 0])
+        keep &= (self.dampings[order] > 0) & (self.misfits[order] > 0) & (self.norms[order] > 0)
+        order = order[keep]
+        if len(order) < 5:
+            raise InputError(f"the path has {len(order)} usable dampings; a corner needs five")
+        t = np.log(self.dampings[order])
+        across, up = np.log(self.misfits[order]), np.log(self.norms[order])
+        da, du = np.gradient(across, t), np.gradient(up, t)
+        curvature = da * np.gradient(du, t) - np.gradient(da, t) * du
+        curvature /= (da**2 + du**2) ** 1.5
+        return int(order[np.argmax(curvature)])
+
+    def __len__(self):
+        return len(self.dampings)
+
+    def __repr__(self):
+        half = SHOWN // 2
+        shown = range(len(self))
+        if len(self) > SHOWN:
+            shown = [*range(half), None, *range(len(self) - half, len(self))]
+        lines = [f"Path: {len(self)} dampings, p={self.p}"]
+        lines.append("".join(f"{name:>12}" for name in HEADER))
+        table = zip(
+            self.dampings,
+            self.norms,
+            self.residuals,
+            self.kl,
+            self.logdet,
+            self.inner,
+            self.effective_dimension,
+            strict=True,
+        )
+        rows = ["".join(f"{value:>12.4g}" for value in row) for row in table]
+        lines += ["         ..." if i is None else rows[i] for i in shown]
+        return "\n".join(lines)
