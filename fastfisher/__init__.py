@@ -28,6 +28,10 @@ _HOME = {
     "Relative": "damping",
     "Marquardt": "damping",
     "LevenbergMarquardt": "damping",
+    "HardCutoff": "solvers.cutoffs",
+    "SoftCutoff": "solvers.cutoffs",
+    "SNRCutoff": "solvers.cutoffs",
+    "Ladder": "solvers.ladder",
 }
 _MODULES = ("errors", "models", "ops", "optim")
 

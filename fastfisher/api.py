@@ -6,6 +6,7 @@ from .arrays import as_real, as_scores, as_vectors, as_weights
 from .damping import as_damping
 from .errors import InputError
 from .planning import check_device, check_method
+from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
@@ -43,7 +44,8 @@ def solve(
         Right-hand sides as b = G'(w o coef) / sum(w) (rows centred if `center`): the form without
         cancellation in the dual, and with damping 0 the minimum-norm solution.
     damping : float or damping object
-        D: a float or `Tikhonov` (lambda I), `Relative`, `Marquardt`, `LevenbergMarquardt`.
+        D: a float or `Tikhonov` (lambda I), `Relative`, `Marquardt`, `LevenbergMarquardt`; or a
+        cutoff of eigenvalues in its place: `HardCutoff`, `SoftCutoff`, `SNRCutoff` (not by cg).
     weights : array (n,), optional
         Real, finite, >= 0; ones by default.
     center : bool
@@ -147,7 +149,10 @@ def _solve(
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and damping.is_zero
-    plan = plan_system(scores, weights, bool(center), sides, method, undamped=undamped)
+    spectral = isinstance(damping, Cutoff)
+    plan = plan_system(
+        scores, weights, bool(center), sides, method, undamped=undamped, spectral=spectral
+    )
     if announce is not None:
         announce(plan)
     system = make_system(scores, weights, bool(center), damping, nan_policy)

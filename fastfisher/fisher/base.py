@@ -274,7 +274,7 @@ class Fisher(WithPath, ABC):
         rows, single = self._right_hand_sides(b)
         factor = self.factor(damping)
         x = factor.solve_rows(rows)
-        certificate = certify(self, factor.added, x, rows, factor.norm)
+        certificate = certify(self, factor.added, x, factor.kept_rows(rows), factor.norm)
         status = direct_status(self, certificate)
         return Solution(
             x=factor.dress(x, single, b),
@@ -289,6 +289,7 @@ class Fisher(WithPath, ABC):
             plan=plan_factored(
                 self.n_samples, self.p, len(rows), self.dtype.name, rung=factor.rung
             ),
+            **factor.facts,
         )
 
     def _right_hand_sides(self, b):

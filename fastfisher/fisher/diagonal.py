@@ -4,10 +4,13 @@ import numpy as np
 
 from ..damping import as_damping
 from ..passes import add_diag, mean_row, sums_dtype
+from ..solvers.cutoffs import Cutoff
 from ..solvers.path import DiagonalSource, Path
+from ..solvers.spectral import DiagonalSpectrum
 from .base import Fisher
 from .factor import DiagonalFactor
 from .size import check_size
+from .spectral import SpectralFactor
 from .state import take
 
 __all__ = ["DiagonalFisher"]
@@ -97,6 +100,8 @@ class DiagonalFisher(Fisher):
         """
         damping = as_damping(damping)
         diagonal = self._normalised()
+        if isinstance(damping, Cutoff):
+            return SpectralFactor(self.p, DiagonalSpectrum(diagonal), damping, self.dtype)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         return DiagonalFactor(diagonal, added, damping, self.dtype)
 

@@ -11,7 +11,7 @@ from ..passes import add_gram
 from ..planning import choose
 from .size import check_size
 
-__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor"]
+__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
 
 CHUNK = 64  # unit vectors or panel columns worked on at once
 
@@ -26,6 +26,20 @@ class Factor(ABC):
         self.added = added
         self.dtype = dtype
         self.damping = damping.c if isinstance(damping, Marquardt) else float(added)
+
+    @property
+    def facts(self):
+        """What a Solution tells beside the rung: rank, rcond, smallest_pivot, escalation."""
+        return {}
+
+    def kept_rows(self, rows):
+        """The part of right-hand sides (k, p) that is solved for: all, but for a cutoff."""
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            return self._kept(rows.real.copy()) + 1j * self._kept(rows.imag.copy())
+        return self._kept(rows)
+
+    def _kept(self, rows):
+        return rows
 
     @abstractmethod
     def _solve(self, rows):
@@ -108,7 +122,7 @@ class Factor(ABC):
         return self._sample_rows(normal, k).astype(self.dtype, copy=False)
 
 
-def _hermitian_products(rows):
+def hermitian_products(rows):
     """rows rows' for rows (m, p) in double, Hermitian to the bit."""
     out = np.zeros((len(rows), len(rows)), rows.dtype)
     add_gram(out, Scores(np.ascontiguousarray(rows), rows.dtype))
@@ -141,13 +155,24 @@ def _inverse_squares(L):
     return out
 
 
-class DenseFactor(Factor):
+class _CholeskyFactor(Factor):
+    """Questions to the Cholesky factor of F + D or of the damped Gram matrix."""
+
+    def __init__(self, p, factor, damping, dtype):
+        super().__init__(p, factor.added, damping, dtype)
+        self._factor = factor
+        self.norm, self.rung = factor.norm, factor.rung
+
+    @property
+    def facts(self):
+        return {name: value for name, value in self._factor.facts.items() if name != "rung"}
+
+
+class DenseFactor(_CholeskyFactor):
     """F + D = L L' with L (p, p)."""
 
-    def __init__(self, factor, added, damping, dtype):
-        super().__init__(len(factor.L), added, damping, dtype)
-        self._factor = factor
-        self.norm = factor.norm
+    def __init__(self, factor, damping, dtype):
+        super().__init__(len(factor.L), factor, damping, dtype)
 
     def _solve(self, rows):
         return self._factor.solve(rows)
@@ -159,7 +184,7 @@ class DenseFactor(Factor):
         return _inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        return _hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
+        return hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
 
     def _sample_rows(self, normal, k):
         # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
@@ -195,20 +220,18 @@ class DiagonalFactor(Factor):
         return (1 / self._damped).astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        return _hermitian_products(rows / np.sqrt(self._damped))
+        return hermitian_products(rows / np.sqrt(self._damped))
 
     def _sample_rows(self, normal, k):
         return normal(k, self.p) / np.sqrt(self._damped)
 
 
-class GramFactor(Factor):
+class GramFactor(_CholeskyFactor):
     """T'T + lambda I through the Cholesky factor of T T' + lambda I (n, n); lambda > 0."""
 
-    def __init__(self, system, factor, lam, damping, dtype):
-        super().__init__(system.p, lam, damping, dtype)
+    def __init__(self, system, factor, damping, dtype):
+        super().__init__(system.p, factor, damping, dtype)
         self._system = system
-        self._factor = factor
-        self.norm = factor.norm
 
     def _solve(self, rows):
         T = self._system
@@ -229,8 +252,8 @@ class GramFactor(Factor):
 
     def _inv_quad_rows(self, rows):
         seen = _solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))
-        inner = _hermitian_products(seen).conj()
-        return (_hermitian_products(rows) - inner) / self.added
+        inner = hermitian_products(seen).conj()
+        return (hermitian_products(rows) - inner) / self.added
 
     def _sample_rows(self, normal, k):
         T, root = self._system, np.sqrt(self.added)

@@ -6,19 +6,23 @@ import numpy as np
 
 from ..arrays import Scores, as_real, as_vectors
 from ..damping import as_damping
-from ..errors import InputError
+from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose, require_memory
+from ..solvers.cutoffs import Cutoff
 from ..solvers.dual import gram_lower
-from ..solvers.factored import CholeskyFactor, rank_deficient
+from ..solvers.factored import rank_deficient
+from ..solvers.ladder import allowed_cutoff, climb
 from ..solvers.path import DualSource, Path, as_dampings
 from ..solvers.primal import fisher_lower
 from ..solvers.solve import plan_system, solve_system
+from ..solvers.spectral import GramSpectrum
 from ..solvers.system import make_system
 from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import GramFactor
 from .paths import exponent
+from .spectral import SpectralFactor
 from .state import take
 
 __all__ = ["GramFisher"]
@@ -164,7 +168,14 @@ class GramFisher(Fisher):
         else:
             coefs = np.ones((1, system.n), self.dtype)
         given = rows if coefs is None else coefs
-        plan = plan_system(system.G, system.weights, self.center, len(given), "dual")
+        plan = plan_system(
+            system.G,
+            system.weights,
+            self.center,
+            len(given),
+            "dual",
+            spectral=isinstance(system.damping, Cutoff),
+        )
         return solve_system(system, plan, rows, coefs, single=single)
 
     def __matmul__(self, v):
@@ -258,7 +269,7 @@ class GramFisher(Fisher):
         )
 
     def factor(self, damping):
-        """Factor of F + lambda I through the Gram matrix; lambda > 0.
+        """Factor of F + lambda I through the Gram matrix; lambda > 0, or a cutoff.
 
         Raises
         ------
@@ -271,14 +282,28 @@ class GramFisher(Fisher):
         if damping.needs == "diagonal":
             raise InputError("GramFisher.factor needs scalar damping; use solve for Marquardt")
         system = self._system(damping)
+        if isinstance(damping, Cutoff):
+            return self._spectral(system, damping)
         require_memory(system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
         K = _as_given(system, gram_lower)
         trace = float(K.diagonal().real.sum())
         lam = as_real(damping.resolve(trace, None, system.p), "damping")
-        if lam == 0:
-            raise rank_deficient(system, trace)
-        factor = CholeskyFactor(K, lam, trace=trace, what="the Gram matrix + damping")
-        return GramFactor(system, factor, lam, damping, self.dtype)
+        try:
+            if lam == 0:
+                raise rank_deficient(system, trace)
+            what = "the Gram matrix + damping"
+            factor = climb(K, lam, trace=trace, what=what, rows=system.adjoint_blocks)
+        except NotPositiveDefiniteError:
+            cutoff = allowed_cutoff()
+            if cutoff is None:
+                raise
+            return self._spectral(system, cutoff, lam)
+        return GramFactor(system, factor, damping, self.dtype)
+
+    def _spectral(self, system, cutoff, added=0.0):
+        require_memory(2 * system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
+        spectrum = GramSpectrum(system, _as_given(system, gram_lower), added)
+        return SpectralFactor(system.p, spectrum, cutoff, self.dtype, added=added)
 
     def _arrays(self):
         scores, weights = self._scores()

@@ -100,22 +100,34 @@ def division_stage(q):
     return Stage("divide", "numpy", f"{q.p}", flops, words, seconds=seconds)
 
 
+def _eigen_stage(q, order, text, square):
+    """Eigenvalues and eigenvectors; LAPACK, 9 n^3 flops, at the speed of a Cholesky at best."""
+    flops = q.multiply_add * 4.5 * order**3
+    rates, sums = current_rates(), _sums_dtype(q)
+    name = choose("cholesky", order, sums, device=q.device).name
+    seconds = rates.seconds("cholesky", name, sums, order, flops, 3 * square)
+    return Stage("eigh", "scipy.eigh", text, int(flops), 3 * square, square, False, seconds=seconds)
+
+
 def direct_stages(q, op, order, summed):
     """Product (syrk or gram), Cholesky and the two triangular solves."""
     sums = _sums_dtype(q)
     ma = q.multiply_add
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
+    product = _stage(
+        q,
+        op,
+        order,
+        f"{q.n} x {q.p}",
+        ma * summed * order * (order + 1) / 2,
+        q.n * q.p * q.itemsize + square,
+        _product_workspace(q, op, order, summed),
+    )
+    if q.spectral:
+        return [product, _eigen_stage(q, order, text, square)]
     return [
-        _stage(
-            q,
-            op,
-            order,
-            f"{q.n} x {q.p}",
-            ma * summed * order * (order + 1) / 2,
-            q.n * q.p * q.itemsize + square,
-            _product_workspace(q, op, order, summed),
-        ),
+        product,
         _stage(
             q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
         ),

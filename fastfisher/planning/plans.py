@@ -45,7 +45,7 @@ def _select(q, routes, room):
             if name != direct:
                 need = format_bytes(routes[direct][1])
                 why = f"{direct} would need {need} of the {format_bytes(room)} there is"
-            elif cost["cg"] < cost[name]:
+            elif cost["cg"] < cost[name] and not q.spectral:
                 break
             else:
                 why = (
@@ -53,6 +53,8 @@ def _select(q, routes, room):
                     f"({'n < p' if q.n < q.p else 'p <= n'})"
                 )
             return name, why
+    if q.spectral:
+        return direct, "eigenvalues are wanted, which cg does not give"
     if routes[direct][1] > room:
         return "cg", f"primal and dual need more than the {format_bytes(room)} of memory there is"
     return "cg", (
@@ -105,12 +107,13 @@ def require_memory(count, what):
 
 def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
     """Plan of a solve by a matrix that is there already: factor and solve, or divide."""
-    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal")
+    eigen = rung == "eigen"
+    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=eigen)
     if rung == "division":
         stage = division_stage(q)
         return Plan(q, "primal", (stage,), stage.bytes, "F is diagonal")
     _, *stages = direct_stages(q, "syrk", order, 0)
-    peak = order * order * q.sum_bytes + vector_bytes(q, 6, 0)
+    peak = (1 + eigen) * order * order * q.sum_bytes + vector_bytes(q, 6, 0)
     return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
 
 

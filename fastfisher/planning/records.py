@@ -24,13 +24,14 @@ class Problem:
     centered: bool = False
     direct: bool = True  # kernels can read G where it lies
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
+    spectral: bool = False  # eigenvalues take the place of a Cholesky factor
 
     @property
     def small(self):
         """True where the primal route is one compiled call (solvers/primal.py)."""
         real = np.dtype(self.dtype).kind != "c"
         fits = 0 < self.p <= SMALL_ORDER and 0 < self.n * self.p <= SMALL_SCORES
-        return real and not self.centered and fits
+        return real and not self.centered and fits and not self.spectral
 
     @property
     def itemsize(self):
