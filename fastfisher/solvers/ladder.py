@@ -30,8 +30,8 @@ class Ladder:
        their exponents, so it enters the condition estimate alone (docs/math.md P4).
     2. "orthogonal": the factor from the scores by orthogonal transformations, without forming F:
        as good as twice the precision. Only where the scores are at hand.
-    3. "cholesky+damping": up to `escalations` times, damping p u 10^j max diag(F + D) is added,
-       j = 0, 1, ..., until rounding takes less than a tenth of it from any pivot.
+    3. "cholesky+damping": up to `escalations` times, damping 2 p u 10^j max diag(F + D) is added,
+       j = 1, 2, ..., until rounding takes less than a tenth of it from any pivot.
     4. "eigen": `cutoff` in place of the inverse.
 
     Parameters
@@ -100,7 +100,7 @@ def climb(A, added, *, trace, what, rows=None):
             if factor.definite:
                 return factor
         size = float(np.max(diagonal + added))
-        for j in range(ladder.escalations):
+        for j in range(1, ladder.escalations + 1):  # at j = 0 rounding is as large
             extra = len(A) * EPS * 10.0**j * (size or 1.0)
             try:
                 factor = CholeskyFactor(
@@ -109,7 +109,7 @@ def climb(A, added, *, trace, what, rows=None):
             except NotPositiveDefiniteError:
                 continue
             # A pivot of a semidefinite matrix + extra is at least that: the rest is rounding.
-            if smallest_pivot(factor.L) < 0.9 * extra and j + 1 < ladder.escalations:
+            if smallest_pivot(factor.L) < 0.9 * extra and j < ladder.escalations:
                 continue
             factor.rung, factor.escalation = "cholesky+damping", extra
             return factor
