@@ -32,6 +32,8 @@ _HOME = {
     "SoftCutoff": "solvers.cutoffs",
     "SNRCutoff": "solvers.cutoffs",
     "Ladder": "solvers.ladder",
+    "BlockJacobi": "solvers.preconditioners",
+    "Nystrom": "solvers.preconditioners",
 }
 _MODULES = ("errors", "models", "ops", "optim")
 

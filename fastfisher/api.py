@@ -58,9 +58,9 @@ def solve(
         cg: iteration limit; 10 (min(n, p) + 10) by default.
     x0 : array like x, optional
         cg: starting point.
-    preconditioner : {"auto", "jacobi", None} or callable
-        cg: approximate inverse applied to arrays (p, k); "auto" is Jacobi, but none where F has
-        fewer samples than parameters and damping is a number.
+    preconditioner : {"auto", "jacobi", None}, BlockJacobi, Nystrom or callable
+        cg: approximate inverse; a callable is applied to arrays (p, k). "auto" is Jacobi, but none
+        where F has fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu"}
