@@ -50,8 +50,11 @@ def solve(
         Real, finite, >= 0; ones by default.
     center : bool
         Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
-    method : {"auto", "primal", "dual", "cg"}
-        Formulation; "auto" takes the fewest flops that fit in memory (see `plan`).
+    method : {"auto", "primal", "dual", "cg", "mixed"}
+        Formulation; "auto" takes the fewest flops that fit in memory (see `plan`). "mixed" is
+        primal or dual with sums and factor in single precision, refined on the residual in the
+        precision of G to what the direct routes promise; where that fails it repeats the solve
+        with them (``rung`` tells). Never chosen by "auto".
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision.
     maxiter : int, optional

@@ -4,7 +4,7 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
-from .costs import forget_routes
+from .costs import forget_routes, mixed_side
 from .plans import (
     check_device,
     check_method,
@@ -52,6 +52,7 @@ __all__ = [
     "forget_profile",
     "format_bytes",
     "format_seconds",
+    "mixed_side",
     "options",
     "plan",
     "plan_factored",

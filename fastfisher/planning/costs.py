@@ -11,8 +11,17 @@ from .profiles import current_rates
 from .records import Stage
 from .table import choose, current_options, decide
 
-__all__ = ["ROUTES", "direct_stages", "division_stage", "forget_routes", "route", "vector_bytes"]
+__all__ = [
+    "ROUTES",
+    "direct_stages",
+    "division_stage",
+    "forget_routes",
+    "mixed_side",
+    "route",
+    "vector_bytes",
+]
 
+NOMINAL_REFINEMENTS = 4  # products that a mixed-precision solve takes, as a rule
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -109,9 +118,9 @@ def _eigen_stage(q, order, text, square):
     return Stage("eigh", "scipy.eigh", text, int(flops), 3 * square, square, False, seconds=seconds)
 
 
-def direct_stages(q, op, order, summed):
-    """Product (syrk or gram), Cholesky and the two triangular solves."""
-    sums = _sums_dtype(q)
+def direct_stages(q, op, order, summed, *, sums=None):
+    """Product (syrk or gram), Cholesky and the two triangular solves, these in dtype `sums`."""
+    sums = sums or _sums_dtype(q)
     ma = q.multiply_add
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
@@ -169,7 +178,25 @@ def _cg(q):
     return stages, vector_bytes(q, 9, 1)
 
 
-ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
+def mixed_side(q):
+    """The formulation behind method="mixed": the one with fewer flops."""
+    primal = q.n * q.p**2 + q.p**3 / 3
+    dual = q.n**2 * q.p + q.n**3 / 3
+    return "dual" if q.singular or dual < primal else "primal"
+
+
+def _mixed(q):
+    """Product and factor in single precision, then a few products in that of the scores."""
+    single = {"float64": "float32", "complex128": "complex64"}.get(q.dtype, q.dtype)
+    half = replace(q, dtype=single, direct=q.direct and single == q.dtype, spectral=False)
+    op, order, summed = ("syrk", q.p, q.n) if mixed_side(q) == "primal" else ("gram", q.n, q.p)
+    product, *factor = direct_stages(half, op, order, summed, sums=single)
+    stages = [product, *factor, *[_fvp_stage(q)] * NOMINAL_REFINEMENTS]
+    square = order * order * (q.sum_bytes + half.itemsize)
+    return stages, square + vector_bytes(q, 8, 4)
+
+
+ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 
 
 def route(q, method):

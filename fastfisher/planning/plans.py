@@ -24,7 +24,7 @@ __all__ = [
     "require_memory",
 ]
 
-METHODS = ("auto", "primal", "dual", "cg")
+METHODS = ("auto", "primal", "dual", "cg", "mixed")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
@@ -135,7 +135,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
         Right-hand sides solved at once.
     dtype : str or numpy.dtype
         Dtype of the scores: float32, float64, complex64, complex128, float16 or bfloat16.
-    method : {"auto", "primal", "dual", "cg"}
+    method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the one with the fewest flops that fits in memory.
     device : {"cpu"}
         Where to compute.

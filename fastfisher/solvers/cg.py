@@ -13,7 +13,7 @@ from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
 from .system import unit_roundoff
 
-__all__ = ["cg"]
+__all__ = ["Iteration", "cg"]
 
 DEFAULT_RTOL = {4: 1e-5, 8: 1e-10}
 RESTARTS = 8  # times the recurrence may be restarted from the true residual
@@ -59,7 +59,7 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
             f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None, "
             "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
         )
-    state = _Iteration(system, added, b, precondition, rtol, maxiter)
+    state = Iteration(system, added, b, precondition, rtol, maxiter)
     x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
     x[~b.any(axis=1)] = 0
     x, status, iterations = state.run(x)
@@ -90,7 +90,7 @@ def _checked_preconditioner(apply):
     return precondition
 
 
-class _Iteration:
+class Iteration:
     """The recurrences for all right-hand sides at once; rows that are done rest."""
 
     def __init__(self, system, added, b, precondition, rtol, maxiter):

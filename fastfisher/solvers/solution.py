@@ -37,14 +37,15 @@ class Solution:
     backward_error : float
         max of ||b - (F + D) x|| / (||F + D|| ||x|| + ||b||).
     iterations : int
-        Iterations of cg; 0 for direct routes.
+        Iterations of cg, or of the refinement in mixed precision; 0 for direct routes.
     method : str
-        "primal", "dual" or "cg".
+        "primal", "dual", "cg" or "mixed".
     damping : float
         The absolute lambda used (for Marquardt, its c; for a cutoff, the eigenvalue it lies at).
     rung : str
         What produced x: "cholesky", "cholesky+refinement", "division", "cg" or "none"; with a
-        cutoff "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen".
+        cutoff "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen"; in
+        mixed precision "single+cg".
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.

@@ -9,7 +9,7 @@ from ..arrays import to_origin
 from ..damping import Marquardt
 from ..errors import NotPositiveDefiniteError
 from ..passes import bad_rows
-from ..planning import Problem, current_options, plan_problem
+from ..planning import Problem, current_options, mixed_side, plan_problem
 from .certificate import Certificate
 from .cg import cg
 from .cutoffs import Cutoff
@@ -18,6 +18,7 @@ from .factored import rank_deficient
 from .ladder import allowed_cutoff
 from .outcome import Outcome
 from .primal import primal
+from .refine import mixed
 from .solution import Solution
 from .spectral import spectral
 
@@ -82,8 +83,12 @@ def solve_system(
         outcome = cg(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
+    elif plan.method == "mixed":
+        _refuse_rank_deficient(system, b)
+        side = mixed_side(plan.problem)
+        outcome = mixed(system, b, coef, side) or _direct(system, plan, side, b, coef)
     else:
-        outcome = _direct(system, plan, b, coef)
+        outcome = _direct(system, plan, plan.method, b, coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
     if complex_b or complex_coef:
         half = len(rows) // 2
@@ -118,20 +123,20 @@ def _refuse_rank_deficient(system, b):
         raise rank_deficient(system)
 
 
-def _direct(system, plan, b, coef):
+def _direct(system, plan, side, b, coef):
     """Primal or dual; by eigenvalues where the damping is a cutoff, or the ladder allows one."""
     if isinstance(system.damping, Cutoff):
-        return spectral(system, b, coef, plan.method)
+        return spectral(system, b, coef, side)
     try:
         _refuse_rank_deficient(system, b)
-        if plan.method == "primal":
+        if side == "primal":
             return primal(system, b, coef, small=plan.problem.small)
         return dual(system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = allowed_cutoff()
-        if cutoff is None or (plan.method == "dual" and system.damping.needs == "diagonal"):
+        if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):
             raise
-    return spectral(system, b, coef, plan.method, cutoff=cutoff)
+    return spectral(system, b, coef, side, cutoff=cutoff)
 
 
 def _normalised(rows):
