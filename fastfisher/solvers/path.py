@@ -1,8 +1,9 @@
 """Damping path: (F + lambda I) x = b for many lambda from one factorisation; docs/math.md Q1."""
 
 import numpy as np
+from scipy.optimize import brentq
 
-from ..arrays import as_array, to_origin
+from ..arrays import as_array, as_real, to_origin
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
 from .certificate import row_norms
@@ -38,6 +39,11 @@ class PrimalSource:
             raise Indefinite(int(np.argmin(dampings)))
         return self._reduced.vectors(_solved(self._reduced, self._c, dampings)), None
 
+    def sizes(self, dampings):
+        """||x|| and x'F x for each damping, without forming x where that can be avoided."""
+        z = _solved(self._reduced, self._c, dampings)
+        return row_norms(z), _inner(z, self._reduced.product(z))
+
 
 class DualSource:
     """x(lambda) through the Gram matrix K = T T' = Q (tridiagonal) Q' of a system.
@@ -62,6 +68,13 @@ class DualSource:
             return x, dampings * row_norms(z)
         return (self.b - x) / dampings[:, np.newaxis], None
 
+    def sizes(self, dampings):
+        z = _solved(self._reduced, self._c, dampings)
+        image = self._reduced.product(z)
+        if self._given:  # x = T'Q z
+            return np.sqrt(_inner(z, image)), _inner(image, image)
+        return row_norms(self.rows(dampings)[0]), _inner(z, z)  # T x = Q z
+
 
 class DiagonalSource:
     """x(lambda) = b / (diagonal + lambda)."""
@@ -77,12 +90,31 @@ class DiagonalSource:
             raise Indefinite(int(bad[0, 0]), int(bad[0, 1]) + 1)
         return self.b / damped, None
 
+    def sizes(self, dampings):
+        x = self.rows(dampings)[0]
+        return row_norms(x), _inner(x, x * self._diagonal)
+
+
+def _inner(x, y):
+    """Re x_i'y_i for rows."""
+    return np.einsum("mp,mp->m", x.conj(), y).real
+
 
 def _solved(reduced, c, dampings):
     z, failed = reduced.solve(c, dampings)
     if failed is not None:
         raise Indefinite(failed)
     return z
+
+
+def _root(ratio, low, high):
+    """Where a falling positive function passes 1, between low >= 0 and high."""
+    if not ratio(high) < 1:
+        return high
+    if low == 0:
+        return brentq(lambda lam: np.log(ratio(lam)), low, high, xtol=1e-300, rtol=1e-14)
+    ends = np.log(low), np.log(high)
+    return float(np.exp(brentq(lambda t: np.log(ratio(np.exp(t))), *ends, xtol=1e-14, rtol=1e-15)))
 
 
 def as_dampings(dampings):
@@ -192,7 +224,7 @@ class Path:
         return (
             row_norms(x),
             row_norms(rest - lam[:, np.newaxis] * x) / size,
-            np.einsum("mp,mp->m", x.conj(), fitted).real,
+            _inner(x, fitted),
             logdet,
             (x @ b.conj()).real,
             shares.sum(axis=1),
@@ -209,6 +241,63 @@ class Path:
             rows = rows * np.ldexp(1.0, half) * np.ldexp(1.0, total - half)
             rows = rows.astype(self._dtype, copy=False)
         return to_origin(np.ascontiguousarray(rows.T if which.ndim else rows[0]), self._origin)
+
+    def damping_for(self, *, norm=None, kl=None):
+        """The smallest damping, from the smallest of the path up, that keeps the step inside.
+
+        Parameters
+        ----------
+        norm : float, optional
+            Trust region ||x|| <= norm.
+        kl : float, optional
+            Trust region 1/2 x'F x <= kl. Exactly one of the two is given.
+
+        Returns
+        -------
+        float
+            Both sides fall with lambda: the root, unless the smallest damping already satisfies it.
+
+        Notes
+        -----
+        About ten eliminations. docs/math.md P5.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfisher as ff
+        >>> F = ff.DenseFisher(1).update(np.array([[1.0]]))
+        >>> round(F.path(np.array([6.0]), [0.0, 1.0]).damping_for(norm=2.0), 12)
+        2.0
+        """
+        if (norm is None) == (kl is None):
+            raise InputError("pass exactly one of norm and kl")
+        name, bound = ("norm", norm) if kl is None else ("kl", kl)
+        bound = as_real(bound, name)
+        if bound == 0:
+            raise InputError(f"{name} is 0; no finite damping makes the step vanish")
+        values = self.norms if kl is None else self.kl
+        order = np.argsort(self.dampings)
+        inside = order[values[order] <= bound]
+        low = float(self.dampings[order[0]])
+        if values[order[0]] <= bound:
+            return low
+        outside = order[values[order] > bound]
+        low = float(self.dampings[outside[-1]])
+        # Beyond the path in steps by tens.
+        high = float(self.dampings[inside[0]]) if inside.size else max(10 * low, 1e-300)
+        while not inside.size and self._value(high, name) > bound:
+            low, high = high, 10 * high
+        return _root(lambda lam: self._value(lam, name) / bound, low, high)
+
+    def _value(self, damping, name):
+        """||x|| or 1/2 x'F x at one damping."""
+        try:
+            norm, fitted = self._source.sizes(np.ldexp(np.array([damping]), 2 * self._root))
+        except Indefinite as error:
+            raise self._not_definite(damping, error.order) from None
+        two = 2 * self._root
+        if name == "norm":
+            return float(np.ldexp(norm[0], two + self._shift))
+        return float(np.ldexp(fitted[0], two + 2 * self._shift - 1))
 
     def gcv(self):
         """Generalised cross-validation, (m,): size ||misfit||^2 / (size - effective dimension)^2.

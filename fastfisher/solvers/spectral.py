@@ -76,8 +76,9 @@ class GramSpectrum:
     def __init__(self, system, K, shift=0.0):
         e, rows = _eigen(K)
         self.order = len(e)
-        kept = e > floor_of(self) * max(e[-1:], default=0.0)
-        kept[: max(self.order - min(system.rank_bound, system.p), 0)] = False
+        noise = floor_of(self) * max(e[-1:], default=0.0)
+        first = int(np.searchsorted(e, noise, side="right"))
+        kept = slice(max(first, self.order - min(system.rank_bound, system.p)), None)
         self._system, self._adjoint, self._roots = system, rows[kept], np.sqrt(e[kept])
         self.eigenvalues = e[kept] + shift
 

@@ -70,6 +70,13 @@ class Tridiagonal:
         """Q applied to rows of coordinates (m, n)."""
         return self._turn(coordinates, adjoint=False)
 
+    def product(self, coordinates):
+        """T z for rows z (m, n)."""
+        out = self.diagonal * coordinates
+        out[:, :-1] += self.off * coordinates[:, 1:]
+        out[:, 1:] += self.off * coordinates[:, :-1]
+        return out
+
     def solve(self, coordinates, dampings):
         """(T + lambda)^-1 c for one c (n,) and each damping: (m, n); and where the first failed.
 

@@ -166,6 +166,37 @@ def test_path_corner_is_where_the_noise_begins(rng):
         F.path(b, [1.0, 1.0, 2.0, 3.0, 4.0]).corner()
 
 
+@over_kinds
+@over_shapes
+@over_dtypes
+def test_path_P5_trust_regions(make, shape, dtype, rng):
+    F, _, _ = filled(make, shape, dtype)
+    b = matrices.gaussian((shape[1],), dtype, rng)
+    path = F.path(b, [1e-2, 1.0])
+    for share in (0.9, 0.3, 1e-3, 1e-6):
+        norm, kl = share * path.norms[0], share * path.kl[0]
+        by_norm, by_kl = path.damping_for(norm=norm), path.damping_for(kl=kl)
+        at = F.path(b, [by_norm, by_kl])
+        u = 1e5 * unit_roundoff(dtype)
+        assert at.norms[0] == pytest.approx(norm, rel=u) and at.kl[1] == pytest.approx(kl, rel=u)
+    assert path.damping_for(norm=2 * path.norms[0]) == path.damping_for(kl=9 * path.kl[0]) == 1e-2
+    for bad, message in [({}, "exactly one"), ({"norm": 0.0}, "norm is 0"), ({"kl": -1}, "kl is")]:
+        with pytest.raises(InputError, match=message):
+            path.damping_for(**bad)
+
+
+@pytest.mark.parametrize("k", [-330, 330])
+def test_path_P5_trust_region_from_no_damping_at_any_scale(k, rng):
+    G, b = matrices.scores(30, 8, cond=1e2), rng.standard_normal(8)
+    plain = ff.DenseFisher(8).update(G).path(b, [0.0, 1.0])
+    scaled = ff.DenseFisher(8).update(G * 2.0**k).path(b * 2.0**k, [0.0, 4.0**k])
+    lam = plain.damping_for(norm=plain.norms[0] / 3)
+    assert 0 < lam and np.linalg.norm(
+        np.linalg.solve(oracle.fisher(G) + lam * np.eye(8), b)
+    ) == pytest.approx(plain.norms[0] / 3, rel=1e-10)
+    assert scaled.damping_for(norm=scaled.norms[0] / 3) == pytest.approx(lam * 4.0**k, rel=1e-10)
+
+
 def test_path_P9_refuses_what_is_not_definite_and_says_where_to_start(rng):
     G, b = rng.standard_normal((5, 8)), rng.standard_normal(8)
     for F in (ff.DenseFisher(8).update(G), ff.GramFisher().update(G)):
