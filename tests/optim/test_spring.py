@@ -35,6 +35,15 @@ def test_spring_R2_is_stationary(shape, dtype, center, weighted, rng):
         assert step.tobytes() == plain.tobytes()
 
 
+def test_spring_R2_a_large_mean_costs_no_accuracy(rng):
+    """The centred rows do not see a constant in the target, rounding would."""
+    G, c = rng.standard_normal((12, 40)), rng.standard_normal(12)
+    last, lam = rng.standard_normal(40), 1e-6
+    plain = spring(G, c, last, damping=lam, momentum=0.9, center=True)
+    shifted = spring(G + 2.0**20, c, last, damping=lam, momentum=0.9, center=True)
+    np.testing.assert_allclose(shifted, plain, rtol=0, atol=1e-7 * np.abs(plain).max())
+
+
 def test_spring_R3_block_kaczmarz_finds_the_nearest_solution(rng):
     p = 15
     A, truth = rng.standard_normal((40, p)), rng.standard_normal(p)

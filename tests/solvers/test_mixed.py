@@ -68,6 +68,19 @@ def test_mixed_falls_back_to_the_exact_route(side, dtype, rng):
     assert sol.x.tobytes() == exact.x.tobytes() and sol.iterations == 0
 
 
+@over_shapes
+def test_mixed_is_accepted_on_the_true_residual_alone(shape, rng, monkeypatch):
+    """One step does not get there: the exact route repeats the solve."""
+    from fastfisher.solvers import refine
+
+    G, c = matrices.scores(*shape, cond=1e4), rng.standard_normal(shape[0])
+    settings = dict(coef=c, damping=ff.Relative(1e-4))
+    assert ff.solve(G, method="mixed", **settings).rung == "single+cg"
+    monkeypatch.setattr(refine, "STEPS", 1)
+    sol, exact = ff.solve(G, method="mixed", **settings), ff.solve(G, **settings)
+    assert sol.rung == "cholesky" and sol.converged and sol.x.tobytes() == exact.x.tobytes()
+
+
 @given(n=st.integers(0, 9), p=st.integers(0, 9), seed=st.integers(0, 50))
 def test_mixed_26_14_every_small_size(n, p, seed):
     rng = np.random.default_rng(seed)
