@@ -59,7 +59,7 @@ class WithPath:
         >>> import numpy as np, fastfisher as ff
         >>> F = ff.DenseFisher(2).update(np.array([[1.0, 0.0], [0.0, 3.0]]))
         >>> F.path(np.array([1.0, 1.0]), [0.5, 4.5]).inner.round(3)
-        array([1.2, 0.311])
+        array([1.2  , 0.311])
         """
         dampings = as_dampings(dampings)
         rows, single = self._right_hand_sides(b)

@@ -131,7 +131,8 @@ def two_steps(gradient, step, previous, metric_step, metric_previous):
     --------
     >>> import numpy as np
     >>> g = np.array([2.0, 1.0])                # A = I
-    >>> two_steps(g, -g / 4, np.zeros(2), -g / 4, np.zeros(2))
+    >>> alpha, mu = two_steps(g, -g / 4, np.zeros(2), -g / 4, np.zeros(2))
+    >>> round(alpha, 12), mu
     (4.0, 0.0)
     """
     units, rows, images = [], [], []
