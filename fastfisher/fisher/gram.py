@@ -292,7 +292,8 @@ class GramFisher(Fisher):
             if lam == 0:
                 raise rank_deficient(system, trace)
             what = "the Gram matrix + damping"
-            factor = climb(K, lam, trace=trace, what=what, rows=system.adjoint_blocks)
+            rows = system.adjoint_blocks
+            factor = climb(K, lam, trace=trace, what=what, rows=rows, dtype=self.dtype)
         except NotPositiveDefiniteError:
             cutoff = allowed_cutoff()
             if cutoff is None:

@@ -83,6 +83,7 @@ def _scalar(system, b, coef):
         trace=trace,
         what="the Gram matrix + damping",
         rows=system.adjoint_blocks if lam else mended,
+        dtype=system.dtype,
     )
     lam = factor.added
 

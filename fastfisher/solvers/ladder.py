@@ -12,6 +12,7 @@ from ..errors import InputError, NotPositiveDefiniteError
 from ..planning import current_options
 from .cutoffs import Cutoff
 from .factored import CholeskyFactor, smallest_pivot, spectral_norm
+from .system import unit_roundoff
 
 __all__ = ["Ladder", "allowed_cutoff", "climb"]
 
@@ -31,7 +32,8 @@ class Ladder:
     2. "orthogonal": the factor from the scores by orthogonal transformations, without forming F:
        as good as twice the precision. Only where the scores are at hand.
     3. "cholesky+damping": up to `escalations` times, damping 2 p u 10^j max diag(F + D) is added,
-       j = 1, 2, ..., until rounding takes less than a tenth of it from any pivot.
+       j = 1, 2, ... (u the roundoff of the scores), until rounding takes less than a tenth of it
+       from any pivot.
     4. "eigen": `cutoff` in place of the inverse.
 
     Parameters
@@ -83,10 +85,11 @@ def allowed_cutoff():
     return None if ladder is None else ladder.cutoff
 
 
-def climb(A, added, *, trace, what, rows=None):
+def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
     """The factor of A + added, A in its lower triangle; destroyed.
 
-    `rows` yields blocks S_i (m, n) in double whose products add up to A = sum S_i'S_i.
+    `rows` yields blocks S_i (m, n) in double whose products add up to A = sum S_i'S_i; `dtype` is
+    that of the scores, in whose roundoff damping is escalated.
     """
     ladder = current_ladder()
     if ladder is None:
@@ -101,7 +104,7 @@ def climb(A, added, *, trace, what, rows=None):
                 return factor
         size = float(np.max(diagonal + added))
         for j in range(1, ladder.escalations + 1):  # at j = 0 rounding is as large
-            extra = len(A) * EPS * 10.0**j * (size or 1.0)
+            extra = len(A) * 2 * unit_roundoff(dtype) * 10.0**j * (size or 1.0)
             try:
                 factor = CholeskyFactor(
                     _restored(A, diagonal), added + extra, trace=trace, what=what

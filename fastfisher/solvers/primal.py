@@ -74,7 +74,14 @@ def primal(system, b, coef, *, small=False):
         system.checked(b, "b = G'(w o coef)/sum(w)")
     diagonal = F.diagonal().real.copy()
     added = system.resolve_damping(diagonal)
-    factor = climb(F, added, trace=diagonal.sum(), what="F + damping", rows=system.row_blocks)
+    factor = climb(
+        F,
+        added,
+        trace=diagonal.sum(),
+        what="F + damping",
+        rows=system.row_blocks,
+        dtype=system.dtype,
+    )
     added, x = factor.added, factor.solve(b)
     certificate = certify(system, added, x, b, factor.norm)
     status = direct_status(system, certificate)

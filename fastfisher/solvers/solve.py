@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays import to_origin
 from ..damping import Marquardt
-from ..errors import NotPositiveDefiniteError
+from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
 from ..planning import Problem, current_options, mixed_side, plan_problem
 from .certificate import Certificate
@@ -88,7 +88,7 @@ def solve_system(
         side = mixed_side(plan.problem)
         outcome = mixed(system, b, coef, side) or _direct(system, plan, side, b, coef)
     else:
-        outcome = _direct(system, plan, plan.method, b, coef)
+        outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
     if complex_b or complex_coef:
         half = len(rows) // 2
@@ -123,9 +123,14 @@ def _refuse_rank_deficient(system, b):
         raise rank_deficient(system)
 
 
-def _direct(system, plan, side, b, coef):
+def _direct(system, plan, side, b, coef, split=False):
     """Primal or dual; by eigenvalues where the damping is a cutoff, or the ladder allows one."""
     if isinstance(system.damping, Cutoff):
+        if system.damping.per_sample and split:
+            raise InputError(
+                f"{system.damping} weighs samples one by one, and coef is complex while G is real; "
+                "solve for coef.real and coef.imag"
+            )
         return spectral(system, b, coef, side)
     try:
         _refuse_rank_deficient(system, b)

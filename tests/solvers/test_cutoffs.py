@@ -180,6 +180,10 @@ def test_cutoff_refuses_what_it_cannot_do(rng):
         ),
         (lambda: ff.solve(G, b, damping=ff.SNRCutoff(1.0)), "pass coef="),
         (lambda: ff.DenseFisher(4).update(G).factor(ff.SNRCutoff(1.0)), "pass coef="),
+        (
+            lambda: ff.solve(G, coef=1j * np.ones(8), damping=ff.SNRCutoff(1.0)),
+            "coef.real and coef.imag",
+        ),
         (lambda: ff.HardCutoff(1.0), "keeps nothing"),
         (lambda: ff.SoftCutoff(-1), "SoftCutoff.rtol"),
         (lambda: ff.SNRCutoff(np.nan), "SNRCutoff.snr"),

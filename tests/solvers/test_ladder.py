@@ -133,6 +133,23 @@ def test_ladder_P9_cutoff_is_the_last_rung(method, dtype, rng):
     assert sol.damping == pytest.approx(1e-10 * np.linalg.norm(oracle.fisher(G), 2), rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("method", ["primal", "dual"])
+def test_ladder_P9_scores_in_single_precision(dtype, method, rng):
+    G = matrices.gaussian((30, 8), dtype, rng)
+    G[:, 7] = G[:, 0]
+    G = G.T.copy() if method == "dual" else G
+    c = matrices.gaussian((len(G),), dtype, rng)
+    for ladder, rung in [
+        (ff.Ladder(escalations=7), "cholesky+damping"),
+        (ff.Ladder(cutoff=HARD), "eigen"),
+    ]:
+        with ff.options(ladder=ladder):
+            sol = ff.solve(G, coef=c, damping=0, method=method)
+        assert sol.rung.startswith(rung) and sol.converged and sol.x.dtype == dtype
+        assert sol.residual < 1e-3 and np.isfinite(sol.x).all()
+
+
 def test_ladder_P9_fewer_samples_than_parameters_and_any_right_hand_side(rng):
     G, b = rng.standard_normal((5, 20)), rng.standard_normal(20)
     expected = np.linalg.pinv(oracle.fisher(G), rcond=1e-10, hermitian=True) @ b
