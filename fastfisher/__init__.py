@@ -19,6 +19,7 @@ _HOME = {
     "options": "planning",
     "Plan": "planning",
     "Solution": "solvers",
+    "Path": "solvers.path",
     "BatchedFisher": "fisher",
     "BlockDiagonalFisher": "fisher",
     "DenseFisher": "fisher",
@@ -33,6 +34,12 @@ _HOME = {
     "Marquardt": "damping",
     "FactoredTikhonov": "damping",
     "LevenbergMarquardt": "damping",
+    "HardCutoff": "solvers.cutoffs",
+    "SoftCutoff": "solvers.cutoffs",
+    "SNRCutoff": "solvers.cutoffs",
+    "Ladder": "solvers.ladder",
+    "BlockJacobi": "solvers.preconditioners",
+    "Nystrom": "solvers.preconditioners",
 }
 _MODULES = ("errors", "models", "ops", "optim")
 

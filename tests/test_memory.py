@@ -41,11 +41,13 @@ MEASURE = """
     layout = settings.pop("layout", "C")
     weighted = settings.pop("weighted", False)
     form = settings.pop("form", "b")
+    cutoff = settings.pop("cutoff", None)
+    damping = 1e-1 if cutoff is None else ff.HardCutoff(cutoff)
 
     # Warm up: the same calls at a size whose arrays stay small, all threads started.
     def call(G, w):
         side = {form: np.ones(G.shape[1] if form == "b" else len(G), G.dtype)}
-        return ff.solve(G, **side, weights=w, damping=1e-1, **settings)
+        return ff.solve(G, **side, weights=w, damping=damping, **settings)
 
     for shape in ((600, 300), (300, 600)):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
@@ -131,6 +133,10 @@ def measured(script, *arguments):
         (1500, 40_000, "float64", dict(method="dual")),
         (1000, 20_000, "float32", dict(method="dual", form="coef", center=True)),
         (3000, 20_000, "float64", dict(method="cg", maxiter=5)),
+        (3000, 2000, "float64", dict(method="mixed")),
+        (1500, 20_000, "float64", dict(method="mixed", form="coef")),
+        (2000, 1500, "float64", dict(method="primal", cutoff=1e-6)),
+        (1500, 20_000, "float64", dict(method="dual", cutoff=1e-6)),
     ],
     ids=lambda value: (
         str(value) if not isinstance(value, dict) else "-".join(map(str, value.values()))

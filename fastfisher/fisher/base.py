@@ -12,6 +12,7 @@ from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
 from .batches import OfScores
+from .paths import WithPath
 from .size import check_size
 from .state import read_state, write_state
 
@@ -20,7 +21,7 @@ __all__ = ["Fisher", "load"]
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
 
-class Fisher(OfScores, ABC):
+class Fisher(OfScores, WithPath, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes
@@ -247,6 +248,7 @@ class Fisher(OfScores, ABC):
             damping=factor.damping,
             rung=rung,
             plan=self._plan(len(rows), factor.rung),
+            **factor.facts,
         )
 
     def _factor_once(self, damping):
@@ -256,7 +258,8 @@ class Fisher(OfScores, ABC):
     def _solved(self, factor, rows):
         """x with (F + D) x = rows, its certificate, and the rung it came by."""
         x = factor.solve_rows(rows)
-        return x, certify(self, factor.added, x, rows, factor.norm), factor.rung
+        certificate = certify(self, factor.added, x, factor.kept_rows(rows), factor.norm)
+        return x, certificate, factor.rung
 
     def _plan(self, rhs, rung):
         """The plan of a solve by a factor."""

@@ -293,6 +293,10 @@ class BatchedFisher(Fisher):
         given = self._mean.conj() if b is None else b
         return solve_systems(self, given, *self._resolve(damping), like=b)
 
+    def path(self, b, dampings):
+        """Refused: every system would have a path of its own."""
+        raise InputError("BatchedFisher has no path; solve with damping (n,), or path one system")
+
     def _resolve(self, damping):
         """What is added to the diagonals, a number, (n, 1) or (n, p), and what is reported."""
         if not isinstance(damping, Damping) and np.ndim(damping):

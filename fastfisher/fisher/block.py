@@ -10,11 +10,13 @@ from ..damping import Damping, as_damping
 from ..errors import InputError, MemoryLimitError, StateError
 from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype, whole_slices
 from ..planning import choose, plan_blocks, require_memory
+from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher
-from .block_factor import BlockFactor, PerBlock
+from .block_factor import BlockFactor, BlockSpectrum, PerBlock
 from .lock import Lock
 from .partition import Partition
+from .spectral import SpectralFactor
 from .staging import Staging
 from .state import take
 
@@ -240,10 +242,9 @@ class BlockDiagonalFisher(Fisher):
         """F v for rows v (k, p), in double."""
         y = np.zeros_like(v)
         for group, sums, lo, hi in self._pieces():
-            columns = group.columns_of(lo, hi)
-            part = v[:, columns].reshape(len(v), hi - lo, group.d)
-            product = stacks.apply(sums[lo:hi], part.transpose(1, 2, 0)).transpose(2, 0, 1)
-            y[:, columns] = product.reshape(len(v), -1)
+            stacks.through(
+                lambda x, A=sums[lo:hi]: stacks.apply(A, x), group.columns_of(lo, hi), group.d, v, y
+            )
         return y / self.weight if self.weight else y
 
     def __matmul__(self, v):
@@ -290,8 +291,9 @@ class BlockDiagonalFisher(Fisher):
         Parameters
         ----------
         damping : float, damping object, sequence or mapping
-            As in `fastfisher.solve`; `Relative` looks at the trace of all of F. A sequence holds
-            one absolute lambda per block, a mapping one per name.
+            As in `fastfisher.solve`; `Relative` looks at the trace of all of F, a cutoff at its
+            largest eigenvalue (and gives a `SpectralFactor`). A sequence holds one absolute lambda
+            per block, a mapping one per name.
 
         Raises
         ------
@@ -301,19 +303,26 @@ class BlockDiagonalFisher(Fisher):
         MemoryLimitError
             If another copy of the sums does not fit.
         """
-        require_memory(sum(s.nbytes for s in self._sums), "the factor of BlockDiagonalFisher")
-        return BlockFactor(self, *self._resolve(damping), keep=True)
+        return self._factored(damping, keep=True)
 
     def _factor_once(self, damping):
-        return BlockFactor(self, *self._resolve(damping), keep=False)
+        return self._factored(damping, keep=False)
 
-    def _resolve(self, damping):
-        """What is added, a number or (p,), and the damping object."""
+    def _factored(self, damping, *, keep):
         if not isinstance(damping, Damping) and (isinstance(damping, Mapping) or np.ndim(damping)):
             damping = PerBlock(self._lams(damping), self.partition)
         damping = as_damping(damping)
+        if keep:
+            require_memory(sum(s.nbytes for s in self._sums), "the factor of BlockDiagonalFisher")
+        if isinstance(damping, Cutoff):
+            return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         diagonal = self._real_diagonal()
-        return damping.resolve(float(diagonal.sum()), diagonal, self.p), damping
+        added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
+        return BlockFactor(self, added, damping, keep=keep)
+
+    def _spectrum(self):
+        require_memory(sum(s.nbytes for s in self._sums), "the eigenvectors of BlockDiagonalFisher")
+        return BlockSpectrum(self)
 
     def _lams(self, damping):
         if not isinstance(damping, Mapping):
@@ -327,7 +336,8 @@ class BlockDiagonalFisher(Fisher):
 
     def _plan(self, rhs, rung):
         orders = [(len(group), group.d) for group in self.partition.groups]
-        return plan_blocks(self.n_samples, orders, rhs, self.dtype.name, stacks.PIECE_BYTES)
+        piece, eigen = stacks.PIECE_BYTES, rung == "eigen"
+        return plan_blocks(self.n_samples, orders, rhs, self.dtype.name, piece, spectral=eigen)
 
     # State.
 

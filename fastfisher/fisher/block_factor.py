@@ -1,4 +1,4 @@
-"""The factor of a block-diagonal F + D: Cholesky factors of its blocks, kept or made as needed."""
+"""Factors of a block-diagonal F + D: Cholesky, kept or made as needed; eigenvectors."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..ops.factorizations import round_up
 from . import stacks
 from .factor import Factor, hermitian_products
 
-__all__ = ["BlockFactor", "PerBlock"]
+__all__ = ["BlockFactor", "BlockSpectrum", "PerBlock"]
 
 EPS = np.finfo(np.float64).eps
 
@@ -52,9 +52,9 @@ class BlockFactor(Factor):
         self.added = added
         self.norm = 0.0
         self._fisher = fisher
-        self._kept = None
+        self._stored = None
         if keep:
-            self._kept = list(self._made())
+            self._stored = list(self._made())
             self._fisher = None
 
     def _added(self, group, lo, hi):
@@ -104,7 +104,7 @@ class BlockFactor(Factor):
 
     def _factors(self):
         """(columns, d, L) over all blocks."""
-        for group, lo, hi, L in self._made() if self._kept is None else self._kept:
+        for group, lo, hi, L in self._made() if self._stored is None else self._stored:
             yield group.columns_of(lo, hi), group.d, L
 
     def _solve(self, rows):
@@ -130,18 +130,56 @@ class BlockFactor(Factor):
             out[columns] = stacks.inverse_diagonal(L).ravel()
         return out.astype(self.real_dtype, copy=False)
 
-    def _half(self, rows, solve):
+    def _through(self, rows, solve):
         """Every block of rows (k, p) through `solve(L, x)`, x (B, d, k)."""
         y = np.empty_like(rows)
         for columns, d, L in self._factors():
-            x = rows[:, columns].reshape(len(rows), -1, d).transpose(1, 2, 0)
-            x = solve(L, np.array(x, order="C"))
-            y[:, columns] = x.transpose(2, 0, 1).reshape(len(rows), -1)
+            stacks.through(lambda x, L=L: solve(L, np.array(x, order="C")), columns, d, rows, y)
         return y
 
+    def _half(self, rows):
+        return self._through(rows, stacks.solve_lower)
+
     def _inv_quad_rows(self, rows):
-        return hermitian_products(self._half(rows.conj(), stacks.solve_lower)).conj()
+        return hermitian_products(self._half(rows.conj())).conj()
 
     def _sample_rows(self, normal, k):
         # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
-        return self._half(normal(k, self.p), stacks.solve_lower_adjoint)
+        return self._through(normal(k, self.p), stacks.solve_lower_adjoint)
+
+
+class BlockSpectrum:
+    """Eigenvalues (p,), in the order of the parameters block by block, and eigenvectors of F."""
+
+    def __init__(self, fisher):
+        self.order = max((group.d for group in fisher.partition.groups), default=0)
+        self.eigenvalues = np.empty(fisher.p)
+        self._parts = []
+        for group, A, lo, hi in fisher.normalised_pieces():
+            columns = group.columns_of(lo, hi)
+            values, vectors = stacks.eigen(A)
+            self.eigenvalues[columns] = values.ravel()
+            self._parts.append((columns, group.d, vectors))
+
+    def _through(self, rows, adjoint):
+        y = np.empty_like(rows)
+        for columns, d, V in self._parts:
+            V = V.conj().swapaxes(1, 2) if adjoint else V
+            stacks.through(lambda x, V=V: np.matmul(V, x), columns, d, rows, y)
+        return y
+
+    def coordinates(self, rows):
+        """V'b for rows b (k, p)."""
+        return self._through(rows, True)
+
+    def vectors(self, coordinates):
+        """V c for rows c (k, p)."""
+        return self._through(coordinates, False)
+
+    def diagonal(self, gains):
+        """Diagonal of V diag(gains) V'."""
+        out = np.empty(len(gains))
+        for columns, d, V in self._parts:
+            each = gains[columns].reshape(-1, d)
+            out[columns] = np.einsum("bij,bj->bi", np.abs(V) ** 2, each).ravel()
+        return out

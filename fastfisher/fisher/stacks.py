@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ..errors import InputError
 from ..ops.factorizations import factor, solve_factored
 from ..planning import choose
 from ..solvers.certificate import row_norms
@@ -14,6 +15,7 @@ from ..solvers.certificate import row_norms
 __all__ = [
     "SMALL",
     "apply",
+    "eigen",
     "factor_stack",
     "finite",
     "inverse_diagonal",
@@ -24,6 +26,7 @@ __all__ = [
     "solve_lower_adjoint",
     "solve_stack",
     "spectra",
+    "through",
 ]
 
 SMALL = 128  # orders up to here fit the cache a vector of matrices at a time
@@ -45,6 +48,13 @@ def pieces(count, d, itemsize):
 def apply(A, v):
     """A_b v_b for v (B, d, k)."""
     return np.matmul(A, v)
+
+
+def through(operation, columns, d, rows, out):
+    """Put what `operation` makes of x (B, d, k), some columns of rows (k, p), into out (k, p)."""
+    k = len(rows)
+    x = operation(rows[:, columns].reshape(k, -1, d).transpose(1, 2, 0))
+    out[:, columns] = x.transpose(2, 0, 1).reshape(k, -1)
 
 
 def factor_stack(A, added):
@@ -180,3 +190,13 @@ def spectra(A):
     values = np.linalg.eigvalsh(np.where(bad[:, np.newaxis, np.newaxis], 0, A) if bad.any() else A)
     values[bad] = np.nan
     return values
+
+
+def eigen(A):
+    """Ascending eigenvalues (B, d), those that are rounding as 0, and eigenvectors (B, d, d)."""
+    if not finite(A).all():
+        raise InputError("F is not finite; the sums hold NaN or overflowed")
+    values, vectors = np.linalg.eigh(A)
+    noise = NOISE * values.shape[1] * np.finfo(np.float64).eps * values[:, -1:]
+    values[values <= noise] = 0
+    return values, vectors

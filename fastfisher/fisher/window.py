@@ -240,14 +240,23 @@ class WindowFisher(GramFisher):
 
     def solve(self, b=None, *, coef=None, damping):
         due = int(np.count_nonzero(self._stale[: self.n_samples]))
+        solution = super().solve(b, coef=self._by_slot(coef), damping=damping)
+        return replace(solution, plan=self._planned(solution.plan, due))
+
+    solve.__doc__ = GramFisher.solve.__doc__
+
+    def path(self, b, dampings, *, coef=None):
+        return super().path(b, dampings, coef=self._by_slot(coef))
+
+    path.__doc__ = GramFisher.path.__doc__
+
+    def _by_slot(self, coef):
+        """Coefficients by age in the order of the slots."""
         if coef is not None:
             coef = as_array(coef, "coef", need="shape (n,) or (n, k)")
             if coef.ndim and len(coef) == self.n_samples:
                 coef = coef[np.argsort(self._slots())]
-        solution = super().solve(b, coef=coef, damping=damping)
-        return replace(solution, plan=self._planned(solution.plan, due))
-
-    solve.__doc__ = GramFisher.solve.__doc__
+        return coef
 
     def _planned(self, plan, due):
         """The plan with the rows of the Gram matrix that were due in place of all of it."""

@@ -4,6 +4,7 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
+from .costs import mixed_side
 from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
@@ -54,6 +55,7 @@ __all__ = [
     "forget_profile",
     "format_bytes",
     "format_seconds",
+    "mixed_side",
     "options",
     "plan",
     "plan_batched",

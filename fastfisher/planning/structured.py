@@ -35,7 +35,7 @@ def _solve(n, orders, rhs, dtype, because):
     return Plan(q, "primal", stages, 0, because), square
 
 
-def plan_blocks(n, orders, rhs, dtype, piece_bytes):
+def plan_blocks(n, orders, rhs, dtype, piece_bytes, *, spectral=False):
     """Plan of a solve by diagonal blocks, `orders` their (count, d); sums are at hand."""
     because = "F is at hand as diagonal blocks, factored some at a time"
     plan, square = _solve(n, orders, rhs, dtype, because)
@@ -44,7 +44,16 @@ def plan_blocks(n, orders, rhs, dtype, piece_bytes):
     largest = max((d * d * q.sum_bytes for _, d in orders), default=0)
     piece = min(max(piece_bytes, largest), square)
     # Right-hand sides, x and the diagonal beside a piece and its factor; or the residual's terms.
-    return replace(plan, peak_bytes=int(max(3 * vector + 2 * piece, 5 * vector)))
+    peak = max(3 * vector + 2 * piece, 5 * vector)
+    if not spectral:
+        return replace(plan, peak_bytes=int(peak))
+    because = "F is at hand as diagonal blocks; their eigenvectors are kept"
+    factored, solved = plan.stages
+    # LAPACK: 9 d^3 flops for eigenvectors where a Cholesky factor takes d^3 / 3.
+    flops, seconds = 27 * factored.flops, 27 * factored.seconds
+    eigen = {"op": "eigh", "kernel": "numpy.eigh", "flops": flops, "seconds": seconds}
+    stages = (replace(factored, **eigen, reproducible=False, measured=""), solved)
+    return replace(plan, stages=stages, peak_bytes=int(peak + square), because=because)
 
 
 def plan_batched(n_samples, n, p, rhs, dtype, piece_bytes):

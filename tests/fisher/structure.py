@@ -22,4 +22,4 @@ def structured(F, full):
 
 def halves(p):
     """A ragged layout of p parameters: two orders, one of them twice, apart."""
-    return [p // 3, p - 2 * (p // 3), p // 3]
+    return [size for size in (p // 3, p - 2 * (p // 3), p // 3) if size]
