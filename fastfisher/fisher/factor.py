@@ -18,6 +18,7 @@ from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_gram
 from ..planning import choose
+from ..solvers.certificate import row_norms
 from .size import check_size
 
 __all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
@@ -177,9 +178,8 @@ class Factor(ABC):
         x = x.astype(np.result_type(self.dtype, np.float64))
         size = 0.0
         for _ in range(POWER_STEPS):
-            x /= np.linalg.norm(x)
-            x = self._solve(x)
-            size = max(size, float(np.linalg.norm(x)))
+            x = self._solve(x / row_norms(x))
+            size = max(size, float(row_norms(x)[0]))
         return min(1.0, 1 / (self.norm * size)) if self.norm * size > 0 else 0.0
 
     def sample(self, rng, k):
@@ -334,7 +334,7 @@ class GramFactor(_CholeskyFactor):
 
     def rcond(self):
         if len(self._factor.L) < self.p:  # lambda is an eigenvalue
-            return float(self.added / self.norm)
+            return float(self.added / max(self.norm, self.added))
         return super().rcond()
 
     def logdet(self):

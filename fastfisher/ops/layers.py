@@ -121,7 +121,7 @@ class Layers:
 def _explicit(a, e):
     """sum_t kron(e_nt, a_nt): (n, d_out d_in)."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.matmul(e.transpose(0, 2, 1), a).reshape(len(a), -1)
+        return np.matmul(e.transpose(0, 2, 1), a).reshape(len(a), e.shape[2] * a.shape[2])
 
 
 def _columns(a, e, lo, hi):

@@ -123,3 +123,20 @@ def test_factor_questions_refuse_what_does_not_fit(make, rng):
         with pytest.raises(InputError, match=message):
             call()
     assert factor.leverage(np.ones((0, 6))).shape == (0,)
+
+
+@over_kinds
+@pytest.mark.parametrize("k", [-500, 500])
+def test_factor_condition_26_15_of_scores_near_the_ends_of_the_range(make, k):
+    G = matrices.scores(30, 8, cond=1e2)
+    plain, scaled = (make(8).update(G * s).factor(ff.Relative(0.1)) for s in (1.0, 2.0**k))
+    assert scaled.rcond() == pytest.approx(plain.rcond(), rel=1e-9)
+    assert scaled.effective_dimension() == pytest.approx(plain.effective_dimension(), rel=1e-9)
+
+
+@over_kinds
+def test_factor_questions_26_14_without_samples(make):
+    factor = make(8).update(np.ones((0, 8))).factor(0.25)
+    assert factor.rcond() == 1 and factor.effective_dimension() == pytest.approx(0, abs=1e-14)
+    np.testing.assert_allclose(factor.inv_diagonal(), np.full(8, 4.0))
+    assert factor.logdet() == pytest.approx(8 * np.log(0.25))

@@ -220,3 +220,12 @@ def test_the_work_of_a_step_is_linear_in_the_parameters(rng):
     plan = F.solve(damping=0.1).plan
     assert plan.flops < 64**3 + 20 * 64 * 2000
     assert unit_roundoff(F.dtype) < F.solve(np.ones(2000), damping=0.1).cancellation < 1
+
+
+def test_path_by_coefficients_follows_the_age_of_the_scores(rng):
+    F, c = ff.WindowFisher(5, 12), rng.standard_normal(5)
+    G = rng.standard_normal((8, 12))
+    for row in G:  # three scores were replaced: slots are no longer in order
+        F.update(row[np.newaxis])
+    for lam, x in zip((0.1, 2.0), F.path(None, [0.1, 2.0], coef=c).x().T, strict=True):
+        np.testing.assert_allclose(x, oracle.dual_coef(G[3:], c, lam), rtol=1e-10, atol=1e-13)
