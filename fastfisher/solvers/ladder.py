@@ -47,6 +47,8 @@ class Ladder:
     Without a ladder a failure raises `NotPositiveDefiniteError`; with one it still does if no rung
     holds. ``Solution.damping``, ``.escalation``, ``.rank``, ``.rcond`` and ``.smallest_pivot`` say
     what was done. Rung 2 costs about twice the flops of the primal or dual route.
+    `BlockDiagonalFisher`, `KroneckerFisher` and `BatchedFisher` climb no ladder: they name what
+    failed.
 
     Examples
     --------
