@@ -54,6 +54,33 @@ def _w1_ours(G, T, lam=1.0):
     return ff.ops.matvec(G, ff.solve(G, T.T, damping=lam / n).x) / n
 
 
+# W2: block-diagonal second-order pruning (oBERT) ------------------------------------------------
+
+
+def _w2_inputs(normal, shape):
+    n, p, d = shape
+    return normal(n, p), normal(p), d
+
+
+def _w2_peer(G, x, d, lam=1e-2):
+    """The inverse itself, updated gradient by gradient."""
+    n, p = G.shape
+    inverse = np.zeros((p // d, d, d), G.dtype)
+    inverse[:, np.arange(d), np.arange(d)] = 1 / lam
+    for g in G.reshape(n, -1, d):
+        v = np.einsum("bij,bj->bi", inverse, g)
+        weight = n + np.einsum("bi,bi->b", g, v)
+        inverse -= v[:, :, None] * (v / weight[:, None])[:, None]
+    return np.einsum("bij,bj->bi", inverse, x.reshape(-1, d)).ravel()
+
+
+def _w2_ours(G, x, d, lam=1e-2):
+    F = ff.BlockDiagonalFisher((G.shape[1] // d, d), dtype=G.dtype)
+    for g in G:
+        F.update(g[np.newaxis])
+    return F.solve(x, damping=lam).x
+
+
 # W3: many tiny systems, some of them singular (natural gradient boosting) ----------------------
 
 
@@ -186,6 +213,29 @@ def _w11_ours(G):
     return np.array([F.factor(damping=lam).logdet() for lam in DAMPINGS])
 
 
+# W12: a window of gradients, one replaced per step (M-FAC) -------------------------------------
+
+STEPS = 4
+
+
+def _w12_peer(G, new, v, lam=1e-2):
+    m, one = len(G), _eye(len(G), G.dtype)
+    G = G.copy()
+    K = G @ G.T
+    for i, g in enumerate(new):
+        G[i] = g
+        K[i] = K[:, i] = G @ g
+        x = (v - G.T @ np.linalg.solve(K + m * lam * one, G @ v)) / lam
+    return x
+
+
+def _w12_ours(G, new, v, lam=1e-2):
+    F = ff.WindowFisher(*G.shape, dtype=G.dtype).update(G)
+    for g in new:
+        x = F.update(g[np.newaxis]).solve(v, damping=lam).x
+    return x
+
+
 # W13: ten steps of conjugate gradients (TRPO) --------------------------------------------------
 
 
@@ -277,6 +327,18 @@ WORKLOADS = {
         _w1_ours,
         _w1_peer,
     ),
+    "w2": Workload(
+        "block-diagonal inverse, gradient by gradient (oBERT)",
+        Op(
+            "n x p x d",
+            lambda n, p, d: n * p * (d + 1) + p * d * d / 3 + 2 * p * d,
+            lambda n, p, d: n * p,
+            lambda n, p, d: p * d,
+        ),
+        _w2_inputs,
+        _w2_ours,
+        _w2_peer,
+    ),
     "w3": Workload(
         "tiny systems, one in a hundred singular (NGBoost)",
         OPS["batched_solve"],
@@ -362,6 +424,18 @@ WORKLOADS = {
         _w11_ours,
         _w11_peer,
     ),
+    "w12": Workload(
+        "a window of gradients, four of them replaced one by one (M-FAC)",
+        Op(
+            "m x p",
+            lambda m, p: m * p * (m + 1) + STEPS * (6 * m * p + m**3 / 3),
+            lambda m, p: (1 + 3 * STEPS) * m * p,
+            lambda m, p: m * p,
+        ),
+        _scores_and(lambda m, p: (STEPS, p), lambda m, p: (p,)),
+        _w12_ours,
+        _w12_peer,
+    ),
     "w13": Workload(
         "ten conjugate gradient steps (TRPO)",
         Op(
@@ -410,8 +484,6 @@ WORKLOADS = {
 
 # Not here, because this version has no such Fisher or op.
 LEFT_OUT = {
-    "w2": "block-diagonal inverse updated gradient by gradient (oBERT); its sums are block_syrk",
-    "w12": "window of gradients, one replaced per step (M-FAC)",
     "w15": "inverses of many ill-conditioned small matrices (gravitational waves)",
 }
 
@@ -420,6 +492,7 @@ for _name, _workload in WORKLOADS.items():
 
 FULL = [
     Case("w1", "s", (20_000, 1024, 200)),
+    Case("w2", "s", (128, 400_000, 50)),
     Case("w3", "d", (20_000, 5)),
     Case("w4", "z", (512, 20_000)),
     Case("w4", "s", (1024, 50_000)),
@@ -432,6 +505,7 @@ FULL = [
     Case("w9", "d", (2000, 192, 384)),
     Case("w10", "s", (16_384, 1024)),
     Case("w11", "d", (4000, 1000)),
+    Case("w12", "s", (512, 100_000)),
     Case("w13", "s", (4000, 5700)),
     Case("w14", "d", (1_000_000, 20)),
     Case("w14", "d", (200_000, 100)),
@@ -442,6 +516,7 @@ FULL = [
 
 QUICK = [
     Case("w1", "s", (500, 64, 8)),
+    Case("w2", "s", (16, 2000, 10)),
     Case("w3", "d", (500, 5)),
     Case("w4", "z", (64, 500)),
     Case("w5", "s", (64, 500)),
@@ -451,6 +526,7 @@ QUICK = [
     Case("w9", "d", (200, 24, 32)),
     Case("w10", "s", (1000, 64)),
     Case("w11", "d", (400, 50)),
+    Case("w12", "s", (32, 2000)),
     Case("w13", "s", (400, 100)),
     Case("w14", "d", (2000, 10)),
     Case("w16", "s", (100, 1000, 4)),
@@ -469,4 +545,6 @@ def error(case, operands, result):
 def _in_double(operand):
     if isinstance(operand, list):
         return [tuple(map(_in_double, pair)) for pair in operand]
+    if isinstance(operand, int):  # a size
+        return operand
     return operand.astype(np.complex128 if operand.dtype.kind == "c" else np.float64)

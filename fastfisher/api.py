@@ -6,6 +6,7 @@ from .arrays import as_real, as_scores, as_vectors, as_weights
 from .damping import as_damping
 from .errors import InputError
 from .planning import check_device, check_method
+from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
@@ -43,22 +44,26 @@ def solve(
         Right-hand sides as b = G'(w o coef) / sum(w) (rows centred if `center`): the form without
         cancellation in the dual, and with damping 0 the minimum-norm solution.
     damping : float or damping object
-        D: a float or `Tikhonov` (lambda I), `Relative`, `Marquardt`, `LevenbergMarquardt`.
+        D: a float or `Tikhonov` (lambda I), `Relative`, `Marquardt`, `LevenbergMarquardt`; or a
+        cutoff of eigenvalues in its place: `HardCutoff`, `SoftCutoff`, `SNRCutoff` (not by cg).
     weights : array (n,), optional
         Real, finite, >= 0; ones by default.
     center : bool
         Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
-    method : {"auto", "primal", "dual", "cg"}
-        Formulation; "auto" takes the fewest flops that fit in memory (see `plan`).
+    method : {"auto", "primal", "dual", "cg", "mixed"}
+        Formulation; "auto" takes the fewest flops that fit in memory (see `plan`). "mixed" is
+        primal or dual with sums and factor in single precision, refined on the residual in the
+        precision of G to what the direct routes promise; where that fails it repeats the solve
+        with them (``rung`` tells). Never chosen by "auto".
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision.
     maxiter : int, optional
         cg: iteration limit; 10 (min(n, p) + 10) by default.
     x0 : array like x, optional
         cg: starting point.
-    preconditioner : {"auto", "jacobi", None} or callable
-        cg: approximate inverse applied to arrays (p, k); "auto" is Jacobi, but none where F has
-        fewer samples than parameters and damping is a number.
+    preconditioner : {"auto", "jacobi", None}, BlockJacobi, Nystrom or callable
+        cg: approximate inverse; a callable is applied to arrays (p, k). "auto" is Jacobi, but none
+        where F has fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu"}
@@ -147,7 +152,10 @@ def _solve(
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and damping.is_zero
-    plan = plan_system(scores, weights, bool(center), sides, method, undamped=undamped)
+    spectral = isinstance(damping, Cutoff)
+    plan = plan_system(
+        scores, weights, bool(center), sides, method, undamped=undamped, spectral=spectral
+    )
     if announce is not None:
         announce(plan)
     system = make_system(scores, weights, bool(center), damping, nan_policy)

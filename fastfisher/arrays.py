@@ -88,9 +88,14 @@ class Scores:
         first, last = bisect.bisect_left(self.skipped, lo), bisect.bisect_left(self.skipped, hi)
         if self.scale == 1 and first == last:
             return contiguous(part, self.stored if halves else self.dtype)
-        block = np.array(contiguous(part, self.dtype))
+        narrows = part.dtype.kind in "fc" and part.dtype.itemsize > self.dtype.itemsize
+        if narrows:  # scaled first: the values themselves may not fit
+            block = np.multiply(part, self.scale, order="C").astype(self.dtype)
+        else:
+            block = np.array(contiguous(part, self.dtype))
         block[[row - lo for row in self.skipped[first:last]]] = 0
-        block *= block.real.dtype.type(self.scale)
+        if not narrows:
+            block *= block.real.dtype.type(self.scale)
         return block
 
 

@@ -46,11 +46,14 @@ class NotPositiveDefiniteError(FisherError, np.linalg.LinAlgError):
         Estimated reciprocal condition number (1-norm); 0.0 where it could not be estimated.
     suggested_damping : float or None
         The absolute damping to *add* that would make the factorisation succeed; None if unknown.
+    blocks : tuple of int
+        Of a block-diagonal Fisher: indices of all blocks that failed; `order` is of the first.
     """
 
     order = 0
     rcond = 0.0
     suggested_damping = None
+    blocks = ()
 
 
 class ConvergenceError(FisherError):

@@ -15,6 +15,7 @@ from .errors import InputError
 from .planning import choose, current_options
 
 __all__ = [
+    "add_block_syrk",
     "add_diag",
     "add_fvp",
     "add_gram",
@@ -121,6 +122,27 @@ def add_syrk(c, G, *, weights=None, shift=None):
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, syrk_step(G), "syrk"):
         kernel(c, G.rows(lo, hi, halves=halves), _part(scale, lo, hi), shift)
+
+
+def add_block_syrk(c, G, first=0, *, weights=None, shift=None):
+    """c[b] += (G_b - shift_b)' diag(weights) (G_b - shift_b), both triangles, for consecutive
+    blocks of columns from `first`; c (B, d, d) is double."""
+    n, (blocks, d, _) = G.shape[0], c.shape
+    kernel = choose("block_syrk", d, G.dtype).load()
+    scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
+    shift = _shift(shift, G.dtype)
+    direct = G.direct and G.stored == G.dtype and not shift.size
+    step = SLICE_FLOPS // max(n * d * d, 1)
+    if not direct:
+        step = min(step, G.slice_columns // d)
+    whole = G.rows(0, n) if direct else None
+    for lo, hi in slices(blocks, max(int(step), 1), "block_syrk"):
+        here = slice(first + lo * d, first + hi * d)
+        if direct:
+            kernel(c[lo:hi], whole, here.start, scale)
+        else:
+            panel = G.columns(here.start, here.stop)
+            kernel(c[lo:hi], panel - shift[here] if shift.size else panel, 0, scale)
 
 
 def add_gram(c, G, *, shift=None, column_weights=None):

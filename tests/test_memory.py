@@ -43,11 +43,13 @@ MEASURE = """
     layout = settings.pop("layout", "C")
     weighted = settings.pop("weighted", False)
     form = settings.pop("form", "b")
+    cutoff = settings.pop("cutoff", None)
+    damping = 1e-1 if cutoff is None else ff.HardCutoff(cutoff)
 
     # Warm up: the same calls at a size whose arrays stay small, all threads started.
     def call(G, w):
         side = {form: np.ones(G.shape[1] if form == "b" else len(G))}
-        return ff.solve(G, **side, weights=w, damping=1e-1, **settings)
+        return ff.solve(G, **side, weights=w, damping=damping, **settings)
 
     for shape in ((600, 300), (300, 600)):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
@@ -89,6 +91,25 @@ LAYERED = """
     measure(lambda: call(F))
 """
 
+STRUCTURED = """
+    name, small, sizes, rows, dtype = json.loads(sys.argv[1])
+
+    def filled(sizes):
+        # A pair in JSON is a list; here it is (count, size), (m, p) or (n, p).
+        pair = tuple(sizes)
+        F = getattr(ff, name)(*([pair] if name == "BlockDiagonalFisher" else pair), dtype=dtype)
+        shape = F.mean.shape
+        for _ in range(rows):
+            F.update(rng.standard_normal((shape if len(shape) == 2 else (1, *shape))).astype(dtype))
+        F.diagonal()  # whatever waits is in
+        return F, np.ones(shape, dtype)
+
+    F, b = filled(small)
+    F.solve(b, damping=0.1)
+    F, b = filled(sizes)
+    measure(lambda: F.solve(b, damping=0.1))
+"""
+
 
 def measured(script, *arguments):
     code = textwrap.dedent(METER) + textwrap.dedent(script)
@@ -117,6 +138,10 @@ def measured(script, *arguments):
         (40_000, 1000, "float16", dict(method="primal")),
         (1000, 40_000, "bfloat16", dict(method="dual", center=True)),
         (3000, 20_000, "float16", dict(method="cg", maxiter=5)),
+        (3000, 2000, "float64", dict(method="mixed")),
+        (1500, 20_000, "float64", dict(method="mixed", form="coef")),
+        (2000, 1500, "float64", dict(method="primal", cutoff=1e-6)),
+        (1500, 20_000, "float64", dict(method="dual", cutoff=1e-6)),
     ],
     ids=lambda value: (
         str(value) if not isinstance(value, dict) else "-".join(map(str, value.values()))
@@ -158,3 +183,21 @@ def test_the_step_of_an_autoencoder_of_2_8_million_parameters_takes_no_gigabyte(
     check(peak, planned, plan)
     kept = 8 * 1000 * sum(a + b for a, b in pairwise(net))
     assert kept + peak < 0.5e9 and "2833000 parameters" in plan
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "sizes", "rows", "dtype"),
+    [
+        ("BlockDiagonalFisher", (20, 50), (12_000, 50), 3, "float64"),
+        ("BlockDiagonalFisher", (20, 8), (100_000, 8), 3, "float32"),
+        ("BlockDiagonalFisher", (2, 300), (40, 600), 3, "float64"),
+        ("BatchedFisher", (100, 9), (300_000, 9), 3, "float64"),
+        ("BatchedFisher", (100, 2), (1_000_000, 2), 1, "float64"),
+        ("WindowFisher", (40, 100), (300, 200_000), 300, "float32"),
+    ],
+    ids=str,
+)
+def test_peak_memory_of_a_structured_solve_is_what_the_plan_printed(
+    name, small, sizes, rows, dtype
+):
+    check(*measured(STRUCTURED, name, small, sizes, rows, dtype))

@@ -7,7 +7,7 @@ from .. import __version__
 
 __all__ = ["build_parser"]
 
-_METHODS = ("auto", "primal", "dual", "cg")
+_METHODS = ("auto", "primal", "dual", "cg", "mixed")
 _DTYPES = ("float32", "float64", "complex64", "complex128", "float16", "bfloat16")
 
 _EPILOG = """\

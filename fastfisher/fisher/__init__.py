@@ -1,18 +1,24 @@
 """Fisher matrices as objects: accumulate, merge, multiply, factor, solve, save."""
 
 from .base import Fisher, load
+from .batched import BatchedFisher
+from .block import BlockDiagonalFisher
 from .dense import DenseFisher
 from .diagonal import DiagonalFisher
 from .gram import GramFisher
 from .kronecker import KroneckerFisher
 from .layered import LayeredFisher
+from .window import WindowFisher
 
 __all__ = [
+    "BatchedFisher",
+    "BlockDiagonalFisher",
     "DenseFisher",
     "DiagonalFisher",
     "Fisher",
     "GramFisher",
     "KroneckerFisher",
     "LayeredFisher",
+    "WindowFisher",
     "load",
 ]

@@ -12,6 +12,7 @@ from ..planning import dtype_name, plan_factored
 from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
 from .batches import OfScores
+from .paths import WithPath
 from .size import check_size
 from .state import read_state, write_state
 
@@ -20,7 +21,7 @@ __all__ = ["Fisher", "load"]
 _CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
 
 
-class Fisher(OfScores, ABC):
+class Fisher(OfScores, WithPath, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes
@@ -233,7 +234,7 @@ class Fisher(OfScores, ABC):
                 "accumulate in a GramFisher"
             )
         rows, single = self._right_hand_sides(b)
-        factor = self.factor(damping)
+        factor = self._factor_once(damping)
         x, certificate, rung = self._solved(factor, rows)
         status = direct_status(self, certificate)
         return Solution(
@@ -247,12 +248,18 @@ class Fisher(OfScores, ABC):
             damping=factor.damping,
             rung=rung,
             plan=self._plan(len(rows), factor.rung),
+            **factor.facts,
         )
+
+    def _factor_once(self, damping):
+        """The factor for a single solve."""
+        return self.factor(damping)
 
     def _solved(self, factor, rows):
         """x with (F + D) x = rows, its certificate, and the rung it came by."""
         x = factor.solve_rows(rows)
-        return x, certify(self, factor.added, x, rows, factor.norm), factor.rung
+        certificate = certify(self, factor.added, x, factor.kept_rows(rows), factor.norm)
+        return x, certificate, factor.rung
 
     def _plan(self, rhs, rung):
         """The plan of a solve by a factor."""

@@ -8,11 +8,9 @@ from ..arrays import as_scores, as_weights
 from ..errors import InputError
 from ..ops.layers import as_layers, scan_layers
 from ..passes import bad_rows
+from .size import check_range
 
 __all__ = ["OfLayers", "OfScores"]
-
-LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
-LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
 class OfScores:
@@ -56,17 +54,7 @@ class OfScores:
         with np.errstate(over="ignore"):
             total = float(n if weights is None else weights.sum())
         largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
-        if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
-            raise InputError(
-                f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
-                f"range that sums can hold; nothing was added: divide them by a common factor"
-            )
-        top = np.finfo(np.empty(0, scores.dtype).real.dtype).max
-        if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
-            raise InputError(
-                f"{name} holds values up to {largest:.3g}, whose squares overflow {scores.dtype}; "
-                f"nothing was added: multiply {name} by a power of two first"
-            )
+        check_range(scores.dtype, largest, total, largest_weight, name)
         if bad.any() and nan_policy == "skip":
             weights = np.ones(n) if weights is None else weights
             weights[bad] = 0

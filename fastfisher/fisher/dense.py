@@ -4,12 +4,19 @@ import numpy as np
 
 from ..arrays import Scores
 from ..damping import as_damping
+from ..errors import NotPositiveDefiniteError
 from ..passes import add_syrk, mean_row, sums_dtype
 from ..planning import choose, require_memory
-from ..solvers.factored import CholeskyFactor
+from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed_cutoff, climb
+from ..solvers.path import Path, PrimalSource
+from ..solvers.spectral import DenseSpectrum
+from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import DenseFactor
+from .paths import exponent
 from .size import check_size
+from .spectral import SpectralFactor
 from .state import take
 
 __all__ = ["DenseFisher"]
@@ -116,6 +123,8 @@ class DenseFisher(Fisher):
     def factor(self, damping):
         """Cholesky factor of F + D: `DenseFactor` with solve, logdet, inv_diagonal, ...
 
+        Damping by a cutoff gives a `SpectralFactor` with the same questions.
+
         Raises
         ------
         NotPositiveDefiniteError
@@ -125,10 +134,39 @@ class DenseFisher(Fisher):
         """
         damping = as_damping(damping)
         require_memory(self._sums.nbytes, f"the factor of DenseFisher({self.p})")
+        if isinstance(damping, Cutoff):
+            return self._spectral(damping)
         diagonal = self._sums.diagonal().real / (self.weight or 1.0)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
-        factor = CholeskyFactor(self._normalised(), added, trace=diagonal.sum(), what="F + damping")
-        return DenseFactor(factor, added, damping, self.dtype)
+        try:
+            factor = climb(self._normalised(), added, trace=diagonal.sum(), what="F + damping")
+        except NotPositiveDefiniteError:
+            cutoff = allowed_cutoff()
+            if cutoff is None:
+                raise
+            return self._spectral(cutoff, added)
+        return DenseFactor(factor, damping, self.dtype)
+
+    def _spectral(self, cutoff, added=0.0):
+        require_memory(2 * self._sums.nbytes, f"the eigenvectors of DenseFisher({self.p})")
+        A = self._normalised()
+        np.einsum("ii->i", A)[:] += added
+        return SpectralFactor(self.p, DenseSpectrum(A), cutoff, self.dtype, added=added)
+
+    def _path(self, b, shift, dampings, origin):
+        require_memory(3 * self._sums.nbytes, f"a damping path of {self.p} parameters")
+        F = self._normalised()
+        root = -(exponent(F.diagonal().real.max(initial=0.0)) // 2)
+        scale = np.ldexp(1.0, root)
+        F *= scale
+        F *= scale
+
+        def apply(rows):
+            return self.apply_fisher(rows * scale) * scale
+
+        source = PrimalSource(Tridiagonal(F), b)
+        settings = {"p": self.p, "dtype": self.dtype, "origin": origin, "root": root}
+        return Path(source, apply, dampings, shift=shift, **settings)
 
     def _arrays(self):
         return {"mean": self._mean, "sums": self._sums}

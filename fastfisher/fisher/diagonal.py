@@ -4,9 +4,13 @@ import numpy as np
 
 from ..damping import as_damping
 from ..passes import add_diag, mean_row, sums_dtype
+from ..planning import plan_factored
+from ..solvers.cutoffs import Cutoff
+from ..solvers.spectral import DiagonalSpectrum
 from .base import Fisher
 from .factor import DiagonalFactor
 from .size import check_size
+from .spectral import SpectralFactor
 from .state import take
 
 __all__ = ["DiagonalFisher"]
@@ -96,8 +100,16 @@ class DiagonalFisher(Fisher):
         """
         damping = as_damping(damping)
         diagonal = self._normalised()
+        if isinstance(damping, Cutoff):
+            return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         return DiagonalFactor(diagonal, added, damping, self.dtype)
+
+    def _plan(self, rhs, rung):
+        return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung="division")
+
+    def _spectrum(self):
+        return DiagonalSpectrum(self._normalised())
 
     def _arrays(self):
         return {"mean": self._mean, "sums": self._sums}

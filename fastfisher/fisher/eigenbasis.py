@@ -141,12 +141,16 @@ class Spectral:
             ]
         )
 
-    def into(self, rows):
+    @property
+    def eigenvalues(self):
+        return np.concatenate([spectrum.ravel() for spectrum in self.spectra])
+
+    def coordinates(self, rows):
         """U' rows."""
         parts = split_rows(rows, self.widths)
         return _joined([basis.into(part) for basis, part in zip(self.bases, parts, strict=True)])
 
-    def out_of(self, rows):
+    def vectors(self, rows):
         """U rows."""
         parts = split_rows(rows, self.widths)
         return _joined([basis.out_of(part) for basis, part in zip(self.bases, parts, strict=True)])
@@ -170,23 +174,23 @@ class Spectral:
 
 
 class KroneckerFactor(Factor):
-    """F + D in the eigenbases: U diag(damped) U' per layer. docs/math.md P6, P7.
+    """F = U diag(free) U' and F + D = U diag(damped) U' per layer. docs/math.md P6, P7.
 
     `operator` multiplies by F + D without the eigenvectors, for the residual.
     """
 
     rung = "eigenbasis"
 
-    def __init__(self, spectral, operator, lam, damping, dtype):
-        p = sum(spectrum.size for spectrum in spectral.spectra)
+    def __init__(self, free, damped, operator, lam, damping, dtype):
+        p = sum(spectrum.size for spectrum in damped.spectra)
         super().__init__(p, lam, damping, dtype)
-        self._damped, self.operator = spectral, operator
-        self.norm = max(float(s.max()) for s in spectral.spectra)
+        self._free, self._damped, self.operator = free, damped, operator
+        self.norm = max(float(s.max()) for s in damped.spectra)
         first = 0
-        for index, spectrum in enumerate(spectral.spectra):
+        for index, spectrum in enumerate(damped.spectra):
             least = int(np.argmin(spectrum))
             if not spectrum.ravel()[least] > 0:
-                raise _refusal(index, first + least + 1, spectral, lam)
+                raise _refusal(index, first + least + 1, damped, lam)
             first += spectrum.size
 
     def _solve(self, rows):
@@ -207,15 +211,23 @@ class KroneckerFactor(Factor):
         return inverse.diagonal().astype(self.real_dtype, copy=False)
 
     def _roots(self):
-        return np.concatenate([np.sqrt(s).ravel() for s in self._damped.spectra])
+        return np.sqrt(self._damped.eigenvalues)
+
+    def _half(self, rows):
+        return self._damped.coordinates(rows) / self._roots()
+
+    def effective_dimension(self):
+        return float((self._free.eigenvalues / self._damped.eigenvalues).sum())
+
+    def rcond(self):
+        return float(self._damped.eigenvalues.min() / self.norm)
 
     def _inv_quad_rows(self, rows):
         # A row of J is a bra: J U is the conjugate of U' applied to its adjoint.
-        seen = self._damped.into(rows.conj()).conj()
-        return hermitian_products(seen / self._roots())
+        return hermitian_products(self._half(rows.conj()).conj())
 
     def _sample_rows(self, normal, k):
-        return self._damped.out_of(normal(k, self.p) / self._roots())
+        return self._damped.vectors(normal(k, self.p) / self._roots())
 
 
 def _refusal(index, order, spectral, lam):

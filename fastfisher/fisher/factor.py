@@ -1,19 +1,30 @@
-"""Factors of F + D: one factorisation, many questions. docs/math.md Q2, Q3."""
+"""Factors of F + D: one factorisation, many questions. docs/math.md Q2 to Q5."""
 
 from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..arrays import Scores, as_array, as_vectors, computing_dtype, contiguous, to_origin
+from ..arrays import (
+    Scores,
+    as_array,
+    as_scores,
+    as_vectors,
+    as_weights,
+    computing_dtype,
+    contiguous,
+    to_origin,
+)
 from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_gram
 from ..planning import choose
+from ..solvers.certificate import row_norms
 from .size import check_size
 
 __all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
 
 CHUNK = 64  # unit vectors or panel columns worked on at once
+POWER_STEPS = 12  # solves that estimate the norm of the inverse
 
 
 class Factor(ABC):
@@ -26,6 +37,20 @@ class Factor(ABC):
         self.added = added
         self.dtype = dtype
         self.damping = damping.c if isinstance(damping, Marquardt) else float(added)
+
+    @property
+    def facts(self):
+        """What a Solution tells beside the rung: rank, rcond, smallest_pivot, escalation."""
+        return {}
+
+    def kept_rows(self, rows):
+        """The part of right-hand sides (k, p) that is solved for: all, but for a cutoff."""
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            return self._kept(rows.real.copy()) + 1j * self._kept(rows.imag.copy())
+        return self._kept(rows)
+
+    def _kept(self, rows):
+        return rows
 
     @abstractmethod
     def _solve(self, rows):
@@ -89,6 +114,74 @@ class Factor(ABC):
             raise InputError("J is not finite; remove or repair the rows")
         return to_origin(self._inv_quad_rows(rows).astype(self.dtype, copy=False), J)
 
+    def whiten(self, b):
+        """W b with W'W = (F + D)^-1, for b (p,) or (p, k): ||W b||^2 = b'(F + D)^-1 b.
+
+        L^-1 b for the Cholesky factor L; p entries a vector (`GramFactor`: p + n; after a cutoff as
+        many as there are eigenvalues). docs/math.md Q5.
+        """
+        rows, single = as_vectors(b, self.p, self.dtype, "b")
+        rows = rows.astype(np.result_type(rows.dtype, np.float64))
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            y = self._half(rows.real.copy()) + 1j * self._half(rows.imag.copy())
+        else:
+            y = self._half(rows)
+        return self.dress(y, single, b)
+
+    def _half(self, rows):
+        """`whiten` for rows (k, p) in the double dtype of F."""
+        raise InputError(f"{type(self).__name__} has no half of its inverse to whiten with")
+
+    def leverage(self, G, weights=None):
+        """w_i / sum(w) * G_i (F + D)^-1 G_i' for every row of scores G, (n,) float64.
+
+        The influence of a sample on its own fitted value, in [0, 1] for scores that F was made of;
+        their sum is then `effective_dimension`. For a centred F pass centred rows. 2 n p^2 flops.
+        docs/math.md Q4.
+        """
+        scores = as_scores(G)
+        n, p = scores.shape
+        if p != self.p or (scores.dtype.kind == "c" and self.dtype.kind != "c"):
+            raise InputError(
+                f"G is {scores.dtype} with {p} columns; this factor is of a {self.dtype} Fisher "
+                f"with {self.p} parameters"
+            )
+        w = as_weights(weights, n)
+        shares = np.full(n, 1 / max(n, 1)) if w is None else w / (w.sum() or 1.0)
+        out = np.empty(n)
+        double = np.result_type(self.dtype, np.float64)
+        for lo in range(0, n, CHUNK):
+            rows = scores.rows(lo, min(lo + CHUNK, n)).astype(double)
+            if not np.isfinite(rows).all():
+                bad = lo + int(np.argmin(np.isfinite(rows).all(axis=1)))
+                raise InputError(f"G is not finite in row {bad}; remove or repair it")
+            solved = self._solve(rows.conj())
+            out[lo : lo + CHUNK] = np.einsum("kp,kp->k", rows, solved).real
+        return shares * out
+
+    def effective_dimension(self):
+        """trace(F (F + D)^-1) = p - trace(D (F + D)^-1): how many directions D leaves free.
+
+        Costs an `inv_diagonal`. docs/math.md Q4.
+        """
+        return float(self.p - np.sum(self.added * self.inv_diagonal().astype(np.float64)))
+
+    def rcond(self):
+        """Estimated reciprocal condition number of F + D in the 2-norm, from above.
+
+        Power steps on the matrix (when it was factored) and on its inverse (here, 12 solves): the
+        right order of magnitude, as a rule.
+        """
+        if not self.p:
+            return 1.0
+        x = np.random.default_rng(0).standard_normal((1, self.p))
+        x = x.astype(np.result_type(self.dtype, np.float64))
+        size = 0.0
+        for _ in range(POWER_STEPS):
+            x = self._solve(x / row_norms(x))
+            size = max(size, float(row_norms(x)[0]))
+        return min(1.0, 1 / (self.norm * size)) if self.norm * size > 0 else 0.0
+
     def sample(self, rng, k):
         """k draws from N(0, (F + D)^-1), (k, p); rng is a numpy.random.Generator.
 
@@ -136,16 +229,30 @@ def _inverse_squares(L):
     return out
 
 
-class DenseFactor(Factor):
+class _CholeskyFactor(Factor):
+    """Questions to the Cholesky factor of F + D or of the damped Gram matrix."""
+
+    def __init__(self, p, factor, damping, dtype):
+        super().__init__(p, factor.added, damping, dtype)
+        self._factor = factor
+        self.norm, self.rung = factor.norm, factor.rung
+
+    @property
+    def facts(self):
+        return {name: value for name, value in self._factor.facts.items() if name != "rung"}
+
+
+class DenseFactor(_CholeskyFactor):
     """F + D = L L' with L (p, p)."""
 
-    def __init__(self, factor, added, damping, dtype):
-        super().__init__(len(factor.L), added, damping, dtype)
-        self._factor = factor
-        self.norm = factor.norm
+    def __init__(self, factor, damping, dtype):
+        super().__init__(len(factor.L), factor, damping, dtype)
 
     def _solve(self, rows):
         return self._factor.solve(rows)
+
+    def _half(self, rows):
+        return _solve_lower(self._factor.L, np.array(rows))
 
     def logdet(self):
         return 2 * float(np.log(self._factor.L.diagonal().real).sum())
@@ -183,6 +290,15 @@ class DiagonalFactor(Factor):
     def _solve(self, rows):
         return rows / self._damped
 
+    def _half(self, rows):
+        return rows / np.sqrt(self._damped)
+
+    def rcond(self):
+        return float(self._damped.min() / self.norm) if self.p else 1.0
+
+    def effective_dimension(self):
+        return float(((self._damped - self.added) / self._damped).sum())
+
     def logdet(self):
         return float(np.log(self._damped).sum())
 
@@ -196,18 +312,30 @@ class DiagonalFactor(Factor):
         return normal(k, self.p) / np.sqrt(self._damped)
 
 
-class GramFactor(Factor):
+class GramFactor(_CholeskyFactor):
     """T'T + lambda I through the Cholesky factor of T T' + lambda I (n, n); lambda > 0."""
 
-    def __init__(self, system, factor, lam, damping, dtype):
-        super().__init__(system.p, lam, damping, dtype)
+    def __init__(self, system, factor, damping, dtype):
+        super().__init__(system.p, factor, damping, dtype)
         self._system = system
-        self._factor = factor
-        self.norm = factor.norm
 
     def _solve(self, rows):
         T = self._system
         return (rows - T.apply_adjoint(self._factor.solve(T.apply_rows(rows)))) / self.added
+
+    def _half(self, rows):
+        # The adjoint of the map that `_sample_rows` draws with (docs/math.md Q3).
+        T, root = self._system, np.sqrt(self.added)
+        inner = self._factor.solve(T.apply_rows(rows))
+        return np.concatenate([(rows - T.apply_adjoint(inner)) / root, -inner], axis=1)
+
+    def effective_dimension(self):
+        return float(len(self._factor.L) - self.added * _inverse_squares(self._factor.L).sum())
+
+    def rcond(self):
+        if len(self._factor.L) < self.p:  # lambda is an eigenvalue
+            return float(self.added / max(self.norm, self.added))
+        return super().rcond()
 
     def logdet(self):
         n = len(self._factor.L)

@@ -1,19 +1,28 @@
 """The Gram Fisher: keeps the scores and works with the n x n Gram matrix."""
 
+import math
+
 import numpy as np
 
 from ..arrays import Scores, as_real, as_vectors, contiguous
 from ..damping import as_damping
-from ..errors import InputError
+from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose, require_memory
+from ..solvers.cutoffs import Cutoff
 from ..solvers.dual import gram_lower
-from ..solvers.factored import CholeskyFactor, rank_deficient
+from ..solvers.factored import rank_deficient
+from ..solvers.ladder import allowed_cutoff, climb
+from ..solvers.path import DualSource, Path, as_dampings
 from ..solvers.primal import fisher_lower
 from ..solvers.solve import plan_system, solve_system
+from ..solvers.spectral import GramSpectrum
 from ..solvers.system import make_system
+from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import GramFactor
+from .paths import exponent
+from .spectral import SpectralFactor
 from .state import take
 
 __all__ = ["GramFisher"]
@@ -131,7 +140,8 @@ class GramFisher(Fisher):
         return make_system(scores, weights, self.center, damping, "raise")
 
     def _dual_plan(self, system, rhs):
-        return plan_system(system.G, system.weights, self.center, rhs, "dual")
+        spectral = isinstance(system.damping, Cutoff)
+        return plan_system(system.G, system.weights, self.center, rhs, "dual", spectral=spectral)
 
     @property
     def mean(self):
@@ -202,8 +212,73 @@ class GramFisher(Fisher):
 
         return eigvalsh(self.gram())
 
+    def path(self, b, dampings, *, coef=None):
+        """What `solve` would give for each of many dampings; see `DenseFisher.path`.
+
+        Parameters
+        ----------
+        b : array (p,) or None
+            Right-hand side; None for the mean gradient, or with `coef`.
+        dampings : array (m,)
+            Absolute dampings lambda > 0.
+        coef : array (n,), optional
+            b = G'(w o coef) / sum(w), without cancellation at small dampings; `Path.gcv` and
+            `Path.corner` are then those of the least-squares problem behind it.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        InputError, NotPositiveDefiniteError, MemoryLimitError
+            As in `DenseFisher.path`.
+
+        Notes
+        -----
+        n^2 p + 4 n^3 / 3 flops, then 6 n p a damping.
+        """
+        if coef is None and b is None and not self.center:
+            coef = np.ones(self._system().n, self.dtype)
+        if coef is None:
+            return super().path(b, dampings)
+        if b is not None:
+            raise InputError("both b and coef were given; pass at most one of them")
+        dampings = as_dampings(dampings)
+        system = self._system(as_damping(0.0))
+        rows, single = as_vectors(coef, system.n, self.dtype, "coef", axis="n")
+        if not single or (rows.dtype.kind == "c" and self.dtype.kind != "c"):
+            raise InputError(
+                f"coef is {rows.dtype} of shape {np.shape(coef)}; a path takes one vector "
+                f"({system.n},), real for real scores"
+            )
+        rows = rows.astype(sums_dtype(self.dtype), copy=False)
+        shift = exponent(np.abs(rows).max(initial=0.0))
+        f = system.from_coefficients(rows[0] * np.ldexp(1.0, -shift))
+        return self._dual_path(system, dampings, coef, shift, f=f)
+
+    def _path(self, b, shift, dampings, origin):
+        return self._dual_path(self._system(as_damping(0.0)), dampings, origin, shift, b=b)
+
+    def _dual_path(self, system, dampings, origin, shift, **side):
+        require_memory(3 * system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
+        K, scaled = gram_lower(system)
+        # Scores times s: F by s^2, and b = T'f by s.
+        root = round(math.log2(scaled.G.scale / system.G.scale))
+        source = DualSource(scaled, Tridiagonal(K), **side)
+        return Path(
+            source,
+            scaled.apply_fisher,
+            dampings,
+            p=system.p,
+            dtype=self.dtype,
+            origin=origin,
+            root=root,
+            shift=shift - root if "f" in side else shift,
+        )
+
     def factor(self, damping):
-        """Factor of F + lambda I through the Gram matrix; lambda > 0.
+        """Factor of F + lambda I through the Gram matrix; lambda > 0, or a cutoff.
 
         Raises
         ------
@@ -217,14 +292,29 @@ class GramFisher(Fisher):
             name = type(self).__name__
             raise InputError(f"{name}.factor needs scalar damping; use solve for Marquardt")
         system = self._system(damping)
+        if isinstance(damping, Cutoff):
+            return self._spectral(system, damping)
         require_memory(system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
         K = _as_given(system, gram_lower)
         trace = float(K.diagonal().real.sum())
         lam = as_real(damping.resolve(trace, None, system.p), "damping")
-        if lam == 0:
-            raise rank_deficient(system, trace)
-        factor = CholeskyFactor(K, lam, trace=trace, what="the Gram matrix + damping")
-        return GramFactor(system, factor, lam, damping, self.dtype)
+        try:
+            if lam == 0:
+                raise rank_deficient(system, trace)
+            what = "the Gram matrix + damping"
+            rows = system.adjoint_blocks
+            factor = climb(K, lam, trace=trace, what=what, rows=rows, dtype=self.dtype)
+        except NotPositiveDefiniteError:
+            cutoff = allowed_cutoff()
+            if cutoff is None:
+                raise
+            return self._spectral(system, cutoff, lam)
+        return GramFactor(system, factor, damping, self.dtype)
+
+    def _spectral(self, system, cutoff, added=0.0):
+        require_memory(2 * system.n**2 * sums_dtype(self.dtype).itemsize, "the Gram matrix")
+        spectrum = GramSpectrum(system, _as_given(system, gram_lower), added)
+        return SpectralFactor(system.p, spectrum, cutoff, self.dtype, added=added)
 
     def _arrays(self):
         (scores,), weights = self._joined()

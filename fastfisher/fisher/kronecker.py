@@ -250,6 +250,10 @@ class KroneckerFisher(OfLayers, Fisher):
         """F as `Blocks` (KFAC) or `Spectral` (EKFAC)."""
         return self._moments.spectral() if self._has_moments else self._blocks()
 
+    def _spectrum(self):
+        """F as `Spectral`."""
+        return self._moments.spectral() if self._has_moments else self._eigen().spectral()
+
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
         return self._operator().apply_fisher(v)
@@ -274,8 +278,7 @@ class KroneckerFisher(OfLayers, Fisher):
         return self._operator().trace()
 
     def eigvalsh(self):
-        spectral = self._operator() if self._has_moments else self._eigen().spectral()
-        values = np.sort(np.concatenate([s.ravel() for s in spectral.spectra]))
+        values = np.sort(self._spectrum().eigenvalues)
         return values.astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def factor(self, damping):
@@ -299,14 +302,15 @@ class KroneckerFisher(OfLayers, Fisher):
         operator = self._operator()
         if not isinstance(damping, FactoredTikhonov):
             lam = damping.resolve(operator.trace(), None, self.p)
-            spectral = operator if self._has_moments else self._eigen().spectral()
+            spectral = self._spectrum()
             damped = Spectral(spectral.bases, tuple(_damped(s, lam) for s in spectral.spectra))
-            return KroneckerFactor(damped, operator, lam, damping, self.dtype)
+            return KroneckerFactor(spectral, damped, operator, lam, damping, self.dtype)
         if self._has_moments:
             raise InputError("EKFAC has no factors to split damping over; pass Tikhonov(lam)")
         shifts = [damping.split(A, E) for E, A in operator.pairs]
-        damped = self._eigen().spectral(shifts)
-        made = KroneckerFactor(damped, operator.shifted(shifts), damping.lam, damping, self.dtype)
+        eigen, shifted = self._eigen(), operator.shifted(shifts)
+        free, damped = eigen.spectral(), eigen.spectral(shifts)
+        made = KroneckerFactor(free, damped, shifted, damping.lam, damping, self.dtype)
         made.added = 0.0  # the operator is damped already
         return made
 

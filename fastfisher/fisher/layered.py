@@ -5,6 +5,7 @@ import numpy as np
 from ..errors import InputError
 from ..ops.layers import Layers
 from ..planning import plan_layered
+from ..solvers.cutoffs import Cutoff
 from ..solvers.layered import layered_system
 from .batches import OfLayers
 from .gram import GramFisher
@@ -131,7 +132,13 @@ class LayeredFisher(OfLayers, GramFisher):
     def _dual_plan(self, system, rhs):
         weighted = system.weights is not None
         return plan_layered(
-            system.n, system.G.sizes, rhs, self.dtype.name, weighted=weighted, centered=self.center
+            system.n,
+            system.G.sizes,
+            rhs,
+            self.dtype.name,
+            weighted=weighted,
+            centered=self.center,
+            spectral=isinstance(system.damping, Cutoff),
         )
 
     def _arrays(self):

@@ -1,8 +1,13 @@
 """Checks of sizes that several representations share."""
 
+import numpy as np
+
 from ..errors import InputError
 
-__all__ = ["check_size"]
+__all__ = ["check_range", "check_size"]
+
+LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
+LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 
 
 def check_size(value, name):
@@ -10,3 +15,18 @@ def check_size(value, name):
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 0:
         raise InputError(f"{name} is {value!r}; expected an integer >= 0")
     return int(value)
+
+
+def check_range(dtype, largest, total, largest_weight, name="G"):
+    """InputError for scores or weights whose sums of squares leave the range of double."""
+    if 0 < largest_weight < 1 / LARGEST_WEIGHT or total > LARGEST_WEIGHT:
+        raise InputError(
+            f"weights sum to {total:.3g}, with a largest of {largest_weight:.3g}: out of the "
+            f"range that sums can hold; nothing was added: divide them by a common factor"
+        )
+    top = np.finfo(np.empty(0, dtype).real.dtype).max
+    if largest and largest > min(np.sqrt(LARGEST_SUM / max(total, 1.0)), np.sqrt(top / 512)):
+        raise InputError(
+            f"{name} holds values up to {largest:.3g}, whose squares overflow {dtype}; "
+            f"nothing was added: multiply {name} by a power of two first"
+        )

@@ -14,7 +14,7 @@ from ..arrays import (
     to_origin,
 )
 from ..errors import InputError
-from ..passes import SLICE_FLOPS, check_finite, slices, sums_dtype
+from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, slices, sums_dtype
 from ..planning import choose
 
 __all__ = ["batched_metric_solve", "batched_solve", "block_cholesky", "block_solve", "block_syrk"]
@@ -205,24 +205,12 @@ def block_syrk(G, block, weights=None):
         raise InputError(f"block is {block}; expected an integer that divides the {p} columns of G")
     d = int(d)
     out = np.zeros((p // d, d, d), G.dtype)
-    scale = np.empty(0) if w is None else np.sqrt(w)
-    scale = scale.astype(_real(G.dtype), copy=False)
-    kernel = choose("block_syrk", d, G.dtype).load()
     in_place = out.dtype == sums_dtype(G.dtype)
-    step = SLICE_FLOPS // max(n * d * d, 1)
-    direct = G.direct and G.stored == G.dtype
-    if not direct:
-        step = min(step, G.slice_columns // d)
-    if not in_place:
-        step = min(step, SUMS_BYTES // (8 * d * d))
-    whole = G.rows(0, n) if direct else None
-    for lo, hi in slices(len(out), max(int(step), 1), "block_syrk"):
-        part = out[lo:hi]
+    step = len(out) if in_place else max(SUMS_BYTES // (8 * d * d), 1)
+    for lo in range(0, len(out), max(step, 1)):
+        part = out[lo : lo + step]
         sums = part if in_place else np.zeros(part.shape, sums_dtype(G.dtype))
-        if whole is None:
-            kernel(sums, G.columns(lo * d, hi * d), 0, scale)
-        else:
-            kernel(sums, whole, lo * d, scale)
+        add_block_syrk(sums, G, lo * d, weights=w)
         if not in_place:
             with np.errstate(over="ignore"):
                 part[:] = sums

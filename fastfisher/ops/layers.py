@@ -70,6 +70,11 @@ class Layers:
         return False
 
     @property
+    def stored(self):
+        """Explicit scores are made in the dtype they are computed in."""
+        return self.dtype
+
+    @property
     def slice_rows(self):
         """Samples per slice of explicit scores."""
         return max(SLICE_BYTES // max(self.shape[1] * self.dtype.itemsize, 1), 1)
@@ -101,14 +106,14 @@ class Layers:
             blocks.append(block)
         return blocks
 
-    def rows(self, lo, hi):
-        """Explicit scores of samples lo..hi."""
+    def rows(self, lo, hi, *, halves=False):
+        """Explicit scores of samples lo..hi; `halves` as in `Scores`: there are none."""
         out = np.empty((hi - lo, self.shape[1]), self.dtype)
         for index, (first, last) in enumerate(self.spans):
             out[:, first:last] = _explicit(*self.factors(index, lo, hi))
         return out
 
-    def columns(self, lo, hi):
+    def columns(self, lo, hi, *, halves=False):
         """Columns lo..hi of the explicit scores."""
         out = np.empty((self.n, hi - lo), self.dtype)
         for index, (first, last) in enumerate(self.spans):
@@ -121,7 +126,7 @@ class Layers:
 def _explicit(a, e):
     """sum_t kron(e_nt, a_nt): (n, d_out d_in)."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.matmul(e.transpose(0, 2, 1), a).reshape(len(a), -1)
+        return np.matmul(e.transpose(0, 2, 1), a).reshape(len(a), e.shape[2] * a.shape[2])
 
 
 def _columns(a, e, lo, hi):

@@ -4,7 +4,8 @@ from .first_order import Adam, AdamState, GradientDescent
 from .metric import fisher_metric
 from .minimize import MinimizeResult, minimize
 from .natural import NaturalGradient
-from .steps import gain_ratio, kl_clip
+from .spring import spring
+from .steps import gain_ratio, kl_clip, norm_clip, two_steps
 
 __all__ = [
     "Adam",
@@ -16,4 +17,7 @@ __all__ = [
     "gain_ratio",
     "kl_clip",
     "minimize",
+    "norm_clip",
+    "spring",
+    "two_steps",
 ]

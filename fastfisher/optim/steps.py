@@ -1,4 +1,4 @@
-"""Step control as pure functions: KL clipping and the gain ratio."""
+"""Step control as pure functions: clipping, the gain ratio, step size with momentum."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["gain_ratio", "kl_clip", "kl_scale", "model_change"]
+__all__ = ["gain_ratio", "kl_clip", "kl_scale", "model_change", "norm_clip", "two_steps"]
 
 
 def kl_clip(step, metric_step, radius):
@@ -57,6 +57,103 @@ def kl_scale(step, metric_step, radius):
     if not quadratic > 0:
         return 1.0
     return min(1.0, math.sqrt(2 * radius / quadratic) / math.sqrt(units[0]) / math.sqrt(units[1]))
+
+
+def norm_clip(step, radius):
+    """The step, shortened to a Euclidean length of at most ``radius``: ``d min(1, radius / |d|)``.
+
+    Parameters
+    ----------
+    step : (p,) array
+        Real or complex.
+    radius : float > 0
+
+    Returns
+    -------
+    (p,) array
+        `step` itself where it is short enough.
+
+    Raises
+    ------
+    InputError
+        The step is no vector of finite floats, or the radius is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> norm_clip(np.array([3.0, 4.0]), 1.0)
+    array([0.6, 0.8])
+    """
+    step = np.asarray(step)
+    if step.ndim != 1 or step.dtype.kind not in "fc":
+        raise InputError(f"step is {step.dtype} of shape {step.shape}; pass one vector of floats")
+    if not np.isfinite(step).all():
+        raise InputError("step has entries that are not finite; shorten or reject the step")
+    if not 0 < radius < math.inf:
+        raise InputError(f"radius is {radius}, expected a positive finite number")
+    largest = float(np.abs(step).max(initial=0.0))
+    if largest == 0:
+        return step
+    length = float(np.linalg.norm(step / largest))  # |d| itself may overflow
+    if length * largest <= radius:
+        return step
+    return (step / largest) * step.real.dtype.type(radius / length)
+
+
+def two_steps(gradient, step, previous, metric_step, metric_previous):
+    """Step size and momentum that minimise the quadratic model along two directions (T2).
+
+    ``alpha, mu`` of ``d = alpha step + mu previous`` minimise ``g'd + 1/2 d'Ad``: for the exact
+    ``step = -A^-1 g`` they are 1 and 0, for an approximate one they repair its length and bring in
+    what the last step knew.
+
+    Parameters
+    ----------
+    gradient, step, previous, metric_step, metric_previous : (p,) arrays
+        g, the new direction, the last step taken (zeros at the start), and A times each; A is F
+        with whatever damping the model is to have.
+
+    Returns
+    -------
+    alpha, mu : float
+        The smallest such pair where the directions are parallel or zero.
+
+    Raises
+    ------
+    InputError
+        Shapes differ or entries are not finite.
+
+    References
+    ----------
+    J. Martens, R. Grosse (2015), arXiv:1503.05671, section 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> g = np.array([2.0, 1.0])                # A = I
+    >>> alpha, mu = two_steps(g, -g / 4, np.zeros(2), -g / 4, np.zeros(2))
+    >>> round(alpha, 12), mu
+    (4.0, 0.0)
+    """
+    units, rows, images = [], [], []
+    for name, d, image in (
+        ("step", step, metric_step),
+        ("previous", previous, metric_previous),
+    ):
+        gradient, d = _pair(gradient, d, "gradient", name)
+        d, image = _pair(d, image, name, f"metric_{name}")
+        units.append(float(np.abs(d).max(initial=0.0)) or 1.0)
+        rows.append(d.astype(np.float64) / units[-1])
+        images.append(image.astype(np.float64) / units[-1])
+    rows, images = np.array(rows), np.array(images)
+    matrix = rows @ images.T
+    # Unit diagonal, so that a small direction is not taken for a missing one.
+    sizes = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
+    scales = np.divide(1.0, sizes, out=np.zeros(2), where=sizes > 0)
+    matrix = (matrix + matrix.T) / 2 * np.outer(scales, scales)
+    right = -(rows @ gradient.astype(np.float64)) * scales
+    alpha, mu = np.linalg.lstsq(matrix, right, rcond=1e-12)[0] * scales / units
+    return float(alpha), float(mu)
 
 
 def gain_ratio(loss, new_loss, gradient, step, metric_step, *, damping=0.0):

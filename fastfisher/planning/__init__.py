@@ -4,6 +4,7 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
+from .costs import mixed_side
 from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
@@ -18,6 +19,7 @@ from .plans import (
 from .profiles import current_rates, fingerprint, profile, profile_path
 from .rates import Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
+from .structured import plan_batched, plan_blocks
 from .table import (
     TABLE,
     Band,
@@ -53,8 +55,11 @@ __all__ = [
     "forget_profile",
     "format_bytes",
     "format_seconds",
+    "mixed_side",
     "options",
     "plan",
+    "plan_batched",
+    "plan_blocks",
     "plan_factored",
     "plan_kronecker",
     "plan_layered",

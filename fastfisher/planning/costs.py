@@ -17,10 +17,12 @@ __all__ = [
     "division_stage",
     "eigen_route",
     "layered_route",
+    "mixed_side",
     "route",
     "vector_bytes",
 ]
 
+NOMINAL_REFINEMENTS = 4  # products that a mixed-precision solve takes, as a rule
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -116,22 +118,34 @@ def division_stage(q):
     return Stage("divide", "numpy", f"{q.p}", flops, words, seconds=seconds)
 
 
-def direct_stages(q, op, order, summed):
-    """Product (syrk or gram), Cholesky and the two triangular solves."""
-    sums = _sums_dtype(q)
+def _eigen_stage(q, order, text, square):
+    """Eigenvalues and eigenvectors; LAPACK, 9 n^3 flops, at the speed of a Cholesky at best."""
+    flops = q.multiply_add * 4.5 * order**3
+    rates, sums = current_rates(), _sums_dtype(q)
+    name = choose("cholesky", order, sums, device=q.device).name
+    seconds = rates.seconds("cholesky", name, sums, order, flops, 3 * square)
+    return Stage("eigh", "scipy.eigh", text, int(flops), 3 * square, square, False, seconds=seconds)
+
+
+def direct_stages(q, op, order, summed, *, sums=None):
+    """Product (syrk or gram), Cholesky and the two triangular solves, these in dtype `sums`."""
+    sums = sums or _sums_dtype(q)
     ma = q.multiply_add
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
+    product = _stage(
+        q,
+        op,
+        order,
+        f"{q.n} x {q.p}",
+        ma * summed * order * (order + 1) / 2,
+        q.n * q.p * q.stored_bytes + square,
+        _product_workspace(q, op, order, summed),
+    )
+    if q.spectral:
+        return [product, _eigen_stage(q, order, text, square)]
     return [
-        _stage(
-            q,
-            op,
-            order,
-            f"{q.n} x {q.p}",
-            ma * summed * order * (order + 1) / 2,
-            q.n * q.p * q.stored_bytes + square,
-            _product_workspace(q, op, order, summed),
-        ),
+        product,
         _stage(
             q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
         ),
@@ -173,7 +187,25 @@ def _cg(q):
     return stages, vector_bytes(q, 9, 1)
 
 
-ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
+def mixed_side(q):
+    """The formulation behind method="mixed": the one with fewer flops."""
+    primal = q.n * q.p**2 + q.p**3 / 3
+    dual = q.n**2 * q.p + q.n**3 / 3
+    return "dual" if q.singular or dual < primal else "primal"
+
+
+def _mixed(q):
+    """Product and factor in single precision, then a few products in that of the scores."""
+    single = {"float64": "float32", "complex128": "complex64"}.get(q.dtype, q.dtype)
+    half = replace(q, dtype=single, direct=q.direct and single == q.dtype, spectral=False)
+    op, order, summed = ("syrk", q.p, q.n) if mixed_side(q) == "primal" else ("gram", q.n, q.p)
+    product, *factor = direct_stages(half, op, order, summed, sums=single)
+    stages = [product, *factor, *[_fvp_stage(q)] * NOMINAL_REFINEMENTS]
+    square = order * order * (q.sum_bytes + half.itemsize)
+    return stages, square + vector_bytes(q, 8, 4)
+
+
+ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 
 
 def route(q, method):

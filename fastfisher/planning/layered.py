@@ -21,10 +21,11 @@ def _made(q, stages, resident, because):
     return made
 
 
-def plan_layered(n, layers, rhs, dtype, *, weighted, centered):
+def plan_layered(n, layers, rhs, dtype, *, weighted, centered, spectral=False):
     """Dual plan for n samples of layers (t, d_in, d_out), refused if it does not fit."""
     p = sum(d_in * d_out for _, d_in, d_out in layers)
-    q = Problem(n=n, p=p, rhs=rhs, dtype=dtype, method="dual", weighted=weighted, centered=centered)
+    facts = {"weighted": weighted, "centered": centered, "spectral": spectral}
+    q = Problem(n=n, p=p, rhs=rhs, dtype=dtype, method="dual", **facts)
     stages, resident = layered_route(q, layers)
     factors = n * sum(t * (d_in + d_out) for t, d_in, d_out in layers) * q.itemsize
     because = (

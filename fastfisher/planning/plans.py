@@ -28,7 +28,7 @@ __all__ = [
     "require_memory",
 ]
 
-METHODS = ("auto", "primal", "dual", "cg")
+METHODS = ("auto", "primal", "dual", "cg", "mixed")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
@@ -49,7 +49,7 @@ def _select(q, routes, room):
             if name != direct:
                 need = format_bytes(routes[direct][1])
                 why = f"{direct} would need {need} of the {format_bytes(room)} there is"
-            elif cost["cg"] < cost[name]:
+            elif cost["cg"] < cost[name] and not q.spectral:
                 break
             else:
                 why = (
@@ -57,6 +57,8 @@ def _select(q, routes, room):
                     f"({'n < p' if q.n < q.p else 'p <= n'})"
                 )
             return name, why
+    if q.spectral:
+        return direct, "eigenvalues are wanted, which cg does not give"
     if routes[direct][1] > room:
         return "cg", f"primal and dual need more than the {format_bytes(room)} of memory there is"
     return "cg", (
@@ -133,12 +135,13 @@ def require_memory(count, what):
 
 def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
     """Plan of a solve by a matrix that is there already: factor and solve, or divide."""
-    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal")
+    eigen = rung == "eigen"
+    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=eigen)
     if rung == "division":
         stage = division_stage(q)
         return Plan(q, "primal", (stage,), stage.bytes, "F is diagonal")
     _, *stages = direct_stages(q, "syrk", order, 0)
-    peak = order * order * q.sum_bytes + vector_bytes(q, 6, 0)
+    peak = (1 + eigen) * order * order * q.sum_bytes + vector_bytes(q, 6, 0)
     return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
 
 
@@ -160,7 +163,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
         Right-hand sides solved at once.
     dtype : str or numpy.dtype
         Dtype of the scores: float32, float64, complex64, complex128, float16 or bfloat16.
-    method : {"auto", "primal", "dual", "cg"}
+    method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the one with the fewest flops that fits in memory.
     device : {"cpu"}
         Where to compute.

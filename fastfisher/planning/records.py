@@ -1,11 +1,13 @@
 """Problem, Stage and Plan: plain records, printable."""
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
 
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
+WIDTH = 96  # of a printed plan, so that it can be indented
 SMALL_ORDER = 32  # parameters, and
 SMALL_SCORES = 1 << 13  # scores, up to which one compiled call does a whole primal solve
 
@@ -25,13 +27,14 @@ class Problem:
     direct: bool = True  # kernels can read G where it lies
     halves: bool = False  # G is stored in half precision
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
+    spectral: bool = False  # eigenvalues take the place of a Cholesky factor
 
     @property
     def small(self):
         """True where the primal route is one compiled call (solvers/primal.py)."""
         real = np.dtype(self.dtype).kind != "c"
         fits = 0 < self.p <= SMALL_ORDER and 0 < self.n * self.p <= SMALL_SCORES
-        return real and not self.centered and fits
+        return real and not self.centered and fits and not self.spectral
 
     @property
     def itemsize(self):
@@ -110,7 +113,7 @@ class Plan:
         lines = [
             f"{self.method}: {q.n} samples x {q.p} parameters, {q.rhs} right-hand side"
             f"{'' if q.rhs == 1 else 's'}, {q.dtype}, {q.device}",
-            f"  because {self.because}",
+            *_wrapped(f"because {self.because}"),
             f"  {'stage':<20}{'kernel':<28}{'size':<14}{'flops':>9}{'bytes':>10}{'time':>9}",
         ]
         for s in self.stages:
@@ -127,13 +130,26 @@ class Plan:
         for s in self.stages:
             if s.measured:
                 grounds.setdefault(f"by {s.source}, {s.measured}", {})[s.op] = None
-        lines += [f"  {', '.join(ops)}: {ground}" for ground, ops in grounds.items()]
+        for ground, ops in grounds.items():
+            lines += _wrapped(f"{', '.join(ops)}: {ground}")
         if not self.reproducible:
-            lines.append(
-                "  * vendor call: one uninterruptible step per slice, and its bits depend on the "
+            lines += _wrapped(
+                "* vendor call: one uninterruptible step per slice, and its bits depend on the "
                 "number of threads"
             )
         return "\n".join(lines)
+
+
+def _wrapped(text):
+    """Lines of a plan, those after the first indented further."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def format_bytes(count):

@@ -168,6 +168,7 @@ class Options:
 
     reproducible: bool = False
     progress: object = None
+    ladder: object = None  # a solvers.ladder.Ladder
 
 
 _options = contextvars.ContextVar("fastfisher_options", default=None)
@@ -191,6 +192,8 @@ def options(**changes):
         Leave out kernels whose bits depend on the number of threads (BLAS and LAPACK).
     progress : callable or None
         Called as ``progress(op, done, total)`` after every slice of samples or iteration.
+    ladder : fastfisher.Ladder or None
+        What may be tried where a factorisation fails; None raises.
 
     Raises
     ------

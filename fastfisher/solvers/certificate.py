@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
-REFINEMENTS = 2  # corrections by the residual, where it is too large
+REFINEMENTS = 8  # corrections by the residual, where cancellation made it too large
 USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
 

@@ -10,9 +10,10 @@ from ..errors import InputError
 from ..planning import current_options
 from .certificate import USELESS, certify, row_norms
 from .outcome import Outcome
+from .preconditioners import Preconditioner, jacobi
 from .system import unit_roundoff
 
-__all__ = ["cg"]
+__all__ = ["Iteration", "cg"]
 
 DEFAULT_RTOL = {4: 1e-5, 8: 1e-10}
 RESTARTS = 8  # times the recurrence may be restarted from the true residual
@@ -25,16 +26,11 @@ def default_rtol(dtype):
     return DEFAULT_RTOL[np.empty(0, dtype).real.dtype.itemsize]
 
 
-def _jacobi(diagonal):
-    # A parameter without scores and damping has a zero row: leave it as it is.
-    return 1 / np.where(diagonal > 0, diagonal, 1.0)
-
-
 def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
     """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n).
 
-    `preconditioner` is "auto", "jacobi", None, or a callable on arrays (p, k) that applies an
-    approximate inverse of F + D, Hermitian positive definite.
+    `preconditioner` is "auto", "jacobi", None, a `Preconditioner`, or a callable on arrays (p, k)
+    that applies an approximate inverse of F + D, Hermitian positive definite.
     """
     system, diagonal = system.with_diagonal()
     if b is None:
@@ -49,19 +45,21 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
     if maxiter is None:
         maxiter = 10 * ((system.p if preconditioner else min(system.n, system.p)) + 10)
     if preconditioner == "jacobi":
-        scales = _jacobi(diagonal + added)
-        precondition = lambda r: r * scales  # noqa: E731
+        precondition = jacobi(diagonal + added)
     elif preconditioner is None:
         # One factor for all changes no iterate; it keeps directions in range at any scale.
         factor = 1 / (float(np.max(diagonal + added, initial=0.0)) or 1.0)
         precondition = lambda r: r * factor  # noqa: E731
+    elif isinstance(preconditioner, Preconditioner):
+        precondition = preconditioner.build(system, added, diagonal)
     elif callable(preconditioner):
         precondition = _checked_preconditioner(preconditioner)
     else:
         raise InputError(
-            f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None or a callable"
+            f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None, "
+            "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
         )
-    state = _Iteration(system, added, b, precondition, rtol, maxiter)
+    state = Iteration(system, added, b, precondition, rtol, maxiter)
     x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
     x[~b.any(axis=1)] = 0
     x, status, iterations = state.run(x)
@@ -92,7 +90,7 @@ def _checked_preconditioner(apply):
     return precondition
 
 
-class _Iteration:
+class Iteration:
     """The recurrences for all right-hand sides at once; rows that are done rest."""
 
     def __init__(self, system, added, b, precondition, rtol, maxiter):

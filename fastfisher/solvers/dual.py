@@ -12,6 +12,7 @@ from ..errors import NotPositiveDefiniteError
 from ..passes import sums_dtype
 from .certificate import direct_status, refine, row_norms
 from .factored import CholeskyFactor, rank_deficient
+from .ladder import climb
 from .outcome import Outcome
 from .system import unit_roundoff
 
@@ -21,8 +22,11 @@ __all__ = ["dual"]
 def gram_lower(system, column_weights=None):
     """Lower triangle of T diag(column_weights) T', (n, n) double, and the system it belongs to."""
     for attempt in (0, 1):
-        K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
-        system.add_gram(K, column_weights)
+        if system.kept_gram and column_weights is None and system.G.scale == 1:
+            K = system.kept_gram(system)
+        else:
+            K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
+            system.add_gram(K, column_weights)
         diagonal = K.diagonal().real
         if attempt == 0 and system.n and column_weights is None:
             scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))
@@ -50,6 +54,21 @@ def _mend_null_space(K, system, trace):
         K += size * np.outer(u, u)
 
 
+def _mended_blocks(system, trace):
+    """Blocks of rows whose products are the mended Gram matrix."""
+    u = system.root_weights
+    root = np.sqrt(trace / max(np.count_nonzero(u), 1))
+
+    def blocks():
+        yield from system.adjoint_blocks()
+        for i in np.flatnonzero(u == 0):
+            yield root * (np.arange(len(u)) == i)[np.newaxis].astype(sums_dtype(system.dtype))
+        if system.mean is not None:
+            yield (root * u)[np.newaxis].astype(sums_dtype(system.dtype))
+
+    return blocks
+
+
 def _scalar(system, b, coef):
     K, system = gram_lower(system)
     trace = float(K.diagonal().real.sum())
@@ -58,35 +77,61 @@ def _scalar(system, b, coef):
         if b is not None:
             raise rank_deficient(system, trace)
         _mend_null_space(K, system, trace)
-    factor = CholeskyFactor(K, lam, trace=trace, what="the Gram matrix + damping")
+        mended = _mended_blocks(system, trace)
+    factor = climb(
+        K,
+        lam,
+        trace=trace,
+        what="the Gram matrix + damping",
+        rows=system.adjoint_blocks if lam else mended,
+        dtype=system.dtype,
+    )
+    lam = factor.added
 
     def woodbury(b):
         return (b - system.apply_adjoint(factor.solve(system.apply_rows(b)))) / lam
 
-    def pseudo_inverse(b):  # (T'T)^+ b for b = T'f
-        return system.apply_adjoint(factor.solve(factor.solve(system.apply_rows(b))))
+    def correct(x, rest):
+        return x + woodbury(rest)
 
     if b is None:
         f = system.from_coefficients(coef)
-        b = system.apply_adjoint(f)
-        x = system.apply_adjoint(factor.solve(f))
-        return _refined(system, x, b, lam, factor.norm, woodbury if lam else pseudo_inverse)
+        y = factor.solve(f)
+
+        def improve(x, rest):
+            # On T x + lambda y = f: x stays accurate where y is so large that T'y cancels.
+            nonlocal y
+            rest = f - system.apply_rows(x) - lam * y
+            if not lam and system.mean is not None:
+                u = system.root_weights  # T'u = 0
+                rest -= (rest @ u)[:, np.newaxis] * u
+            step = factor.solve(rest)
+            y = y + step
+            return x + system.apply_adjoint(step)
+
+        x, b = system.apply_adjoint(y), system.apply_adjoint(f)
+        outcome = _refined(system, x, b, lam, factor, improve)
+        if lam and outcome.status == "inaccurate":  # b = T'f is hardly more than its rounding
+            again = _refined(system, outcome.x, b, lam, factor, correct)
+            if again.certificate.backward_error < outcome.certificate.backward_error:
+                outcome = again
+        return outcome
     x = woodbury(b)
     sizes = row_norms(x) * lam
     growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
     cancellation = unit_roundoff(system.dtype) * float(growth.max(initial=0.0))
-    outcome = _refined(system, x, b, lam, factor.norm, woodbury)
+    outcome = _refined(system, x, b, lam, factor, correct)
     return replace(outcome, cancellation=cancellation)
 
 
-def _refined(system, x, b, added, norm, inverse):
-    """Certify x; correct it by `inverse` of the residual while that is too large and falls."""
-    x, certificate, refined = refine(
-        system, added, x, b, norm, lambda x, rest: x + inverse(rest), system.dtype
-    )
-    rung = "cholesky+refinement" if refined else "cholesky"
-    status = direct_status(system, certificate)
-    return Outcome(system, x, certificate, status, added, rung=rung)
+def _refined(system, x, b, added, factor, improve, norm=None):
+    """Certify x, refine it, and tell how it came about."""
+    norm = factor.norm if norm is None else norm
+    x, certificate, refined = refine(system, added, x, b, norm, improve, system.dtype)
+    status, facts = direct_status(system, certificate), factor.facts
+    if refined:
+        facts["rung"] += "+refinement"
+    return Outcome(system, x, certificate, status, added, **facts)
 
 
 def _diagonal(system, b, coef):
@@ -109,12 +154,15 @@ def _diagonal(system, b, coef):
     def woodbury(b):
         return (b - system.apply_adjoint(factor.solve(system.apply_rows(b / added)))) / added
 
+    def improve(x, rest):
+        return x + woodbury(rest)
+
     norm = float(np.min(added)) * factor.norm if system.p else 0.0
     if b is not None:
-        return _refined(system, woodbury(b), b, added, norm, woodbury)
+        return _refined(system, woodbury(b), b, added, factor, improve, norm)
     f = system.from_coefficients(coef)
     x = system.apply_adjoint(factor.solve(f)) / added
-    return _refined(system, x, system.apply_adjoint(f), added, norm, woodbury)
+    return _refined(system, x, system.apply_adjoint(f), added, factor, improve, norm)
 
 
 def dual(system, b, coef):

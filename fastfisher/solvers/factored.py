@@ -46,11 +46,14 @@ class CholeskyFactor:
     the reciprocal condition number, after diagonal scaling, is that of noise.
     """
 
+    rung, escalation = "cholesky", 0.0
+
     def __init__(self, A, added, *, trace, what):
         n = len(A)
         self.undamped_norm = spectral_norm(A)
         diagonal = np.einsum("ii->i", A)
         diagonal += added
+        self.added = added
         self.norm = self.undamped_norm + (float(np.max(added)) if n else 0.0)
         free = n > 0 and not np.any(added)
         scales = _diagonal_scales(A) if free else None
@@ -65,12 +68,29 @@ class CholeskyFactor:
         if order:
             raise _refusal(order, n, rcond, added, trace, what)
         self.L = A
+        self.rcond = rcond if free else None
+
+    @property
+    def facts(self):
+        """What a Solution tells of the factor."""
+        return {
+            "rung": self.rung,
+            "rank": len(self.L),
+            "rcond": self.rcond,
+            "smallest_pivot": smallest_pivot(self.L),
+            "escalation": self.escalation,
+        }
 
     def solve(self, rows):
         """(A + D)^-1 rows, for rows (k, n); a new array."""
         x = np.array(rows, dtype=self.L.dtype)
         solve_factored(self.L, x)
         return x
+
+
+def smallest_pivot(L):
+    """Smallest squared diagonal element of a Cholesky factor; None if it has none."""
+    return float(L.diagonal().real.min()) ** 2 if len(L) else None
 
 
 def _diagonal_scales(A):

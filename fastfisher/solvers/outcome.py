@@ -22,3 +22,7 @@ class Outcome:
     iterations: int = 0
     rung: str = "cholesky"
     cancellation: float | None = None
+    rank: int | None = None
+    rcond: float | None = None
+    smallest_pivot: float | None = None
+    escalation: float = 0.0

@@ -6,7 +6,7 @@ from ..damping import Relative
 from ..passes import sums_dtype
 from ..planning import choose, current_options
 from .certificate import Certificate, certify, direct_status
-from .factored import CholeskyFactor
+from .ladder import climb
 from .outcome import Outcome
 from .system import RANGE
 
@@ -55,7 +55,9 @@ def _small(system, b, coef):
         return None
     certificate = Certificate(None, report[4::2], report[5::2])
     status = direct_status(system, certificate)
-    return Outcome(system, x, certificate, status, added) if status == "converged" else None
+    if status != "converged":
+        return None
+    return Outcome(system, x, certificate, status, added, rank=system.p)
 
 
 def primal(system, b, coef, *, small=False):
@@ -72,7 +74,15 @@ def primal(system, b, coef, *, small=False):
         system.checked(b, "b = G'(w o coef)/sum(w)")
     diagonal = F.diagonal().real.copy()
     added = system.resolve_damping(diagonal)
-    factor = CholeskyFactor(F, added, trace=diagonal.sum(), what="F + damping")
-    x = factor.solve(b)
+    factor = climb(
+        F,
+        added,
+        trace=diagonal.sum(),
+        what="F + damping",
+        rows=system.row_blocks,
+        dtype=system.dtype,
+    )
+    added, x = factor.added, factor.solve(b)
     certificate = certify(system, added, x, b, factor.norm)
-    return Outcome(system, x, certificate, direct_status(system, certificate), added)
+    status = direct_status(system, certificate)
+    return Outcome(system, x, certificate, status, added, **factor.facts)

@@ -15,6 +15,7 @@ STATUSES = {
     "stagnated": "the residual no longer falls: rounding limits it",
     "breakdown": "a search direction has no positive curvature; the damping is too small",
     "inaccurate": "the residual of a direct solve is larger than rounding explains",
+    "not_positive_definite": "a matrix has no Cholesky factor; the damping is too small",
     "not_finite": "the scores are not finite (nan_policy='propagate'), or x overflows its dtype",
 }
 
@@ -32,23 +33,34 @@ class Solution:
     converged : bool
         Direct routes: backward error <= 100 u. cg: residual <= rtol, or backward error <= 10 u.
     residual : float
-        max over right-hand sides of ||b - (F + D) x|| / ||b||, recomputed from the scores.
+        max over right-hand sides of ||b - (F + D) x|| / ||b||, recomputed from the scores. With an
+        eigenvalue cutoff b stands for what the cutoff leaves of it.
     backward_error : float
         max of ||b - (F + D) x|| / (||F + D|| ||x|| + ||b||).
     iterations : int
-        Iterations of cg; 0 for direct routes.
+        Iterations of cg, or of the refinement in mixed precision; 0 for direct routes.
     method : str
-        "primal", "dual" or "cg".
+        "primal", "dual", "cg" or "mixed".
     damping : float
-        The absolute lambda used (for Marquardt, its c).
+        The absolute lambda used (for Marquardt, its c; for a cutoff, the eigenvalue it lies at).
     rung : str
-        What produced x: "cholesky", "division", "eigenbasis", each maybe with
-        "+refinement", "cg" or "none".
+        What produced x: "cholesky", "division" or "eigenbasis", "cg" or "none"; with a cutoff
+        "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen"; in mixed precision
+        "single+cg". "+refinement" is added where the residual corrected x.
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.
     plan : Plan
         The plan that was carried out.
+    rank : int or None
+        Order of the matrix that was factored, or eigenvalues that a cutoff kept; None if unknown.
+    rcond : float or None
+        Estimated reciprocal condition number of what was solved with; None where none was made:
+        a damped Cholesky does without, `Factor.rcond` makes one.
+    smallest_pivot : float or None
+        The smallest squared diagonal element of the Cholesky factor.
+    escalation : float
+        What a `Ladder` added to the damping asked for; part of ``damping`` where that is lambda.
     """
 
     x: object
@@ -62,6 +74,10 @@ class Solution:
     rung: str
     plan: Plan
     cancellation: float | None = None
+    rank: int | None = None
+    rcond: float | None = None
+    smallest_pivot: float | None = None
+    escalation: float = 0.0
 
     @property
     def info(self):

@@ -6,25 +6,31 @@ import numpy as np
 
 from ..arrays import to_origin
 from ..damping import Marquardt
+from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
-from ..planning import Problem, plan_problem
+from ..planning import Problem, mixed_side, plan_problem
 from .certificate import Certificate
 from .cg import cg
+from .cutoffs import Cutoff
 from .dual import dual
 from .factored import rank_deficient
+from .ladder import allowed_cutoff
 from .outcome import Outcome
 from .primal import primal
+from .refine import mixed
 from .solution import Solution
+from .spectral import spectral
 
 __all__ = ["plan_system", "solve_system"]
 
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 
 
-def plan_system(G, weights, center, rhs, method, *, undamped=False):
+def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
 
-    `undamped`: damping is 0 and the right-hand side is in the row space.
+    `undamped`: damping is 0 and the right-hand side is in the row space; `spectral`: eigenvalues
+    are wanted.
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
@@ -39,6 +45,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False):
         direct=G.direct,
         halves=G.stored != G.dtype,
         singular=undamped and rank - bool(center) < p,
+        spectral=spectral,
     )
     return plan_problem(problem, enforce=True)
 
@@ -60,18 +67,19 @@ def solve_system(
     given, exponents = _normalised((b if coef is None else coef).astype(double))
     b, coef = (given, None) if coef is None else (None, given)
     x0 = None if x0 is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * x0
-    if b is not None and system.damping.is_zero and system.rank_bound < system.p:
-        raise rank_deficient(system)
     if system.propagate and bad_rows(system.G)[0].any():
         outcome = _not_finite(system, b if coef is None else coef)
     elif plan.method == "cg":
+        _refuse_rank_deficient(system, b)
         outcome = cg(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
-    elif plan.method == "primal":
-        outcome = primal(system, b, coef, small=plan.problem.small)
+    elif plan.method == "mixed":
+        _refuse_rank_deficient(system, b)
+        side = mixed_side(plan.problem)
+        outcome = mixed(system, b, coef, side) or _direct(system, plan, side, b, coef)
     else:
-        outcome = dual(system, b, coef)
+        outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
     if complex_b or complex_coef:
         half = len(rows) // 2
@@ -79,7 +87,8 @@ def solve_system(
     dtype = np.result_type(system.dtype, np.complex64) if rows.dtype.kind == "c" else system.dtype
     with np.errstate(over="ignore"):
         rows = rows.astype(dtype, copy=False)
-    certificate = outcome.certificate
+    certificate, pivot = outcome.certificate, outcome.smallest_pivot
+    scale = outcome.system.G.scale / system.G.scale
     status = outcome.status if np.isfinite(rows).all() else "not_finite"
     return Solution(
         x=to_origin(np.ascontiguousarray(rows[0] if single else rows.T), system.G.origin),
@@ -93,7 +102,37 @@ def solve_system(
         rung=outcome.rung,
         plan=plan,
         cancellation=outcome.cancellation,
+        rank=outcome.rank,
+        rcond=outcome.rcond,
+        smallest_pivot=None if pivot is None else pivot / scale / scale,
+        escalation=outcome.escalation / scale / scale,
     )
+
+
+def _refuse_rank_deficient(system, b):
+    if b is not None and system.damping.is_zero and system.rank_bound < system.p:
+        raise rank_deficient(system)
+
+
+def _direct(system, plan, side, b, coef, split=False):
+    """Primal or dual; by eigenvalues where the damping is a cutoff, or the ladder allows one."""
+    if isinstance(system.damping, Cutoff):
+        if system.damping.per_sample and split:
+            raise InputError(
+                f"{system.damping} weighs samples one by one, and coef is complex while G is real; "
+                "solve for coef.real and coef.imag"
+            )
+        return spectral(system, b, coef, side)
+    try:
+        _refuse_rank_deficient(system, b)
+        if side == "primal":
+            return primal(system, b, coef, small=plan.problem.small)
+        return dual(system, b, coef)
+    except NotPositiveDefiniteError:
+        cutoff = allowed_cutoff()
+        if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):
+            raise
+    return spectral(system, b, coef, side, cutoff=cutoff)
 
 
 def _normalised(rows):
@@ -130,7 +169,7 @@ def _unscaled(outcome, system, from_coefficients, exponents):
 def _reported(system, outcome):
     if isinstance(system.damping, Marquardt):
         return system.damping.c
-    if not system.damping.needs:
+    if not system.damping.needs and not outcome.escalation and outcome.rung != "eigen":
         return float(system.damping.resolve(None, None, system.p))
     s = outcome.system.G.scale / system.G.scale
     return float(outcome.added) / s / s

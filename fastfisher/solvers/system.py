@@ -45,6 +45,7 @@ class System:
     mean: np.ndarray | None
     damping: Damping
     propagate: bool = False
+    kept_gram: object = None  # callable: (G - mean)(G - mean)' as given, where somebody keeps it
 
     @property
     def n(self):
@@ -131,6 +132,21 @@ class System:
         if self.mean is not None:
             panel -= self.mean[lo:hi]
         return panel * self.root_weights[:, np.newaxis]
+
+    def row_blocks(self, step=1024):
+        """T in double, `step` rows at a time."""
+        roots = self.root_weights[:, np.newaxis]
+        for lo in range(0, self.n, step):
+            hi = min(lo + step, self.n)
+            block = self.G.rows(lo, hi).astype(sums_dtype(self.dtype))
+            if self.mean is not None:
+                block -= self.mean
+            yield block * roots[lo:hi]
+
+    def adjoint_blocks(self, step=1024):
+        """T' in double, `step` of its rows at a time."""
+        for lo in range(0, self.p, step):
+            yield self.columns(lo, min(lo + step, self.p)).conj().T
 
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""

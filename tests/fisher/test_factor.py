@@ -7,13 +7,16 @@ import fastfisher as ff
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
 from tests.fisher.rows import LayeredRows
+from tests.fisher.structure import halves, structured
 from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
 
 KINDS = {
     "dense": lambda p, **k: ff.DenseFisher(p, **k),
     "diagonal": lambda p, **k: ff.DiagonalFisher(p, **k),
+    "block": lambda p, **k: ff.BlockDiagonalFisher(halves(p), **k),
     "gram": lambda p, **k: ff.GramFisher(**k),
     "layered": lambda p, **k: LayeredRows(**k),
+    "window": lambda p, **k: ff.WindowFisher(50, p, **k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
@@ -25,10 +28,7 @@ def filled(make, shape, dtype, center=True):
     G = matrices.scores(*shape, dtype, cond=1e2)
     w = matrices.weights(shape[0], dtype)
     F = make(shape[1], dtype=dtype, center=center).update(G, w)
-    exact = oracle.fisher(G, w, center)
-    if isinstance(F, ff.DiagonalFisher):
-        exact = np.diag(np.diag(exact))
-    return F, exact, (G, w)
+    return F, structured(F, oracle.fisher(G, w, center)), (G, w)
 
 
 def close(result, expected, dtype, slack=1.0):
@@ -209,7 +209,7 @@ def test_gram_fisher_coef_D3_refers_to_rows_in_order(rng):
 
 
 @pytest.mark.parametrize("zero", [0, 4, 8])
-@pytest.mark.parametrize("kind", ["dense", "diagonal"])
+@pytest.mark.parametrize("kind", ["dense", "diagonal", "block"])
 def test_factor_P9_names_the_parameter_without_scores(kind, zero):
     G = matrices.named(f"geo_zerocol{zero}", 30, 9, cond=10).G
     F = KINDS[kind](9).update(G)

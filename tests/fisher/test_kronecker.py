@@ -495,3 +495,34 @@ def test_the_plan_names_the_eigenbases():
     plan = F.solve(damping=1.0).plan
     assert [stage.op for stage in plan.stages] == ["eigenbases", "rotations"]
     assert "Kronecker product per layer" in str(plan)
+
+
+@over_dtypes
+@over_forms
+@pytest.mark.parametrize("damping", [LAM, ff.FactoredTikhonov(LAM)], ids=["exact", "split"])
+def test_Q4_Q5_more_questions_to_a_factor(corrected, damping, dtype):
+    if corrected and isinstance(damping, ff.FactoredTikhonov):
+        pytest.skip("EKFAC has no factors to split damping over")
+    F, *_ = filled(30, dtype, corrected=corrected)
+    factor, p = F.factor(damping), F.p
+    inverse = factor.solve(np.eye(p, dtype=dtype))
+    W = factor.whiten(np.eye(p, dtype=dtype))
+    close(oracle.ct(W) @ W, inverse, dtype, slack=10)
+    dimension = np.trace(F.matrix() @ inverse).real
+    u = 1e4 * unit_roundoff(dtype)
+    assert factor.effective_dimension() == pytest.approx(dimension, rel=u)
+    assert factor.rcond() == pytest.approx(1 / np.linalg.cond(inverse), rel=100 * u)
+
+
+@over_dtypes
+@over_forms
+def test_path_Q1_equals_a_solve_for_every_damping(corrected, dtype, rng):
+    F, *_ = filled(30, dtype, corrected=corrected)
+    b, lams = matrices.gaussian((F.p,), dtype, rng), np.geomspace(1e-2, 10, 5)
+    path = F.path(b, lams)
+    for i, lam in enumerate(lams):
+        factor = F.factor(lam)
+        close(path.x(i), factor.solve(b), dtype)
+        assert path.logdet[i] == pytest.approx(factor.logdet(), rel=1e-6)
+        assert path.effective_dimension[i] == pytest.approx(factor.effective_dimension(), rel=1e-6)
+    assert path.residuals.max() <= 1e3 * unit_roundoff("float64") * (1 + F.eigvalsh()[-1] / lams[0])

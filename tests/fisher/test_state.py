@@ -16,8 +16,10 @@ from tests.fisher.rows import LayeredRows
 KINDS = {
     "dense": lambda **k: ff.DenseFisher(6, **k),
     "diagonal": lambda **k: ff.DiagonalFisher(6, **k),
+    "block": lambda **k: ff.BlockDiagonalFisher({"in": 2, "out": 4}, **k),
     "gram": lambda **k: ff.GramFisher(**k),
     "layered": lambda **k: LayeredRows(**k),
+    "window": lambda **k: ff.WindowFisher(10, 6, **k),
 }
 over_kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS.keys())
 

@@ -216,3 +216,13 @@ def test_a_child_with_too_little_address_space_refuses_before_allocating(n, p, m
         OPENBLAS_NUM_THREADS="1",
         NUMBA_NUM_THREADS="1",
     )
+
+
+@pytest.mark.parametrize(("n", "p"), [(4, 3), (3000, 1500), (300, 10**6), (10**7, 10**5)])
+@pytest.mark.parametrize("method", ["primal", "dual", "cg", "mixed"])
+def test_no_line_of_a_printed_plan_is_longer_than_100_characters(n, p, method):
+    text = str(ff.plan(n, p, method=method))
+    assert max(map(len, text.splitlines())) <= 100
+    words = " ".join(text.split())  # wrapped, but all there
+    for stage in ff.plan(n, p, method=method).stages:
+        assert stage.measured in words

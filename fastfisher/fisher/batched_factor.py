@@ -1,0 +1,195 @@
+"""Factors and solves of very many small systems, with a status per system."""
+
+import numpy as np
+
+from ..arrays import as_array, computing_dtype, to_origin
+from ..errors import InputError
+from ..solvers.batched import BatchedSolution
+from ..solvers.certificate import DIRECT_LIMIT, USELESS
+from ..solvers.system import unit_roundoff
+from . import stacks
+from .size import check_size
+
+__all__ = ["BatchedFactor", "solve_systems"]
+
+STATUS = {-1: "not_finite", -2: "inaccurate"}
+
+
+def _factored(A, added):
+    """L in place of A, and info: the failing order, or -1 for a matrix that is not finite."""
+    bad = ~stacks.finite(A)
+    info = stacks.factor_stack(A, added)
+    info[bad] = -1
+    return info
+
+
+def _part(added, part):
+    return added[part] if np.ndim(added) else added
+
+
+def _systems(b, n, p, dtype, name):
+    """Right-hand sides (n, p, k) as given, and the dtype of what is solved for."""
+    a = as_array(b, name, need=f"shape ({n}, {p}) or ({n}, {p}, k)")
+    wide = np.result_type(computing_dtype(a.dtype, name), np.float32)
+    if a.ndim not in (2, 3) or a.shape[:2] != (n, p):
+        raise InputError(f"{name} has shape {a.shape}; expected ({n}, {p}) or ({n}, {p}, k)")
+    complex_ = wide.kind == "c" or dtype.kind == "c"
+    return a.reshape(n, p, -1) if a.ndim == 3 else a[..., np.newaxis], (
+        np.result_type(dtype, np.complex64) if complex_ else dtype
+    )
+
+
+def _substitute(L, b):
+    """(L L')^-1 b for b (m, p, k) in double, complex ones for real L too."""
+    if b.dtype.kind == "c" and L.dtype.kind != "c":
+        k = b.shape[2]
+        x = _substitute(L, np.concatenate([b.real, b.imag], axis=2))
+        return x[..., :k] + 1j * x[..., k:]
+    m, p, k = b.shape
+    rows = np.array(b.transpose(2, 0, 1).reshape(k, m * p), dtype=L.dtype, order="C")
+    if rows.size:
+        stacks.solve_stack(L, rows)
+    return rows.reshape(k, m, p).transpose(1, 2, 0)
+
+
+def solve_systems(fisher, b, added, damping, *, like):
+    """(F_i + D_i)^-1 b_i as a BatchedSolution; `added` is D as a number, (n, 1) or (n, p)."""
+    n, p = fisher.n, fisher.p
+    given, dtype = _systems(b, n, p, fisher.dtype, "b")
+    x, info = np.empty(given.shape, dtype), np.zeros(n, np.int32)
+    residuals, backward = np.zeros(n), np.zeros(n)
+    limit = DIRECT_LIMIT * unit_roundoff(dtype)
+    for part in fisher.pieces():
+        A, D = fisher.normalised(part), _part(added, part)
+        right = given[part].astype(np.result_type(dtype, np.float64))
+        norms = stacks.norms(A) + _least(D)
+        L = A.copy()
+        here = _factored(L, D)
+        here[~stacks.finite(right)] = -1
+        with np.errstate(invalid="ignore", over="ignore"):
+            y = _substitute(L, right)
+            shift = D[..., np.newaxis] if np.ndim(D) else D
+            residuals[part], backward[part] = _errors(A, y, right, shift, norms)
+            x[part] = y
+        good = here == 0
+        rough = ~((backward[part] <= limit) & (residuals[part] < USELESS))
+        here[good & rough] = -2
+        here[good & ~stacks.finite(x[part])] = -1
+        x[part][here != 0] = np.nan
+        info[part] = here
+    failed = np.flatnonzero(info)
+    solved = info == 0
+    first = int(info[failed[0]]) if failed.size else 0
+    out = x if np.ndim(b) == 3 else x[..., 0]
+    return BatchedSolution(
+        x=to_origin(np.ascontiguousarray(out), like),
+        status=STATUS.get(first, "not_positive_definite") if first else "converged",
+        converged=not failed.size,
+        residual=float(residuals[solved].max(initial=0.0)),
+        backward_error=float(backward[solved].max(initial=0.0)),
+        iterations=0,
+        method="primal",
+        damping=damping,
+        rung="cholesky",
+        plan=fisher.plan_solve(given.shape[2]),
+        systems=info,
+    )
+
+
+def _least(D):
+    """The smallest element of each D_i: a number, or (m,)."""
+    if not np.ndim(D):
+        return D
+    return D[:, 0] if D.shape[1] == 1 else D.min(axis=1, initial=np.inf)
+
+
+def _errors(A, x, b, shift, norms):
+    """Relative residual and backward error of each system, the worst of its right-hand sides."""
+    n, _, k = b.shape
+    rest = b - stacks.apply(A, x) - shift * x
+    residuals, backward = np.zeros(n), np.zeros(n)
+    for j in range(k):
+        size, given, found = (stacks.lengths(v[..., j]) for v in (rest, b, x))
+        np.maximum(residuals, size / np.where(given > 0, given, 1.0), out=residuals)
+        scale = norms * found + given
+        np.maximum(backward, size / np.where(scale > 0, scale, 1.0), out=backward)
+    return residuals, backward
+
+
+class BatchedFactor:
+    """F_i + D_i = L_i L_i' for every system; ``info`` (n,) as in `BatchedSolution`.
+
+    Answers about systems that failed are NaN.
+    """
+
+    rung = "cholesky"
+
+    def __init__(self, fisher, added, damping):
+        self.n, self.p, self.dtype, self.damping = fisher.n, fisher.p, fisher.dtype, damping
+        self.info = np.zeros(self.n, np.int32)
+        self._L = np.empty_like(fisher._sums)
+        for part in fisher.pieces():
+            self._L[part] = fisher.normalised(part)
+            self.info[part] = _factored(self._L[part], _part(added, part))
+
+    @property
+    def real_dtype(self):
+        return np.empty(0, self.dtype).real.dtype
+
+    def _pieces(self):
+        for lo, hi in stacks.pieces(self.n, self.p, self._L.itemsize):
+            yield slice(lo, hi), self._L[lo:hi]
+
+    def solve(self, b):
+        """(F_i + D_i)^-1 b_i for b (n, p) or (n, p, k)."""
+        given, dtype = _systems(b, self.n, self.p, self.dtype, "b")
+        x = np.empty(given.shape, dtype)
+        for part, L in self._pieces():
+            x[part] = _substitute(L, given[part].astype(np.result_type(dtype, np.float64)))
+        return to_origin(np.ascontiguousarray(x if np.ndim(b) == 3 else x[..., 0]), b)
+
+    def logdet(self):
+        """log det (F_i + D_i), (n,)."""
+        return 2 * np.log(np.einsum("nii->ni", self._L).real).sum(axis=1)
+
+    def inv_diagonal(self):
+        """Diagonals of (F_i + D_i)^-1, (n, p)."""
+        return stacks.inverse_diagonal(self._L).astype(self.real_dtype, copy=False)
+
+    def inv_quad(self, J):
+        """J_i (F_i + D_i)^-1 J_i' for J (n, m, p): (n, m, m), Hermitian to the bit."""
+        a = as_array(J, "J", need=f"shape ({self.n}, m, {self.p})")
+        dtype = computing_dtype(a.dtype, "J")
+        if a.ndim != 3 or (a.shape[0], a.shape[2]) != (self.n, self.p):
+            raise InputError(f"J has shape {a.shape}; expected ({self.n}, m, {self.p})")
+        if dtype.kind == "c" and self.dtype.kind != "c":
+            raise InputError("J is complex but this Fisher is real; pass real rows")
+        out = np.empty((self.n, a.shape[1], a.shape[1]), self.dtype)
+        for part, L in self._pieces():
+            half = np.array(a[part].conj().swapaxes(1, 2), dtype=L.dtype, order="C")
+            half = stacks.solve_lower(L, half)
+            products = np.matmul(half.conj().swapaxes(1, 2), half)
+            out[part] = (products + products.conj().swapaxes(1, 2)) / 2
+        return to_origin(out, J)
+
+    def sample(self, rng, k):
+        """k draws from N(0, (F_i + D_i)^-1) for every system, (k, n, p)."""
+        k = check_size(k, "k")
+        if not isinstance(rng, np.random.Generator):
+            raise InputError(
+                f"rng is {type(rng).__name__}; expected a generator: numpy.random.default_rng(seed)"
+            )
+        shape = (self.n, self.p, k)
+        z = rng.standard_normal(shape)
+        if self.dtype.kind == "c":
+            z = (z + 1j * rng.standard_normal(shape)) / np.sqrt(2)
+        for part, L in self._pieces():
+            # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
+            z[part] = stacks.solve_lower_adjoint(L, z[part])
+        return np.ascontiguousarray(z.transpose(2, 0, 1)).astype(self.dtype, copy=False)
+
+    def __repr__(self):
+        return (
+            f"BatchedFactor(n={self.n}, p={self.p}, dtype={self.dtype.name}, "
+            f"damping={self.damping:.6g}, failed={int(np.count_nonzero(self.info))})"
+        )

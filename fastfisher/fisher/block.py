@@ -1,0 +1,380 @@
+"""The block-diagonal Fisher: very many small blocks, or a few large ones."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from ..arrays import Scores
+from ..damping import Damping, as_damping
+from ..errors import InputError, MemoryLimitError, StateError
+from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype, whole_slices
+from ..planning import choose, plan_blocks, require_memory
+from ..solvers.cutoffs import Cutoff
+from . import stacks
+from .base import Fisher
+from .block_factor import BlockFactor, BlockSpectrum, PerBlock
+from .lock import Lock
+from .partition import Partition
+from .spectral import SpectralFactor
+from .staging import Staging
+from .state import take
+
+__all__ = ["BlockDiagonalFisher"]
+
+FEWEST, MOST = 16, 256  # rows staged, whatever the size of the blocks
+LEAST = 64  # rows per slice of an update
+GATHERED_BYTES = 64 << 20  # of scores whose blocks do not lie side by side
+
+
+class BlockDiagonalFisher(Fisher):
+    """The diagonal blocks of F, accumulated from batches of scores.
+
+    Parameters
+    ----------
+    sizes : pair (count, size), list of int, or mapping
+        A tuple of two integers: that many equal blocks. A list or array: the order of each block.
+        A mapping name -> order, or name -> slice (one after the other): messages and `block` then
+        use the names.
+    dtype : str or dtype
+        What results are given in; sums are always kept in double.
+    center : bool
+        Subtract the weighted mean row: blocks are then covariances.
+    kind : str, optional
+        A printed label: "empirical", "exact", "mc".
+
+    Raises
+    ------
+    InputError
+        If sizes is none of these.
+    MemoryLimitError
+        If the sums do not fit in memory.
+
+    Notes
+    -----
+    State: 8 sum(d^2) bytes for blocks of order d (complex: twice that). Small batches wait in a
+    buffer at most half as large and enter the sums together, so that single rows cost what a batch
+    costs; reading anything empties it. update: n sum(d^2) flops; factor: sum(d^3) / 3 flops and as
+    many bytes as the sums; solve keeps no factor. docs/math.md B1, B2.
+
+    `solve` and `factor` also take one absolute lambda per block as damping: a sequence, or a
+    mapping from names. A block without a factor raises `NotPositiveDefiniteError` that names it.
+
+    Examples
+    --------
+    Two blocks of two parameters, and what it costs to prune each parameter (optimal brain surgeon,
+    docs/math.md B4):
+
+    >>> import numpy as np, fastfisher as ff
+    >>> F = ff.BlockDiagonalFisher((2, 2))
+    >>> F = F.update(np.array([[1.0, 0.0, 2.0, 0.0], [1.0, 2.0, 0.0, 2.0]]))
+    >>> F.block(1)
+    array([[2., 0.],
+           [0., 2.]])
+    >>> theta = np.array([1.0, 2.0, 1.0, 2.0])
+    >>> theta**2 / (2 * F.factor(damping=2.0).inv_diagonal())  # saliency
+    array([1.375     , 7.33333333, 2.        , 8.        ])
+    """
+
+    def __init__(self, sizes, *, dtype="float64", center=False, kind=None):
+        super().__init__(dtype=dtype, center=center, kind=kind)
+        double = sums_dtype(self.dtype)
+        self.partition = Partition(sizes, double.itemsize)
+        self._mean = np.zeros(self.p, double)
+        self._sums = [np.zeros((len(g), g.d, g.d), double) for g in self.partition.groups]
+        self._open()
+
+    def _open(self):
+        """An empty buffer; the weight of the sums, and the decay that they are due."""
+        self._lock = Lock()
+        self._staging = None
+        self._summed, self._pending = self.weight, 1.0
+
+    @property
+    def p(self):
+        return self.partition.p
+
+    @property
+    def sizes(self):
+        """The order of each block, (number of blocks,)."""
+        return self.partition.sizes.copy()
+
+    @property
+    def names(self):
+        """Names of the blocks, or None."""
+        return self.partition.names
+
+    @property
+    def mean(self):
+        self._flush()
+        return self._mean.copy()
+
+    # Accumulation.
+
+    def _slice_rows(self, scores):
+        squares = sum(len(g) * g.d**2 for g in self.partition.groups)
+        # Fewer rows would spend their time on moving the sums.
+        return max(LEAST, int(SLICE_FLOPS // max(squares, 1)) // LEAST * LEAST)
+
+    def _capacity(self, dtype):
+        """Rows to stage: a buffer of half the size of the sums, where it fits; 0: none."""
+        row = max(self.p * dtype.itemsize, 1)
+        rows = sum(sums.nbytes for sums in self._sums) // (2 * row)
+        rows = min(max(rows, FEWEST), MOST)
+        try:
+            require_memory(rows * row, "the buffer for small updates")
+        except MemoryLimitError:
+            return 0
+        return rows
+
+    def _add(self, scores, weights, total):
+        staging = self._staging
+        if staging is not None and not staging.takes(scores):
+            self._flush()
+        if staging is None or staging.dtype != scores.dtype:
+            rows = self._capacity(scores.dtype)
+            if scores.shape[0] < rows:
+                staging = Staging(rows, self.p, scores.dtype)
+        if staging is not None and staging.takes(scores):
+            staging.add(scores, weights)
+            self._staging = staging
+        else:
+            self._absorb(scores, weights, total)
+            self._summed = self.weight + total
+
+    def _flush(self):
+        """Add the staged rows to the sums."""
+        with self._lock, whole_slices():
+            if self._staging is not None and len(self._staging):
+                scores, weights = self._staging.take()
+                self._absorb(
+                    scores, weights, float(scores.shape[0] if weights is None else weights.sum())
+                )
+            self._decay_sums()
+            self._summed = self.weight
+
+    def _decay_sums(self):
+        if self._pending != 1:
+            for sums in self._sums:
+                sums *= self._pending
+            self._pending = 1.0
+
+    def _absorb(self, scores, weights, total):
+        """Add rows to the sums, in which `_summed` is the weight."""
+        self._decay_sums()
+        mean = mean_row(scores, weights, total)
+        self._add_products(scores, weights, mean if self.center else None)
+        self._include(mean, total)
+
+    def _include(self, mean, total):
+        """Account for rows with this mean and weight whose products are in already (Chan)."""
+        weight = self._summed + total
+        difference = mean - self._mean
+        if self.center and self._summed:
+            row = np.sqrt(self._summed * (total / weight)) * difference[np.newaxis]
+            self._add_products(Scores(row, row.dtype), None, None)
+        self._mean = self._mean + difference * (total / weight)
+
+    def _add_products(self, scores, weights, shift):
+        for group, sums in zip(self.partition.groups, self._sums, strict=True):
+            if group.d > stacks.SMALL:
+                for b, block in zip(group.blocks, sums, strict=True):
+                    start = self.partition.starts[b]
+                    here = slice(start, start + group.d)
+                    part = replace(scores, data=scores.data[:, here])
+                    add_syrk(
+                        block, part, weights=weights, shift=None if shift is None else shift[here]
+                    )
+                    choose("mirror", group.d, block.dtype).load()(block)
+            elif isinstance(group.columns, slice):
+                add_block_syrk(sums, scores, group.columns.start, weights=weights, shift=shift)
+            else:
+                row = scores.shape[0] * group.d * scores.dtype.itemsize
+                step = max(GATHERED_BYTES // max(row, 1), 1)
+                for lo in range(0, len(group), step):
+                    here = group.columns_of(lo, lo + step)
+                    part = replace(scores, data=scores.data[:, here])
+                    add_block_syrk(
+                        sums[lo : lo + step],
+                        part,
+                        weights=weights,
+                        shift=None if shift is None else shift[here],
+                    )
+
+    def _decay(self, decay):
+        if self._staging is not None:
+            self._staging.decay(decay)
+        self._pending *= decay
+        self._summed *= decay
+
+    def merge(self, other):
+        if type(other) is type(self) and other.p == self.p and other.partition != self.partition:
+            raise StateError(
+                f"cannot merge: {self.partition} here and {other.partition} there, or other names"
+            )
+        return super().merge(other)
+
+    merge.__doc__ = Fisher.merge.__doc__
+
+    def _merge(self, other):
+        self._flush()
+        other._flush()
+        for mine, theirs in zip(self._sums, other._sums, strict=True):
+            mine += theirs
+        self._include(other._mean, other.weight)
+        self._summed = self.weight + other.weight
+
+    # Questions.
+
+    def _pieces(self):
+        """(group, its sums, lo, hi) over parts of all groups that make small copies."""
+        self._flush()
+        for group, sums in zip(self.partition.groups, self._sums, strict=True):
+            for lo, hi in stacks.pieces(len(group), group.d, sums.itemsize):
+                yield group, sums, lo, hi
+
+    def normalised_pieces(self):
+        """(group, blocks of F lo..hi as a copy in double, lo, hi)."""
+        for group, sums, lo, hi in self._pieces():
+            yield group, sums[lo:hi] / (self.weight or 1.0), lo, hi
+
+    def apply_fisher(self, v):
+        """F v for rows v (k, p), in double."""
+        y = np.zeros_like(v)
+        for group, sums, lo, hi in self._pieces():
+            stacks.through(
+                lambda x, A=sums[lo:hi]: stacks.apply(A, x), group.columns_of(lo, hi), group.d, v, y
+            )
+        return y / self.weight if self.weight else y
+
+    def __matmul__(self, v):
+        return self._product(v, self.apply_fisher)
+
+    def block(self, key):
+        """Block `key` of F, an index or a name: (d, d)."""
+        index = self.partition.index(key)
+        self._flush()
+        orders = [group.d for group in self.partition.groups]
+        which = orders.index(self.partition.sizes[index])
+        at = np.searchsorted(self.partition.groups[which].blocks, index)
+        block = self._sums[which][at] / (self.weight or 1.0)
+        return block.astype(self.dtype, copy=False)
+
+    def matrix(self):
+        require_memory(self.p**2 * self.dtype.itemsize, "the matrix of F")
+        F = np.zeros((self.p, self.p), self.dtype)
+        for group, A, lo, _ in self.normalised_pieces():
+            for b, block in zip(group.blocks[lo:], A, strict=False):
+                start = self.partition.starts[b]
+                F[start : start + group.d, start : start + group.d] = block
+        return F
+
+    def _real_diagonal(self):
+        """The diagonal of F in double."""
+        self._flush()
+        out = np.zeros(self.p)
+        for group, sums in zip(self.partition.groups, self._sums, strict=True):
+            out[group.columns] = np.einsum("bii->bi", sums).real.ravel()
+        return out / (self.weight or 1.0)
+
+    def diagonal(self):
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+
+    def eigvalsh(self):
+        values = [stacks.spectra(A).ravel() for _, A, _, _ in self.normalised_pieces()]
+        values = np.sort(np.concatenate(values)) if values else np.zeros(0)
+        return values.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+
+    def factor(self, damping):
+        """Cholesky factors of all blocks of F + D: `BlockFactor` with solve, logdet, ...
+
+        Parameters
+        ----------
+        damping : float, damping object, sequence or mapping
+            As in `fastfisher.solve`; `Relative` looks at the trace of all of F, a cutoff at its
+            largest eigenvalue (and gives a `SpectralFactor`). A sequence holds one absolute lambda
+            per block, a mapping one per name.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            With ``.blocks`` (indices of all that failed), ``.order`` (in all of F) and
+            ``.suggested_damping``.
+        MemoryLimitError
+            If another copy of the sums does not fit.
+        """
+        return self._factored(damping, keep=True)
+
+    def _factor_once(self, damping):
+        return self._factored(damping, keep=False)
+
+    def _factored(self, damping, *, keep):
+        if not isinstance(damping, Damping) and (isinstance(damping, Mapping) or np.ndim(damping)):
+            damping = PerBlock(self._lams(damping), self.partition)
+        damping = as_damping(damping)
+        if keep:
+            require_memory(sum(s.nbytes for s in self._sums), "the factor of BlockDiagonalFisher")
+        if isinstance(damping, Cutoff):
+            return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
+        diagonal = self._real_diagonal()
+        added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
+        return BlockFactor(self, added, damping, keep=keep)
+
+    def _spectrum(self):
+        require_memory(sum(s.nbytes for s in self._sums), "the eigenvectors of BlockDiagonalFisher")
+        return BlockSpectrum(self)
+
+    def _lams(self, damping):
+        if not isinstance(damping, Mapping):
+            return damping
+        if self.names is None or set(damping) != set(self.names):
+            raise InputError(
+                "a mapping as damping needs one lambda for each name of the layout"
+                + ("; these blocks have no names" if self.names is None else "")
+            )
+        return [damping[name] for name in self.names]
+
+    def _plan(self, rhs, rung):
+        orders = [(len(group), group.d) for group in self.partition.groups]
+        piece, eigen = stacks.PIECE_BYTES, rung == "eigen"
+        return plan_blocks(self.n_samples, orders, rhs, self.dtype.name, piece, spectral=eigen)
+
+    # State.
+
+    def _arrays(self):
+        self._flush()
+        names = [] if self.names is None else [name.encode() for name in self.names]
+        return {
+            "mean": self._mean,
+            "sizes": self.partition.sizes,
+            "names": np.frombuffer(b"\0".join(names), np.uint8),
+            **{f"sums{g.d}": s for g, s in zip(self.partition.groups, self._sums, strict=True)},
+        }
+
+    @classmethod
+    def _from_arrays(cls, header, arrays):
+        sizes = take(arrays, "sizes", arrays["sizes"].shape, np.int64)
+        text = arrays["names"].tobytes().decode()
+        layout = dict(zip(text.split("\0"), sizes.tolist(), strict=True)) if text else sizes
+        made = cls(layout, dtype=header["dtype"], center=header["center"], kind=header["kind"])
+        double = made._mean.dtype
+        made._mean[:] = take(arrays, "mean", (made.p,), double)
+        for group, sums in zip(made.partition.groups, made._sums, strict=True):
+            sums[:] = take(arrays, f"sums{group.d}", sums.shape, double)
+        return made
+
+    def _restore_counts(self, header):
+        super()._restore_counts(header)
+        self._summed = self.weight
+        return self
+
+    def __getstate__(self):
+        self._flush()
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_staging")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._open()
+
+    def __repr__(self):
+        return super().__repr__()[:-1] + f", {self.partition})"

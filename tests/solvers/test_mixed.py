@@ -1,0 +1,149 @@
+"""Mixed precision, X1 and X4: single-precision work, full-precision answers or the exact route."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import fastfisher as ff
+from fastfisher.errors import InputError, NotPositiveDefiniteError
+from tests import matrices, oracle
+from tests.tolerances import assert_ratio, forward_ratio, solve_ratio
+
+over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
+over_shapes = pytest.mark.parametrize("shape", [(90, 40), (40, 90)], ids=lambda s: f"{s[0]}x{s[1]}")
+
+
+@over_shapes
+@over_dtypes
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("center", [False, True], ids=["raw", "centred"])
+def test_mixed_X4_reaches_the_precision_of_the_scores(shape, dtype, weighted, center, rng):
+    n, p = shape
+    G, w = matrices.scores(n, p, dtype, cond=1e4), matrices.weights(n, dtype) if weighted else None
+    F = oracle.fisher(G, w, center)
+    lam = 1e-3 * np.linalg.norm(F, 2)
+    A = F + lam * np.eye(p)
+    b, c = matrices.gaussian((p, 2), dtype, rng), matrices.gaussian((n,), dtype, rng)
+    settings = dict(damping=lam, weights=w, center=center, method="mixed")
+    for sol, right in (
+        (ff.solve(G, b, **settings), oracle.wide(b)),
+        (ff.solve(G, coef=c, **settings), oracle.coef_rhs(G, c, w, center)),
+    ):
+        assert sol.converged and sol.method == "mixed" and sol.rung == "single+cg", sol
+        assert sol.x.dtype == dtype and sol.iterations <= 8 and sol.damping == lam
+        assert_ratio(solve_ratio(A, sol.x, right), "lapack", "residual")
+        assert_ratio(forward_ratio(sol.x, np.linalg.solve(A, right), 1e3), 300, "x")
+    ops = [(stage.op, stage.kernel) for stage in sol.plan.stages]
+    assert ops[0][0] == ("syrk" if n > p else "gram")
+
+
+@pytest.mark.parametrize("side", ["primal", "dual"])
+@pytest.mark.parametrize("spectrum", ["geo", "power"])
+def test_mixed_X4_iterations_stay_few_down_to_the_roundoff_of_single(side, spectrum, rng):
+    shape = (300, 120) if side == "primal" else (120, 300)
+    G = matrices.scores(*shape, spectrum=spectrum, cond=1e6)
+    top = np.linalg.norm(oracle.fisher(G), 2)
+    c, previous = rng.standard_normal(shape[0]), 0
+    for share in (1e-2, 1e-4, 1e-6):
+        sol = ff.solve(G, coef=c, damping=share * top, method="mixed")
+        assert sol.rung == "single+cg" and sol.iterations <= 10, sol
+        exact = ff.solve(G, coef=c, damping=share * top, method=side)
+        assert np.linalg.norm(sol.x - exact.x) <= 1e-13 / share * np.linalg.norm(exact.x)
+        assert sol.iterations >= previous
+        previous = sol.iterations - 1
+
+
+@pytest.mark.parametrize("side", ["primal", "dual"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_mixed_falls_back_to_the_exact_route(side, dtype, rng):
+    """Damping far below what single precision resolves: same bits as the route in double."""
+    shape = (90, 40) if side == "primal" else (40, 90)
+    G = matrices.scores(*shape, dtype, cond=1e11)
+    c = matrices.gaussian((shape[0],), dtype, rng)
+    lam = 1e-13 * np.linalg.norm(oracle.fisher(G), 2)
+    sol = ff.solve(G, coef=c, damping=lam, method="mixed")
+    exact = ff.solve(G, coef=c, damping=lam, method=side)
+    assert sol.method == "mixed" and sol.rung == exact.rung and "cholesky" in sol.rung
+    assert sol.x.tobytes() == exact.x.tobytes() and sol.iterations == 0
+
+
+@over_shapes
+def test_mixed_is_accepted_on_the_true_residual_alone(shape, rng, monkeypatch):
+    """One step does not get there: the exact route repeats the solve."""
+    from fastfisher.solvers import certificate, refine
+
+    G, c = matrices.scores(*shape, cond=1e4), rng.standard_normal(shape[0])
+    settings = dict(coef=c, damping=ff.Relative(1e-4))
+    assert ff.solve(G, method="mixed", **settings).rung == "single+cg"
+    monkeypatch.setattr(refine, "STEPS", 1)
+    monkeypatch.setattr(certificate, "REFINEMENTS", 0)
+    sol, exact = ff.solve(G, method="mixed", **settings), ff.solve(G, **settings)
+    assert sol.rung == "cholesky" and sol.converged and sol.x.tobytes() == exact.x.tobytes()
+
+
+@given(n=st.integers(0, 9), p=st.integers(0, 9), seed=st.integers(0, 50))
+def test_mixed_26_14_every_small_size(n, p, seed):
+    rng = np.random.default_rng(seed)
+    G, b = rng.standard_normal((n, p)), rng.standard_normal((p, 2))
+    sol = ff.solve(G, b, damping=0.3, method="mixed")
+    F = oracle.fisher(G) if n else np.zeros((p, p))
+    assert sol.converged
+    np.testing.assert_allclose(sol.x, np.linalg.solve(F + 0.3 * np.eye(p), b), rtol=1e-11)
+
+
+@over_shapes
+@pytest.mark.parametrize("damping", [ff.Relative(1e-2), ff.Marquardt(0.3, shift=1e-3)], ids=str)
+def test_mixed_takes_every_damping(shape, damping, rng):
+    G, b = matrices.scores(*shape, cond=1e3), rng.standard_normal(shape[1])
+    sol = ff.solve(G, b, damping=damping, method="mixed")
+    exact = ff.solve(G, b, damping=damping)
+    np.testing.assert_allclose(sol.x, exact.x, rtol=1e-9, atol=1e-12)
+    assert sol.damping == pytest.approx(exact.damping)
+    with pytest.raises(InputError, match="replaces the inverse"):
+        ff.solve(G, b, damping=ff.HardCutoff(0.1), method="mixed")
+
+
+@over_shapes
+@pytest.mark.parametrize("k", [-480, -100, 100, 480])
+def test_mixed_26_15_extreme_scales(shape, k, rng):
+    G, c = matrices.scores(*shape, cond=1e3), rng.standard_normal(shape[0])
+    plain = ff.solve(G, coef=c, damping=ff.Relative(1e-2), method="mixed")
+    sol = ff.solve(G * 2.0**k, coef=c, damping=ff.Relative(1e-2), method="mixed")
+    assert sol.converged and sol.rung == plain.rung == "single+cg"
+    np.testing.assert_allclose(sol.x * 2.0**k, plain.x, rtol=1e-12)
+
+
+def test_mixed_graded_parameters_cost_no_iterations(rng):
+    """Columns from 1 to 1e-12: the factor is scaled by powers of two (P4)."""
+    G, b = matrices.scores(90, 20, cond=1e2), rng.standard_normal(20)
+    D = 2.0 ** -np.round(np.linspace(0, 40, 20))
+    sol = ff.solve(G * D, D * b, damping=ff.Marquardt(0.1), method="mixed")
+    assert sol.rung == "single+cg" and sol.iterations <= 6
+    plain = ff.solve(G, b, damping=ff.Marquardt(0.1))
+    np.testing.assert_allclose(D * sol.x, plain.x, rtol=1e-9)
+
+
+def test_mixed_refuses_what_the_exact_routes_refuse(rng):
+    G = rng.standard_normal((30, 8))
+    G[:, 7] = G[:, 0]
+    with pytest.raises(NotPositiveDefiniteError, match="pivot 8 of 8"):
+        ff.solve(G, np.ones(8), damping=0, method="mixed")
+    with pytest.raises(NotPositiveDefiniteError, match="rank at most 5"):
+        ff.solve(G[:5], np.ones(8), damping=0, method="mixed")
+    G[3, 1] = np.inf
+    with pytest.raises(InputError, match="row 3, column 1"):
+        ff.solve(G, np.ones(8), damping=1.0, method="mixed")
+    minimum = ff.solve(G[4:9], coef=np.ones(5), damping=0, method="mixed")
+    assert minimum.rung == "cholesky" and minimum.converged
+
+
+def test_mixed_is_planned_and_never_chosen_unasked():
+    plan = ff.plan(5000, 2000, method="mixed")
+    exact = ff.plan(5000, 2000, method="primal")
+    assert plan.method == "mixed" and 1.4 < plan.peak_bytes / exact.peak_bytes < 1.7
+    assert {stage.op for stage in plan.stages} >= {"syrk", "cholesky", "fvp"}
+    assert plan.stages[0].seconds < exact.stages[0].seconds
+    assert ff.plan(2000, 5000, method="mixed").stages[0].op == "gram"
+    for n, p in ((10, 10), (5000, 2000), (100, 10**6)):
+        assert ff.plan(n, p).method != "mixed"
