@@ -140,7 +140,7 @@ def _solve_lower(op, n, dtype, settings):
 def _inverse_diagonal(n, dtype, settings):
     L = np.tril(_numbers((n, n), dtype)) / (4 * n)
     np.einsum("ii->i", L)[...] = 1
-    yield Work((np.empty(n), L), _multiply_add(dtype) * n**3 / 6, L.nbytes / 2)
+    yield Work((np.zeros(n), L), _multiply_add(dtype) * n**3 / 6, L.nbytes / 2)
 
 
 def _batched_solve(p, dtype, settings):
@@ -148,7 +148,7 @@ def _batched_solve(p, dtype, settings):
     for n in _extents(settings, p * p, flops):
         B = _numbers((min(n, 1024), p, p), dtype)
         f = np.resize(B @ B.conj().swapaxes(1, 2) / p + np.eye(p, dtype=dtype), (n, p, p))
-        g, x, info = _numbers((n, p), dtype), np.empty((n, p), dtype), np.zeros(n, np.int32)
+        g, x, info = _numbers((n, p), dtype), np.zeros((n, p), dtype), np.zeros(n, np.int32)
         damping = np.zeros(n, np.empty(0, dtype).real.dtype)
         yield Work((x, info, f, g, damping), n * flops, f.nbytes)
 

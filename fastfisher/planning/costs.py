@@ -227,22 +227,22 @@ def layered_route(q, layers):
     slices = [min(q.n * t * (d_in + d_out) * 8, 64 << 20) for t, d_in, d_out in layers]
     explicit = [i * o for t, i, o in layers if t > 1 and t * t * (i + o) >= i * o]
     explicit = min(q.n * max(explicit, default=0) * q.itemsize, 64 << 20)
-    packed = q.n * max(t * (d_in + d_out) for t, d_in, d_out in layers) * q.itemsize
-    outputs = max(d_out for _, _, d_out in layers)
-    largest = max(d_in * d_out for _, d_in, d_out in layers) * q.sum_bytes
+    packed = q.n * max((t * (i + o) for t, i, o in layers), default=0) * q.itemsize
+    outputs = max((d_out for *_, d_out in layers), default=1)
+    largest = max((i * o for _, i, o in layers), default=0) * q.sum_bytes
     one = ma * q.n * sum(t * d_in * d_out for t, d_in, d_out in layers) * q.rhs
     text = f"{len(layers)} layers"
     gram = _stage(
         q,
         "layered_gram",
-        q.n * max(t for t, _, _ in layers),
+        q.n * max((t for t, *_ in layers), default=1),
         text,
         ma * pairs * q.n * (q.n + 1) / 2,
         read + square,
         max(packed, 2 * explicit),
     )
-    matvec = _stage(q, "matvec", outputs, text, one, read, 3 * max(slices))
-    rmatvec = _stage(q, "rmatvec", outputs, text, one, read, 3 * max(slices) + largest)
+    matvec = _stage(q, "matvec", outputs, text, one, read, 3 * max(slices, default=0))
+    rmatvec = _stage(q, "rmatvec", outputs, text, one, read, 3 * max(slices, default=0) + largest)
     stages = [gram, matvec, *factor, rmatvec, replace(matvec, op="residual: matvec")]
     stages.append(replace(rmatvec, op="residual: rmatvec"))
     mean = q.sum_bytes * q.p if q.centered else 0

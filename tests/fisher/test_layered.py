@@ -306,3 +306,10 @@ def test_without_a_batch_questions_are_refused_politely():
     empty = ff.LayeredFisher().update([(np.zeros((0, 3)), np.zeros((0, 2)))])
     assert empty.p == 6 and not empty.matrix().any()
     np.testing.assert_allclose(empty.solve(np.ones(6), damping=0.5).x, 2.0)
+
+
+def test_a_fisher_that_saw_nothing_has_no_parameters():
+    F = ff.LayeredFisher()
+    result = F.solve(damping=0.1)
+    assert result.converged and result.x.shape == (0,)
+    assert F.matrix().shape == (0, 0) and F.diagonal().shape == (0,)
