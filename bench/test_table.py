@@ -23,8 +23,8 @@ def result(op, shape, dtype, ours, scipy, kernel="scipy.x"):
 def test_bands_are_split_between_the_sizes_where_the_winner_changes():
     lines = list(table.propose("syrk", "float64", {10: [2.0], 100: [1.5], 400: [0.5]}, "here"))
     assert len(lines) == 2
-    assert "0, 200, ...,  # ours" in lines[0] and "2.00x at 10, 1.50x at 100" in lines[0]
-    assert "200, INF, ...,  # SciPy's" in lines[1] and "0.50x at 400" in lines[1]
+    assert "0, 200, ...)  # ours" in lines[0] and "2.00x at 10, 1.50x at 100" in lines[0]
+    assert "200, INF, ...)  # SciPy's" in lines[1] and "0.50x at 400" in lines[1]
 
 
 def test_a_result_of_the_grid_is_read_and_overhead_cells_left_out(tmp_path, capsys):

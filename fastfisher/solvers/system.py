@@ -161,7 +161,7 @@ class System:
         1/lambda times as large, and would drown the rest.
         """
         f, u = coef * self.root_weights, self.root_weights
-        return f if self.mean is None else f - (f @ u)[:, np.newaxis] * u
+        return f if self.mean is None else f - (f @ u)[..., np.newaxis] * u
 
     def resolve_damping(self, diagonal, trace=None):
         """The diagonal D: a number or (p,); looks at the diagonal of F only if it must."""
