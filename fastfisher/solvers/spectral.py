@@ -96,14 +96,18 @@ class GramSpectrum:
 
     def vectors(self, coordinates):
         """V c for rows c (k, m)."""
-        return self._system.apply_adjoint((coordinates / self._roots) @ self._adjoint.conj())
+        # By powers of two: c / e^1/2 may leave the range that V c is in.
+        sizes = np.abs(coordinates).max(axis=1, initial=0.0)[:, np.newaxis]
+        unit = np.ldexp(1.0, -np.clip(np.frexp(sizes)[1], -1000, 1000))
+        rows = self._system.apply_adjoint((coordinates * unit / self._roots) @ self._adjoint.conj())
+        return rows / unit
 
     def diagonal(self, gains):
         """Diagonal of V diag(gains) V'."""
-        out, scales = np.empty(self._system.p), gains / self._roots**2
+        out, roots = np.empty(self._system.p), self._roots[:, np.newaxis]
         for lo in range(0, len(out), CHUNK):
             panel = self._system.columns(lo, min(lo + CHUNK, len(out)))
-            out[lo : lo + CHUNK] = scales @ np.abs(self._adjoint @ panel) ** 2
+            out[lo : lo + CHUNK] = gains @ np.abs((self._adjoint @ panel) / roots) ** 2
         return out
 
 

@@ -140,3 +140,16 @@ def test_factor_questions_26_14_without_samples(make):
     assert factor.rcond() == 1 and factor.effective_dimension() == pytest.approx(0, abs=1e-14)
     np.testing.assert_allclose(factor.inv_diagonal(), np.full(8, 4.0))
     assert factor.logdet() == pytest.approx(8 * np.log(0.25))
+
+
+@pytest.mark.parametrize("damping", [ff.HardCutoff(1e-8), ff.SoftCutoff(1e-8)], ids=repr)
+@pytest.mark.parametrize("scale", [2.0**-498, 2.0**498])
+def test_cutoffs_through_the_scores_hold_at_the_ends_of_the_range(damping, scale, rng):
+    """What the dense factor says, where intermediate quotients leave the range."""
+    G, b = rng.standard_normal((8, 12)) * scale, rng.standard_normal(12)
+    dense = ff.DenseFisher(12).update(G).factor(damping)
+    for F in (ff.GramFisher(), ff.WindowFisher(10, 12)):
+        factor = F.update(G).factor(damping)
+        np.testing.assert_allclose(factor.solve(b), dense.solve(b), rtol=1e-10)
+        np.testing.assert_allclose(factor.inv_diagonal(), dense.inv_diagonal(), rtol=1e-10)
+        np.testing.assert_allclose(factor.logdet(), dense.logdet(), rtol=1e-12)
