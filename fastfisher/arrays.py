@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .errors import InputError
+from .kernels.cpu.splitting import SLICE_BYTES
 from .kernels.storage import HALVES, widened
 
 __all__ = [
@@ -20,13 +21,13 @@ __all__ = [
     "as_scores",
     "as_vectors",
     "as_weights",
+    "check_policy",
     "output",
     "to_origin",
 ]
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 _NATIVE = frozenset(map(np.dtype, COMPUTED))
-SLICE_BYTES = 64 << 20  # one slice of copied scores
 WIDENED = 1 << 16  # elements of half precision from which a kernel converts them
 
 
@@ -295,6 +296,12 @@ def as_damping_vector(damping, n):
     if bad.size:
         raise InputError(f"damping[{bad[0]}] is {d[bad[0]]}; expected finite and not negative")
     return d
+
+
+def check_policy(nan_policy):
+    """InputError unless it says what becomes of rows that are not finite."""
+    if nan_policy not in ("raise", "skip", "propagate"):
+        raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
 
 
 def output(out, shape, dtype, inputs):

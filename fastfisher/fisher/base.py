@@ -13,7 +13,7 @@ from ..solvers.certificate import certify, direct_status
 from ..solvers.solution import Solution
 from .batches import OfScores
 from .paths import WithPath
-from .size import check_size
+from .size import check_decay, check_size
 from .state import read_state, write_state
 
 __all__ = ["Fisher", "load"]
@@ -138,9 +138,7 @@ class Fisher(OfScores, WithPath, ABC):
         -----
         Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` says how many rows are in.
         """
-        decay = as_real(decay, "decay")
-        if not 0 < decay <= 1:
-            raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
+        decay = check_decay(decay)
         scores, weights = self._checked_batch(G, weights, nan_policy)
         if decay != 1:
             self._decay(decay)

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from ..arrays import as_array, as_damping_vector, as_real, computing_dtype, contiguous, to_origin
+from ..arrays import (
+    as_array,
+    as_damping_vector,
+    check_policy,
+    computing_dtype,
+    contiguous,
+    to_origin,
+)
 from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
 from ..passes import sums_dtype, whole_slices
@@ -11,7 +18,7 @@ from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
 from .draws import checked_scores, checked_weights, parts_of, scan
-from .size import check_range, check_size
+from .size import check_decay, check_range, check_size
 from .state import take
 
 __all__ = ["BatchedFisher"]
@@ -117,11 +124,8 @@ class BatchedFisher(Fisher):
         -----
         Ctrl-C is raised once the whole batch is in.
         """
-        decay = as_real(decay, "decay")
-        if not 0 < decay <= 1:
-            raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
-        if nan_policy not in ("raise", "skip", "propagate"):
-            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+        decay = check_decay(decay)
+        check_policy(nan_policy)
         a, dtype = checked_scores(G, self.n, self.p, self.dtype)
         w = checked_weights(weights, a.shape[:2], single=np.ndim(G) == 2)
         bad, largest = scan(a, dtype)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import as_scores, as_weights
+from ..arrays import as_scores, as_weights, check_policy
 from ..errors import InputError
 from ..ops.layers import as_layers, scan_layers
 from ..passes import bad_rows
@@ -34,8 +34,7 @@ class OfScores:
 
     def _checked_batch(self, G, weights, nan_policy):
         """The operand and its weights, bad rows out if they are to be skipped."""
-        if nan_policy not in ("raise", "skip", "propagate"):
-            raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+        check_policy(nan_policy)
         scores, name = self._as_batch(G), self._operand
         n = scores.shape[0]
         if scores.dtype.kind == "c" and self.dtype.kind != "c":

@@ -1,10 +1,11 @@
-"""Checks of sizes that several representations share."""
+"""Checks of numbers that several representations share."""
 
 import numpy as np
 
+from ..arrays import as_real
 from ..errors import InputError
 
-__all__ = ["check_range", "check_size"]
+__all__ = ["check_decay", "check_range", "check_size"]
 
 LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
@@ -15,6 +16,14 @@ def check_size(value, name):
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 0:
         raise InputError(f"{name} is {value!r}; expected an integer >= 0")
     return int(value)
+
+
+def check_decay(value):
+    """A factor on what was accumulated, as float."""
+    decay = as_real(value, "decay")
+    if not 0 < decay <= 1:
+        raise InputError(f"decay is {decay!r}; expected 0 < decay <= 1")
+    return decay
 
 
 def check_range(dtype, largest, total, largest_weight, name="G"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import Scores, as_array, computing_dtype, contiguous
 from ..errors import InputError
+from ..kernels.cpu.splitting import SLICE_BYTES
 from ..passes import add_gram as add_explicit_gram
 from ..passes import add_rmatvec, bad_rows, products, slices, sums_dtype
 from ..planning import choose
@@ -28,8 +29,6 @@ __all__ = [
     "read_layer",
     "scan_layers",
 ]
-
-SLICE_BYTES = 64 << 20  # of factors, products or explicit scores worked on at once
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import machine
-from ..kernels.cpu.splitting import one_pass, rank_k_bytes
+from ..kernels.cpu.splitting import SLICE_BYTES, one_pass, rank_k_bytes
 from .profiles import current_rates
 from .rates import DEFAULT_RATE
 from .records import Stage
@@ -60,7 +60,7 @@ def _copied(q, entry):
 
 def _slice_bytes(q):
     """Converted, weighted or centred copy of one slice of scores."""
-    return min(q.n * q.p * q.itemsize, 64 << 20)
+    return min(q.n * q.p * q.itemsize, SLICE_BYTES)
 
 
 def _product_workspace(q, op, order, summed):
@@ -71,7 +71,7 @@ def _product_workspace(q, op, order, summed):
         copied = (q.weighted and op == "syrk") or q.centered
         part = order * order * q.itemsize if q.itemsize < q.sum_bytes else 0
         return copies + part + (_slice_bytes(q) if copied else 0)
-    length = min(summed, max((64 << 20) // max(order * q.itemsize, 1), 4096))
+    length = min(summed, max(SLICE_BYTES // max(order * q.itemsize, 1), 4096))
     real = q.itemsize // q.parts
     return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count())
 
@@ -224,9 +224,9 @@ def layered_route(q, layers):
         min(t * t * (d_in + d_out), d_in * d_out) if t > 1 else d_in + d_out
         for t, d_in, d_out in layers
     )
-    slices = [min(q.n * t * (d_in + d_out) * 8, 64 << 20) for t, d_in, d_out in layers]
+    slices = [min(q.n * t * (d_in + d_out) * 8, SLICE_BYTES) for t, d_in, d_out in layers]
     explicit = [i * o for t, i, o in layers if t > 1 and t * t * (i + o) >= i * o]
-    explicit = min(q.n * max(explicit, default=0) * q.itemsize, 64 << 20)
+    explicit = min(q.n * max(explicit, default=0) * q.itemsize, SLICE_BYTES)
     packed = q.n * max((t * (i + o) for t, i, o in layers), default=0) * q.itemsize
     outputs = max((d_out for *_, d_out in layers), default=1)
     largest = max((i * o for _, i, o in layers), default=0) * q.sum_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import Scores
+from ..arrays import Scores, check_policy
 from ..damping import Damping
 from ..errors import InputError
 from ..passes import (
@@ -197,8 +197,7 @@ class System:
 
 def make_system(G, weights, center, damping, nan_policy):
     """Apply the NaN policy, form the mean row if asked, and return the System."""
-    if nan_policy not in ("raise", "skip", "propagate"):
-        raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+    check_policy(nan_policy)
     if nan_policy == "skip":
         G, weights = skip_bad_rows(G, weights)
     weights, total = tame_weights(G, weights)

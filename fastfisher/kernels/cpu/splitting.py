@@ -6,6 +6,7 @@ The planner reads the workspace off the same numbers.
 __all__ = [
     "BLOCK",
     "KC",
+    "SLICE_BYTES",
     "THIN",
     "block_terms",
     "one_pass",
@@ -14,6 +15,7 @@ __all__ = [
     "stretch",
 ]
 
+SLICE_BYTES = 64 << 20  # of copied scores, factors or products worked on at once
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
 SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
