@@ -26,15 +26,24 @@ def _task(t, thread, out, factor):
         out[t] += _twice(factor) * t
 
 
-@threads.driver
-def _run(launch, out, factor):
-    for_each(launch, _task, out.size, (out, factor))
+@pytest.fixture(scope="module")
+def run():
+    """Compiled here: of code from the cache of an earlier run there are no parts to look at."""
+
+    @threads.driver
+    def run(launch, out, factor):
+        for_each(launch, _task, out.size, (out, factor))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTFISHER_CACHE", "0")
+        assert run.compiled.overloads == {}
+    return run
 
 
 @pytest.mark.parametrize("size", (3, 10 * threads.SMALL))  # on this thread, on several
-def test_a_driver_holds_the_code_of_its_task_and_kernels(size):
+def test_a_driver_holds_the_code_of_its_task_and_kernels(size, run):
     out = np.ones(size)
-    _run(out, 3)
+    run(out, 3)
     np.testing.assert_array_equal(out, 1 + 6.0 * np.arange(size))
     if not linking.ONCE:
         return
