@@ -6,6 +6,7 @@ import numpy as np
 
 from ..arrays import as_scores, as_weights, check_policy
 from ..errors import InputError
+from ..ops.groups import grouped
 from ..ops.layers import as_layers, scan_layers
 from ..passes import bad_rows
 from .size import check_range
@@ -21,6 +22,13 @@ class OfScores:
     def _check_width(self, p):
         if p != self.p:
             raise InputError(f"G has {p} columns but this Fisher has {self.p} parameters")
+
+    def _summed_over(self, groups, G, weights, nan_policy):
+        """Scores (m, p) summed over groups of rows."""
+        check_policy(nan_policy)
+        scores = as_scores(G)
+        self._check_width(scores.shape[1])
+        return grouped(scores, groups, weights, nan_policy).data
 
     def _as_batch(self, G):
         """The checked operand: shape (n, p), dtype, skipped, part(lo, hi)."""

@@ -12,8 +12,10 @@ __all__ = [
     "Certificate",
     "certify",
     "direct_status",
+    "direct_statuses",
     "refine",
     "row_norms",
+    "worst",
 ]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
@@ -76,10 +78,21 @@ def row_norms(rows):
     return np.linalg.norm(rows / safe[:, np.newaxis], axis=1) * safe
 
 
+def direct_statuses(dtype, certificate):
+    """Status of a direct solve with this certificate, for each right-hand side."""
+    errors, residuals = certificate.backward_errors, certificate.residuals
+    small = (errors <= DIRECT_LIMIT * unit_roundoff(dtype)) & (residuals < USELESS)
+    named = np.where(small, "converged", np.where(np.isfinite(errors), "inaccurate", "not_finite"))
+    return tuple(named.tolist())
+
+
 def direct_status(system, certificate):
     """Status of a direct solve with this certificate."""
-    if not np.isfinite(certificate.backward_error):
+    return worst(direct_statuses(system.dtype, certificate))
+
+
+def worst(statuses):
+    """One status for all right-hand sides."""
+    if "not_finite" in statuses:
         return "not_finite"
-    small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
-    small = small and certificate.residual < USELESS
-    return "converged" if small else "inaccurate"
+    return next((status for status in statuses if status != "converged"), "converged")

@@ -9,7 +9,7 @@ from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
 from ..planning import Problem, mixed_side, plan_problem
-from .certificate import Certificate
+from .certificate import Certificate, direct_statuses, worst
 from .cg import cg
 from .cutoffs import Cutoff
 from .dual import dual
@@ -81,15 +81,21 @@ def solve_system(
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
+    certificate, pivot = outcome.certificate, outcome.smallest_pivot
+    statuses = outcome.statuses or direct_statuses(system.dtype, certificate)
+    residuals = certificate.residuals
     if complex_b or complex_coef:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
+        statuses = tuple(map(worst, zip(statuses[:half], statuses[half:], strict=True)))
+        residuals = np.maximum(residuals[:half], residuals[half:])
     dtype = np.result_type(system.dtype, np.complex64) if rows.dtype.kind == "c" else system.dtype
     with np.errstate(over="ignore"):
         rows = rows.astype(dtype, copy=False)
-    certificate, pivot = outcome.certificate, outcome.smallest_pivot
     scale = outcome.system.G.scale / system.G.scale
-    status = outcome.status if np.isfinite(rows).all() else "not_finite"
+    good = np.isfinite(rows).all(axis=1)
+    statuses = tuple(s if ok else "not_finite" for s, ok in zip(statuses, good, strict=True))
+    status = outcome.status if good.all() else "not_finite"
     return Solution(
         x=to_origin(np.ascontiguousarray(rows[0] if single else rows.T), system.G.origin),
         status=status,
@@ -106,6 +112,8 @@ def solve_system(
         rcond=outcome.rcond,
         smallest_pivot=None if pivot is None else pivot / scale / scale,
         escalation=outcome.escalation / scale / scale,
+        statuses=statuses,
+        residuals=residuals,
     )
 
 
