@@ -321,7 +321,8 @@ class Fisher(OfScores, WithPath, ABC):
         """More of the state that a header can hold."""
         return {}
 
-    def _restore_counts(self, header):
+    def _restore(self, header, arrays):
+        """What is not set by `_from_arrays`."""
         self.n_samples = check_size(header["n_samples"], "n_samples")
         self.n_skipped = check_size(header["n_skipped"], "n_skipped")
         self.weight = as_real(float.fromhex(header["weight"]), "weight")
@@ -371,6 +372,6 @@ def load(path):
             f"{path} holds a {header.get('class')!r}, which this version does not know"
         )
     try:
-        return cls._from_arrays(header, arrays)._restore_counts(header)
+        return cls._from_arrays(header, arrays)._restore(header, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path} lacks or spoils a field of its state: {error}") from error

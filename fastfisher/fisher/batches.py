@@ -36,6 +36,17 @@ class OfScores:
         self._check_width(scores.shape[1])
         return scores
 
+    def _operands(self, batch):
+        """The arrays of a small batch as they are computed with, samples first."""
+        return [batch.rows(0, batch.shape[0])]
+
+    def _batch_of(self, arrays):
+        """The batch of such arrays."""
+        (rows,) = arrays
+        batch = as_scores(rows)
+        self._check_width(batch.shape[1])
+        return batch
+
     def _scan(self, batch):
         """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
         return bad_rows(batch)
@@ -89,6 +100,12 @@ class OfLayers:
                     f"layers[{index}] has (d_in, d_out) = {came[index]}; this Fisher has {expected}"
                 )
         return batch
+
+    def _operands(self, batch):
+        return [x for index in range(len(batch.pairs)) for x in batch.factors(index)]
+
+    def _batch_of(self, arrays):
+        return self._as_batch(zip(arrays[::2], arrays[1::2], strict=True))
 
     def _scan(self, batch):
         bad, tops = scan_layers(batch)

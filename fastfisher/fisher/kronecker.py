@@ -16,6 +16,7 @@ from .batches import OfLayers
 from .eigenbasis import EPS, Blocks, KroneckerFactor, Spectral
 from .moments import Moments
 from .size import check_size
+from .staging import Staged
 from .state import take
 
 __all__ = ["KroneckerFisher"]
@@ -24,7 +25,7 @@ TOKENS = ("expand", "reduce")
 LEAST = 1e-140  # largest elements below which squares lose digits
 
 
-class KroneckerFisher(OfLayers, Fisher):
+class KroneckerFisher(OfLayers, Staged, Fisher):
     """F ~ blockdiag kron(E_l, A_l) with E = mean e e', A = mean a a': KFAC; or EKFAC.
 
     Parameters
@@ -45,7 +46,8 @@ class KroneckerFisher(OfLayers, Fisher):
 
     Notes
     -----
-    update: n t (d_in + d_out)^2 flops a layer; state 8 (d_in^2 + d_out^2 + d_in d_out) bytes.
+    update: n t (d_in + d_out)^2 flops a layer; state 8 (d_in^2 + d_out^2 + d_in d_out) bytes; small
+    batches wait in a buffer, as in `DenseFisher`.
     The first factor or solve after an update takes the eigenbases, 9 (d_in^3 + d_out^3) flops;
     after that 4 d_in d_out (d_in + d_out) for each right-hand side. Damping is exact in the
     eigenbasis (docs/math.md P7), or split over the factors by `FactoredTikhonov` (P6). Formulas:
@@ -92,6 +94,7 @@ class KroneckerFisher(OfLayers, Fisher):
         self._known = None  # eigenbases and spectra of the factors as they are now
         self._moments = None  # EKFAC: second moments in bases that stay,
         self._fresh = False  # and whether the factors are still those the bases are of
+        self._open_buffer()
 
     @property
     def p(self):
@@ -99,6 +102,7 @@ class KroneckerFisher(OfLayers, Fisher):
 
     @property
     def mean(self):
+        self._flush()
         return self._gradient.conj() / (self.weight or 1.0)
 
     # Accumulation.
@@ -157,6 +161,7 @@ class KroneckerFisher(OfLayers, Fisher):
         return self
 
     def _second_pass(self, batch, weights, *, fix):
+        self._flush()
         if fix:
             self._moments = Moments(self._eigen().bases)
             self._fresh = self.corrected = True
@@ -181,7 +186,15 @@ class KroneckerFisher(OfLayers, Fisher):
         words = sum(t * (d_in + d_out) for t, d_in, d_out in batch.sizes)
         return max(int(min(SLICE_FLOPS // max(flops, 1), SLICE_BYTES // max(8 * words, 1))), 1)
 
+    @property
+    def _sum_bytes(self):
+        return sum(sums.nbytes for sums in self._sums())
+
     def _add(self, batch, weights, total):
+        super()._add(batch, weights, total)
+        self._fresh = False
+
+    def _absorb(self, batch, weights, total):
         for index in range(len(batch.pairs)):
             sums = self._inputs[index], self._outputs[index]
             flat = _flat(*batch.factors(index), weights, self.tokens)
@@ -192,23 +205,25 @@ class KroneckerFisher(OfLayers, Fisher):
         add_adjoint(self._gradient[np.newaxis], batch, w[np.newaxis])
         if self._moments is not None:
             self._moments.add(batch, weights)
-        self._known, self._fresh = None, False
+        self._known = None
 
     def _complete(self, batch, weights):
         if self.corrected and self._moments is None and self.weight:
             self._second_pass(batch, weights, fix=True)
 
-    def _decay(self, decay):
+    def _scale(self, factor):
         for sums in self._sums():
-            sums *= decay
+            sums *= factor
         if self._moments is not None:
-            self._moments.decay(decay)
+            self._moments.decay(factor)
         self._known = None
 
     def _sums(self):
         return *self._inputs, *self._outputs, self._gradient
 
     def _merge(self, other):
+        self._flush()
+        other._flush()
         mine, theirs = self._moments, other._moments
         if mine is None and not self.weight:
             self._moments, self._fresh = copy.deepcopy(theirs), other._fresh
@@ -222,12 +237,14 @@ class KroneckerFisher(OfLayers, Fisher):
             self._fresh = False
         for a, b in zip(self._sums(), other._sums(), strict=True):
             a += b
+        self._summed = self.weight + other.weight
         self._known = None
 
     # Questions.
 
     def _blocks(self):
         """The factors, normalised."""
+        self._flush()
         w = self.weight or 1.0
         return Blocks(
             tuple((E / w, A / w) for E, A in zip(self._outputs, self._inputs, strict=True))
@@ -235,12 +252,14 @@ class KroneckerFisher(OfLayers, Fisher):
 
     def _eigen(self):
         """Eigenbases and eigenvalues of the factors, taken once for each state."""
+        self._flush()
         if self._known is None:
             self._known = self._blocks().eigen()
         return self._known
 
     @property
     def _has_moments(self):
+        self._flush()
         known = self._moments is not None and self._moments.weight > 0
         if self.corrected and self.weight and not known:
             raise StateError("the factors have no second moments yet; call correct(layers)")
@@ -342,13 +361,14 @@ class KroneckerFisher(OfLayers, Fisher):
             "corrected": self.corrected,
             "moment_weight": (self._moments.weight if self._moments else 0.0).hex(),
             "fresh": self._fresh,
+            **super()._facts(),
         }
 
     def _arrays(self):
         lists = {"A": self._inputs, "E": self._outputs}
         arrays = {f"{name}{i}": a for name, parts in lists.items() for i, a in enumerate(parts)}
         moments = self._moments.arrays() if self._moments else {}
-        return {"gradient": self._gradient, **arrays, **moments}
+        return {"gradient": self._gradient, **arrays, **moments, **self._staged_arrays()}
 
     @classmethod
     def _from_arrays(cls, header, arrays):

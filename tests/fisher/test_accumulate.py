@@ -47,8 +47,9 @@ def check(F, G, w=None, *, dtype="float64", slack=10):
 
 def state(F):
     """Everything a Fisher knows, as bytes."""
+    mean = F.mean.tobytes()  # whatever waits is in
     arrays = {name: a.tobytes() for name, a in F._arrays().items()}
-    return arrays, F.n_samples, F.n_skipped, F.weight, F.decayed, F.mean.tobytes()
+    return arrays, F.n_samples, F.n_skipped, F.weight, F.decayed, mean
 
 
 @over_kinds
