@@ -88,14 +88,14 @@ def test_U1_single_samples_enter_the_sums_together(case, monkeypatch, rng):
 
 @over_cases
 def test_U3_decay_reaches_what_waits_and_what_does_not(case, rng):
-    batch = case.batch(70, rng)
-    F, D, ages = case.make(), case.make(), np.ones(0)
-    for i in range(0, 70, 2):
-        decay = 0.8 if i % 6 == 0 and i else 1.0
+    batch, D = case.batch(82, rng), case.make()
+    F, ages = case.make().update(case.cut(batch, 0, 12)), np.ones(12)
+    for i in range(12, 82, 2):
+        decay = 0.8 if i % 6 == 0 else 1.0
         F.update(case.cut(batch, i, i + 2), decay=decay)
         ages = np.concatenate([ages * decay, np.ones(2)])
     # The first batch fixes the bases of EKFAC.
-    D.update(case.cut(batch, 0, 2), ages[:2]).update(case.cut(batch, 2, 70), ages[2:])
+    D.update(case.cut(batch, 0, 12), ages[:12]).update(case.cut(batch, 12, 82), ages[12:])
     close(F, D)
 
 
