@@ -106,6 +106,16 @@ class Fisher(OfScores, WithPath, ABC):
         """Trace of F."""
         return float(np.sum(self.diagonal()))
 
+    _squares = True  # False where scores are kept: their range is then looked after by solves
+
+    def _real_diagonal(self):
+        """The diagonal of F in double."""
+        return self.diagonal()
+
+    def _top(self):
+        """The largest element of F."""
+        return float(np.max(self._real_diagonal(), initial=0.0)) if self.weight else 0.0
+
     # Accumulation.
 
     def update(self, G, weights=None, decay=1.0, *, groups=None, nan_policy="raise"):

@@ -18,7 +18,7 @@ from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
 from .draws import checked_scores, checked_weights, parts_of, scan
-from .size import check_decay, check_range, check_size
+from .size import check_decay, check_range, check_size, vanishes, vanishing
 from .state import take
 
 __all__ = ["BatchedFisher"]
@@ -138,6 +138,9 @@ class BatchedFisher(Fisher):
             )
         total = a.shape[1] if w is None else float(w.sum(axis=-1).max(initial=0.0))
         check_range(dtype, largest, total, 1.0 if w is None else float(w.max(initial=0.0)))
+        root = 1.0 if w is None else float(np.sqrt(w.max(initial=0.0)))
+        if vanishes(largest, root, self._top):
+            raise vanishing(largest)
         skipped = bad if bad.any() and nan_policy == "skip" else None
         with whole_slices():
             if decay != 1:
@@ -223,14 +226,14 @@ class BatchedFisher(Fisher):
             out[part] = self.normalised(part)
         return out
 
-    def real_diagonal(self):
+    def _real_diagonal(self):
         """Diagonals in double, (n, p)."""
         weights = np.where(self._weights > 0, self._weights, 1.0)
         return np.einsum("nii->ni", self._sums).real / weights[:, np.newaxis]
 
     def diagonal(self):
         """Diagonal of F of every system, (n, p)."""
-        return self.real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def trace(self):
         """Trace of F of every system, (n,)."""
@@ -308,10 +311,10 @@ class BatchedFisher(Fisher):
             return lams[:, np.newaxis], float(lams.max(initial=0.0))
         damping = as_damping(damping)
         if isinstance(damping, Marquardt):
-            return damping.resolve(None, self.real_diagonal(), self.p), damping.c
+            return damping.resolve(None, self._real_diagonal(), self.p), damping.c
         if isinstance(damping, Relative):
             share = damping.resolve(1.0, None, self.p)
-            lams = share * self.real_diagonal().sum(axis=1, keepdims=True)
+            lams = share * self._real_diagonal().sum(axis=1, keepdims=True)
             return lams, float(lams.max(initial=0.0))
         if damping.needs:
             raise InputError(

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import as_scores, as_weights, check_policy
+from ..arrays import as_scores, as_weights, check_policy, contiguous
 from ..errors import InputError
 from ..ops.groups import grouped
 from ..ops.layers import as_layers, scan_layers
-from ..passes import bad_rows
-from .size import check_range
+from ..passes import bad_rows, sums_dtype
+from .size import LEAST_SINGLE, check_range, vanishes, vanishing
 
 __all__ = ["OfLayers", "OfScores"]
 
@@ -48,8 +48,15 @@ class OfScores:
         return batch
 
     def _scan(self, batch):
-        """Mask (n,) of the rows with NaN or Inf, and the largest finite magnitude."""
-        return bad_rows(batch)
+        """Mask (n,) of the rows with NaN or Inf, the largest finite magnitude, and the smallest of
+        those whose squares are summed."""
+        bad, largest = bad_rows(batch)
+        return bad, largest, largest
+
+    def _in_double(self, batch):
+        """The batch to be computed in double."""
+        double = sums_dtype(batch.dtype)
+        return replace(batch, data=contiguous(batch.data, double), dtype=double)
 
     def _checked_batch(self, G, weights, nan_policy):
         """The operand and its weights, bad rows out if they are to be skipped."""
@@ -62,7 +69,7 @@ class OfScores:
                 "dtype='complex128'"
             )
         weights = as_weights(weights, n)
-        bad, largest = self._scan(scores)
+        bad, largest, least = self._scan(scores)
         if bad.any() and nan_policy == "raise":
             row = int(np.argmax(bad))
             raise InputError(
@@ -73,11 +80,26 @@ class OfScores:
             total = float(n if weights is None else weights.sum())
         largest_weight = 1.0 if weights is None else float(weights.max(initial=0.0))
         check_range(scores.dtype, largest, total, largest_weight, name)
+        scores = self._fit(scores, least, largest_weight)
         if bad.any() and nan_policy == "skip":
             weights = np.ones(n) if weights is None else weights
             weights[bad] = 0
             scores = replace(scores, skipped=tuple(np.flatnonzero(bad).tolist()))
         return scores, weights
+
+    def _fit(self, batch, least, largest_weight):
+        """The batch in a dtype that can hold its squares; refused if none can."""
+        root = float(np.sqrt(largest_weight))
+        size = least * min(root, 1.0)
+        if not (self._squares and size > 0):
+            return batch
+        if batch.dtype.itemsize < sums_dtype(batch.dtype).itemsize and not (
+            size > LEAST_SINGLE and LEAST_SINGLE < root < 1 / LEAST_SINGLE
+        ):
+            batch = self._in_double(batch)
+        if vanishes(least, root, self._top):
+            raise vanishing(least, self._operand)
+        return batch
 
     def _complete(self, batch, weights):
         """Called after the last slice, by what has to look at the batch once more."""
@@ -110,7 +132,13 @@ class OfLayers:
     def _scan(self, batch):
         bad, tops = scan_layers(batch)
         sizes = enumerate(batch.sizes)
-        return bad, max(self._bound(index, t, *tops[index]) for index, (t, _, _) in sizes)
+        largest = max(self._bound(index, t, *tops[index]) for index, (t, _, _) in sizes)
+        return bad, largest, min((top for pair in tops for top in pair if top > 0), default=0.0)
+
+    def _in_double(self, batch):
+        double = sums_dtype(batch.dtype)
+        pairs = tuple(tuple(x.astype(double) for x in pair) for pair in batch.pairs)
+        return replace(batch, pairs=pairs, dtype=double)
 
     def _bound(self, index, tokens, a, e):
         """What must have a square, where a and e are the largest |A| and |E| of a layer."""

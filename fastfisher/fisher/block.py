@@ -218,7 +218,6 @@ class BlockDiagonalFisher(Staged, Fisher):
         return F
 
     def _real_diagonal(self):
-        """The diagonal of F in double."""
         self._flush()
         out = np.zeros(self.p)
         for group, sums in zip(self.partition.groups, self._sums, strict=True):

@@ -125,9 +125,11 @@ class DenseFisher(Staged, Fisher):
     def matrix(self):
         return self._normalised().astype(self.dtype, copy=False)
 
+    def _real_diagonal(self):
+        return self._sums.diagonal().real / (self.weight or 1.0)
+
     def diagonal(self):
-        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
-        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def eigvalsh(self):
         from scipy.linalg import eigvalsh
@@ -152,7 +154,7 @@ class DenseFisher(Staged, Fisher):
         require_memory(self._sum_bytes, f"the factor of DenseFisher({self.p})")
         if isinstance(damping, Cutoff):
             return self._spectral(damping)
-        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
+        diagonal = self._real_diagonal()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         try:
             factor = climb(self._normalised(), added, trace=diagonal.sum(), what="F + damping")

@@ -71,12 +71,12 @@ class DiagonalFisher(Fisher):
         self._sums += other._sums
         self._include(other._mean, other.weight)
 
-    def _normalised(self):
+    def _real_diagonal(self):
         return self._sums / (self.weight or 1.0)
 
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
-        return v * self._normalised()
+        return v * self._real_diagonal()
 
     def __matmul__(self, v):
         return self._product(v, self.apply_fisher)
@@ -85,7 +85,7 @@ class DiagonalFisher(Fisher):
         return np.diag(self.diagonal()).astype(self.dtype)
 
     def diagonal(self):
-        return self._normalised().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def eigvalsh(self):
         return np.sort(self.diagonal())
@@ -99,7 +99,7 @@ class DiagonalFisher(Fisher):
             Naming the first parameter whose damped diagonal is not positive.
         """
         damping = as_damping(damping)
-        diagonal = self._normalised()
+        diagonal = self._real_diagonal()
         if isinstance(damping, Cutoff):
             return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
@@ -109,7 +109,7 @@ class DiagonalFisher(Fisher):
         return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung="division")
 
     def _spectrum(self):
-        return DiagonalSpectrum(self._normalised())
+        return DiagonalSpectrum(self._real_diagonal())
 
     def _arrays(self):
         return {"mean": self._mean, "sums": self._sums}

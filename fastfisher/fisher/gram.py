@@ -75,6 +75,8 @@ class GramFisher(Fisher):
     def p(self):
         return self._p
 
+    _squares = False
+
     def _check_width(self, p):
         if self._p not in (None, p):
             raise InputError(f"G has {p} columns but this Fisher has {self._p} parameters")

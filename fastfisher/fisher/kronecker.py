@@ -293,6 +293,10 @@ class KroneckerFisher(OfLayers, Staged, Fisher):
         diagonal = self._operator().diagonal()
         return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
+    def _top(self):
+        w = self.weight or 1.0
+        return float(max(np.max(c.diagonal().real) for c in self._sums()[:-1]) / w)
+
     def trace(self):
         return self._operator().trace()
 

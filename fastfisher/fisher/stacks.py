@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..ops.factorizations import factor, solve_factored
 from ..planning import choose
 from ..solvers.certificate import row_norms
+from ..solvers.factored import VANISHED
 
 __all__ = [
     "SMALL",
@@ -61,7 +62,8 @@ def factor_stack(A, added):
     """Lower factors of A_b + D_b in place; `added` broadcasts to the diagonals (B, d).
 
     Returns info (B,), 0 or the failing order; failed matrices are NaN. With D_b = 0 a matrix fails,
-    at its weakest pivot, whose smallest eigenvalue is noise once the diagonal is scaled to ones.
+    at its weakest pivot, whose smallest eigenvalue is noise once the diagonal is scaled to ones, or
+    where an element of its diagonal has lost digits to underflow.
     """
     blocks, d, _ = A.shape
     diagonal = np.einsum("bii->bi", A)
@@ -82,6 +84,9 @@ def factor_stack(A, added):
         weakest = np.argmin(pivots, axis=1)
         noise = _least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
         info[free[noise]] = weakest[noise] + 1
+        least = damped[free].argmin(axis=1)
+        vanished = damped[free, least] < VANISHED
+        info[free[vanished]] = least[vanished] + 1
     A[info > 0] = np.nan
     return info
 

@@ -8,11 +8,12 @@ from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
 from .certificate import row_norms
 
-__all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
+__all__ = ["VANISHED", "CholeskyFactor", "rank_deficient", "spectral_norm"]
 
 POWER_STEPS = 4
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
 SINGULAR = 2
+VANISHED = 2.0**-970  # a mean square up to here has lost digits to underflow
 
 
 def spectral_norm(A):
@@ -58,7 +59,11 @@ class CholeskyFactor:
         free = n > 0 and not np.any(added)
         scales = _diagonal_scales(A) if free else None
         anorm = _one_norm(A, scales) if free else 0.0
+        weakest = int(np.argmin(A.diagonal().real)) if free else 0
+        vanished = free and A[weakest, weakest].real < VANISHED
         order = factor(A)
+        if vanished and not order:
+            order = weakest + 1
         rcond = 0.0
         if free and not order:
             rcond = _reciprocal_condition(A, scales, anorm)
