@@ -14,6 +14,7 @@ from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
 from ..passes import sums_dtype, whole_slices
 from ..planning import plan_batched, require_memory
+from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
@@ -262,7 +263,8 @@ class BatchedFisher(Fisher):
     def factor(self, damping):
         """Cholesky factors of F_i + D_i: `BatchedFactor` with solve, logdet, ... and ``info``.
 
-        A system that fails is no error: its answers are NaN, its ``info`` is not 0.
+        A system that fails is no error: its answers are NaN, its ``info`` is not 0. A `Ladder` in
+        force may damp it instead.
 
         Raises
         ------
@@ -282,8 +284,8 @@ class BatchedFisher(Fisher):
         b : array (n, p) or (n, p, k), optional
             Right-hand sides; the mean gradients by default.
         damping : float, array (n,) or damping object
-            Absolute damping; `Relative` looks at the trace, `Marquardt` at the diagonal of each
-            system.
+            Absolute damping; `Relative` looks at the trace, `Marquardt` at the diagonal, a cutoff
+            at the largest eigenvalue of each system.
 
         Returns
         -------
@@ -298,6 +300,10 @@ class BatchedFisher(Fisher):
         if coef is not None:
             raise InputError("BatchedFisher does not keep the scores that coef refers to; pass b")
         given = self._mean.conj() if b is None else b
+        if isinstance(damping, Cutoff):
+            if damping.per_sample:
+                raise InputError(f"{damping} looks at single samples, which are not kept")
+            return solve_systems(self, given, 0.0, 0.0, like=b, cutoff=damping)
         return solve_systems(self, given, *self._resolve(damping), like=b)
 
     def path(self, b, dampings):
@@ -319,7 +325,7 @@ class BatchedFisher(Fisher):
         if damping.needs:
             raise InputError(
                 f"damping is {damping!r}; BatchedFisher takes a number, (n,) numbers, Tikhonov, "
-                "Relative or Marquardt"
+                "Relative or Marquardt (to solve also HardCutoff or SoftCutoff)"
             )
         lam = float(damping.resolve(None, None, self.p))
         return lam, lam

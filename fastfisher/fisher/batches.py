@@ -9,9 +9,9 @@ from ..errors import InputError
 from ..ops.groups import grouped
 from ..ops.layers import as_layers, scan_layers
 from ..passes import bad_rows, sums_dtype
-from .size import LEAST_SINGLE, check_range, vanishes, vanishing
+from .size import LEAST_SINGLE, check_range, check_size, vanishes, vanishing
 
-__all__ = ["OfLayers", "OfScores"]
+__all__ = ["OfLayers", "OfScores", "check_widths"]
 
 
 class OfScores:
@@ -143,3 +143,17 @@ class OfLayers:
     def _bound(self, index, tokens, a, e):
         """What must have a square, where a and e are the largest |A| and |E| of a layer."""
         return tokens * a * e
+
+
+def check_widths(widths):
+    """Pairs (d_in, d_out) of a Fisher of layers."""
+    try:
+        pairs = [tuple(pair) for pair in widths]
+    except TypeError as error:
+        raise InputError(f"widths is {widths!r}; expected pairs (d_in, d_out)") from error
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise InputError(f"widths is {widths!r}; expected at least one pair (d_in, d_out)")
+    made = tuple((check_size(i, "d_in"), check_size(o, "d_out")) for i, o in pairs)
+    if 0 in {width for pair in made for width in pair}:
+        raise InputError(f"widths is {made}; expected d_in and d_out >= 1")
+    return made

@@ -7,10 +7,11 @@ import numpy as np
 
 from ..arrays import Scores
 from ..damping import Damping, as_damping
-from ..errors import InputError, StateError
+from ..errors import InputError, NotPositiveDefiniteError, StateError
 from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype
 from ..planning import choose, plan_blocks, require_memory
 from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed_cutoff
 from . import stacks
 from .base import Fisher
 from .block_factor import BlockFactor, BlockSpectrum, PerBlock
@@ -186,6 +187,11 @@ class BlockDiagonalFisher(Staged, Fisher):
         for group, sums, lo, hi in self._pieces():
             yield group, sums[lo:hi] / (self.weight or 1.0), lo, hi
 
+    def normalised_blocks(self, group, indices):
+        """Some blocks of a group, copied, in double."""
+        (sums,) = (s for g, s in zip(self.partition.groups, self._sums, strict=True) if g is group)
+        return sums[indices] / (self.weight or 1.0)
+
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
         y = np.zeros_like(v)
@@ -253,7 +259,7 @@ class BlockDiagonalFisher(Staged, Fisher):
         return self._factored(damping, keep=True)
 
     def _factor_once(self, damping):
-        return self._factored(damping, keep=False)
+        return self._factored(damping, keep=allowed_cutoff() is not None)
 
     def _factored(self, damping, *, keep):
         if not isinstance(damping, Damping) and (isinstance(damping, Mapping) or np.ndim(damping)):
@@ -265,11 +271,17 @@ class BlockDiagonalFisher(Staged, Fisher):
             return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         diagonal = self._real_diagonal()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
-        return BlockFactor(self, added, damping, keep=keep)
+        try:
+            return BlockFactor(self, added, damping, keep=keep)
+        except NotPositiveDefiniteError:
+            cutoff = allowed_cutoff()
+            if cutoff is None:
+                raise
+        return SpectralFactor(self.p, self._spectrum(added), cutoff, self.dtype, added=added)
 
-    def _spectrum(self):
+    def _spectrum(self, added=0.0):
         require_memory(self._sum_bytes, "the eigenvectors of BlockDiagonalFisher")
-        return BlockSpectrum(self)
+        return BlockSpectrum(self, added)
 
     def _lams(self, damping):
         if not isinstance(damping, Mapping):

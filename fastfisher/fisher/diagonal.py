@@ -3,9 +3,11 @@
 import numpy as np
 
 from ..damping import as_damping
+from ..errors import NotPositiveDefiniteError
 from ..passes import add_diag, mean_row, sums_dtype
 from ..planning import plan_factored
 from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed
 from ..solvers.spectral import DiagonalSpectrum
 from .base import Fisher
 from .factor import DiagonalFactor
@@ -103,7 +105,16 @@ class DiagonalFisher(Fisher):
         if isinstance(damping, Cutoff):
             return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
-        return DiagonalFactor(diagonal, added, damping, self.dtype)
+        try:
+            return DiagonalFactor(diagonal, added, damping, self.dtype)
+        except NotPositiveDefiniteError:
+            extra, cutoff = allowed(1, float(np.max(diagonal + added)))
+            if extra:
+                return DiagonalFactor(diagonal, added, damping, self.dtype, extra)
+            if cutoff is None:
+                raise
+        spectrum = DiagonalSpectrum(diagonal + added)
+        return SpectralFactor(self.p, spectrum, cutoff, self.dtype, added=added)
 
     def _plan(self, rhs, rung):
         return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung="division")

@@ -273,9 +273,12 @@ class DiagonalFactor(Factor):
 
     rung = "division"
 
-    def __init__(self, diagonal, added, damping, dtype):
-        super().__init__(len(diagonal), added, damping, dtype)
-        self._damped = diagonal + added
+    def __init__(self, diagonal, added, damping, dtype, escalation=0.0):
+        super().__init__(len(diagonal), added + escalation, damping, dtype)
+        self.escalation = escalation
+        if escalation:
+            self.rung = "division+damping"
+        self._damped = diagonal + self.added
         self.norm = float(self._damped.max(initial=0.0))
         bad = np.flatnonzero(~(self._damped > 0))
         if bad.size:
@@ -286,6 +289,16 @@ class DiagonalFactor(Factor):
                 rcond=0.0,
                 suggested_damping=float(diagonal.max(initial=0.0)) * 1e-8 or 1.0,
             )
+
+    @property
+    def facts(self):
+        pivot = float(self._damped.min()) if self.p else None
+        return {
+            "rank": self.p,
+            "rcond": self.rcond(),
+            "smallest_pivot": pivot,
+            "escalation": self.escalation,
+        }
 
     def _solve(self, rows):
         return rows / self._damped

@@ -12,17 +12,21 @@ from ..ops.factorizations import factor, solve_factored
 from ..planning import choose
 from ..solvers.certificate import row_norms
 from ..solvers.factored import VANISHED
+from ..solvers.ladder import HELD, current_ladder, escalation
 
 __all__ = [
     "SMALL",
     "apply",
+    "climb",
     "eigen",
     "factor_stack",
     "finite",
     "inverse_diagonal",
+    "least",
     "lengths",
     "norms",
     "pieces",
+    "smallest_pivots",
     "solve_lower",
     "solve_lower_adjoint",
     "solve_stack",
@@ -82,17 +86,45 @@ def factor_stack(A, added):
         L = A if len(free) == blocks else A[free]
         pivots = np.einsum("bii->bi", L).real ** 2 / damped[free]
         weakest = np.argmin(pivots, axis=1)
-        noise = _least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
+        noise = least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
         info[free[noise]] = weakest[noise] + 1
-        least = damped[free].argmin(axis=1)
-        vanished = damped[free, least] < VANISHED
-        info[free[vanished]] = least[vanished] + 1
+        lowest = damped[free].argmin(axis=1)
+        vanished = damped[free, lowest] < VANISHED
+        info[free[vanished]] = lowest[vanished] + 1
     A[info > 0] = np.nan
     return info
 
 
-def _least(L, diagonal, start):
-    """Smallest eigenvalues of L L' scaled to a unit diagonal, from above: inverse iteration."""
+def climb(L, info, added, again):
+    """Once more, with more damping, those that failed (info > 0), as the ladder in force allows.
+
+    L and info in place, ``again(indices)`` copies F_b; returns what was added to each (B,).
+    """
+    ladder, extra = current_ladder(), np.zeros(len(L))
+    d = L.shape[1]
+    added = np.broadcast_to(added, (len(L), d))
+    for j in range(1, (ladder.escalations if ladder else 0) + 1):
+        failed = np.flatnonzero(info > 0)
+        if not failed.size:
+            break
+        A = again(failed)
+        size = (np.einsum("bii->bi", A).real + added[failed]).max(axis=1)
+        more = escalation(j, d, size)
+        here = factor_stack(A, added[failed] + more[:, np.newaxis])
+        held = smallest_pivots(A) >= HELD * more
+        good = (here == 0) & (held | (j == ladder.escalations))
+        L[failed[good]], info[failed[good]], extra[failed[good]] = A[good], 0, more[good]
+    return extra
+
+
+def smallest_pivots(L):
+    """The smallest squared diagonal element of each factor."""
+    return np.einsum("bii->bi", L).real.min(axis=1, initial=np.inf) ** 2
+
+
+def least(L, diagonal, start):
+    """Smallest eigenvalues of L L' scaled by `diagonal` from both sides, from above: a few steps of
+    inverse iteration from unit vectors `start`."""
     blocks, d, _ = L.shape
     roots = np.sqrt(diagonal)
     y = np.zeros((blocks, d), L.dtype)

@@ -14,7 +14,7 @@ from .cg import cg
 from .cutoffs import Cutoff
 from .dual import dual
 from .factored import rank_deficient
-from .ladder import allowed_cutoff
+from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
 from .refine import mixed
@@ -131,13 +131,15 @@ def _direct(system, plan, side, b, coef, split=False):
                 "solve for coef.real and coef.imag"
             )
         return spectral(system, b, coef, side)
+    ladder = current_ladder()
     try:
-        _refuse_rank_deficient(system, b)
+        if not (ladder and ladder.escalations):
+            _refuse_rank_deficient(system, b)
         if side == "primal":
             return primal(system, b, coef, small=plan.problem.small)
         return dual(system, b, coef)
     except NotPositiveDefiniteError:
-        cutoff = allowed_cutoff()
+        cutoff = ladder.cutoff if ladder else None
         if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):
             raise
     return spectral(system, b, coef, side, cutoff=cutoff)
