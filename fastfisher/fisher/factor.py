@@ -290,6 +290,8 @@ class DiagonalFactor(Factor):
             self.rung = "division+damping"
         self._damped = diagonal + self.added
         self.norm = float(self._damped.max(initial=0.0))
+        if not np.isfinite(self._damped).all():
+            raise InputError("F is not finite; the sums hold NaN or overflowed")
         bad = np.flatnonzero(~(self._damped > 0))
         if bad.size:
             raise NotPositiveDefiniteError(

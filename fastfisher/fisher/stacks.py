@@ -203,10 +203,11 @@ def norms(A):
     trace = np.einsum("bii->b", A).real
     safe = np.where(trace > 0, trace, 1.0)
     squares = _squares(_flat(A))
-    out = squares / safe
-    wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
-    scaled = A[wild] / safe[wild, np.newaxis, np.newaxis]
-    out[wild] = _squares(_flat(scaled)) * safe[wild]
+    with np.errstate(invalid="ignore"):  # matrices that are not finite have no norm
+        out = squares / safe
+        wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
+        scaled = A[wild] / safe[wild, np.newaxis, np.newaxis]
+        out[wild] = _squares(_flat(scaled)) * safe[wild]
     return out
 
 
