@@ -250,7 +250,7 @@ class Fisher(OfScores, WithPath, ABC):
         rows, single = self._right_hand_sides(b)
         factor = self._factor_once(damping)
         x, certificate, rung = self._solved(factor, rows)
-        statuses = direct_statuses(self.dtype, certificate)
+        statuses = direct_statuses(self, certificate)
         status = worst(statuses)
         return Solution(
             x=factor.dress(x, single, b),

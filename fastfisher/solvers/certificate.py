@@ -78,17 +78,23 @@ def row_norms(rows):
     return np.linalg.norm(rows / safe[:, np.newaxis], axis=1) * safe
 
 
-def direct_statuses(dtype, certificate):
-    """Status of a direct solve with this certificate, for each right-hand side."""
-    errors, residuals = certificate.backward_errors, certificate.residuals
-    small = (errors <= DIRECT_LIMIT * unit_roundoff(dtype)) & (residuals < USELESS)
-    named = np.where(small, "converged", np.where(np.isfinite(errors), "inaccurate", "not_finite"))
-    return tuple(named.tolist())
-
-
 def direct_status(system, certificate):
     """Status of a direct solve with this certificate."""
-    return worst(direct_statuses(system.dtype, certificate))
+    if not np.isfinite(certificate.backward_error):
+        return "not_finite"
+    small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
+    small = small and certificate.residual < USELESS
+    return "converged" if small else "inaccurate"
+
+
+def direct_statuses(system, certificate):
+    """The same for each right-hand side."""
+    ones = zip(
+        certificate.residuals[:, np.newaxis],
+        certificate.backward_errors[:, np.newaxis],
+        strict=True,
+    )
+    return tuple(direct_status(system, Certificate(None, *one)) for one in ones)
 
 
 def worst(statuses):

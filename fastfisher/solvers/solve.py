@@ -81,21 +81,16 @@ def solve_system(
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
-    certificate, pivot = outcome.certificate, outcome.smallest_pivot
-    statuses = outcome.statuses or direct_statuses(system.dtype, certificate)
-    residuals = certificate.residuals
     if complex_b or complex_coef:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
-        statuses = tuple(map(worst, zip(statuses[:half], statuses[half:], strict=True)))
-        residuals = np.maximum(residuals[:half], residuals[half:])
     dtype = np.result_type(system.dtype, np.complex64) if rows.dtype.kind == "c" else system.dtype
     with np.errstate(over="ignore"):
         rows = rows.astype(dtype, copy=False)
+    certificate, pivot = outcome.certificate, outcome.smallest_pivot
     scale = outcome.system.G.scale / system.G.scale
-    good = np.isfinite(rows).all(axis=1)
-    statuses = tuple(s if ok else "not_finite" for s, ok in zip(statuses, good, strict=True))
-    status = outcome.status if good.all() else "not_finite"
+    status = outcome.status if np.isfinite(rows).all() else "not_finite"
+    statuses, residuals = _each(outcome, rows, status)
     return Solution(
         x=to_origin(np.ascontiguousarray(rows[0] if single else rows.T), system.G.origin),
         status=status,
@@ -115,6 +110,22 @@ def solve_system(
         statuses=statuses,
         residuals=residuals,
     )
+
+
+def _each(outcome, rows, status):
+    """Status and residual of each right-hand side; complex ones may have been solved as two."""
+    k, residuals = len(rows), outcome.certificate.residuals
+    halved = len(residuals) != k
+    if halved:
+        residuals = np.maximum(residuals[:k], residuals[k:])
+    if status == "converged":
+        return (status,) * k, residuals
+    statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
+    if halved:
+        statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
+    good = np.isfinite(rows).all(axis=1)
+    each = zip(statuses, good, strict=True)
+    return tuple(status if ok else "not_finite" for status, ok in each), residuals
 
 
 def _refuse_rank_deficient(system, b):
