@@ -90,7 +90,6 @@ def solve_system(
     certificate, pivot = outcome.certificate, outcome.smallest_pivot
     scale = outcome.system.G.scale / system.G.scale
     status = outcome.status if np.isfinite(rows).all() else "not_finite"
-    statuses, residuals = _each(outcome, rows, status)
     return Solution(
         x=to_origin(np.ascontiguousarray(rows[0] if single else rows.T), system.G.origin),
         status=status,
@@ -107,8 +106,7 @@ def solve_system(
         rcond=outcome.rcond,
         smallest_pivot=None if pivot is None else pivot / scale / scale,
         escalation=outcome.escalation / scale / scale,
-        statuses=statuses,
-        residuals=residuals,
+        **_each(outcome, rows, status),
     )
 
 
@@ -119,13 +117,14 @@ def _each(outcome, rows, status):
     if halved:
         residuals = np.maximum(residuals[:k], residuals[k:])
     if status == "converged":
-        return (status,) * k, residuals
+        return {"statuses": (status,) * k, "residuals": residuals}
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     if halved:
         statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
     good = np.isfinite(rows).all(axis=1)
     each = zip(statuses, good, strict=True)
-    return tuple(status if ok else "not_finite" for status, ok in each), residuals
+    statuses = tuple(status if ok else "not_finite" for status, ok in each)
+    return {"statuses": statuses, "residuals": residuals}
 
 
 def _refuse_rank_deficient(system, b):
