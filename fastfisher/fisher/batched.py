@@ -159,23 +159,26 @@ class BatchedFisher(Fisher):
 
     def _add(self, part, scores, weights, skipped):
         """Add scores (m, S, p) to the systems of a slice."""
-        rows = scores.astype(self._sums.dtype)
-        w = np.ones(rows.shape[:2]) if weights is None else np.array(weights)
+        rows, w = scores, weights
         if skipped is not None:
+            w = np.ones(rows.shape[:2]) if w is None else np.array(w)
             w[skipped[part]] = 0
-            rows[skipped[part]] = 0
-        if not rows.shape[1]:
+            rows = np.where(skipped[part][..., np.newaxis], 0, rows)
+        m, count, _ = rows.shape
+        if not count:
             return
-        total = w.sum(axis=1)
+        rows = rows.astype(self._sums.dtype, copy=False)
         # About one of the scores: a column that is constant has exactly its value as mean.
-        about = rows[np.arange(len(rows)), np.argmax(w > 0, axis=1)]
-        scale = np.where(total > 0, total, 1.0)[:, np.newaxis]
-        mean = about + np.einsum("ns,nsp->np", w, rows - about[:, np.newaxis]) / scale
+        if w is None:
+            total, about = np.full(m, float(count)), rows[:, 0]
+        else:
+            total, about = w.sum(axis=1), rows[np.arange(m), np.argmax(w > 0, axis=1)]
+        around = rows - about[:, np.newaxis]
+        sums = around.sum(axis=1) if w is None else np.einsum("ns,nsp->np", w, around)
+        mean = about + sums / np.where(total > 0, total, 1.0)[:, np.newaxis]
         if self.center:
-            rows -= mean[:, np.newaxis]
-        if weights is not None or skipped is not None:
-            rows *= np.sqrt(w)[..., np.newaxis]
-        self._sums[part] += _products(rows)
+            rows = np.subtract(rows, mean[:, np.newaxis], out=around)
+        _add_products(self._sums[part], rows, None if w is None else np.sqrt(w))
         self._include(part, mean, total)
 
     def _include(self, part, mean, total):
@@ -186,7 +189,7 @@ class BatchedFisher(Fisher):
         difference = mean - self._mean[part]
         if self.center:
             row = np.sqrt(before * share)[:, np.newaxis] * difference
-            self._sums[part] += _products(row[:, np.newaxis])
+            _add_products(self._sums[part], row[:, np.newaxis])
         self._mean[part] += difference * share[:, np.newaxis]
         self._weights[part] = weight
 
@@ -354,9 +357,12 @@ class BatchedFisher(Fisher):
         return super().__repr__()[:-1] + f", n={self.n})"
 
 
-def _products(rows):
-    """rows' rows for rows (m, S, p), Hermitian to the bit."""
+def _add_products(c, rows, scale=None):
+    """c (m, p, p) += rows' diag(scale^2) rows for rows (m, S, p), Hermitian to the bit."""
+    if scale is not None:
+        rows = rows * scale[..., np.newaxis]
     if rows.shape[1] == 1 and rows.dtype.kind != "c":
-        return rows[:, 0, :, np.newaxis] * rows[:, 0, np.newaxis]
+        c += rows[:, 0, :, np.newaxis] * rows[:, 0, np.newaxis]
+        return
     out = np.matmul(rows.conj().swapaxes(1, 2), rows)
-    return (out + out.conj().swapaxes(1, 2)) / 2
+    c += (out + out.conj().swapaxes(1, 2)) / 2
