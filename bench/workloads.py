@@ -314,6 +314,66 @@ def _w17_ours(layers, f):
     return ff.LayeredFisher().update(layers).solve(coef=f, damping=1.0).x
 
 
+# W18: the step along a path of 200 dampings ---------------------------------------------------
+
+PATH = np.logspace(-6, 1, 200)
+
+
+def _w18_peer(G, g):
+    from scipy.linalg import cho_factor, cho_solve
+
+    F, norms = G.T @ G / len(G), np.empty(len(PATH), G.dtype)
+    for i, lam in enumerate(PATH.astype(G.dtype)):
+        A = F + lam * _eye(len(g), G.dtype)
+        norms[i] = np.linalg.norm(cho_solve(cho_factor(A, overwrite_a=True), g))
+    return norms
+
+
+def _w18_ours(G, g):
+    return ff.DenseFisher(len(g), dtype=G.dtype).update(G).path(g, PATH).norms
+
+
+# W19: gradients that come one at a time --------------------------------------------------------
+
+
+def _w19_peer(G, g, lam=1e-2):
+    F = np.zeros((len(g), len(g)), G.dtype)
+    for row in G:
+        F += np.outer(row, row)
+    return np.linalg.solve(F / len(G) + lam * _eye(len(g), G.dtype), g)
+
+
+def _w19_ours(G, g):
+    F = ff.DenseFisher(len(g), dtype=G.dtype)
+    for row in G:
+        F.update(row[np.newaxis])
+    return F.solve(g, damping=1e-2).x
+
+
+# W20: several right-hand sides by conjugate gradients --------------------------------------------
+
+
+def _w20_inputs(normal, shape):
+    n, p, k = shape
+    return normal(n, p) * (1.0 + np.arange(p, dtype=np.float32)) ** -1, normal(p, k)
+
+
+def _w20_peer(G, B, lam=1e-5):
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    n, p = G.shape
+    A = LinearOperator((p, p), lambda v: G.T @ (G @ v) / n + lam * v, dtype=G.dtype)
+    return np.stack([cg(A, b, rtol=1e-10)[0] for b in B.T], axis=1)
+
+
+def _w20_ours(G, B):
+    return ff.solve(G, B, damping=1e-5, method="cg", preconditioner=None).x
+
+
+def _w20_truth(G, B, lam=1e-5):
+    return np.linalg.solve(G.T @ G / len(G) + lam * _eye(G.shape[1], G.dtype), B)
+
+
 WORKLOADS = {
     "w1": Workload(
         "attribution scores: G (G'G + lambda I)^-1 T' (TRAK)",
@@ -480,6 +540,40 @@ WORKLOADS = {
         _w17_peer,
         truth=_w17_truth,
     ),
+    "w18": Workload(
+        "length of the step for 200 dampings",
+        Op(
+            "n x p",
+            lambda n, p: n * p * (p + 1) + len(PATH) * p**3 / 3,
+            lambda n, p: n * p,
+            lambda n, p: len(PATH),
+        ),
+        _scores_and(lambda n, p: (p,)),
+        _w18_ours,
+        _w18_peer,
+        gate=1e9,  # dampings down to 1e-6
+    ),
+    "w19": Workload(
+        "gradients one at a time, then a step",
+        OPS["solve"],
+        _scores_and(lambda n, p: (p,)),
+        _w19_ours,
+        _w19_peer,
+    ),
+    "w20": Workload(
+        "several right-hand sides by conjugate gradients",
+        Op(
+            "n x p x k",
+            lambda n, p, k: 4 * n * p * k,
+            lambda n, p, k: n * p + p * k,
+            lambda n, p, k: p * k,
+        ),
+        _w20_inputs,
+        _w20_ours,
+        _w20_peer,
+        truth=_w20_truth,
+        gate=1e11,  # a residual of 1e-10 and a condition number of 1e5
+    ),
 }
 
 # Not here, because this version has no such Fisher or op.
@@ -512,6 +606,9 @@ FULL = [
     Case("w16", "s", (1000, 100_000, 20)),
     Case("w17", "d", (256, *AUTOENCODER)),
     Case("w17", "s", (512, *AUTOENCODER)),
+    Case("w18", "d", (4000, 1000)),
+    Case("w19", "d", (2000, 1000)),
+    Case("w20", "d", (10_000, 1000, 8)),
 ]
 
 QUICK = [
@@ -531,6 +628,9 @@ QUICK = [
     Case("w14", "d", (2000, 10)),
     Case("w16", "s", (100, 1000, 4)),
     Case("w17", "d", (64, 32, 16, 32)),
+    Case("w18", "d", (200, 30)),
+    Case("w19", "d", (100, 30)),
+    Case("w20", "d", (400, 60, 4)),
 ]
 
 

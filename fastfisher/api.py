@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from .arrays import as_real, as_scores, as_vectors, as_weights
+from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy
 from .damping import as_damping
 from .errors import InputError
+from .ops.groups import grouped
 from .planning import check_device, check_method
 from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
@@ -20,6 +21,7 @@ def solve(
     coef=None,
     damping,
     weights=None,
+    groups=None,
     center=False,
     method="auto",
     rtol=None,
@@ -48,6 +50,10 @@ def solve(
         cutoff of eigenvalues in its place: `HardCutoff`, `SoftCutoff`, `SNRCutoff` (not by cg).
     weights : array (n,), optional
         Real, finite, >= 0; ones by default.
+    groups : array (n,) of integers, optional
+        Rows of one group (cluster, sequence) are summed before anything else: the samples are then
+        the m groups in ascending order, and `weights` and `coef` have one entry for each of them.
+        See `fastfisher.ops.group_sums`; docs/math.md F10.
     center : bool
         Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
     method : {"auto", "primal", "dual", "cg", "mixed"}
@@ -60,10 +66,11 @@ def solve(
     maxiter : int, optional
         cg: iteration limit; 10 (min(n, p) + 10) by default.
     x0 : array like x, optional
-        cg: starting point.
+        cg: starting point; columns that need nothing more are not touched.
     preconditioner : {"auto", "jacobi", None}, BlockJacobi, Nystrom or callable
-        cg: approximate inverse; a callable is applied to arrays (p, k). "auto" is Jacobi, but none
-        where F has fewer samples than parameters and damping is a number.
+        cg: approximate inverse; a callable is applied to arrays (p, k) of the k columns that are
+        not solved yet. "auto" is Jacobi, but none where F has fewer samples than parameters and
+        damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu"}
@@ -87,7 +94,8 @@ def solve(
     Notes
     -----
     primal: n p^2 + p^3/3 flops, 8 p^2 bytes. dual: n^2 p + n^3/3 flops, 8 n^2 bytes.
-    cg: 4 n p flops and one pass over G per iteration. docs/math.md D1-D8, I1-I3.
+    cg: 4 n p flops for each right-hand side and one pass over G per iteration. docs/math.md D1-D8,
+    I1-I3, I5.
 
     References
     ----------
@@ -109,8 +117,8 @@ def solve(
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
+    scores, w = _samples(scores, weights, groups, nan_policy)
     n, p = scores.shape
-    w = as_weights(weights, n)
     if b is not None:
         rows, single = as_vectors(b, p, scores.dtype, "b")
         coefs = None
@@ -162,6 +170,15 @@ def _solve(
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
 
+def _samples(scores, weights, groups, nan_policy):
+    """The scores of what counts as a sample, rows or groups of rows, and their weights."""
+    if groups is None:
+        return scores, as_weights(weights, scores.shape[0])
+    check_policy(nan_policy)
+    scores = grouped(scores, groups, weights, nan_policy)
+    return scores, as_weights(weights, scores.shape[0])
+
+
 def _limit(maxiter):
     if maxiter is None:
         return None
@@ -191,6 +208,7 @@ def natural_gradient(
     *,
     damping,
     weights=None,
+    groups=None,
     center=False,
     method="auto",
     nan_policy="raise",
@@ -204,7 +222,7 @@ def natural_gradient(
         Per-sample scores (or per-sample gradients of the loss), as in `solve`.
     g : array (p,), optional
         Gradient; by default the weighted mean of the rows of G (conjugated if complex).
-    damping, weights, center, method, nan_policy, device
+    damping, weights, groups, center, method, nan_policy, device
         As in `solve`.
 
     Returns
@@ -223,6 +241,11 @@ def natural_gradient(
     -----
     Cost as in `solve`. The default g goes through the form without cancellation (docs/math.md D3).
 
+    The metric may come from other samples than the gradient, unlabelled or fewer (docs/math.md
+    Z2): G are then the scores of the metric batch and g the mean of the gradient batch. With Fisher
+    objects that is ``F.update(metric).solve(g)``, or, where both batches are layers,
+    ``F.update(metric).solve(H.update(batch).mean)`` for another Fisher H (complex: ``.conj()``).
+
     References
     ----------
     S. Amari, Natural gradient works efficiently in learning, Neural Computation 10, 1998.
@@ -232,12 +255,19 @@ def natural_gradient(
     >>> import numpy as np, fastfisher as ff
     >>> ff.natural_gradient(np.array([[1.0, 0.0], [0.0, 2.0]]), damping=0.0)
     array([1. , 0.5])
+
+    A metric of two samples for the gradient of one:
+
+    >>> metric, batch = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> ff.natural_gradient(metric, batch.mean(axis=0), damping=0.0)
+    array([6., 2.])
     """
     solution = gradient_solution(
         G,
         g,
         damping=damping,
         weights=weights,
+        groups=groups,
         center=center,
         method=method,
         nan_policy=nan_policy,
@@ -254,6 +284,7 @@ def gradient_solution(
     *,
     damping,
     weights=None,
+    groups=None,
     center=False,
     method="auto",
     rtol=None,
@@ -264,11 +295,11 @@ def gradient_solution(
 ):
     """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
     scores = as_scores(G)
-    n, p = scores.shape
     damping = as_damping(damping)
     check_method(method)
     check_device(device)
-    w = as_weights(weights, n)
+    scores, w = _samples(scores, weights, groups, nan_policy)
+    n, p = scores.shape
     rows = coefs = None
     if g is not None:
         rows, single = as_vectors(g, p, scores.dtype, "g")

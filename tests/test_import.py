@@ -121,6 +121,7 @@ CONTRACT = {
 OPS = {
     "syrk",
     "gram",
+    "group_sums",
     "fvp",
     "matvec",
     "rmatvec",

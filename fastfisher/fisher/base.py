@@ -9,7 +9,7 @@ from ..arrays import as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
-from ..solvers.certificate import certify, direct_status
+from ..solvers.certificate import certify, direct_statuses, worst
 from ..solvers.solution import Solution
 from .batches import OfScores
 from .paths import WithPath
@@ -106,9 +106,19 @@ class Fisher(OfScores, WithPath, ABC):
         """Trace of F."""
         return float(np.sum(self.diagonal()))
 
+    _squares = True  # False where scores are kept: their range is then looked after by solves
+
+    def _real_diagonal(self):
+        """The diagonal of F in double."""
+        return self.diagonal()
+
+    def _top(self):
+        """The largest element of F."""
+        return float(np.max(self._real_diagonal(), initial=0.0)) if self.weight else 0.0
+
     # Accumulation.
 
-    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
+    def update(self, G, weights=None, decay=1.0, *, groups=None, nan_policy="raise"):
         """Add a batch of scores, in place.
 
         Parameters
@@ -120,6 +130,10 @@ class Fisher(OfScores, WithPath, ABC):
         decay : float
             Multiplies the stored sums and weight before the raw batch sums are added; 0 < decay
             <= 1. A state that was decayed can no longer be merged.
+        groups : array (n,) of integers, optional
+            Rows of one group (cluster, sequence) are summed first: the samples are the groups, in
+            ascending order, and `weights` has one entry for each. A group belongs to one call: the
+            same integer in another batch is another group. docs/math.md F10.
         nan_policy : {"raise", "skip", "propagate"}
             Rows with NaN or Inf: an error that names the row and leaves everything as it was; left
             out and counted in ``n_skipped``; or added all the same.
@@ -139,6 +153,8 @@ class Fisher(OfScores, WithPath, ABC):
         Ctrl-C is raised between slices of about 0.2 s; ``n_samples`` says how many rows are in.
         """
         decay = check_decay(decay)
+        if groups is not None:
+            G = self._summed_over(groups, G, weights, nan_policy)
         scores, weights = self._checked_batch(G, weights, nan_policy)
         if decay != 1:
             self._decay(decay)
@@ -234,7 +250,8 @@ class Fisher(OfScores, WithPath, ABC):
         rows, single = self._right_hand_sides(b)
         factor = self._factor_once(damping)
         x, certificate, rung = self._solved(factor, rows)
-        status = direct_status(self, certificate)
+        statuses = direct_statuses(self, certificate)
+        status = worst(statuses)
         return Solution(
             x=factor.dress(x, single, b),
             status=status,
@@ -246,6 +263,8 @@ class Fisher(OfScores, WithPath, ABC):
             damping=factor.damping,
             rung=rung,
             plan=self._plan(len(rows), factor.rung),
+            statuses=statuses,
+            residuals=certificate.residuals,
             **factor.facts,
         )
 
@@ -312,7 +331,8 @@ class Fisher(OfScores, WithPath, ABC):
         """More of the state that a header can hold."""
         return {}
 
-    def _restore_counts(self, header):
+    def _restore(self, header, arrays):
+        """What is not set by `_from_arrays`."""
         self.n_samples = check_size(header["n_samples"], "n_samples")
         self.n_skipped = check_size(header["n_skipped"], "n_skipped")
         self.weight = as_real(float.fromhex(header["weight"]), "weight")
@@ -362,6 +382,6 @@ def load(path):
             f"{path} holds a {header.get('class')!r}, which this version does not know"
         )
     try:
-        return cls._from_arrays(header, arrays)._restore_counts(header)
+        return cls._from_arrays(header, arrays)._restore(header, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path} lacks or spoils a field of its state: {error}") from error

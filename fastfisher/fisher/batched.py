@@ -14,11 +14,12 @@ from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
 from ..passes import sums_dtype, whole_slices
 from ..planning import plan_batched, require_memory
+from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
 from .draws import checked_scores, checked_weights, parts_of, scan
-from .size import check_decay, check_range, check_size
+from .size import check_decay, check_range, check_size, vanishes, vanishing
 from .state import take
 
 __all__ = ["BatchedFisher"]
@@ -138,6 +139,9 @@ class BatchedFisher(Fisher):
             )
         total = a.shape[1] if w is None else float(w.sum(axis=-1).max(initial=0.0))
         check_range(dtype, largest, total, 1.0 if w is None else float(w.max(initial=0.0)))
+        root = 1.0 if w is None else float(np.sqrt(w.max(initial=0.0)))
+        if vanishes(largest, root, self._top):
+            raise vanishing(largest)
         skipped = bad if bad.any() and nan_policy == "skip" else None
         with whole_slices():
             if decay != 1:
@@ -155,23 +159,26 @@ class BatchedFisher(Fisher):
 
     def _add(self, part, scores, weights, skipped):
         """Add scores (m, S, p) to the systems of a slice."""
-        rows = scores.astype(self._sums.dtype)
-        w = np.ones(rows.shape[:2]) if weights is None else np.array(weights)
+        rows, w = scores, weights
         if skipped is not None:
+            w = np.ones(rows.shape[:2]) if w is None else np.array(w)
             w[skipped[part]] = 0
-            rows[skipped[part]] = 0
-        if not rows.shape[1]:
+            rows = np.where(skipped[part][..., np.newaxis], 0, rows)
+        m, count, _ = rows.shape
+        if not count:
             return
-        total = w.sum(axis=1)
+        rows = rows.astype(self._sums.dtype, copy=False)
         # About one of the scores: a column that is constant has exactly its value as mean.
-        about = rows[np.arange(len(rows)), np.argmax(w > 0, axis=1)]
-        scale = np.where(total > 0, total, 1.0)[:, np.newaxis]
-        mean = about + np.einsum("ns,nsp->np", w, rows - about[:, np.newaxis]) / scale
+        if w is None:
+            total, about = np.full(m, float(count)), rows[:, 0]
+        else:
+            total, about = w.sum(axis=1), rows[np.arange(m), np.argmax(w > 0, axis=1)]
+        around = rows - about[:, np.newaxis]
+        sums = around.sum(axis=1) if w is None else np.einsum("ns,nsp->np", w, around)
+        mean = about + sums / np.where(total > 0, total, 1.0)[:, np.newaxis]
         if self.center:
-            rows -= mean[:, np.newaxis]
-        if weights is not None or skipped is not None:
-            rows *= np.sqrt(w)[..., np.newaxis]
-        self._sums[part] += _products(rows)
+            rows = np.subtract(rows, mean[:, np.newaxis], out=around)
+        _add_products(self._sums[part], rows, None if w is None else np.sqrt(w))
         self._include(part, mean, total)
 
     def _include(self, part, mean, total):
@@ -182,7 +189,7 @@ class BatchedFisher(Fisher):
         difference = mean - self._mean[part]
         if self.center:
             row = np.sqrt(before * share)[:, np.newaxis] * difference
-            self._sums[part] += _products(row[:, np.newaxis])
+            _add_products(self._sums[part], row[:, np.newaxis])
         self._mean[part] += difference * share[:, np.newaxis]
         self._weights[part] = weight
 
@@ -223,14 +230,14 @@ class BatchedFisher(Fisher):
             out[part] = self.normalised(part)
         return out
 
-    def real_diagonal(self):
+    def _real_diagonal(self):
         """Diagonals in double, (n, p)."""
         weights = np.where(self._weights > 0, self._weights, 1.0)
         return np.einsum("nii->ni", self._sums).real / weights[:, np.newaxis]
 
     def diagonal(self):
         """Diagonal of F of every system, (n, p)."""
-        return self.real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def trace(self):
         """Trace of F of every system, (n,)."""
@@ -259,7 +266,8 @@ class BatchedFisher(Fisher):
     def factor(self, damping):
         """Cholesky factors of F_i + D_i: `BatchedFactor` with solve, logdet, ... and ``info``.
 
-        A system that fails is no error: its answers are NaN, its ``info`` is not 0.
+        A system that fails is no error: its answers are NaN, its ``info`` is not 0. A `Ladder` in
+        force may damp it instead.
 
         Raises
         ------
@@ -279,8 +287,8 @@ class BatchedFisher(Fisher):
         b : array (n, p) or (n, p, k), optional
             Right-hand sides; the mean gradients by default.
         damping : float, array (n,) or damping object
-            Absolute damping; `Relative` looks at the trace, `Marquardt` at the diagonal of each
-            system.
+            Absolute damping; `Relative` looks at the trace, `Marquardt` at the diagonal, a cutoff
+            at the largest eigenvalue of each system.
 
         Returns
         -------
@@ -295,6 +303,10 @@ class BatchedFisher(Fisher):
         if coef is not None:
             raise InputError("BatchedFisher does not keep the scores that coef refers to; pass b")
         given = self._mean.conj() if b is None else b
+        if isinstance(damping, Cutoff):
+            if damping.per_sample:
+                raise InputError(f"{damping} looks at single samples, which are not kept")
+            return solve_systems(self, given, 0.0, 0.0, like=b, cutoff=damping)
         return solve_systems(self, given, *self._resolve(damping), like=b)
 
     def path(self, b, dampings):
@@ -308,15 +320,15 @@ class BatchedFisher(Fisher):
             return lams[:, np.newaxis], float(lams.max(initial=0.0))
         damping = as_damping(damping)
         if isinstance(damping, Marquardt):
-            return damping.resolve(None, self.real_diagonal(), self.p), damping.c
+            return damping.resolve(None, self._real_diagonal(), self.p), damping.c
         if isinstance(damping, Relative):
             share = damping.resolve(1.0, None, self.p)
-            lams = share * self.real_diagonal().sum(axis=1, keepdims=True)
+            lams = share * self._real_diagonal().sum(axis=1, keepdims=True)
             return lams, float(lams.max(initial=0.0))
         if damping.needs:
             raise InputError(
                 f"damping is {damping!r}; BatchedFisher takes a number, (n,) numbers, Tikhonov, "
-                "Relative or Marquardt"
+                "Relative or Marquardt (to solve also HardCutoff or SoftCutoff)"
             )
         lam = float(damping.resolve(None, None, self.p))
         return lam, lam
@@ -345,9 +357,12 @@ class BatchedFisher(Fisher):
         return super().__repr__()[:-1] + f", n={self.n})"
 
 
-def _products(rows):
-    """rows' rows for rows (m, S, p), Hermitian to the bit."""
+def _add_products(c, rows, scale=None):
+    """c (m, p, p) += rows' diag(scale^2) rows for rows (m, S, p), Hermitian to the bit."""
+    if scale is not None:
+        rows = rows * scale[..., np.newaxis]
     if rows.shape[1] == 1 and rows.dtype.kind != "c":
-        return rows[:, 0, :, np.newaxis] * rows[:, 0, np.newaxis]
+        c += rows[:, 0, :, np.newaxis] * rows[:, 0, np.newaxis]
+        return
     out = np.matmul(rows.conj().swapaxes(1, 2), rows)
-    return (out + out.conj().swapaxes(1, 2)) / 2
+    c += (out + out.conj().swapaxes(1, 2)) / 2

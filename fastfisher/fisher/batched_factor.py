@@ -6,12 +6,14 @@ from ..arrays import as_array, computing_dtype, to_origin
 from ..errors import InputError
 from ..solvers.batched import BatchedSolution
 from ..solvers.certificate import DIRECT_LIMIT, USELESS
+from ..solvers.ladder import allowed_cutoff, current_ladder
 from ..solvers.system import unit_roundoff
 from . import stacks
 from .size import check_size
 
 __all__ = ["BatchedFactor", "solve_systems"]
 
+RUNGS = ("cholesky", "cholesky+damping", "eigen")
 STATUS = {-1: "not_finite", -2: "inaccurate"}
 
 
@@ -52,22 +54,49 @@ def _substitute(L, b):
     return rows.reshape(k, m, p).transpose(1, 2, 0)
 
 
-def solve_systems(fisher, b, added, damping, *, like):
-    """(F_i + D_i)^-1 b_i as a BatchedSolution; `added` is D as a number, (n, 1) or (n, p)."""
+def solve_systems(fisher, b, added, damping, *, like, cutoff=None):
+    """(F_i + D_i)^-1 b_i as a BatchedSolution; `added` is D as a number, (n, 1) or (n, p).
+
+    With a cutoff, which takes the place of all inverses, D is 0.
+    """
     n, p = fisher.n, fisher.p
     given, dtype = _systems(b, n, p, fisher.dtype, "b")
     x, info = np.empty(given.shape, dtype), np.zeros(n, np.int32)
     residuals, backward = np.zeros(n), np.zeros(n)
     limit = DIRECT_LIMIT * unit_roundoff(dtype)
+    last = cutoff or allowed_cutoff()
+    rungs = None if current_ladder() is None and cutoff is None else np.zeros(n, np.int8)
+    pivot, rcond, escalation, kept = np.inf, 1.0, 0.0, p
     for part in fisher.pieces():
         A, D = fisher.normalised(part), _part(added, part)
         right = given[part].astype(np.result_type(dtype, np.float64))
         norms = stacks.norms(A) + _least(D)
-        L = A.copy()
-        here = _factored(L, D)
+        if cutoff is None:
+            L = A.copy()
+            here, more = _climbed(L, D, A.__getitem__)
+            good = here == 0
+            if more.any():
+                D = D + more[:, np.newaxis]
+                norms += more
+                rungs[part][more > 0] = RUNGS.index("cholesky+damping")
+                escalation = max(escalation, float(more.max()))
+            pivots = stacks.smallest_pivots(L)[good]
+            pivot = min(pivot, float(pivots.min(initial=np.inf)))
+            scale = norms[good]
+            rcond = min(rcond, float((pivots / np.where(scale > 0, scale, 1.0)).min(initial=1.0)))
+        else:
+            here = np.where(stacks.finite(A), 1, -1).astype(np.int32)
         here[~stacks.finite(right)] = -1
         with np.errstate(invalid="ignore", over="ignore"):
-            y = _substitute(L, right)
+            y = _substitute(L, right) if cutoff is None else np.empty_like(right)
+            cut = np.flatnonzero(here > 0) if last is not None else here[:0]
+            if cut.size:
+                spectra = _Spectra(A[cut], _rows(D, cut), last)
+                y[cut], right[cut] = spectra.solve(right[cut]), spectra.kept(right[cut])
+                here[cut], rungs[part][cut] = 0, RUNGS.index("eigen")
+                kept = min(kept, spectra.rank)
+                rcond = min(rcond, spectra.rcond)
+                damping = max(damping, spectra.threshold) if cutoff is not None else damping
             shift = D[..., np.newaxis] if np.ndim(D) else D
             residuals[part], backward[part] = _errors(A, y, right, shift, norms)
             x[part] = y
@@ -90,10 +119,57 @@ def solve_systems(fisher, b, added, damping, *, like):
         iterations=0,
         method="primal",
         damping=damping,
-        rung="cholesky",
+        rung=RUNGS[0 if rungs is None else int(rungs.max(initial=0))],
         plan=fisher.plan_solve(given.shape[2]),
+        rank=kept if solved.any() else None,
+        rcond=rcond if solved.any() else None,
+        smallest_pivot=pivot if np.isfinite(pivot) else None,
+        escalation=escalation,
         systems=info,
+        rungs=rungs,
     )
+
+
+def _climbed(L, D, again):
+    """L in place of F, its info, and what the ladder in force added to each system."""
+    info = _factored(L, D)
+    extra = stacks.climb(L, info, D, again) if (info > 0).any() else np.zeros(len(L))
+    return info, extra
+
+
+def _rows(D, some):
+    """The part of D for some systems, (m, 1) or (m, p), or a number."""
+    return D[some] if np.ndim(D) else D
+
+
+class _Spectra:
+    """Eigenvalues of some F_i + D_i, and what a cutoff makes of their inverses."""
+
+    def __init__(self, A, D, cutoff):
+        np.einsum("bii->bi", A)[...] += D
+        values, self._vectors = stacks.eigen(A)
+        largest, floor = values[:, -1:], stacks.NOISE * A.shape[1] * np.finfo(np.float64).eps
+        gains = cutoff.gains(values, largest, floor)
+        self._gains, self._share = gains[..., np.newaxis], (gains * values)[..., np.newaxis]
+        kept = gains > 0
+        self.rank = int(kept.sum(axis=1).min())
+        least = np.where(kept, values, np.inf).min(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = np.where(np.isfinite(least), least / largest[:, 0], 1.0)
+        self.rcond = float(ratios.min())
+        self.threshold = float(np.max(cutoff.threshold(largest, floor)))
+
+    def _through(self, b, gains):
+        V = self._vectors
+        return np.matmul(V, gains * np.matmul(V.conj().swapaxes(1, 2), b))
+
+    def solve(self, b):
+        """V gains V' b."""
+        return self._through(b, self._gains)
+
+    def kept(self, b):
+        """The part of b that is solved for."""
+        return self._through(b, self._share)
 
 
 def _least(D):
@@ -119,18 +195,36 @@ def _errors(A, x, b, shift, norms):
 class BatchedFactor:
     """F_i + D_i = L_i L_i' for every system; ``info`` (n,) as in `BatchedSolution`.
 
-    Answers about systems that failed are NaN.
+    Answers about systems that failed are NaN; ``escalations`` (n,) is what a `Ladder` added.
     """
-
-    rung = "cholesky"
 
     def __init__(self, fisher, added, damping):
         self.n, self.p, self.dtype, self.damping = fisher.n, fisher.p, fisher.dtype, damping
-        self.info = np.zeros(self.n, np.int32)
-        self._L = np.empty_like(fisher._sums)
+        self.info, self.escalations = np.zeros(self.n, np.int32), np.zeros(self.n)
+        self._L, self._norms = np.empty_like(fisher._sums), np.zeros(self.n)
         for part in fisher.pieces():
-            self._L[part] = fisher.normalised(part)
-            self.info[part] = _factored(self._L[part], _part(added, part))
+            self._L[part] = A = fisher.normalised(part)
+            D = _part(added, part)
+            self.info[part], more = _climbed(self._L[part], D, A.__getitem__)
+            self.escalations[part] = more
+            self._norms[part] = stacks.norms(A) + _least(D) + more
+
+    @property
+    def rung(self):
+        """The rung of the ladder that was reached."""
+        return RUNGS[int(self.escalations.any())]
+
+    def rcond(self):
+        """Estimated reciprocal condition numbers (n,), from above: by inverse iteration."""
+        out = np.full(self.n, np.nan)
+        for part, L in self._pieces():
+            good = np.flatnonzero(self.info[part] == 0)
+            if self.p and good.size:
+                pivots = np.einsum("bii->bi", L[good]).real
+                least = stacks.least(L[good], np.ones((good.size, self.p)), pivots.argmin(axis=1))
+                norms = self._norms[part][good]
+                out[part][good] = np.minimum(least / np.where(norms > 0, norms, 1.0), 1.0)
+        return out
 
     @property
     def real_dtype(self):

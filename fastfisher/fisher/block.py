@@ -7,27 +7,26 @@ import numpy as np
 
 from ..arrays import Scores
 from ..damping import Damping, as_damping
-from ..errors import InputError, MemoryLimitError, StateError
-from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype, whole_slices
+from ..errors import InputError, NotPositiveDefiniteError, StateError
+from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype
 from ..planning import choose, plan_blocks, require_memory
 from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed_cutoff
 from . import stacks
 from .base import Fisher
 from .block_factor import BlockFactor, BlockSpectrum, PerBlock
-from .lock import Lock
 from .partition import Partition
 from .spectral import SpectralFactor
-from .staging import Staging
+from .staging import Staged
 from .state import take
 
 __all__ = ["BlockDiagonalFisher"]
 
-FEWEST, MOST = 16, 256  # rows staged, whatever the size of the blocks
 LEAST = 64  # rows per slice of an update
 GATHERED_BYTES = 64 << 20  # of scores whose blocks do not lie side by side
 
 
-class BlockDiagonalFisher(Fisher):
+class BlockDiagonalFisher(Staged, Fisher):
     """The diagonal blocks of F, accumulated from batches of scores.
 
     Parameters
@@ -53,8 +52,7 @@ class BlockDiagonalFisher(Fisher):
     Notes
     -----
     State: 8 sum(d^2) bytes for blocks of order d (complex: twice that). Small batches wait in a
-    buffer at most half as large and enter the sums together, so that single rows cost what a batch
-    costs; reading anything empties it. update: n sum(d^2) flops; factor: sum(d^3) / 3 flops and as
+    buffer, as in `DenseFisher`. update: n sum(d^2) flops; factor: sum(d^3) / 3 flops and as
     many bytes as the sums; solve keeps no factor. docs/math.md B1, B2.
 
     `solve` and `factor` also take one absolute lambda per block as damping: a sequence, or a
@@ -82,13 +80,7 @@ class BlockDiagonalFisher(Fisher):
         self.partition = Partition(sizes, double.itemsize)
         self._mean = np.zeros(self.p, double)
         self._sums = [np.zeros((len(g), g.d, g.d), double) for g in self.partition.groups]
-        self._open()
-
-    def _open(self):
-        """An empty buffer; the weight of the sums, and the decay that they are due."""
-        self._lock = Lock()
-        self._staging = None
-        self._summed, self._pending = self.weight, 1.0
+        self._open_buffer()
 
     @property
     def p(self):
@@ -116,52 +108,15 @@ class BlockDiagonalFisher(Fisher):
         # Fewer rows would spend their time on moving the sums.
         return max(LEAST, int(SLICE_FLOPS // max(squares, 1)) // LEAST * LEAST)
 
-    def _capacity(self, dtype):
-        """Rows to stage: a buffer of half the size of the sums, where it fits; 0: none."""
-        row = max(self.p * dtype.itemsize, 1)
-        rows = sum(sums.nbytes for sums in self._sums) // (2 * row)
-        rows = min(max(rows, FEWEST), MOST)
-        try:
-            require_memory(rows * row, "the buffer for small updates")
-        except MemoryLimitError:
-            return 0
-        return rows
+    @property
+    def _sum_bytes(self):
+        return sum(sums.nbytes for sums in self._sums)
 
-    def _add(self, scores, weights, total):
-        staging = self._staging
-        if staging is not None and not staging.takes(scores):
-            self._flush()
-        if staging is None or staging.dtype != scores.dtype:
-            rows = self._capacity(scores.dtype)
-            if scores.shape[0] < rows:
-                staging = Staging(rows, self.p, scores.dtype)
-        if staging is not None and staging.takes(scores):
-            staging.add(scores, weights)
-            self._staging = staging
-        else:
-            self._absorb(scores, weights, total)
-            self._summed = self.weight + total
-
-    def _flush(self):
-        """Add the staged rows to the sums."""
-        with self._lock, whole_slices():
-            if self._staging is not None and len(self._staging):
-                scores, weights = self._staging.take()
-                self._absorb(
-                    scores, weights, float(scores.shape[0] if weights is None else weights.sum())
-                )
-            self._decay_sums()
-            self._summed = self.weight
-
-    def _decay_sums(self):
-        if self._pending != 1:
-            for sums in self._sums:
-                sums *= self._pending
-            self._pending = 1.0
+    def _scale(self, factor):
+        for sums in self._sums:
+            sums *= factor
 
     def _absorb(self, scores, weights, total):
-        """Add rows to the sums, in which `_summed` is the weight."""
-        self._decay_sums()
         mean = mean_row(scores, weights, total)
         self._add_products(scores, weights, mean if self.center else None)
         self._include(mean, total)
@@ -201,12 +156,6 @@ class BlockDiagonalFisher(Fisher):
                         shift=None if shift is None else shift[here],
                     )
 
-    def _decay(self, decay):
-        if self._staging is not None:
-            self._staging.decay(decay)
-        self._pending *= decay
-        self._summed *= decay
-
     def merge(self, other):
         if type(other) is type(self) and other.p == self.p and other.partition != self.partition:
             raise StateError(
@@ -237,6 +186,11 @@ class BlockDiagonalFisher(Fisher):
         """(group, blocks of F lo..hi as a copy in double, lo, hi)."""
         for group, sums, lo, hi in self._pieces():
             yield group, sums[lo:hi] / (self.weight or 1.0), lo, hi
+
+    def normalised_blocks(self, group, indices):
+        """Some blocks of a group, copied, in double."""
+        (sums,) = (s for g, s in zip(self.partition.groups, self._sums, strict=True) if g is group)
+        return sums[indices] / (self.weight or 1.0)
 
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
@@ -270,7 +224,6 @@ class BlockDiagonalFisher(Fisher):
         return F
 
     def _real_diagonal(self):
-        """The diagonal of F in double."""
         self._flush()
         out = np.zeros(self.p)
         for group, sums in zip(self.partition.groups, self._sums, strict=True):
@@ -306,23 +259,29 @@ class BlockDiagonalFisher(Fisher):
         return self._factored(damping, keep=True)
 
     def _factor_once(self, damping):
-        return self._factored(damping, keep=False)
+        return self._factored(damping, keep=allowed_cutoff() is not None)
 
     def _factored(self, damping, *, keep):
         if not isinstance(damping, Damping) and (isinstance(damping, Mapping) or np.ndim(damping)):
             damping = PerBlock(self._lams(damping), self.partition)
         damping = as_damping(damping)
         if keep:
-            require_memory(sum(s.nbytes for s in self._sums), "the factor of BlockDiagonalFisher")
+            require_memory(self._sum_bytes, "the factor of BlockDiagonalFisher")
         if isinstance(damping, Cutoff):
             return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         diagonal = self._real_diagonal()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
-        return BlockFactor(self, added, damping, keep=keep)
+        try:
+            return BlockFactor(self, added, damping, keep=keep)
+        except NotPositiveDefiniteError:
+            cutoff = allowed_cutoff()
+            if cutoff is None:
+                raise
+        return SpectralFactor(self.p, self._spectrum(added), cutoff, self.dtype, added=added)
 
-    def _spectrum(self):
-        require_memory(sum(s.nbytes for s in self._sums), "the eigenvectors of BlockDiagonalFisher")
-        return BlockSpectrum(self)
+    def _spectrum(self, added=0.0):
+        require_memory(self._sum_bytes, "the eigenvectors of BlockDiagonalFisher")
+        return BlockSpectrum(self, added)
 
     def _lams(self, damping):
         if not isinstance(damping, Mapping):
@@ -342,13 +301,13 @@ class BlockDiagonalFisher(Fisher):
     # State.
 
     def _arrays(self):
-        self._flush()
         names = [] if self.names is None else [name.encode() for name in self.names]
         return {
             "mean": self._mean,
             "sizes": self.partition.sizes,
             "names": np.frombuffer(b"\0".join(names), np.uint8),
             **{f"sums{g.d}": s for g, s in zip(self.partition.groups, self._sums, strict=True)},
+            **self._staged_arrays(),
         }
 
     @classmethod
@@ -362,19 +321,6 @@ class BlockDiagonalFisher(Fisher):
         for group, sums in zip(made.partition.groups, made._sums, strict=True):
             sums[:] = take(arrays, f"sums{group.d}", sums.shape, double)
         return made
-
-    def _restore_counts(self, header):
-        super()._restore_counts(header)
-        self._summed = self.weight
-        return self
-
-    def __getstate__(self):
-        self._flush()
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_staging")}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open()
 
     def __repr__(self):
         return super().__repr__()[:-1] + f", {self.partition})"

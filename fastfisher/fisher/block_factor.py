@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import as_damping_vector
-from ..damping import Damping
+from ..damping import Damping, Marquardt
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import round_up
 from . import stacks
@@ -45,17 +45,43 @@ class BlockFactor(Factor):
     """
 
     def __init__(self, fisher, added, damping, *, keep):
-        largest = float(np.max(damping.lams, initial=0.0)) if isinstance(damping, PerBlock) else 0.0
-        super().__init__(fisher.p, largest, damping, fisher.dtype)
-        if not isinstance(damping, PerBlock) and not np.ndim(added):
-            self.damping = float(added)
-        self.added = added
-        self.norm = 0.0
+        super().__init__(fisher.p, 0.0, damping, fisher.dtype)
+        self._asked = damping
+        self.added, self.escalation = added, 0.0
+        self._report(damping)
+        self.norm, self._pivot = 0.0, np.inf
         self._fisher = fisher
         self._stored = None
         if keep:
             self._stored = list(self._made())
             self._fisher = None
+
+    def _report(self, damping):
+        if not isinstance(damping, Marquardt):
+            self.damping = float(np.max(self.added, initial=0.0))
+
+    @property
+    def facts(self):
+        return {
+            "rank": self.p,
+            "smallest_pivot": self._pivot if self.p else None,
+            "escalation": self.escalation,
+        }
+
+    def _climb(self, group, lo, L, info):
+        """Blocks that failed with more damping, as far as the ladder goes; D grows by it."""
+
+        def again(failed):
+            return self._fisher.normalised_blocks(group, lo + failed)
+
+        hi = lo + len(L)
+        extra = stacks.climb(L, info, self._added(group, lo, hi), again)
+        if extra.any():
+            self.added = np.array(np.broadcast_to(self.added, (self.p,)), dtype=float)
+            self.added[group.columns_of(lo, hi)] += np.repeat(extra, group.d)
+            self.escalation = max(self.escalation, float(extra.max()))
+            self.rung = "cholesky+damping"
+            self._report(self._asked)
 
     def _added(self, group, lo, hi):
         """The part of D for blocks lo..hi of a group: a number or (hi - lo, d)."""
@@ -74,6 +100,9 @@ class BlockFactor(Factor):
                 self.norm, float((stacks.norms(A) + every.min(axis=1)).max(initial=0.0))
             )
             info = stacks.factor_stack(A, added)
+            if info.any():
+                self._climb(group, lo, A, info)
+            self._pivot = min(self._pivot, float(stacks.smallest_pivots(A).min(initial=np.inf)))
             for b in np.flatnonzero(info):
                 reached = float(every[b].max())
                 failed.append((int(group.blocks[lo + b]), int(info[b]), reached))
@@ -149,14 +178,16 @@ class BlockFactor(Factor):
 
 
 class BlockSpectrum:
-    """Eigenvalues (p,), in the order of the parameters block by block, and eigenvectors of F."""
+    """Eigenvalues (p,) of F + D, in the order of the parameters, and eigenvectors of its blocks."""
 
-    def __init__(self, fisher):
+    def __init__(self, fisher, added=0.0):
         self.order = max((group.d for group in fisher.partition.groups), default=0)
         self.eigenvalues = np.empty(fisher.p)
         self._parts = []
         for group, A, lo, hi in fisher.normalised_pieces():
             columns = group.columns_of(lo, hi)
+            shift = added[columns].reshape(-1, group.d) if np.ndim(added) else added
+            np.einsum("bii->bi", A)[...] += shift
             values, vectors = stacks.eigen(A)
             self.eigenvalues[columns] = values.ravel()
             self._parts.append((columns, group.d, vectors))

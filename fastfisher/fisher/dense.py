@@ -17,12 +17,13 @@ from .factor import DenseFactor
 from .paths import exponent
 from .size import check_size
 from .spectral import SpectralFactor
+from .staging import Staged
 from .state import take
 
 __all__ = ["DenseFisher"]
 
 
-class DenseFisher(Fisher):
+class DenseFisher(Staged, Fisher):
     """F (p, p), accumulated from batches of scores.
 
     Parameters
@@ -43,7 +44,9 @@ class DenseFisher(Fisher):
 
     Notes
     -----
-    update: n p^2 flops per batch; factor: p^3 / 3 flops and another 8 p^2 bytes.
+    update: n p^2 flops per batch; factor: p^3 / 3 flops and another 8 p^2 bytes. Batches of less
+    than 256 samples wait in a buffer, half as large as the sums (of at least 16 samples), and enter
+    them together, so that single rows cost what a batch costs; reading anything empties it.
     docs/math.md U1, U2.
 
     Examples
@@ -63,8 +66,9 @@ class DenseFisher(Fisher):
         double = sums_dtype(self.dtype)
         require_memory(p * p * double.itemsize, f"the sums of DenseFisher({p})")
         self._mean = np.zeros(p, double)
-        # Raw second moments, or centred ones; both triangles.
-        self._sums = np.zeros((p, p), double)
+        # Raw second moments, or centred ones, of what does not wait; both triangles.
+        self._absorbed = np.zeros((p, p), double)
+        self._open_buffer()
 
     @property
     def p(self):
@@ -72,29 +76,41 @@ class DenseFisher(Fisher):
 
     @property
     def mean(self):
+        self._flush()
         return self._mean.copy()
 
-    def _add(self, scores, weights, total):
+    @property
+    def _sums(self):
+        self._flush()
+        return self._absorbed
+
+    @property
+    def _sum_bytes(self):
+        return self._absorbed.nbytes
+
+    def _absorb(self, scores, weights, total):
         mean = mean_row(scores, weights, total)
-        add_syrk(self._sums, scores, weights=weights, shift=mean if self.center else None)
+        add_syrk(self._absorbed, scores, weights=weights, shift=mean if self.center else None)
         self._include(mean, total)
 
     def _include(self, mean, total):
         """Account for a batch with this mean and weight whose sums are in already (Chan)."""
-        weight = self.weight + total
+        weight = self._summed + total
         difference = mean - self._mean
-        if self.center and self.weight:
-            row = np.sqrt(self.weight * (total / weight)) * difference[np.newaxis]
-            add_syrk(self._sums, Scores(row, row.dtype))
+        if self.center and self._summed:
+            row = np.sqrt(self._summed * (total / weight)) * difference[np.newaxis]
+            add_syrk(self._absorbed, Scores(row, row.dtype))
         self._mean = self._mean + difference * (total / weight)
-        choose("mirror", self.p, self._sums.dtype).load()(self._sums)
+        choose("mirror", self.p, self._absorbed.dtype).load()(self._absorbed)
 
-    def _decay(self, decay):
-        self._sums *= decay
+    def _scale(self, factor):
+        self._absorbed *= factor
 
     def _merge(self, other):
-        self._sums += other._sums
+        self._flush()
+        self._absorbed += other._sums
         self._include(other._mean, other.weight)
+        self._summed = self.weight + other.weight
 
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
@@ -109,9 +125,11 @@ class DenseFisher(Fisher):
     def matrix(self):
         return self._normalised().astype(self.dtype, copy=False)
 
+    def _real_diagonal(self):
+        return self._sums.diagonal().real / (self.weight or 1.0)
+
     def diagonal(self):
-        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
-        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def eigvalsh(self):
         from scipy.linalg import eigvalsh
@@ -133,10 +151,10 @@ class DenseFisher(Fisher):
             If another p x p array does not fit.
         """
         damping = as_damping(damping)
-        require_memory(self._sums.nbytes, f"the factor of DenseFisher({self.p})")
+        require_memory(self._sum_bytes, f"the factor of DenseFisher({self.p})")
         if isinstance(damping, Cutoff):
             return self._spectral(damping)
-        diagonal = self._sums.diagonal().real / (self.weight or 1.0)
+        diagonal = self._real_diagonal()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         try:
             factor = climb(self._normalised(), added, trace=diagonal.sum(), what="F + damping")
@@ -148,13 +166,13 @@ class DenseFisher(Fisher):
         return DenseFactor(factor, damping, self.dtype)
 
     def _spectral(self, cutoff, added=0.0):
-        require_memory(2 * self._sums.nbytes, f"the eigenvectors of DenseFisher({self.p})")
+        require_memory(2 * self._sum_bytes, f"the eigenvectors of DenseFisher({self.p})")
         A = self._normalised()
         np.einsum("ii->i", A)[:] += added
         return SpectralFactor(self.p, DenseSpectrum(A), cutoff, self.dtype, added=added)
 
     def _path(self, b, shift, dampings, origin):
-        require_memory(3 * self._sums.nbytes, f"a damping path of {self.p} parameters")
+        require_memory(3 * self._sum_bytes, f"a damping path of {self.p} parameters")
         F = self._normalised()
         root = -(exponent(F.diagonal().real.max(initial=0.0)) // 2)
         scale = np.ldexp(1.0, root)
@@ -169,7 +187,7 @@ class DenseFisher(Fisher):
         return Path(source, apply, dampings, shift=shift, **settings)
 
     def _arrays(self):
-        return {"mean": self._mean, "sums": self._sums}
+        return {"mean": self._mean, "sums": self._absorbed, **self._staged_arrays()}
 
     @classmethod
     def _from_arrays(cls, header, arrays):
@@ -177,5 +195,5 @@ class DenseFisher(Fisher):
         made = cls(p, dtype=header["dtype"], center=header["center"], kind=header["kind"])
         double = made._mean.dtype
         made._mean[:] = take(arrays, "mean", (p,), double)
-        made._sums[:] = take(arrays, "sums", (p, p), double)
+        made._absorbed[:] = take(arrays, "sums", (p, p), double)
         return made

@@ -3,9 +3,11 @@
 import numpy as np
 
 from ..damping import as_damping
+from ..errors import NotPositiveDefiniteError
 from ..passes import add_diag, mean_row, sums_dtype
 from ..planning import plan_factored
 from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed
 from ..solvers.spectral import DiagonalSpectrum
 from .base import Fisher
 from .factor import DiagonalFactor
@@ -71,12 +73,12 @@ class DiagonalFisher(Fisher):
         self._sums += other._sums
         self._include(other._mean, other.weight)
 
-    def _normalised(self):
+    def _real_diagonal(self):
         return self._sums / (self.weight or 1.0)
 
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
-        return v * self._normalised()
+        return v * self._real_diagonal()
 
     def __matmul__(self, v):
         return self._product(v, self.apply_fisher)
@@ -85,7 +87,7 @@ class DiagonalFisher(Fisher):
         return np.diag(self.diagonal()).astype(self.dtype)
 
     def diagonal(self):
-        return self._normalised().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
 
     def eigvalsh(self):
         return np.sort(self.diagonal())
@@ -99,17 +101,26 @@ class DiagonalFisher(Fisher):
             Naming the first parameter whose damped diagonal is not positive.
         """
         damping = as_damping(damping)
-        diagonal = self._normalised()
+        diagonal = self._real_diagonal()
         if isinstance(damping, Cutoff):
             return SpectralFactor(self.p, self._spectrum(), damping, self.dtype)
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
-        return DiagonalFactor(diagonal, added, damping, self.dtype)
+        try:
+            return DiagonalFactor(diagonal, added, damping, self.dtype)
+        except NotPositiveDefiniteError:
+            extra, cutoff = allowed(1, float(np.max(diagonal + added)))
+            if extra:
+                return DiagonalFactor(diagonal, added, damping, self.dtype, extra)
+            if cutoff is None:
+                raise
+        spectrum = DiagonalSpectrum(diagonal + added)
+        return SpectralFactor(self.p, spectrum, cutoff, self.dtype, added=added)
 
     def _plan(self, rhs, rung):
         return plan_factored(self.n_samples, self.p, rhs, self.dtype.name, rung="division")
 
     def _spectrum(self):
-        return DiagonalSpectrum(self._normalised())
+        return DiagonalSpectrum(self._real_diagonal())
 
     def _arrays(self):
         return {"mean": self._mean, "sums": self._sums}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..arrays import as_array, computing_dtype, contiguous
+from ..arrays import Scores, as_array, computing_dtype, contiguous
 from ..errors import InputError
-from ..passes import slices
+from ..passes import bad_rows, slices
 
 __all__ = ["checked_scores", "checked_weights", "parts_of", "scan"]
 
@@ -57,11 +57,9 @@ def scan(a, dtype):
     """Mask (n, S) of the scores with NaN or Inf, and the largest finite magnitude."""
     bad, largest = np.zeros(a.shape[:2], bool), 0.0
     for part in parts_of(a, "scan"):
-        sizes = np.abs(contiguous(a[part], dtype))
-        top = sizes.max(initial=0.0)
-        if not np.isfinite(top):
-            finite = np.isfinite(sizes)
-            bad[part] = ~finite.all(axis=2)
-            top = sizes.max(initial=0.0, where=finite)
-        largest = max(largest, float(top))
+        rows = contiguous(a[part], dtype)
+        flat = rows.reshape(rows.shape[0] * rows.shape[1], rows.shape[2])
+        mask, top = bad_rows(Scores(flat, dtype))
+        bad[part] = mask.reshape(rows.shape[:2])
+        largest = max(largest, top)
     return bad, largest

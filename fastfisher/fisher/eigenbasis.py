@@ -10,7 +10,7 @@ from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
 from .factor import Factor, hermitian_products
 
-__all__ = ["Basis", "Blocks", "Eigen", "KroneckerFactor", "Spectral"]
+__all__ = ["Basis", "Blocks", "Eigen", "KroneckerFactor", "KroneckerSpectrum", "Spectral"]
 
 EPS = np.finfo(np.float64).eps
 
@@ -131,6 +131,16 @@ class Spectral:
     def widths(self):
         return tuple(spectrum.shape[::-1] for spectrum in self.spectra)
 
+    def damped(self, lam):
+        """F + lambda; without damping eigenvalues that are rounding count as 0."""
+        if lam:
+            return Spectral(self.bases, tuple(s + lam for s in self.spectra))
+        spectra = []
+        for s in self.spectra:
+            noise = (4 * max(s.shape) * EPS) ** 2 * s.max()
+            spectra.append(np.where(s > noise, s, 0.0))
+        return Spectral(self.bases, tuple(spectra))
+
     def map(self, rows, *spectra):
         """U f U' rows for multipliers f per layer."""
         parts = split_rows(rows, self.widths)
@@ -173,6 +183,22 @@ class Spectral:
             yield (block + block.conj().T) / 2
 
 
+class KroneckerSpectrum:
+    """A `Spectral` F + shift I as cutoffs want it."""
+
+    def __init__(self, spectral, shift=0.0):
+        self._spectral = spectral
+        self.eigenvalues = spectral.eigenvalues + shift
+        self.order = max(max(width) for width in spectral.widths)
+        self.coordinates, self.vectors = spectral.coordinates, spectral.vectors
+
+    def diagonal(self, gains):
+        """Diagonal of U diag(gains) U'."""
+        parts = split_rows(gains[np.newaxis], self._spectral.widths)
+        spectra = tuple(part[0] for part in parts)
+        return Spectral(self._spectral.bases, spectra).diagonal()
+
+
 class KroneckerFactor(Factor):
     """F = U diag(free) U' and F + D = U diag(damped) U' per layer. docs/math.md P6, P7.
 
@@ -181,9 +207,12 @@ class KroneckerFactor(Factor):
 
     rung = "eigenbasis"
 
-    def __init__(self, free, damped, operator, lam, damping, dtype):
+    def __init__(self, free, damped, operator, lam, damping, dtype, escalation=0.0):
         p = sum(spectrum.size for spectrum in damped.spectra)
-        super().__init__(p, lam, damping, dtype)
+        super().__init__(p, lam + escalation, damping, dtype)
+        self.escalation = escalation
+        if escalation:
+            self.rung = "eigenbasis+damping"
         self._free, self._damped, self.operator = free, damped, operator
         self.norm = max(float(s.max()) for s in damped.spectra)
         first = 0
@@ -192,6 +221,15 @@ class KroneckerFactor(Factor):
             if not spectrum.ravel()[least] > 0:
                 raise _refusal(index, first + least + 1, damped, lam)
             first += spectrum.size
+
+    @property
+    def facts(self):
+        return {
+            "rank": self.p,
+            "rcond": self.rcond(),
+            "smallest_pivot": float(self._damped.eigenvalues.min()),
+            "escalation": self.escalation,
+        }
 
     def _solve(self, rows):
         return self._damped.map(rows, *(1 / s for s in self._damped.spectra))

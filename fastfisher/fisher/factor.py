@@ -1,5 +1,6 @@
 """Factors of F + D: one factorisation, many questions. docs/math.md Q2 to Q5."""
 
+import copy
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -19,6 +20,8 @@ from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_gram
 from ..planning import choose
 from ..solvers.certificate import row_norms
+from ..solvers.factored import inverse_squares, solve_lower, solve_lower_adjoint
+from ..solvers.modified import modified
 from .size import check_size
 
 __all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
@@ -103,16 +106,21 @@ class Factor(ABC):
 
     def inv_quad(self, J):
         """J (F + D)^-1 J' for J (m, p): (m, m), symmetric (Hermitian) to the bit."""
-        a = as_array(J, "J", need="shape (m, p)")
-        dtype = np.result_type(computing_dtype(a.dtype, "J"), self.dtype)
+        rows = self._rows(J, "J")
+        return to_origin(self._inv_quad_rows(rows).astype(self.dtype, copy=False), J)
+
+    def _rows(self, J, name):
+        """Rows (m, p) as given, in double."""
+        a = as_array(J, name, need="shape (m, p)")
+        dtype = np.result_type(computing_dtype(a.dtype, name), self.dtype)
         if a.ndim != 2 or a.shape[1] != self.p:
-            raise InputError(f"J has shape {a.shape}; expected (m, {self.p})")
+            raise InputError(f"{name} has shape {a.shape}; expected (m, {self.p})")
         if dtype.kind == "c" and self.dtype.kind != "c":
-            raise InputError("J is complex but this Fisher is real; pass real rows")
+            raise InputError(f"{name} is complex but this Fisher is real; pass real rows")
         rows = contiguous(a, np.result_type(dtype, np.float64))
         if not np.isfinite(rows).all():
-            raise InputError("J is not finite; remove or repair the rows")
-        return to_origin(self._inv_quad_rows(rows).astype(self.dtype, copy=False), J)
+            raise InputError(f"{name} is not finite; remove or repair the rows")
+        return rows
 
     def whiten(self, b):
         """W b with W'W = (F + D)^-1, for b (p,) or (p, k): ||W b||^2 = b'(F + D)^-1 b.
@@ -209,26 +217,6 @@ def hermitian_products(rows):
     return out
 
 
-def _solve_lower(L, rows):
-    """rows <- L^-1 rows, in place."""
-    if rows.size:
-        choose("solve_lower", len(L), L.dtype).load()(L, rows, 0)
-    return rows
-
-
-def _solve_lower_adjoint(L, rows):
-    if rows.size:
-        choose("solve_lower_adjoint", len(L), L.dtype).load()(L, rows)
-    return rows
-
-
-def _inverse_squares(L):
-    """Column sums of squares of L^-1: the diagonal of (L L')^-1."""
-    out = np.empty(len(L))
-    choose("inverse_diagonal", len(L), L.dtype).load()(out, L)
-    return out
-
-
 class _CholeskyFactor(Factor):
     """Questions to the Cholesky factor of F + D or of the damped Gram matrix."""
 
@@ -248,24 +236,46 @@ class DenseFactor(_CholeskyFactor):
     def __init__(self, factor, damping, dtype):
         super().__init__(len(factor.L), factor, damping, dtype)
 
+    def plus(self, V):
+        """The factor of F + D + V'V for a few rows V (m, p): (4 m + 64) p^2 flops, not p^3 / 3.
+
+        Rows count as they are: a score of weight w enters F as sqrt(w / sum(w)) times itself.
+        docs/math.md Q5.
+        """
+        return self._modified(V, 1)
+
+    def minus(self, V):
+        """The factor of F + D - V'V, such as F without some scores that it was made of.
+
+        Raises `NotPositiveDefiniteError` where less than a tenth of D is left of a pivot: factor
+        anew. Every downdate costs digits, the more the closer V'V comes to F + D.
+        """
+        return self._modified(V, -1)
+
+    def _modified(self, V, sign):
+        made = copy.copy(self)
+        made._factor = modified(self._factor, self._rows(V, "V"), sign)
+        made.norm = made._factor.norm
+        return made
+
     def _solve(self, rows):
         return self._factor.solve(rows)
 
     def _half(self, rows):
-        return _solve_lower(self._factor.L, np.array(rows))
+        return solve_lower(self._factor.L, np.array(rows))
 
     def logdet(self):
         return 2 * float(np.log(self._factor.L.diagonal().real).sum())
 
     def inv_diagonal(self):
-        return _inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
+        return inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        return hermitian_products(_solve_lower(self._factor.L, np.array(rows.conj()))).conj()
+        return hermitian_products(solve_lower(self._factor.L, np.array(rows.conj()))).conj()
 
     def _sample_rows(self, normal, k):
         # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
-        return _solve_lower_adjoint(self._factor.L, normal(k, self.p))
+        return solve_lower_adjoint(self._factor.L, normal(k, self.p))
 
 
 class DiagonalFactor(Factor):
@@ -273,10 +283,15 @@ class DiagonalFactor(Factor):
 
     rung = "division"
 
-    def __init__(self, diagonal, added, damping, dtype):
-        super().__init__(len(diagonal), added, damping, dtype)
-        self._damped = diagonal + added
+    def __init__(self, diagonal, added, damping, dtype, escalation=0.0):
+        super().__init__(len(diagonal), added + escalation, damping, dtype)
+        self.escalation = escalation
+        if escalation:
+            self.rung = "division+damping"
+        self._damped = diagonal + self.added
         self.norm = float(self._damped.max(initial=0.0))
+        if not np.isfinite(self._damped).all():
+            raise InputError("F is not finite; the sums hold NaN or overflowed")
         bad = np.flatnonzero(~(self._damped > 0))
         if bad.size:
             raise NotPositiveDefiniteError(
@@ -286,6 +301,16 @@ class DiagonalFactor(Factor):
                 rcond=0.0,
                 suggested_damping=float(diagonal.max(initial=0.0)) * 1e-8 or 1.0,
             )
+
+    @property
+    def facts(self):
+        pivot = float(self._damped.min()) if self.p else None
+        return {
+            "rank": self.p,
+            "rcond": self.rcond(),
+            "smallest_pivot": pivot,
+            "escalation": self.escalation,
+        }
 
     def _solve(self, rows):
         return rows / self._damped
@@ -330,7 +355,7 @@ class GramFactor(_CholeskyFactor):
         return np.concatenate([(rows - T.apply_adjoint(inner)) / root, -inner], axis=1)
 
     def effective_dimension(self):
-        return float(len(self._factor.L) - self.added * _inverse_squares(self._factor.L).sum())
+        return float(len(self._factor.L) - self.added * inverse_squares(self._factor.L).sum())
 
     def rcond(self):
         if len(self._factor.L) < self.p:  # lambda is an eigenvalue
@@ -346,12 +371,12 @@ class GramFactor(_CholeskyFactor):
         out = np.empty(self.p)
         for lo in range(0, self.p, CHUNK):
             panel = self._system.columns(lo, min(lo + CHUNK, self.p))
-            squares = np.abs(_solve_lower(self._factor.L, np.ascontiguousarray(panel.T))) ** 2
+            squares = np.abs(solve_lower(self._factor.L, np.ascontiguousarray(panel.T))) ** 2
             out[lo : lo + CHUNK] = (1 - squares.sum(axis=1)) / self.added
         return out.astype(self.real_dtype, copy=False)
 
     def _inv_quad_rows(self, rows):
-        seen = _solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))
+        seen = solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))
         inner = hermitian_products(seen).conj()
         return (hermitian_products(rows) - inner) / self.added
 

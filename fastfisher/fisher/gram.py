@@ -10,9 +10,8 @@ from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose, require_memory
 from ..solvers.cutoffs import Cutoff
-from ..solvers.dual import gram_lower
-from ..solvers.factored import rank_deficient
-from ..solvers.ladder import allowed_cutoff, climb
+from ..solvers.dual import gram_factor, gram_lower
+from ..solvers.ladder import allowed_cutoff
 from ..solvers.path import DualSource, Path, as_dampings
 from ..solvers.primal import fisher_lower
 from ..solvers.solve import plan_system, solve_system
@@ -74,6 +73,8 @@ class GramFisher(Fisher):
     @property
     def p(self):
         return self._p
+
+    _squares = False
 
     def _check_width(self, p):
         if self._p not in (None, p):
@@ -299,11 +300,7 @@ class GramFisher(Fisher):
         trace = float(K.diagonal().real.sum())
         lam = as_real(damping.resolve(trace, None, system.p), "damping")
         try:
-            if lam == 0:
-                raise rank_deficient(system, trace)
-            what = "the Gram matrix + damping"
-            rows = system.adjoint_blocks
-            factor = climb(K, lam, trace=trace, what=what, rows=rows, dtype=self.dtype)
+            factor = gram_factor(K, lam, system, trace)
         except NotPositiveDefiniteError:
             cutoff = allowed_cutoff()
             if cutoff is None:

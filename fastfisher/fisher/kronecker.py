@@ -4,19 +4,22 @@ import copy
 
 import numpy as np
 
-from ..arrays import Scores, as_real
+from ..arrays import as_real
 from ..damping import FactoredTikhonov, as_damping
-from ..errors import InputError, StateError
-from ..ops.layers import SLICE_BYTES, add_adjoint
-from ..passes import SLICE_FLOPS, add_syrk, sums_dtype, whole_slices
-from ..planning import choose, plan_kronecker, require_memory
+from ..errors import InputError, NotPositiveDefiniteError, StateError
+from ..ops.layers import SLICE_BYTES
+from ..passes import SLICE_FLOPS, sums_dtype, whole_slices
+from ..planning import plan_kronecker, require_memory
 from ..solvers.certificate import refine
+from ..solvers.cutoffs import Cutoff
+from ..solvers.ladder import allowed
 from .base import Fisher
-from .batches import OfLayers
-from .eigenbasis import EPS, Blocks, KroneckerFactor, Spectral
+from .batches import OfLayers, check_widths
+from .eigenbasis import KroneckerFactor, KroneckerSpectrum
+from .factor_sums import FactorSums
 from .moments import Moments
-from .size import check_size
-from .state import take
+from .spectral import SpectralFactor
+from .staging import Staged
 
 __all__ = ["KroneckerFisher"]
 
@@ -24,7 +27,7 @@ TOKENS = ("expand", "reduce")
 LEAST = 1e-140  # largest elements below which squares lose digits
 
 
-class KroneckerFisher(OfLayers, Fisher):
+class KroneckerFisher(OfLayers, Staged, Fisher):
     """F ~ blockdiag kron(E_l, A_l) with E = mean e e', A = mean a a': KFAC; or EKFAC.
 
     Parameters
@@ -45,7 +48,8 @@ class KroneckerFisher(OfLayers, Fisher):
 
     Notes
     -----
-    update: n t (d_in + d_out)^2 flops a layer; state 8 (d_in^2 + d_out^2 + d_in d_out) bytes.
+    update: n t (d_in + d_out)^2 flops a layer; state 8 (d_in^2 + d_out^2 + d_in d_out) bytes; small
+    batches wait in a buffer, as in `DenseFisher`.
     The first factor or solve after an update takes the eigenbases, 9 (d_in^3 + d_out^3) flops;
     after that 4 d_in d_out (d_in + d_out) for each right-hand side. Damping is exact in the
     eigenbasis (docs/math.md P7), or split over the factors by `FactoredTikhonov` (P6). Formulas:
@@ -80,18 +84,17 @@ class KroneckerFisher(OfLayers, Fisher):
             )
         if tokens not in TOKENS:
             raise InputError(f"tokens is {tokens!r}; expected one of {', '.join(TOKENS)}")
-        self.widths, self.tokens, self.corrected = _check_widths(widths), tokens, bool(corrected)
+        self.widths, self.tokens, self.corrected = check_widths(widths), tokens, bool(corrected)
         double = sums_dtype(self.dtype)
         words = sum(i * i + o * o + i * o for i, o in self.widths)
         if self.corrected:
             words += words
         require_memory(words * double.itemsize, f"the factors of {len(self.widths)} layers")
-        self._inputs = [np.zeros((d_in, d_in), double) for d_in, _ in self.widths]
-        self._outputs = [np.zeros((d_out, d_out), double) for _, d_out in self.widths]
-        self._gradient = np.zeros(self.p, double)  # G'w
+        self._sums = FactorSums(self.widths, double)
         self._known = None  # eigenbases and spectra of the factors as they are now
         self._moments = None  # EKFAC: second moments in bases that stay,
         self._fresh = False  # and whether the factors are still those the bases are of
+        self._open_buffer()
 
     @property
     def p(self):
@@ -99,7 +102,8 @@ class KroneckerFisher(OfLayers, Fisher):
 
     @property
     def mean(self):
-        return self._gradient.conj() / (self.weight or 1.0)
+        self._flush()
+        return self._sums.gradient.conj() / (self.weight or 1.0)
 
     # Accumulation.
 
@@ -157,6 +161,7 @@ class KroneckerFisher(OfLayers, Fisher):
         return self
 
     def _second_pass(self, batch, weights, *, fix):
+        self._flush()
         if fix:
             self._moments = Moments(self._eigen().bases)
             self._fresh = self.corrected = True
@@ -181,34 +186,33 @@ class KroneckerFisher(OfLayers, Fisher):
         words = sum(t * (d_in + d_out) for t, d_in, d_out in batch.sizes)
         return max(int(min(SLICE_FLOPS // max(flops, 1), SLICE_BYTES // max(8 * words, 1))), 1)
 
+    @property
+    def _sum_bytes(self):
+        return self._sums.nbytes
+
     def _add(self, batch, weights, total):
-        for index in range(len(batch.pairs)):
-            sums = self._inputs[index], self._outputs[index]
-            flat = _flat(*batch.factors(index), weights, self.tokens)
-            for c, (x, w) in zip(sums, flat, strict=True):
-                add_syrk(c, Scores(x, batch.dtype), weights=w)
-                choose("mirror", len(c), c.dtype).load()(c)
-        w = np.ones(batch.n) if weights is None else weights
-        add_adjoint(self._gradient[np.newaxis], batch, w[np.newaxis])
+        super()._add(batch, weights, total)
+        self._fresh = False
+
+    def _absorb(self, batch, weights, total):
+        self._sums.add(batch, weights, self.tokens)
         if self._moments is not None:
             self._moments.add(batch, weights)
-        self._known, self._fresh = None, False
+        self._known = None
 
     def _complete(self, batch, weights):
         if self.corrected and self._moments is None and self.weight:
             self._second_pass(batch, weights, fix=True)
 
-    def _decay(self, decay):
-        for sums in self._sums():
-            sums *= decay
+    def _scale(self, factor):
+        self._sums.scale(factor)
         if self._moments is not None:
-            self._moments.decay(decay)
+            self._moments.decay(factor)
         self._known = None
 
-    def _sums(self):
-        return *self._inputs, *self._outputs, self._gradient
-
     def _merge(self, other):
+        self._flush()
+        other._flush()
         mine, theirs = self._moments, other._moments
         if mine is None and not self.weight:
             self._moments, self._fresh = copy.deepcopy(theirs), other._fresh
@@ -220,27 +224,27 @@ class KroneckerFisher(OfLayers, Fisher):
         elif mine is not None:
             mine.merge(theirs)
             self._fresh = False
-        for a, b in zip(self._sums(), other._sums(), strict=True):
-            a += b
+        self._sums.merge(other._sums)
+        self._summed = self.weight + other.weight
         self._known = None
 
     # Questions.
 
     def _blocks(self):
         """The factors, normalised."""
-        w = self.weight or 1.0
-        return Blocks(
-            tuple((E / w, A / w) for E, A in zip(self._outputs, self._inputs, strict=True))
-        )
+        self._flush()
+        return self._sums.blocks(self.weight or 1.0)
 
     def _eigen(self):
         """Eigenbases and eigenvalues of the factors, taken once for each state."""
+        self._flush()
         if self._known is None:
             self._known = self._blocks().eigen()
         return self._known
 
     @property
     def _has_moments(self):
+        self._flush()
         known = self._moments is not None and self._moments.weight > 0
         if self.corrected and self.weight and not known:
             raise StateError("the factors have no second moments yet; call correct(layers)")
@@ -262,8 +266,9 @@ class KroneckerFisher(OfLayers, Fisher):
         return self._product(v, self.apply_fisher)
 
     def matrix(self):
-        require_memory(2 * self.p**2 * self._gradient.itemsize, "the matrix of F")
-        F, first = np.zeros((self.p, self.p), self._gradient.dtype), 0
+        double = sums_dtype(self.dtype)
+        require_memory(2 * self.p**2 * double.itemsize, "the matrix of F")
+        F, first = np.zeros((self.p, self.p), double), 0
         for block in self._operator().matrices():
             last = first + len(block)
             F[first:last, first:last] = block
@@ -273,6 +278,9 @@ class KroneckerFisher(OfLayers, Fisher):
     def diagonal(self):
         diagonal = self._operator().diagonal()
         return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+
+    def _top(self):
+        return self._sums.top() / (self.weight or 1.0)
 
     def trace(self):
         return self._operator().trace()
@@ -287,24 +295,36 @@ class KroneckerFisher(OfLayers, Fisher):
         Returns
         -------
         KroneckerFactor
-            With `inv_root`, (F + D)^-1/2 b, beside the methods of every factor.
+            With `inv_root`, (F + D)^-1/2 b, beside the methods of every factor. For a cutoff, whose
+            largest eigenvalue is that of all layers, a `SpectralFactor` with the same.
 
         Raises
         ------
         InputError
             For Marquardt damping, and for FactoredTikhonov of EKFAC, which has no factors.
         NotPositiveDefiniteError
-            If lambda is 0 and F singular; ``.order`` counts the eigenvalues, layer by layer.
+            If lambda is 0 and F singular, and no `Ladder` is in force; ``.order`` counts the
+            eigenvalues, layer by layer.
         """
         damping = as_damping(damping)
         if damping.needs == "diagonal":
             raise InputError("KroneckerFisher needs scalar damping: diag(F) is not diagonal there")
+        if isinstance(damping, Cutoff):
+            return self._cut(damping)
         operator = self._operator()
         if not isinstance(damping, FactoredTikhonov):
             lam = damping.resolve(operator.trace(), None, self.p)
             spectral = self._spectrum()
-            damped = Spectral(spectral.bases, tuple(_damped(s, lam) for s in spectral.spectra))
-            return KroneckerFactor(spectral, damped, operator, lam, damping, self.dtype)
+            try:
+                return self._divided(spectral, operator, lam, damping)
+            except NotPositiveDefiniteError:
+                top = lam + float(spectral.eigenvalues.max())
+                extra, cutoff = allowed(max(map(max, self.widths)), top)
+                if extra:
+                    return self._divided(spectral, operator, lam, damping, extra)
+                if cutoff is None:
+                    raise
+            return self._cut(cutoff, lam)
         if self._has_moments:
             raise InputError("EKFAC has no factors to split damping over; pass Tikhonov(lam)")
         shifts = [damping.split(A, E) for E, A in operator.pairs]
@@ -314,16 +334,24 @@ class KroneckerFisher(OfLayers, Fisher):
         made.added = 0.0  # the operator is damped already
         return made
 
+    def _divided(self, spectral, operator, lam, damping, extra=0.0):
+        damped = spectral.damped(lam + extra)
+        return KroneckerFactor(spectral, damped, operator, lam, damping, self.dtype, extra)
+
+    def _cut(self, cutoff, lam=0.0):
+        spectrum = KroneckerSpectrum(self._spectrum(), lam)
+        return SpectralFactor(self.p, spectrum, cutoff, self.dtype, added=lam)
+
     def _solved(self, factor, rows):
         # Eigenvectors are orthogonal up to a growing multiple of u: the residual mends that.
         def improve(x, rest):
             return x + factor.solve_rows(rest)
 
         x, certificate, improved = refine(
-            factor.operator,
+            self if isinstance(factor, SpectralFactor) else factor.operator,
             factor.added,
             factor.solve_rows(rows),
-            rows,
+            factor.kept_rows(rows),
             factor.norm,
             improve,
             self.dtype,
@@ -342,13 +370,12 @@ class KroneckerFisher(OfLayers, Fisher):
             "corrected": self.corrected,
             "moment_weight": (self._moments.weight if self._moments else 0.0).hex(),
             "fresh": self._fresh,
+            **super()._facts(),
         }
 
     def _arrays(self):
-        lists = {"A": self._inputs, "E": self._outputs}
-        arrays = {f"{name}{i}": a for name, parts in lists.items() for i, a in enumerate(parts)}
         moments = self._moments.arrays() if self._moments else {}
-        return {"gradient": self._gradient, **arrays, **moments}
+        return {**self._sums.arrays(), **moments, **self._staged_arrays()}
 
     @classmethod
     def _from_arrays(cls, header, arrays):
@@ -362,11 +389,8 @@ class KroneckerFisher(OfLayers, Fisher):
             center=header["center"],
             kind=header["kind"],
         )
-        double = made._gradient.dtype
-        made._gradient = take(arrays, "gradient", (made.p,), double)
-        layers = list(enumerate(made.widths))
-        made._inputs = [take(arrays, f"A{i}", (m, m), double) for i, (m, _) in layers]
-        made._outputs = [take(arrays, f"E{i}", (m, m), double) for i, (_, m) in layers]
+        double = sums_dtype(made.dtype)
+        made._sums = FactorSums.from_arrays(arrays, made.widths, double)
         if "M0" in arrays:
             weight = as_real(float.fromhex(header["moment_weight"]), "moment_weight")
             made._moments = Moments.from_arrays(arrays, made.widths, double, weight)
@@ -376,37 +400,3 @@ class KroneckerFisher(OfLayers, Fisher):
     def __repr__(self):
         facts = f"{len(self.widths)} layers, tokens={self.tokens!r}, corrected={self.corrected}"
         return super().__repr__().replace("(", f"({facts}, ", 1)
-
-
-def _check_widths(widths):
-    try:
-        pairs = [tuple(pair) for pair in widths]
-    except TypeError as error:
-        raise InputError(f"widths is {widths!r}; expected pairs (d_in, d_out)") from error
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise InputError(f"widths is {widths!r}; expected at least one pair (d_in, d_out)")
-    made = tuple((check_size(i, "d_in"), check_size(o, "d_out")) for i, o in pairs)
-    if 0 in {width for pair in made for width in pair}:
-        raise InputError(f"widths is {made}; expected d_in and d_out >= 1")
-    return made
-
-
-def _flat(a, e, weights, tokens):
-    """The rows of A and E that a layer's factors sum over, each with its weights."""
-    n, t, _ = a.shape
-    if t == 1:
-        return (a[:, 0], weights), (e[:, 0], weights)
-    if tokens == "reduce":
-        mean = a.sum(axis=1, dtype=sums_dtype(a.dtype)) / max(t, 1)
-        return (mean.astype(a.dtype, copy=False), weights), (e.sum(axis=1), weights)
-    shares = np.repeat(np.ones(n) if weights is None else weights, t)
-    rows = (x.reshape(n * t, x.shape[2]) for x in (a, e))
-    return tuple(zip(rows, (shares / t, shares), strict=True))
-
-
-def _damped(spectrum, lam):
-    """The spectrum + lambda; without damping what is rounding counts as 0."""
-    if lam:
-        return spectrum + lam
-    noise = (4 * max(spectrum.shape) * EPS) ** 2 * spectrum.max()
-    return np.where(spectrum > noise, spectrum, 0.0)

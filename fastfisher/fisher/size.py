@@ -5,10 +5,20 @@ import numpy as np
 from ..arrays import as_real
 from ..errors import InputError
 
-__all__ = ["check_decay", "check_range", "check_size"]
+__all__ = [
+    "LEAST_DOUBLE",
+    "LEAST_SINGLE",
+    "check_decay",
+    "check_range",
+    "check_size",
+    "vanishes",
+    "vanishing",
+]
 
 LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
+# Magnitudes whose squares, and products with what is a thousand times smaller, keep their digits.
+LEAST_SINGLE, LEAST_DOUBLE = 2.0**-52, 2.0**-480
 
 
 def check_size(value, name):
@@ -39,3 +49,17 @@ def check_range(dtype, largest, total, largest_weight, name="G"):
             f"{name} holds values up to {largest:.3g}, whose squares overflow {dtype}; "
             f"nothing was added: multiply {name} by a power of two first"
         )
+
+
+def vanishes(size, root, top):
+    """True if squares of what is at most `size`, weighted with `root` squared, lose their digits in
+    double and are something beside the largest element ``top()`` of F so far."""
+    return 0 < size * min(root, 1.0) < LEAST_DOUBLE and not top() > LEAST_DOUBLE
+
+
+def vanishing(size, name="G"):
+    """The error for scores whose squares lose their digits."""
+    return InputError(
+        f"{name} holds values up to {size:.3g} only, whose squares vanish; nothing was added: "
+        f"multiply {name} by a power of two first"
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..arrays import as_vectors
 from ..solvers.spectral import floor_of, largest_of
 from .factor import Factor, hermitian_products
 
@@ -37,6 +38,18 @@ class SpectralFactor(Factor):
 
     def _solve(self, rows):
         return self._filter(rows, self._gains)
+
+    def inv_root(self, b):
+        """V diag(gains^1/2) V' b, the Hermitian root of what replaces the inverse, for b (p,) or
+        (p, k)."""
+        rows, single = as_vectors(b, self.p, self.dtype, "b")
+        rows = rows.astype(np.result_type(rows.dtype, np.float64))
+        roots = np.sqrt(self._gains)
+        if rows.dtype.kind == "c" and self.dtype.kind != "c":
+            y = self._filter(rows.real.copy(), roots) + 1j * self._filter(rows.imag.copy(), roots)
+        else:
+            y = self._filter(rows, roots)
+        return self.dress(y, single, b)
 
     def _kept(self, rows):
         return self._filter(rows, self._gains * self._spectrum.eigenvalues)

@@ -11,17 +11,22 @@ from ..errors import InputError
 from ..ops.factorizations import factor, solve_factored
 from ..planning import choose
 from ..solvers.certificate import row_norms
+from ..solvers.factored import VANISHED
+from ..solvers.ladder import HELD, current_ladder, escalation
 
 __all__ = [
     "SMALL",
     "apply",
+    "climb",
     "eigen",
     "factor_stack",
     "finite",
     "inverse_diagonal",
+    "least",
     "lengths",
     "norms",
     "pieces",
+    "smallest_pivots",
     "solve_lower",
     "solve_lower_adjoint",
     "solve_stack",
@@ -61,7 +66,8 @@ def factor_stack(A, added):
     """Lower factors of A_b + D_b in place; `added` broadcasts to the diagonals (B, d).
 
     Returns info (B,), 0 or the failing order; failed matrices are NaN. With D_b = 0 a matrix fails,
-    at its weakest pivot, whose smallest eigenvalue is noise once the diagonal is scaled to ones.
+    at its weakest pivot, whose smallest eigenvalue is noise once the diagonal is scaled to ones, or
+    where an element of its diagonal has lost digits to underflow.
     """
     blocks, d, _ = A.shape
     diagonal = np.einsum("bii->bi", A)
@@ -80,14 +86,45 @@ def factor_stack(A, added):
         L = A if len(free) == blocks else A[free]
         pivots = np.einsum("bii->bi", L).real ** 2 / damped[free]
         weakest = np.argmin(pivots, axis=1)
-        noise = _least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
+        noise = least(L, damped[free], weakest) < (NOISE + 2 * d) * np.finfo(np.float64).eps
         info[free[noise]] = weakest[noise] + 1
+        lowest = damped[free].argmin(axis=1)
+        vanished = damped[free, lowest] < VANISHED
+        info[free[vanished]] = lowest[vanished] + 1
     A[info > 0] = np.nan
     return info
 
 
-def _least(L, diagonal, start):
-    """Smallest eigenvalues of L L' scaled to a unit diagonal, from above: inverse iteration."""
+def climb(L, info, added, again):
+    """Once more, with more damping, those that failed (info > 0), as the ladder in force allows.
+
+    L and info in place, ``again(indices)`` copies F_b; returns what was added to each (B,).
+    """
+    ladder, extra = current_ladder(), np.zeros(len(L))
+    d = L.shape[1]
+    added = np.broadcast_to(added, (len(L), d))
+    for j in range(1, (ladder.escalations if ladder else 0) + 1):
+        failed = np.flatnonzero(info > 0)
+        if not failed.size:
+            break
+        A = again(failed)
+        size = (np.einsum("bii->bi", A).real + added[failed]).max(axis=1)
+        more = escalation(j, d, size)
+        here = factor_stack(A, added[failed] + more[:, np.newaxis])
+        held = smallest_pivots(A) >= HELD * more
+        good = (here == 0) & (held | (j == ladder.escalations))
+        L[failed[good]], info[failed[good]], extra[failed[good]] = A[good], 0, more[good]
+    return extra
+
+
+def smallest_pivots(L):
+    """The smallest squared diagonal element of each factor."""
+    return np.einsum("bii->bi", L).real.min(axis=1, initial=np.inf) ** 2
+
+
+def least(L, diagonal, start):
+    """Smallest eigenvalues of L L' scaled by `diagonal` from both sides, from above: a few steps of
+    inverse iteration from unit vectors `start`."""
     blocks, d, _ = L.shape
     roots = np.sqrt(diagonal)
     y = np.zeros((blocks, d), L.dtype)
@@ -166,10 +203,11 @@ def norms(A):
     trace = np.einsum("bii->b", A).real
     safe = np.where(trace > 0, trace, 1.0)
     squares = _squares(_flat(A))
-    out = squares / safe
-    wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
-    scaled = A[wild] / safe[wild, np.newaxis, np.newaxis]
-    out[wild] = _squares(_flat(scaled)) * safe[wild]
+    with np.errstate(invalid="ignore"):  # matrices that are not finite have no norm
+        out = squares / safe
+        wild = np.flatnonzero(~((squares > LEAST) & (squares < MOST)))
+        scaled = A[wild] / safe[wild, np.newaxis, np.newaxis]
+        out[wild] = _squares(_flat(scaled)) * safe[wild]
     return out
 
 

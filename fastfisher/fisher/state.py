@@ -16,8 +16,8 @@ FORMAT = 1
 KEY = "fastfisher"
 
 
-def _digest(arrays):
-    digest = hashlib.sha256()
+def _digest(header, arrays):
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(arrays[name]))
@@ -41,10 +41,10 @@ def write_state(path, header, arrays):
     meta = {
         "format": FORMAT,
         "version": __version__,
-        "sha256": _digest(stored),
         "complex": complex_,
         **header,
     }
+    meta["sha256"] = _digest(meta, stored)
     payload = save(stored, metadata={KEY: json.dumps(meta)})
     path = Path(path)
     handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".tmp", dir=path.parent)
@@ -93,7 +93,7 @@ def read_state(path):
             f"{path} has state format {header['format']} (written by fastfisher "
             f"{header.get('version')}); this version reads format {FORMAT}"
         )
-    if _digest(arrays) != header.get("sha256"):
+    if header.pop("sha256", None) != _digest(header, arrays):
         raise StateError(f"{path} is damaged: its checksum does not match its contents")
     for name in header.get("complex", ()):
         pairs = arrays[name]

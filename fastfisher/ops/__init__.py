@@ -12,6 +12,7 @@ from .batched import (
     block_syrk,
 )
 from .factorizations import cho_solve, cholesky
+from .groups import group_sums
 from .layered import layered_diag, layered_gram
 from .products import diag, fvp, gram, matvec, rmatvec, syrk
 
@@ -26,6 +27,7 @@ __all__ = [
     "diag",
     "fvp",
     "gram",
+    "group_sums",
     "layered_diag",
     "layered_gram",
     "matvec",

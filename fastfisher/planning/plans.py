@@ -139,9 +139,12 @@ def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
     q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=eigen)
     if rung == "division":
         stage = division_stage(q)
-        return Plan(q, "primal", (stage,), stage.bytes, "F is diagonal")
+        # The diagonal beside right-hand sides, x, its certificate and what they are made of.
+        peak = (1 + 5 * rhs) * order * q.sum_bytes
+        return Plan(q, "primal", (stage,), peak, "F is diagonal")
     _, *stages = direct_stages(q, "syrk", order, 0)
-    peak = (1 + eigen) * order * order * q.sum_bytes + vector_bytes(q, 6, 0)
+    work = max(stage.workspace for stage in stages)
+    peak = (1 + eigen) * order * order * q.sum_bytes + work + vector_bytes(q, 6, 0)
     return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
 
 

@@ -36,10 +36,16 @@ class BatchedSolution(Solution):
     residual, backward_error : float
         The largest over the systems that were solved.
     damping : float
-        The largest absolute lambda used (for Marquardt, its c).
+        The largest absolute lambda asked for (for Marquardt, its c; the largest cutoff).
+    rungs : array (n,) of int8, or None where neither a `Ladder` nor a cutoff was in force
+        What solved each system: 0 "cholesky", 1 "cholesky+damping", 2 "eigen"; ``rung`` is the
+        highest of them, ``escalation`` the largest damping that was added.
+    rank, smallest_pivot, rcond : int, float, float
+        The smallest over the systems that were solved; rcond is pivot over norm, from above.
     """
 
     systems: np.ndarray = None
+    rungs: np.ndarray = None
 
     @property
     def info(self):

@@ -12,8 +12,10 @@ __all__ = [
     "Certificate",
     "certify",
     "direct_status",
+    "direct_statuses",
     "refine",
     "row_norms",
+    "worst",
 ]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
@@ -83,3 +85,20 @@ def direct_status(system, certificate):
     small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
     small = small and certificate.residual < USELESS
     return "converged" if small else "inaccurate"
+
+
+def direct_statuses(system, certificate):
+    """The same for each right-hand side."""
+    ones = zip(
+        certificate.residuals[:, np.newaxis],
+        certificate.backward_errors[:, np.newaxis],
+        strict=True,
+    )
+    return tuple(direct_status(system, Certificate(None, *one)) for one in ones)
+
+
+def worst(statuses):
+    """One status for all right-hand sides."""
+    if "not_finite" in statuses:
+        return "not_finite"
+    return next((status for status in statuses if status != "converged"), "converged")

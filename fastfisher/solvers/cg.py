@@ -1,14 +1,15 @@
-"""Matrix-free conjugate gradients on (F + D) x = b, preconditioned, several right-hand sides.
+"""Matrix-free block conjugate gradients on (F + D) x = b, preconditioned.
 
-One fused pass over the scores per iteration. The verdict rests on the residual recomputed from the
-scores, never on the recurrence alone.
+One fused pass over the scores per iteration, whatever the number of right-hand sides. The verdict
+rests on the residual recomputed from the scores, never on the recurrence alone.
 """
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
 
 from ..errors import InputError
 from ..planning import current_options
-from .certificate import USELESS, certify, row_norms
+from .certificate import USELESS, certify, row_norms, worst
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
 from .system import unit_roundoff
@@ -59,22 +60,32 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
             f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None, "
             "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
         )
-    state = Iteration(system, added, b, precondition, rtol, maxiter)
+    iteration = Iteration(system, added, b, precondition, rtol, maxiter)
     x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
     x[~b.any(axis=1)] = 0
-    x, status, iterations = state.run(x)
-    certificate = certify(system, added, x, b, state.norm)
+    x, statuses, iterations = iteration.run(x)
+    certificate = certify(system, added, x, b, iteration.norm)
     u = unit_roundoff(system.dtype)
     reached = (certificate.residuals <= rtol) | (
         (certificate.backward_errors <= BACKWARD_LIMIT * u) & (certificate.residuals < USELESS)
     )
-    if reached.all():
-        status = "converged"
-    elif not np.isfinite(certificate.residual):
-        status = "not_finite"
-    elif status == "converged":
-        status = "stagnated"
-    return Outcome(system, x, certificate, status, added, iterations=iterations, rung="cg")
+    for j in range(len(x)):
+        if reached[j]:
+            statuses[j] = "converged"
+        elif not np.isfinite(certificate.residuals[j]):
+            statuses[j] = "not_finite"
+        elif statuses[j] == "converged":
+            statuses[j] = "stagnated"
+    return Outcome(
+        system,
+        x,
+        certificate,
+        worst(statuses),
+        added,
+        statuses=tuple(statuses),
+        iterations=iterations,
+        rung="cg",
+    )
 
 
 def _checked_preconditioner(apply):
@@ -91,15 +102,22 @@ def _checked_preconditioner(apply):
 
 
 class Iteration:
-    """The recurrences for all right-hand sides at once; rows that are done rest."""
+    """All right-hand sides search the space that they span together; rows that are done rest.
+
+    Directions are kept orthonormal: what depends on the others, because right-hand sides do or
+    because some have converged, leaves the block instead of spoiling it. docs/math.md I2; H. Ji,
+    Y. Li, A breakdown-free block conjugate gradient method, BIT 57, 2017.
+    """
 
     def __init__(self, system, added, b, precondition, rtol, maxiter):
         self.system, self.added, self.b = system, added, b
         self.precondition = precondition
-        self.maxiter = maxiter
+        self.rtol, self.maxiter = rtol, maxiter
         self.sizes = np.linalg.norm(b, axis=1)
         self.target = rtol * self.sizes
         self.floor = BACKWARD_LIMIT * unit_roundoff(system.dtype)
+        # Directions that differ by less are one: products with F do not tell them apart.
+        self.alike = np.sqrt(unit_roundoff(system.dtype))
         # A solution this large beside b means that no damping holds it back.
         self.runaway = float(self.sizes.max(initial=0.0)) / unit_roundoff(system.dtype) ** 2
         self.norm = 0.0  # of F + D, from below: the largest stretch of a direction seen
@@ -111,66 +129,109 @@ class Iteration:
         self.norm = max(self.norm, float(stretched.max(initial=0.0)))
         return y
 
-    def done(self, sizes, x):
-        """Rows whose residual norms `sizes` meet the tolerance or the floor that rounding sets."""
-        floor = self.floor * (self.norm * row_norms(x) + self.sizes)
-        return (sizes <= self.target) | ((sizes <= floor) & (sizes < USELESS * self.sizes))
+    def done(self, sizes, x, rows=slice(None)):
+        """Which of some rows, with residual norms `sizes`, meet the tolerance or the floor that
+        rounding sets."""
+        given = self.sizes[rows]
+        floor = self.floor * (self.norm * row_norms(x) + given)
+        return (sizes <= self.target[rows]) | ((sizes <= floor) & (sizes < USELESS * given))
 
     def run(self, x):
-        iterations, status = 0, "stagnated"
-        before = np.full(len(x), np.inf)
+        """x (k, p) improved in place; a status for each row; iterations taken."""
+        statuses = ["stagnated"] * len(x)
+        iterations, before = 0, np.full(len(x), np.inf)
         for _ in range(RESTARTS + 1):
             r = self.b - self.apply(x) if np.any(x) else self.b.copy()
             sizes = row_norms(r)
-            active = ~self.done(sizes, x)
-            if not active.any():
-                return x, "converged", iterations
+            finished = self.done(sizes, x)
+            rows = np.flatnonzero(~finished)
+            for j in range(len(x)):
+                if finished[j]:
+                    statuses[j] = "converged"
+                elif statuses[j] == "converged":  # by its recurrence only
+                    statuses[j] = "stagnated"
             # A restart must have gained something, or rounding is all that is left.
-            if not (sizes[active] < 0.5 * before[active]).any():
-                return x, status if status != "converged" else "stagnated", iterations
+            if not (sizes[rows] < 0.5 * before[rows]).any():
+                break
             before = sizes
-            x, r, status, used = self.sweep(x, r, active, self.maxiter - iterations)
+            left, status, used = self.sweep(x, r, rows, self.maxiter - iterations)
             iterations += used
+            if status == "breakdown" and len(left) > 1:
+                # One of them has no solution, or none within reach: that is no fault of the rest.
+                for j in left:
+                    statuses[j], used = self.alone(x, j, self.maxiter - iterations)
+                    iterations += used
+                break
+            for j in rows:
+                statuses[j] = status if j in left else "converged"
             if status in ("breakdown", "not_finite") or iterations >= self.maxiter:
                 break
-        return x, status, iterations
+        return x, statuses, iterations
 
-    def sweep(self, x, r, active, limit):
-        """Iterate from the residual r until the recurrence meets the tolerance or gives up."""
+    def alone(self, x, j, limit):
+        """Row j by itself: its status and the iterations taken."""
+        part = slice(j, j + 1)
+        one = Iteration(self.system, self.added, self.b[part], self.precondition, self.rtol, limit)
+        _, (status,), used = one.run(x[part])
+        self.norm = max(self.norm, one.norm)
+        return status, used
+
+    def sweep(self, x, r, rows, limit):
+        """Iterate on some rows of x from their residuals r until the recurrence meets the tolerance
+        or gives up: the rows it did not finish, why, and the iterations taken."""
         progress = current_options().progress
-        z = self.precondition(r)
-        d = z.copy()
-        rz = _dots(r, z)
+        P, r = self.directions(self.precondition(r[rows])), r[rows]
         best, since = row_norms(r), 0
         for k in range(limit):
-            q = self.apply(d)
-            curvature = _dots(d, q)
-            bad = active & ~(curvature > 0)
-            if not np.isfinite(curvature[active]).all():
-                return x, r, "not_finite", k + 1
-            if bad.any():
-                return x, r, "breakdown", k + 1
-            alpha = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)[:, np.newaxis]
-            x = x + alpha * d
-            r = r - alpha * q
+            if P is None or not len(P):
+                return rows, "not_finite" if P is None else "breakdown", k
+            Q = self.apply(P)
+            curvature = _products(P, Q)
+            if not np.isfinite(curvature).all():
+                return rows, "not_finite", k + 1
+            try:
+                factor = cho_factor((curvature + curvature.conj().T) / 2, lower=True)
+            except LinAlgError:
+                return rows, "breakdown", k + 1
+            step = cho_solve(factor, _products(P, r))
+            x[rows] += _combined(step, P)
+            r -= _combined(step, Q)
             sizes = row_norms(r)
             if progress is not None:
                 progress("cg", k + 1, limit)
-            active = active & ~self.done(sizes, x)
-            if not active.any():
-                return x, r, "converged", k + 1
-            if self.norm * float(row_norms(x)[active].max()) > self.runaway:
-                return x, r, "breakdown", k + 1
-            since = 0 if (sizes[active] < best[active]).any() else since + 1
+            going = ~self.done(sizes, x[rows], rows)
+            if not going.any():
+                return rows[:0], "converged", k + 1
+            rows, r, sizes, best = rows[going], r[going], sizes[going], best[going]
+            if self.norm * float(row_norms(x[rows]).max()) > self.runaway:
+                return rows, "breakdown", k + 1
+            since = 0 if (sizes < best).any() else since + 1
             best = np.minimum(best, sizes)
             if since >= PATIENCE:
-                return x, r, "stagnated", k + 1
+                return rows, "stagnated", k + 1
             z = self.precondition(r)
-            rz, before = _dots(r, z), rz
-            beta = np.where(active, rz / np.where(before > 0, before, 1.0), 0.0)[:, np.newaxis]
-            d = z + beta * d
-        return x, r, "max_iterations", limit
+            P = self.directions(z - _combined(cho_solve(factor, _products(Q, z)), P))
+        return rows, "max_iterations", limit
+
+    def directions(self, z):
+        """An orthonormal basis of rows z, each of which counts the same; None if not finite."""
+        sizes = row_norms(z)
+        if not np.isfinite(sizes).all():
+            return None
+        z = z[sizes > 0] / sizes[sizes > 0, np.newaxis]
+        if len(z) < 2:
+            return z
+        columns, R, _ = qr(z.T, mode="economic", pivoting=True, overwrite_a=True)
+        return np.ascontiguousarray(columns.T[np.abs(R.diagonal()) > self.alike])
 
 
-def _dots(x, y):
-    return np.einsum("kp,kp->k", x.conj(), y).real
+def _products(x, y):
+    """<x_i, y_j> for rows of x and y."""
+    if len(x) == 1:  # BLAS would leave threads spinning beside our kernels
+        return np.einsum("ip,jp->ij", x.conj(), y)
+    return x.conj() @ y.T
+
+
+def _combined(c, rows):
+    """sum_i c_ij rows_i for every j."""
+    return c.T * rows if len(rows) == 1 else c.T @ rows

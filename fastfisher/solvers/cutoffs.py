@@ -35,8 +35,7 @@ class Cutoff(Damping):
     def resolve(self, trace, diagonal, p):
         raise InputError(
             f"{self} replaces the inverse of F by its eigenvalues, and needs a dense or a Gram "
-            "matrix: use solve with method 'auto', 'primal' or 'dual', or a Fisher that is dense, "
-            "diagonal, in blocks or a Gram matrix"
+            "matrix: use solve with method 'auto', 'primal' or 'dual', or a Fisher object"
         )
 
     def scaled(self, scale):

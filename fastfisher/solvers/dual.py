@@ -12,11 +12,11 @@ from ..errors import NotPositiveDefiniteError
 from ..passes import sums_dtype
 from .certificate import direct_status, refine, row_norms
 from .factored import CholeskyFactor, rank_deficient
-from .ladder import climb
+from .ladder import allowed, climb
 from .outcome import Outcome
 from .system import unit_roundoff
 
-__all__ = ["dual"]
+__all__ = ["dual", "gram_factor"]
 
 
 def gram_lower(system, column_weights=None):
@@ -40,6 +40,27 @@ def gram_lower(system, column_weights=None):
     K *= u[:, np.newaxis]
     K *= u
     return K, system
+
+
+def gram_factor(K, lam, system, trace):
+    """Factor of K + lambda for right-hand sides that need 1 / lambda: where that is 0 the ladder in
+    force gives some damping, or the error is that of too few samples."""
+    extra = 0.0
+    if lam == 0:
+        extra, _ = allowed(len(K), float(K.diagonal().real.max(initial=0.0)))
+        if not extra:
+            raise rank_deficient(system, trace)
+    factor = climb(
+        K,
+        lam + extra,
+        trace=trace,
+        what="the Gram matrix + damping",
+        rows=system.adjoint_blocks,
+        dtype=system.dtype,
+    )
+    if extra:
+        factor.rung, factor.escalation = "cholesky+damping", factor.escalation + extra
+    return factor
 
 
 def _mend_null_space(K, system, trace):
@@ -73,19 +94,18 @@ def _scalar(system, b, coef):
     K, system = gram_lower(system)
     trace = float(K.diagonal().real.sum())
     lam = system.resolve_damping(None, trace=trace)
-    if lam == 0:
-        if b is not None:
-            raise rank_deficient(system, trace)
+    if lam or b is not None:
+        factor = gram_factor(K, lam, system, trace)
+    else:
         _mend_null_space(K, system, trace)
-        mended = _mended_blocks(system, trace)
-    factor = climb(
-        K,
-        lam,
-        trace=trace,
-        what="the Gram matrix + damping",
-        rows=system.adjoint_blocks if lam else mended,
-        dtype=system.dtype,
-    )
+        factor = climb(
+            K,
+            lam,
+            trace=trace,
+            what="the Gram matrix + damping",
+            rows=_mended_blocks(system, trace),
+            dtype=system.dtype,
+        )
     lam = factor.added
 
     def woodbury(b):

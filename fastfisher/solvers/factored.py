@@ -8,11 +8,21 @@ from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
 from .certificate import row_norms
 
-__all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
+__all__ = [
+    "VANISHED",
+    "CholeskyFactor",
+    "inverse_squares",
+    "rank_deficient",
+    "smallest_pivot",
+    "solve_lower",
+    "solve_lower_adjoint",
+    "spectral_norm",
+]
 
 POWER_STEPS = 4
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
 SINGULAR = 2
+VANISHED = 2.0**-970  # a mean square up to here has lost digits to underflow
 
 
 def spectral_norm(A):
@@ -58,7 +68,11 @@ class CholeskyFactor:
         free = n > 0 and not np.any(added)
         scales = _diagonal_scales(A) if free else None
         anorm = _one_norm(A, scales) if free else 0.0
+        weakest = int(np.argmin(A.diagonal().real)) if free else 0
+        vanished = free and A[weakest, weakest].real < VANISHED
         order = factor(A)
+        if vanished and not order:
+            order = weakest + 1
         rcond = 0.0
         if free and not order:
             rcond = _reciprocal_condition(A, scales, anorm)
@@ -86,6 +100,27 @@ class CholeskyFactor:
         x = np.array(rows, dtype=self.L.dtype)
         solve_factored(self.L, x)
         return x
+
+
+def solve_lower(L, rows):
+    """rows <- L^-1 rows, in place."""
+    if rows.size:
+        choose("solve_lower", len(L), L.dtype).load()(L, rows, 0)
+    return rows
+
+
+def solve_lower_adjoint(L, rows):
+    """rows <- L^-' rows, in place."""
+    if rows.size:
+        choose("solve_lower_adjoint", len(L), L.dtype).load()(L, rows)
+    return rows
+
+
+def inverse_squares(L):
+    """Column sums of squares of L^-1: the diagonal of (L L')^-1."""
+    out = np.empty(len(L))
+    choose("inverse_diagonal", len(L), L.dtype).load()(out, L)
+    return out
 
 
 def smallest_pivot(L):

@@ -14,11 +14,12 @@ from .cutoffs import Cutoff
 from .factored import CholeskyFactor, smallest_pivot, spectral_norm
 from .system import unit_roundoff
 
-__all__ = ["Ladder", "allowed_cutoff", "climb"]
+__all__ = ["HELD", "Ladder", "allowed", "allowed_cutoff", "climb", "current_ladder", "escalation"]
 
 BLOCK = 256  # rows of scores folded into the triangular factor at once
 PANEL = 32  # columns per compact WY block
 EPS = float(np.finfo(np.float64).eps)
+HELD = 0.9  # share of the damping added that rounding must leave of the smallest pivot
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class Ladder:
     Without a ladder a failure raises `NotPositiveDefiniteError`; with one it still does if no rung
     holds. ``Solution.damping``, ``.escalation``, ``.rank``, ``.rcond`` and ``.smallest_pivot`` say
     what was done. Rung 2 costs about twice the flops of the primal or dual route.
-    `BlockDiagonalFisher`, `KroneckerFisher` and `BatchedFisher` climb no ladder: they name what
-    failed.
+
+    Fisher objects climb the same rungs. `BlockDiagonalFisher` damps the blocks that failed and no
+    other; `BatchedFisher` climbs for every system by itself (``BatchedSolution.rungs``);
+    `DiagonalFisher` and `KroneckerFisher` start from "division" and "eigenbasis", and add to the
+    diagonal or the eigenvalues.
 
     Examples
     --------
@@ -87,6 +91,22 @@ def allowed_cutoff():
     return None if ladder is None else ladder.cutoff
 
 
+def allowed(order, size):
+    """The damping to add to eigenvalues that are not positive, exactly zero after rounding (0: none
+    is allowed), and the cutoff of the ladder in force or None."""
+    ladder = current_ladder()
+    if ladder is None:
+        return 0.0, None
+    return float(escalation(1, order, size)) if ladder.escalations else 0.0, ladder.cutoff
+
+
+def escalation(j, order, size, dtype=np.float64):
+    """The damping of try j = 1, 2, ... for matrices of this order, whose largest diagonal elements
+    are `size` (0 counts as 1)."""
+    # At j = 0 rounding would be as large.
+    return order * 2 * unit_roundoff(dtype) * 10.0**j * np.where(size > 0, size, 1.0)
+
+
 def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
     """The factor of A + added, A in its lower triangle; destroyed.
 
@@ -105,8 +125,8 @@ def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
             if factor.definite:
                 return factor
         size = float(np.max(diagonal + added))
-        for j in range(1, ladder.escalations + 1):  # at j = 0 rounding is as large
-            extra = len(A) * 2 * unit_roundoff(dtype) * 10.0**j * (size or 1.0)
+        for j in range(1, ladder.escalations + 1):
+            extra = float(escalation(j, len(A), size, dtype))
             try:
                 factor = CholeskyFactor(
                     _restored(A, diagonal), added + extra, trace=trace, what=what
@@ -114,7 +134,7 @@ def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
             except NotPositiveDefiniteError:
                 continue
             # A pivot of a semidefinite matrix + extra is at least that: the rest is rounding.
-            if smallest_pivot(factor.L) < 0.9 * extra and j < ladder.escalations:
+            if smallest_pivot(factor.L) < HELD * extra and j < ladder.escalations:
                 continue
             factor.rung, factor.escalation = "cholesky+damping", extra
             return factor

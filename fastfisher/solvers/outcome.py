@@ -19,6 +19,7 @@ class Outcome:
     certificate: Certificate
     status: str
     added: object
+    statuses: tuple | None = None  # of each right-hand side, where a route has its own rule
     iterations: int = 0
     rung: str = "cholesky"
     cancellation: float | None = None

@@ -37,8 +37,11 @@ class Solution:
         eigenvalue cutoff b stands for what the cutoff leaves of it.
     backward_error : float
         max of ||b - (F + D) x|| / (||F + D|| ||x|| + ||b||).
+    statuses, residuals : tuple of str, array (k,)
+        The same for each right-hand side (one for a vector).
     iterations : int
-        Iterations of cg, or of the refinement in mixed precision; 0 for direct routes.
+        Iterations of cg, for all right-hand sides together, or of the refinement in mixed
+        precision; 0 for direct routes.
     method : str
         "primal", "dual", "cg" or "mixed".
     damping : float
@@ -78,6 +81,8 @@ class Solution:
     rcond: float | None = None
     smallest_pivot: float | None = None
     escalation: float = 0.0
+    statuses: tuple | None = None
+    residuals: np.ndarray | None = None
 
     @property
     def info(self):

@@ -9,12 +9,12 @@ from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
 from ..planning import Problem, mixed_side, plan_problem
-from .certificate import Certificate
+from .certificate import Certificate, direct_statuses, worst
 from .cg import cg
 from .cutoffs import Cutoff
 from .dual import dual
 from .factored import rank_deficient
-from .ladder import allowed_cutoff
+from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
 from .refine import mixed
@@ -106,7 +106,25 @@ def solve_system(
         rcond=outcome.rcond,
         smallest_pivot=None if pivot is None else pivot / scale / scale,
         escalation=outcome.escalation / scale / scale,
+        **_each(outcome, rows, status),
     )
+
+
+def _each(outcome, rows, status):
+    """Status and residual of each right-hand side; complex ones may have been solved as two."""
+    k, residuals = len(rows), outcome.certificate.residuals
+    halved = len(residuals) != k
+    if halved:
+        residuals = np.maximum(residuals[:k], residuals[k:])
+    if status == "converged":
+        return {"statuses": (status,) * k, "residuals": residuals}
+    statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
+    if halved:
+        statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
+    good = np.isfinite(rows).all(axis=1)
+    each = zip(statuses, good, strict=True)
+    statuses = tuple(status if ok else "not_finite" for status, ok in each)
+    return {"statuses": statuses, "residuals": residuals}
 
 
 def _refuse_rank_deficient(system, b):
@@ -123,13 +141,15 @@ def _direct(system, plan, side, b, coef, split=False):
                 "solve for coef.real and coef.imag"
             )
         return spectral(system, b, coef, side)
+    ladder = current_ladder()
     try:
-        _refuse_rank_deficient(system, b)
+        if not (ladder and ladder.escalations):
+            _refuse_rank_deficient(system, b)
         if side == "primal":
             return primal(system, b, coef, small=plan.problem.small)
         return dual(system, b, coef)
     except NotPositiveDefiniteError:
-        cutoff = allowed_cutoff()
+        cutoff = ladder.cutoff if ladder else None
         if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):
             raise
     return spectral(system, b, coef, side, cutoff=cutoff)

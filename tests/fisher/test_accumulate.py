@@ -47,8 +47,9 @@ def check(F, G, w=None, *, dtype="float64", slack=10):
 
 def state(F):
     """Everything a Fisher knows, as bytes."""
+    mean = F.mean.tobytes()  # whatever waits is in
     arrays = {name: a.tobytes() for name, a in F._arrays().items()}
-    return arrays, F.n_samples, F.n_skipped, F.weight, F.decayed, F.mean.tobytes()
+    return arrays, F.n_samples, F.n_skipped, F.weight, F.decayed, mean
 
 
 @over_kinds
@@ -389,3 +390,54 @@ def test_27_1_float32_accumulation_does_not_grow_with_the_number_of_batches(rng)
         F.update(G)
     bound = oracle.fisher(np.abs(G))
     assert entrywise_ratio(F.matrix(), oracle.fisher(G), gamma(300, "float32") * bound) <= 1
+
+
+SQUARES = [kind for kind in KINDS if kind not in ("gram", "window", "layered")]
+
+
+@pytest.mark.parametrize("make", [KINDS[kind] for kind in SQUARES], ids=SQUARES)
+def test_law_26_15_squares_that_vanish_are_refused_where_nothing_larger_is_held(make, rng):
+    """Scores below 1e-154 used to give F = 0 without a word."""
+    G = rng.standard_normal((30, P))
+    F = make()
+    with pytest.raises(InputError, match="squares vanish; nothing was added"):
+        F.update(G * 1e-160, decay=0.5)
+    with pytest.raises(InputError, match="squares vanish"):
+        F.update(G * 1e-100, np.full(30, 1e-100))
+    assert (F.n_samples, F.weight, F.decayed) == (0, 0.0, False)
+    F.update(0 * G)
+    with pytest.raises(InputError, match="squares vanish"):
+        F.update(G * 1e-160)
+    # Beside scores of another size they are nothing: fitted samples stop no training.
+    F = make().update(G).update(G * 1e-160)
+    np.testing.assert_allclose(F.matrix(), make().update(G).matrix() / 2, rtol=1e-14)
+    small = make().update(G * 2.0**-470)
+    np.testing.assert_allclose(small.matrix() * 2.0**940, make().update(G).matrix(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("make", [KINDS[kind] for kind in SQUARES], ids=SQUARES)
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize(
+    ("scale", "w"), [(1e-22, 1), (1e-30, 1), (1, 1e-80), (1, 1e80), (1e-9, 1e-30)]
+)
+def test_single_precision_sums_what_only_double_can_square(make, dtype, scale, w, rng):
+    """Squares in single precision used to vanish below 1e-22, and weights below 1e-76."""
+    G = (matrices.gaussian((40, P), dtype, rng) * np.float32(scale)).astype(dtype)
+    F = make(dtype=dtype).update(G, np.full(40, w))
+    expected = structured(F, oracle.fisher(oracle.wide(G) / scale))
+    diagonal = F._real_diagonal() / scale**2
+    np.testing.assert_allclose(diagonal, np.diag(expected).real, rtol=1e-5)
+    if scale > 1e-20:  # x, of the size of scale^-2, is in single precision too
+        A = expected + 0.1 * np.trace(expected).real / P * np.eye(P)
+        x = oracle.wide(F.solve(np.ones(P), damping=ff.Relative(0.1)).x) * scale**2
+        np.testing.assert_allclose(x, np.linalg.solve(A, np.ones(P)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: ff.DenseFisher(3), lambda: ff.BlockDiagonalFisher([3])])
+def test_undamped_columns_whose_squares_vanish_are_named(make, rng):
+    G = rng.standard_normal((20, 3)) * [1, 1e-158, 1]
+    F = make().update(G)
+    with pytest.raises(ff.errors.NotPositiveDefiniteError) as caught:
+        F.solve(np.ones(3), damping=0.0)
+    assert caught.value.order == 2
+    assert F.solve(np.ones(3), damping=1e-3).converged

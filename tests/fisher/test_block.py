@@ -179,7 +179,7 @@ def test_rows_in_half_precision_and_other_layouts_are_read(rng):
 
 
 def test_the_buffer_is_left_out_where_it_does_not_fit(monkeypatch, rng):
-    import fastfisher.fisher.block as module
+    import fastfisher.fisher.staging as module
 
     real = module.require_memory
 

@@ -307,3 +307,45 @@ def test_law_26_15_scaled_scores_scale_every_answer(make, shape, dtype, k):
         same(draws[1] * 2.0**k, draws[0])
         if isinstance(plain, ff.GramFisher):
             same(scaled.gram().astype(np.float64) / square, plain.gram())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize(("p", "k"), [(1, 1), (5, 0), (63, 2), (64, 1), (65, 70), (200, 9)])
+def test_Q5_changes_of_low_rank_are_those_of_a_fresh_factor(p, k, dtype, rng):
+    G = matrices.gaussian((300, p), dtype, rng)
+    V = matrices.gaussian((k, p), dtype, rng) / 4
+    F = ff.DenseFisher(p, dtype=dtype).update(G)
+    factor, b = F.factor(damping=0.3), matrices.gaussian((p,), dtype, rng)
+    wide = oracle.wide(V)
+    A = oracle.fisher(G) + 0.3 * np.eye(p)
+    more = A + wide.conj().T @ wide
+    before = factor.solve(b).tobytes()
+    up = factor.plus(V)
+    u = 100 * unit_roundoff(dtype) * max(p, 10)
+    np.testing.assert_allclose(up.solve(b), np.linalg.solve(more, b), atol=u * 10)
+    assert up.logdet() == pytest.approx(np.linalg.slogdet(more)[1], abs=u * p)
+    np.testing.assert_allclose(up.inv_quad(V), V @ np.linalg.solve(more, V.conj().T), atol=u * 10)
+    down = up.minus(V)
+    np.testing.assert_allclose(down.solve(b), factor.solve(b), atol=u * 10)
+    assert factor.solve(b).tobytes() == before, "the factor itself stays as it is"
+    assert up.norm <= np.linalg.norm(more, 2) * (1 + 1e-6)
+    for made, matrix in ((up, more), (down, A)):
+        assert made.facts["smallest_pivot"] == pytest.approx(
+            np.linalg.cholesky(matrix).diagonal().real.min() ** 2, rel=u * 10
+        )
+
+
+def test_Q5_scores_leave_as_they_came_until_rounding_is_all_that_is_left(rng):
+    G = rng.standard_normal((40, 30))
+    F = ff.DenseFisher(30).update(G)
+    factor = F.factor(damping=1e-4)
+    rest = factor.minus(G[:25] / np.sqrt(40))
+    A = G[25:].T @ G[25:] / 40 + 1e-4 * np.eye(30)
+    np.testing.assert_allclose(rest.solve(np.ones(30)), np.linalg.solve(A, np.ones(30)), rtol=1e-6)
+    with pytest.raises(NotPositiveDefiniteError, match="factor what is left anew"):
+        rest.minus(np.eye(30)[:1])  # more than there is
+    with pytest.raises(NotPositiveDefiniteError, match="pivot"):
+        factor.minus(np.sqrt(1e-4 * 0.95) * np.eye(30)).minus(G / np.sqrt(40))
+    for bad in (np.ones(30), np.ones((2, 29)), 1j * np.ones((1, 30)), np.full((1, 30), np.nan)):
+        with pytest.raises(InputError, match="V "):
+            factor.plus(bad)

@@ -31,6 +31,7 @@ def filled(make, dtype="float64", **settings):
 
 
 def facts(F):
+    mean = F.mean.tobytes()  # whatever waits is in
     arrays = {name: (a.tobytes(), a.dtype, a.shape) for name, a in F._arrays().items()}
     return (
         type(F),
@@ -43,7 +44,7 @@ def facts(F):
         F.center,
         F.kind,
         F.dtype,
-        F.mean.tobytes(),
+        mean,
         F.matrix().tobytes(),
     )
 
@@ -144,9 +145,20 @@ def rewrite(path, change=lambda header: None, arrays=lambda arrays: None):
         header = json.loads(f.metadata()[state_module.KEY])
         tensors = {name: f.get_tensor(name) for name in f.keys()}
     arrays(tensors)
-    header["sha256"] = state_module._digest(tensors)
     change(header)
+    header.pop("sha256")
+    header["sha256"] = state_module._digest(header, tensors)
     safetensors.numpy.save_file(tensors, path, metadata={state_module.KEY: json.dumps(header)})
+
+
+def test_the_checksum_covers_the_header_too(saved):
+    """A flipped digit of the weight would scale F."""
+    data = saved.read_bytes()
+    at = data.index(b"weight") + 20
+    digit = data[at : at + 1]
+    saved.write_bytes(data[:at] + (b"5" if digit != b"5" else b"6") + data[at + 1 :])
+    with pytest.raises(StateError, match="checksum"):
+        ff.load(saved)
 
 
 def test_a_newer_format_is_refused_naming_both_sides(saved):

@@ -211,7 +211,7 @@ def test_cg_I2_several_columns_equal_single_ones(dtype, rng):
         iterations.append(alone.iterations)
         scale = np.linalg.norm(alone.x) or 1.0
         assert np.linalg.norm(together.x[:, j] - alone.x) <= 1e-4 * scale
-    assert together.iterations == max(iterations)
+    assert together.iterations <= max(iterations)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
