@@ -82,7 +82,14 @@ def scan(bad, a):
     return float(np.abs(np.where(finite, a, 0).view(a.real.dtype)).max(initial=0.0))
 
 
-def cholesky(a):
+def cholesky(l, a=None, damping=0.0):
+    if a is not None:
+        l[np.tril_indices(len(l))] = a[np.tril_indices(len(l))]
+    l[np.diag_indices(len(l))] += damping
+    return _factor(l)
+
+
+def _factor(a):
     for j in range(len(a)):
         pivot = a[j, j].real - np.sum(np.abs(a[j, :j]) ** 2)
         if not (pivot > 0 and np.isfinite(pivot)):

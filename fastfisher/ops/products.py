@@ -147,10 +147,12 @@ def _apply(function, G, rows, size):
 
 
 def _from_rows(G, rows, single, dtype, what):
-    with np.errstate(over="ignore"):
-        y = rows.astype(dtype, copy=False)
+    y = rows
+    if rows.dtype != dtype:
+        with np.errstate(over="ignore"):
+            y = rows.astype(dtype)
     check_finite(G, y, what)
-    return to_origin(np.ascontiguousarray(y[0] if single else y.T), G.origin)
+    return to_origin(y[0] if single else np.ascontiguousarray(y.T), G.origin)
 
 
 def fvp(G, v, weights=None):

@@ -40,8 +40,12 @@ class Entry:
     function: str
     reproducible: bool = True
 
+    @functools.cached_property
+    def _home(self):
+        return importlib.import_module("fastfisher.kernels." + self.module)
+
     def load(self):
-        return getattr(importlib.import_module("fastfisher.kernels." + self.module), self.function)
+        return getattr(self._home, self.function)
 
     @property
     def vendor(self):

@@ -205,9 +205,9 @@ _ENTRIES = {
 
 
 @functools.cache
-def _rows_address(name):
+def _rows_address(stored):
     """Address of the passes: compiled once for what scores are stored as."""
-    return entry_address(_ENTRIES[name], 1)
+    return entry_address(_ENTRIES[stored.name], 1)
 
 
 class Rows(NamedTuple):
@@ -266,10 +266,11 @@ def real_rows(a, shift):
 
     Scores in half precision are computed in float32, the dtype of their shift.
     """
-    stored, size = a.real.dtype, shift.real.dtype.itemsize
+    stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)
     group = GROUP * width * stored.itemsize
     ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
-    at, mean, code = a.ctypes.data, shift.ctypes.data, _rows_address(stored.name)
     shifted = bool(shift.size)
+    at, mean = a.ctypes.data, shift.ctypes.data if shifted else 0
+    code = _rows_address(stored)
     return Rows(at, len(a), width, mean, shifted, ahead, size, stored.itemsize, code)
