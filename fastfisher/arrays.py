@@ -293,6 +293,8 @@ def as_weights(weights, n):
 
 def as_real(value, name, *, least=0.0):
     """Check a real number that is finite and at least `least`."""
+    if type(value) is float and least <= value < math.inf:
+        return value
     try:
         if isinstance(value, str | bytes | bool | np.bool_):
             raise TypeError
