@@ -181,7 +181,10 @@ def products(G, v, *, shift=None):
     kernel, halves = _kernel("matvec", len(v), G)
     y = np.empty((len(v), n), sums_dtype(G.dtype))
     shift = _shift(shift, G.dtype)
-    step = (_read_step if _lies_ready(G, halves) else _row_step)(G, p * len(v))
+    step = _row_step(G, p * len(v))
+    if _lies_ready(G, halves):  # and rows have nothing to do with each other
+        most = whole_blocks(READ_BYTES // max(p * G.dtype.itemsize, 1), 16)
+        step = min(most, whole_blocks(SLICE_FLOPS // max(p * len(v), 1), 256))
     for lo, hi in slices(n, step, "matvec"):
         part = y if hi - lo == n else np.empty((len(v), hi - lo), y.dtype)
         kernel(part, G.rows(lo, hi, halves=halves), v, shift)

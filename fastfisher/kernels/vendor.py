@@ -4,6 +4,8 @@ A C-ordered lower triangle is a Fortran-ordered upper one, so every call below w
 Bits depend on the number of BLAS threads.
 """
 
+import math
+
 import numpy as np
 from scipy.linalg import blas, lapack
 
@@ -111,7 +113,7 @@ def cholesky(l, a=None, damping=0.0):
     _, info = _routine(lapack, "potrf", l.dtype)(
         l.T, lower=0, overwrite_a=1, clean=int(a is not None)
     )
-    if info == 0 and not np.isfinite(np.add.reduce(diagonal)):
+    if info == 0 and not math.isfinite(np.add.reduce(diagonal.real)):
         # OpenBLAS lets a NaN pivot pass with info = 0.
         info = int(np.flatnonzero(~np.isfinite(diagonal))[0]) + 1
     return int(info)

@@ -66,8 +66,8 @@ def syrk(G, weights=None, *, out=None):
 
     Notes
     -----
-    n p (p + 1) flops; reads G once. Sums are kept in double over blocks of 256 samples: for
-    float32 the error does not grow with n. docs/math.md F8, section 27.
+    n p (p + 1) flops; reads G once. Sums are kept in double over blocks of at most 256 samples:
+    for float32 the error does not grow with n. docs/math.md F8, section 27.
 
     Examples
     --------

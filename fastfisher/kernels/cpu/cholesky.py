@@ -28,7 +28,7 @@ from .triangles import FORWARD, UPDATE
 
 __all__ = ["block_order", "cholesky"]
 
-DEPTH = 256  # summed entries per block sum; part of the numbers
+DEPTH = 128  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
 ALONE = 400  # packed orders up to which waking another thread costs more than it saves
 SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least

@@ -306,7 +306,7 @@ def matvec(y, a, v, shift):
     if not (a.size and v.size):
         y[:] = 0
         return
-    x, v = real_rows(a, shift), _real_vectors(v)
+    x, v = real_rows(a, shift, once=True), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
     workers = threads.max_threads()
     share = BLOCK if x.width <= STRIPE else min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
@@ -321,7 +321,7 @@ def rmatvec(y, a, u, shift):
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) as computed;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
     if a.size and u.size:
-        x, u = real_rows(a, shift), _split(u)
+        x, u = real_rows(a, shift, once=True), _split(u)
         _add_adjoint(
             y, block_sums(x, len(u), u.dtype, lambda parts, first: _rmatvec(parts, x, first, u))
         )
