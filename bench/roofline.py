@@ -51,10 +51,11 @@ def _fma_loop(bits):
         step = builder.phi(i64)
         registers = [builder.phi(vector) for _ in range(ACCUMULATORS)]
         following = builder.add(step, ir.Constant(i64, 1))
-        # r <- r * 0.999 + j stays bounded, and no two registers are equal.
+        # r <- r * 0.999 + j stays bounded, and no two registers are equal. None decays either:
+        # subnormal numbers are slow on some processors.
         results = [
             builder.call(fma, [r, constant(0.999), constant(float(j))])
-            for j, r in enumerate(registers)
+            for j, r in enumerate(registers, start=1)
         ]
         step.add_incoming(ir.Constant(i64, 0), before)
         step.add_incoming(following, loop)

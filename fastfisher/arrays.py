@@ -17,6 +17,7 @@ from .kernels.storage import HALVES, widened
 
 __all__ = [
     "Scores",
+    "all_finite",
     "as_damping_vector",
     "as_scores",
     "as_vectors",
@@ -81,12 +82,15 @@ class Scores:
         """
         return self._block(self.data[lo:hi], lo, hi, halves)
 
-    def columns(self, lo, hi, *, halves=False):
-        """Columns lo..hi likewise."""
-        return self._block(self.data[:, lo:hi], 0, len(self.data), halves)
+    def columns(self, lo, hi, *, rows=None, halves=False):
+        """Columns lo..hi likewise, of all rows or of (first, last)."""
+        first, last = rows or (0, len(self.data))
+        return self._block(self.data[first:last, lo:hi], first, last, halves)
 
     def _block(self, part, lo, hi, halves):
-        first, last = bisect.bisect_left(self.skipped, lo), bisect.bisect_left(self.skipped, hi)
+        first = last = 0
+        if self.skipped:
+            first, last = bisect.bisect_left(self.skipped, lo), bisect.bisect_left(self.skipped, hi)
         if self.scale == 1 and first == last:
             return contiguous(part, self.stored if halves else self.dtype)
         narrows = part.dtype.kind in "fc" and part.dtype.itemsize > self.dtype.itemsize
@@ -102,12 +106,23 @@ class Scores:
 
 def whole_blocks(lines, least):
     """A slice length rounded down to whole kernel blocks, whose edges then stay in place."""
-    step = next((s for s in (4096, 256, 16) if lines >= s), least)
+    step = 4096 if lines >= 4096 else 256 if lines >= 256 else 16 if lines >= 16 else least
     return max(int(lines) // step * step, least)
 
 
 def _readable(a, dtype):
-    return a.dtype == dtype and a.dtype.isnative and a.flags.c_contiguous and a.flags.aligned
+    # `dtype` is native, and what equals it is.
+    flags = a.flags
+    return a.dtype == dtype and flags.c_contiguous and flags.aligned
+
+
+FEW = 1 << 12  # elements up to which looking through bytes is quicker than a reduction
+
+
+def all_finite(a):
+    """True if no element is NaN or Inf."""
+    finite = np.isfinite(a)
+    return b"\0" not in finite.tobytes() if finite.size <= FEW else bool(finite.all())
 
 
 class _Alias:
@@ -179,6 +194,8 @@ def _from_dlpack(x, name):
 
 def as_array(x, name, *, need="an array"):
     """A NumPy view of anything that is an array; sequences of numbers are copied into one."""
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array; drop the masked rows or fill them, and pass weights"
@@ -247,7 +264,7 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
     if wanted.kind == "c":
         dtype = np.result_type(dtype, np.complex64)
     rows = contiguous(a[np.newaxis] if a.ndim == 1 else a.T, np.dtype(dtype))
-    if not np.isfinite(rows).all():
+    if not all_finite(rows):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
         raise InputError(f"{name} is not finite at index {bad}; remove or repair it")
     return rows, a.ndim == 1
@@ -273,6 +290,8 @@ def as_weights(weights, n):
 
 def as_real(value, name, *, least=0.0):
     """Check a real number that is finite and at least `least`."""
+    if type(value) is float and least <= value < math.inf:
+        return value
     try:
         if isinstance(value, str | bytes | bool | np.bool_):
             raise TypeError
@@ -320,6 +339,8 @@ def output(out, shape, dtype, inputs):
 
 def to_origin(x, origin):
     """Return NumPy array `x` as an array of the library `origin` came from."""
+    if type(origin) is np.ndarray:
+        return x
     package = _foreign(origin)
     if package is None or isinstance(origin, np.ndarray):
         return x

@@ -5,13 +5,15 @@ layout, origin or threads. Between slices Ctrl-C and progress get their turn.
 """
 
 import contextlib
+import functools
 import signal
 import threading
 
 import numpy as np
 
-from .arrays import whole_blocks
+from .arrays import all_finite, whole_blocks
 from .errors import InputError
+from .kernels.cpu.splitting import SLICE_BYTES
 from .planning import choose, current_options
 
 __all__ = [
@@ -31,23 +33,27 @@ __all__ = [
     "whole_slices",
 ]
 
+_DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 16e9  # about 0.2 s of a core pair
+READ_BYTES = 2 << 30  # of scores read twice, likewise
+READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
 def sums_dtype(dtype):
     """Dtype in which sums over `dtype` are kept."""
-    return np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+    return _COMPLEX if dtype.kind == "c" else _DOUBLE
 
 
+@functools.cache
 def _none(dtype):
     return np.empty(0, dtype)
 
 
 def _real(values, dtype):
     """Per-sample or per-parameter reals in the precision of the scores; (0,) for None."""
-    real = _none(dtype).real.dtype
-    return _none(real) if values is None else np.ascontiguousarray(values, dtype=real)
+    none = _none(dtype).real
+    return none if values is None else np.ascontiguousarray(values, dtype=none.dtype)
 
 
 def _shift(row, dtype):
@@ -99,6 +105,13 @@ def whole_slices():
 def _row_step(G, flops_per_row, *, least=256):
     """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
     return min(G.slice_rows, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), least))
+
+
+def _read_step(G, flops_per_row):
+    """Rows per slice where nothing need be copied: long rows come in whole block sums."""
+    row = max(G.shape[1] * G.dtype.itemsize, 1)
+    most = max(G.slice_rows, min(whole_blocks(READ_BYTES // row, 16), READ_ROWS))
+    return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 
 def _kernel(op, size, G):
@@ -168,10 +181,15 @@ def products(G, v, *, shift=None):
     kernel, halves = _kernel("matvec", len(v), G)
     y = np.empty((len(v), n), sums_dtype(G.dtype))
     shift = _shift(shift, G.dtype)
-    for lo, hi in slices(n, _row_step(G, p * len(v)), "matvec"):
-        part = np.empty((len(v), hi - lo), y.dtype)
+    step = _row_step(G, p * len(v))
+    if _lies_ready(G, halves):  # and rows have nothing to do with each other
+        most = whole_blocks(READ_BYTES // max(p * G.dtype.itemsize, 1), 16)
+        step = min(most, whole_blocks(SLICE_FLOPS // max(p * len(v), 1), 256))
+    for lo, hi in slices(n, step, "matvec"):
+        part = y if hi - lo == n else np.empty((len(v), hi - lo), y.dtype)
         kernel(part, G.rows(lo, hi, halves=halves), v, shift)
-        y[:, lo:hi] = part
+        if part is not y:
+            y[:, lo:hi] = part
     return y
 
 
@@ -180,21 +198,36 @@ def add_rmatvec(y, G, u, *, shift=None):
     n, p = G.shape
     kernel, halves = _kernel("rmatvec", len(u), G)
     shift = _shift(shift, G.dtype)
-    for lo, hi in slices(n, _row_step(G, p * len(u)), "rmatvec"):
-        kernel(
-            y,
-            G.rows(lo, hi, halves=halves),
-            np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype),
-            shift,
-        )
+    for lo, hi in slices(n, _read_step(G, p * len(u)), "rmatvec"):
+        part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
+        if hi - lo <= G.slice_rows or _lies_ready(G, halves):
+            kernel(y, G.rows(lo, hi, halves=halves), part, shift)
+            continue
+        step = whole_blocks(SLICE_BYTES // ((hi - lo) * G.dtype.itemsize), 256)
+        for j in range(0, p, step):  # copied in narrower panels
+            k = min(j + step, p)
+            panel = G.columns(j, k, rows=(lo, hi), halves=halves)
+            kernel(y[:, j:k], panel, part, _part(shift, j, k))
+
+
+def _lies_ready(G, halves):
+    """True if a kernel reads G without a copy."""
+    return G.direct and (halves or G.stored == G.dtype)
 
 
 def add_fvp(y, G, v, *, weights=None, shift=None):
     """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
     n, p = G.shape
     kernel, halves = _kernel("fvp", len(v), G)
+    step, ready = _read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
+    if step > G.slice_rows and not ready:  # rows are copied twice: not all of a slice at once
+        t = products(G, v, shift=shift).astype(G.dtype, copy=False)
+        if weights is not None:
+            t *= _real(weights, G.dtype)
+        add_rmatvec(y, G, t, shift=shift)
+        return
     weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
-    for lo, hi in slices(n, _row_step(G, 2 * p * len(v)), "fvp"):
+    for lo, hi in slices(n, step, "fvp"):
         kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
 
 
@@ -233,7 +266,7 @@ def bad_rows(G):
 
 def check_finite(G, result, what, name="G"):
     """InputError if `result`, computed from G, is not finite: names the row, or the overflow."""
-    if np.isfinite(result).all():
+    if all_finite(result):
         return
     bad, largest = bad_rows(G)
     if bad.any():

@@ -189,6 +189,7 @@ def _small_calls(dtype):
         F = np.eye(p, dtype=dtype)[np.newaxis]
         ops.batched_solve(F, F[0, :1], damping=1.0)
         ops.batched_metric_solve(F, F[0, :1], damping=1.0)
+        ops.batched_syrk(F)
 
     def blocks():
         L, _ = ops.block_cholesky(ops.block_syrk(thin, 2), damping=1.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
-from fastfisher.arrays import as_scores
+from fastfisher.arrays import all_finite, as_scores
 from fastfisher.errors import InputError
 from tests import matrices, oracle
 
@@ -428,3 +428,24 @@ def test_results_do_not_alias_the_state_of_a_fisher(rng):
         assert F.solve(damping=1.0).x == pytest.approx(
             np.linalg.solve(before + np.eye(3), G.mean(axis=0)), rel=1e-10
         )
+
+
+@pytest.mark.parametrize(
+    "dtype", ("float16", "float32", "float64", "complex64", "complex128", ">f8")
+)
+def test_all_finite_sees_every_element(dtype):
+    for shape in ((0,), (1,), (3, 5), (70, 70)):
+        x = np.full(shape, np.finfo(np.dtype(dtype)).max, dtype)
+        views = (x, x.T, x[::2], x[..., ::-1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert all(all_finite(view) for view in views)
+        for bad in (np.nan, np.inf, -np.inf):
+            for k in (0, x.size // 2, x.size - 1) if x.size else ():
+                y = np.ones(shape, dtype)
+                y.flat[k] = bad
+                assert not all_finite(y), (shape, bad, k)
+                assert not all_finite(np.asfortranarray(y))
+        if x.size and x.dtype.kind == "c":
+            x.flat[-1] = complex(0, np.nan)
+            assert not all_finite(x)

@@ -130,6 +130,7 @@ OPS = {
     "cho_solve",
     "batched_metric_solve",
     "batched_solve",
+    "batched_syrk",
     "block_cholesky",
     "block_solve",
     "block_syrk",

@@ -8,6 +8,7 @@ import numpy as np
 __all__ = [
     "batched_metric_solve",
     "batched_solve",
+    "batched_syrk",
     "block_cholesky",
     "block_solve",
     "block_syrk",
@@ -52,9 +53,9 @@ def gram(c, a, lo, hi, weight, shift):
     _add_lower(c, scaled @ a.conj().T)
 
 
-def mirror(c):
+def mirror(c, out=None):
     lower = np.tril(c, -1)
-    c[:] = lower + lower.conj().T + np.diag(c.diagonal().real)
+    (c if out is None else out)[:] = lower + lower.conj().T + np.diag(c.diagonal().real)
 
 
 def matvec(y, a, v, shift):
@@ -82,7 +83,14 @@ def scan(bad, a):
     return float(np.abs(np.where(finite, a, 0).view(a.real.dtype)).max(initial=0.0))
 
 
-def cholesky(a):
+def cholesky(l, a=None, damping=0.0):
+    if a is not None:
+        l[np.tril_indices(len(l))] = a[np.tril_indices(len(l))]
+    l[np.diag_indices(len(l))] += damping
+    return _factor(l)
+
+
+def _factor(a):
     for j in range(len(a)):
         pivot = a[j, j].real - np.sum(np.abs(a[j, :j]) ** 2)
         if not (pivot > 0 and np.isfinite(pivot)):
@@ -178,6 +186,12 @@ def block_syrk(c, a, start, scale):
     for b in range(blocks):
         _add_lower(c[b], rows[b].conj().T @ rows[b])
         mirror(c[b])
+
+
+def batched_syrk(c, a, scale):
+    for t in range(len(c)):
+        rows = scale[t] if scale.ndim == 2 else scale
+        block_syrk(c[t : t + 1], a[t], 0, rows)
 
 
 def block_cholesky(c, info):

@@ -4,6 +4,8 @@ A C-ordered lower triangle is a Fortran-ordered upper one, so every call below w
 Bits depend on the number of BLAS threads.
 """
 
+import math
+
 import numpy as np
 from scipy.linalg import blas, lapack
 
@@ -24,11 +26,17 @@ __all__ = [
 ]
 
 
+PREFIX = {"f": "s", "d": "d", "F": "c", "D": "z"}
+
+
+def _routine(library, name, dtype):
+    return getattr(library, PREFIX[dtype.char] + name)
+
+
 def _rank_k(c, a, trans):
     """Lower triangle of C-ordered c += product of the Fortran-ordered `a` with its adjoint."""
     complex_ = a.dtype.kind == "c"
-    name = "herk" if complex_ else "syrk"
-    (update,) = blas.get_blas_funcs((name,), dtype=a.dtype)
+    update = _routine(blas, "herk" if complex_ else "syrk", a.dtype)
     trans = (2 if complex_ else 1) if trans else 0
     if a.dtype == c.dtype:
         update(1.0, a, beta=1.0, c=c.T, trans=trans, lower=0, overwrite_c=1)
@@ -93,20 +101,29 @@ def fvp(y, a, v, weights, shift):
         rmatvec(y, part, t.astype(a.dtype, copy=False), shift[:0])
 
 
-def cholesky(a):
-    if not a.size:
+def cholesky(l, a=None, damping=0.0):
+    if not l.size:
         return 0
-    (potrf,) = lapack.get_lapack_funcs(("potrf",), (a,))
-    _, info = potrf(a.T, lower=0, overwrite_a=1, clean=0)
-    if info == 0:
+    if a is not None:
+        l[:] = a
+    diagonal = l.reshape(-1)[:: len(l) + 1]
+    if damping:
+        diagonal += damping
+    # A copy's upper triangle is cleaned by LAPACK, which costs less than not copying it.
+    _, info = _routine(lapack, "potrf", l.dtype)(
+        l.T, lower=0, overwrite_a=1, clean=int(a is not None)
+    )
+    if info == 0 and not math.isfinite(np.add.reduce(diagonal.real)):
         # OpenBLAS lets a NaN pivot pass with info = 0.
-        bad = np.flatnonzero(~np.isfinite(a.diagonal()) | ~(a.diagonal().real > 0))
-        info = bad[0] + 1 if bad.size else 0
+        info = int(np.flatnonzero(~np.isfinite(diagonal))[0]) + 1
     return int(info)
 
 
 def _triangular(l, x, trans):
-    (trsm,) = blas.get_blas_funcs(("trsm",), (l,))
+    if len(x) == 1:
+        _routine(blas, "trsv", l.dtype)(l.T, x[0], lower=0, trans=trans, overwrite_x=1)
+        return
+    trsm = _routine(blas, "trsm", l.dtype)
     # rows of x are right-hand sides: x L^-T as a Fortran-ordered x' with L' upper on the left
     trsm(1.0, l.T, x.T, side=0, lower=0, trans_a=trans, overwrite_b=1)
 
@@ -130,6 +147,5 @@ def solve_lower_adjoint(l, x):
 def inverse_diagonal(y, l):
     if not l.size:
         return
-    (trtri,) = lapack.get_lapack_funcs(("trtri",), (l,))
-    inverse, _ = trtri(l.T, lower=0)  # of L', upper
+    inverse, _ = _routine(lapack, "trtri", l.dtype)(l.T, lower=0)  # of L', upper
     y[:] = np.square(np.abs(np.triu(inverse)), dtype=np.float64).sum(axis=1)

@@ -7,6 +7,7 @@ Flop counts are for real data; complex data takes four times as many.
 from .batched import (
     batched_metric_solve,
     batched_solve,
+    batched_syrk,
     block_cholesky,
     block_solve,
     block_syrk,
@@ -19,6 +20,7 @@ from .products import diag, fvp, gram, matvec, rmatvec, syrk
 __all__ = [
     "batched_metric_solve",
     "batched_solve",
+    "batched_syrk",
     "block_cholesky",
     "block_solve",
     "block_syrk",

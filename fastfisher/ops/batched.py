@@ -17,7 +17,15 @@ from ..errors import InputError
 from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, slices, sums_dtype
 from ..planning import choose
 
-__all__ = ["batched_metric_solve", "batched_solve", "block_cholesky", "block_solve", "block_syrk"]
+__all__ = [
+    "add_batched_syrk",
+    "batched_metric_solve",
+    "batched_solve",
+    "batched_syrk",
+    "block_cholesky",
+    "block_solve",
+    "block_syrk",
+]
 
 PART_BYTES = 64 << 20  # of operands per kernel call
 SUMS_BYTES = 8 << 20  # of double sums: they stay in cache while they are rounded
@@ -164,6 +172,72 @@ def _sample_weights(weights, n, count, dtype):
     return as_weights(a.reshape(-1), a.size).reshape(a.shape).astype(dtype, copy=False)
 
 
+def batched_syrk(scores, weights=None):
+    """Raw weighted sums of outer products of very many systems, A_i' diag(w_i) A_i.
+
+    Parameters
+    ----------
+    scores : array (n, S, p)
+        S scores of each system, the rows of A_i; float32, float64, complex64, complex128, or
+        float16/bfloat16 storage.
+    weights : array (n, S) or (S,), optional
+        Real, finite, >= 0; (S,) is shared by all systems.
+
+    Returns
+    -------
+    array (n, p, p)
+        Each symmetric (Hermitian) to the bit, in the dtype of the scores.
+
+    Raises
+    ------
+    InputError
+        For bad operands, or naming the first system whose sums are not finite.
+
+    Notes
+    -----
+    n S p (p + 1) flops; reads the scores once. Sums are kept in double over blocks of 128 scores.
+    docs/math.md F8.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfisher as ff
+    >>> ff.ops.batched_syrk(np.array([[[1.0], [2.0]], [[3.0], [4.0]]])).ravel()
+    array([ 5., 25.])
+    """
+    a = as_array(scores, "scores", need="shape (n, S, p)")
+    dtype = computing_dtype(a.dtype, "scores")
+    if a.ndim != 3:
+        raise InputError(f"scores has shape {a.shape}; expected (n, S, p)")
+    n, count, p = a.shape
+    w = _sample_weights(weights, n, count, np.float64)
+    out = np.zeros((n, p, p), dtype)
+    sums = out if dtype == sums_dtype(dtype) else np.zeros(out.shape, sums_dtype(dtype))
+    add_batched_syrk(sums, a, np.sqrt(w), dtype)
+    if sums is not out:
+        with np.errstate(over="ignore"):
+            out[:] = sums
+    bad = np.flatnonzero(~np.isfinite(np.einsum("tii->ti", out)).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"scores of system {bad[0]} are not finite, or their sum overflows {dtype}"
+        )
+    return to_origin(out, scores)
+
+
+def add_batched_syrk(c, a, scale, dtype):
+    """c[t] += a_t' diag(scale_t^2) a_t, both triangles, for scores a (n, S, p) of any layout.
+
+    c (n, p, p) is double; scale (n, S), (S,) or (0,); a and scale are cast to `dtype`.
+    """
+    n, count, p = a.shape
+    kernel = choose("batched_syrk", p, dtype).load()
+    scale = np.ascontiguousarray(scale, _real(dtype))
+    each = p * (count * dtype.itemsize + p * c.itemsize)
+    for part in _parts(n if count * p else 0, each, count * p * p, "batched_syrk"):
+        own = scale[part] if scale.ndim == 2 else scale
+        kernel(c[part], contiguous(a[part], dtype), own)
+
+
 def block_syrk(G, block, weights=None):
     """Diagonal blocks of G' diag(w) G, for consecutive blocks of `block` parameters.
 
@@ -189,7 +263,7 @@ def block_syrk(G, block, weights=None):
     Notes
     -----
     n p (d + 1) flops; reads G once and p d words of result. Sums are kept in double over blocks of
-    256 samples.
+    128 samples.
 
     Examples
     --------

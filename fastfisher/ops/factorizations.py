@@ -4,7 +4,15 @@ import math
 
 import numpy as np
 
-from ..arrays import as_array, as_real, as_vectors, computing_dtype, contiguous, to_origin
+from ..arrays import (
+    all_finite,
+    as_array,
+    as_real,
+    as_vectors,
+    computing_dtype,
+    contiguous,
+    to_origin,
+)
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose
@@ -68,25 +76,28 @@ def cholesky(A, *, damping=0.0, overwrite=False):
         and a.flags.aligned
     )
     n = len(a)
-    triangle = not in_place and n <= ROWS  # copied without what is above it
-    if triangle:
-        L = np.tril(contiguous(a, dtype))
-    else:
-        L = a if in_place else np.array(contiguous(a, dtype))
-    if damping:
-        L[np.diag_indices(n)] += damping
-    order = factor(L)
+    L = a if in_place else np.zeros((n, n), dtype)
+    order = factor(L, None if in_place else contiguous(a, dtype), damping)
     if order:
         raise _not_positive_definite(None if in_place else a, n, order, damping, dtype)
-    for lo in range(0, 0 if triangle else n, ROWS):  # zeros above, a few rows at a time
-        rows = L[lo : lo + ROWS]
-        rows[~np.tri(len(rows), n, lo, dtype=bool)] = 0
+    if in_place:
+        _clear_above(L)
     return to_origin(L, A)
 
 
-def factor(A):
-    """Overwrite the lower triangle of A by its Cholesky factor; 0 or the failing 1-based order."""
-    return choose("cholesky", len(A), A.dtype).load()(A)
+def _clear_above(L):
+    """Zeros above the diagonal, a few rows at a time."""
+    for lo in range(0, len(L), ROWS):
+        rows = L[lo : lo + ROWS]
+        rows[:, lo + ROWS :] = 0
+        corner = rows[:, lo : lo + ROWS]
+        corner[~np.tri(len(corner), dtype=bool)] = 0
+
+
+def factor(L, A=None, damping=0.0):
+    """Lower factor of A (by default L) + damping I into the lower triangle of L; 0 or the failing
+    1-based order."""
+    return choose("cholesky", len(L), L.dtype).load()(L, A, damping)
 
 
 def _not_positive_definite(A, n, order, damping, dtype):
@@ -166,19 +177,30 @@ def cho_solve(L, b):
     """
     a, dtype = _square_matrix(L, "L")
     n = len(a)
-    bad = np.flatnonzero(~(np.isfinite(a.diagonal()) & (a.diagonal().real > 0)))
-    if bad.size:
-        raise InputError(
-            f"L[{bad[0]}, {bad[0]}] is {a[bad[0], bad[0]]}; expected a positive diagonal"
-        )
+    _check_diagonal(a)
     rows, single = as_vectors(b, n, dtype, "b", axis="n")
     wanted = rows.dtype
     L = contiguous(a, wanted)
-    x = np.array(rows)
+    x = rows if rows.base is None else np.array(rows)  # a view is the caller's
     solve_factored(L, x)
-    if not np.isfinite(x).all():
+    if not all_finite(x):
         raise InputError("L or the solution is not finite; check the lower triangle of L")
-    return to_origin(np.ascontiguousarray(x[0] if single else x.T), b)
+    return to_origin(x[0] if single else np.ascontiguousarray(x.T), b)
+
+
+def _check_diagonal(L):
+    """InputError unless every diagonal element is finite and positive."""
+    diagonal = L.diagonal()
+    if not diagonal.size or (
+        diagonal.dtype.kind != "c"
+        and 0 < np.minimum.reduce(diagonal)
+        and np.maximum.reduce(diagonal) < np.inf
+    ):
+        return
+    bad = np.flatnonzero(~(np.isfinite(diagonal) & (diagonal.real > 0)))
+    if bad.size:
+        k = bad[0]
+        raise InputError(f"L[{k}, {k}] is {diagonal[k]}; expected a positive diagonal")
 
 
 def solve_factored(L, x):

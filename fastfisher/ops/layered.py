@@ -52,9 +52,8 @@ def layered_gram(layers):
         bad = np.flatnonzero(~np.isfinite(sums.diagonal()))
         if bad.size:
             raise InputError(f"layer {index} is not finite, or overflows, in sample {bad[0]}")
-    mirror(sums)
-    with np.errstate(over="ignore"):
-        K = sums.astype(dtype, copy=False)
+    K = sums if sums.dtype == dtype else np.empty(sums.shape, dtype)
+    mirror(sums, K)
     bad = np.flatnonzero(~np.isfinite(K.diagonal()))
     if bad.size:
         raise InputError(

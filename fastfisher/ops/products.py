@@ -18,16 +18,18 @@ from ..planning import choose
 __all__ = ["diag", "fvp", "gram", "matvec", "rmatvec", "syrk"]
 
 
-def _finish(G, sums, dtype, out, what):
-    """Cast double sums to the caller's dtype, into `out` if given, and check them."""
-    if sums is not out:
-        with np.errstate(over="ignore"):
-            if out is None:
-                out = sums.astype(dtype, copy=False)
-            else:
-                out[:] = sums
-    check_finite(G, out.diagonal() if out.ndim == 2 and what != "a product" else out, what)
+def _finish(G, sums, out, what):
+    """Double sums with both triangles in the caller's dtype, in `out` if given, checked."""
+    if out is None:
+        out = sums if sums.dtype == G.dtype else np.empty(sums.shape, G.dtype)
+    mirror(sums, out)
+    check_finite(G, out.diagonal(), what)
     return out
+
+
+def mirror(sums, out=None):
+    """Both triangles, from the lower one of double sums, in `out` or in place."""
+    choose("mirror", len(sums), sums.dtype).load()(sums, out)
 
 
 def _square(G, order, out, weights):
@@ -38,11 +40,6 @@ def _square(G, order, out, weights):
     else:
         sums[:] = 0
     return sums, out
-
-
-def mirror(sums):
-    """Fill the upper triangle of double sums from the lower."""
-    choose("mirror", len(sums), sums.dtype).load()(sums)
 
 
 def syrk(G, weights=None, *, out=None):
@@ -69,8 +66,8 @@ def syrk(G, weights=None, *, out=None):
 
     Notes
     -----
-    n p (p + 1) flops; reads G once. Sums are kept in double over blocks of 256 samples: for
-    float32 the error does not grow with n. docs/math.md F8, section 27.
+    n p (p + 1) flops; reads G once. Sums are kept in double over blocks of at most 256 samples:
+    for float32 the error does not grow with n. docs/math.md F8, section 27.
 
     Examples
     --------
@@ -83,8 +80,7 @@ def syrk(G, weights=None, *, out=None):
     w = as_weights(weights, G.shape[0])
     sums, target = _square(G, G.shape[1], out, weights)
     add_syrk(sums, G, weights=w)
-    mirror(sums)
-    return to_origin(_finish(G, sums, G.dtype, target, "G'WG"), G.origin)
+    return to_origin(_finish(G, sums, target, "G'WG"), G.origin)
 
 
 def gram(G, weights=None, *, out=None):
@@ -125,8 +121,7 @@ def gram(G, weights=None, *, out=None):
     sums, target = _square(G, G.shape[0], out, weights)
     add_gram(sums, G)
     scale_rows_and_columns(sums, w)
-    mirror(sums)
-    return to_origin(_finish(G, sums, G.dtype, target, "GG'"), G.origin)
+    return to_origin(_finish(G, sums, target, "GG'"), G.origin)
 
 
 def scale_rows_and_columns(sums, weights):
@@ -147,10 +142,12 @@ def _apply(function, G, rows, size):
 
 
 def _from_rows(G, rows, single, dtype, what):
-    with np.errstate(over="ignore"):
-        y = rows.astype(dtype, copy=False)
+    y = rows
+    if rows.dtype != dtype:
+        with np.errstate(over="ignore"):
+            y = rows.astype(dtype)
     check_finite(G, y, what)
-    return to_origin(np.ascontiguousarray(y[0] if single else y.T), G.origin)
+    return to_origin(y[0] if single else np.ascontiguousarray(y.T), G.origin)
 
 
 def fvp(G, v, weights=None):
@@ -272,4 +269,7 @@ def diag(G, weights=None):
     w = as_weights(weights, G.shape[0])
     y = np.zeros(G.shape[1])
     add_diag(y, G, weights=w)
-    return to_origin(_finish(G, y, np.empty(0, G.dtype).real.dtype, None, "diag"), G.origin)
+    with np.errstate(over="ignore"):
+        y = y.astype(np.empty(0, G.dtype).real.dtype, copy=False)
+    check_finite(G, y, "diag")
+    return to_origin(y, G.origin)

@@ -79,8 +79,11 @@ def _routes(q, reproducible):
 
 @functools.lru_cache(maxsize=1024)
 def _unlimited(q, reproducible):
-    """The plan where memory has no say."""
-    return _made(q, _routes(q, reproducible), math.inf)
+    """The plan where memory has no say, or None where it has."""
+    routes = _routes(q, reproducible)
+    if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
+        return _made(q, routes, math.inf)
+    return None
 
 
 def _made(q, routes, room):
@@ -101,10 +104,9 @@ def forget_plans():
 def plan_problem(q, *, enforce=False):
     """Plan a problem; with `enforce`, refuse what does not fit in memory."""
     reproducible = current_options().reproducible
-    routes = _routes(q, reproducible)
-    if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
-        return _unlimited(q, reproducible)
-    room = memory_room()
+    if (made := _unlimited(q, reproducible)) is not None:
+        return made
+    routes, room = _routes(q, reproducible), memory_room()
     made = _made(q, routes, room)
     peak = made.peak_bytes
     if enforce and peak > room:

@@ -40,8 +40,12 @@ class Entry:
     function: str
     reproducible: bool = True
 
+    @functools.cached_property
+    def _home(self):
+        return importlib.import_module("fastfisher.kernels." + self.module)
+
     def load(self):
-        return getattr(importlib.import_module("fastfisher.kernels." + self.module), self.function)
+        return getattr(self._home, self.function)
 
     @property
     def vendor(self):
@@ -93,6 +97,7 @@ SIZE = {
     "layered_gram": "rows of a layer, n x tokens",
     "layered_diag": "tokens",
     "batched_metric_solve": "order of one system",
+    "batched_syrk": "order of one system",
     "block_syrk": "order of a block",
     "block_cholesky": "order of a block",
     "block_solve": "order of a block",
@@ -143,8 +148,8 @@ TABLE = (
     Band("fvp", COMPLEX, 4, INF, _FVP[::-1], _MANY),
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
-    Band("cholesky", REAL, 0, 96, _CHOLESKY[::-1], _SMALL),
-    Band("cholesky", REAL, 96, 12_000, _CHOLESKY, _AHEAD),
+    Band("cholesky", REAL, 0, 128, _CHOLESKY[::-1], _SMALL),
+    Band("cholesky", REAL, 128, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", COMPLEX, 0, 400, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", COMPLEX, 400, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
@@ -156,6 +161,7 @@ TABLE = (
     Band("layered_diag", ALL, 0, INF, (_ours("layered_diag", "moments"),), _ONLY),
     Band("layered_gram", ALL, 0, INF, (_ours("layered_gram", "layered"),), _FUSED),
     Band("batched_metric_solve", ALL, 0, INF, (_ours("batched_metric_solve", "metric"),), _ONLY),
+    Band("batched_syrk", ALL, 0, INF, (_ours("batched_syrk", "blocks"),), _ONLY),
     Band("block_syrk", ALL, 0, INF, (_ours("block_syrk", "blocks"),), _ONLY),
     Band("block_cholesky", ALL, 0, INF, (_ours("block_cholesky", "blocks"),), _ONLY),
     Band("block_solve", ALL, 0, INF, (_ours("block_solve", "blocks"),), _ONLY),

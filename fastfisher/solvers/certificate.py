@@ -1,5 +1,7 @@
 """The true residual of a candidate solution, recomputed from the scores, and the verdict."""
 
+import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +33,17 @@ class Certificate:
     residuals: np.ndarray
     backward_errors: np.ndarray
 
-    @property
+    @functools.cached_property
     def residual(self):
-        return float(self.residuals.max(initial=0.0))
+        return _largest(self.residuals)
 
-    @property
+    @functools.cached_property
     def backward_error(self):
-        return float(self.backward_errors.max(initial=0.0))
+        return _largest(self.backward_errors)
+
+
+def _largest(values):
+    return float(values[0]) if len(values) == 1 else float(values.max(initial=0.0))
 
 
 def certify(system, added, x, b, norm):
@@ -80,7 +86,7 @@ def row_norms(rows):
 
 def direct_status(system, certificate):
     """Status of a direct solve with this certificate."""
-    if not np.isfinite(certificate.backward_error):
+    if not math.isfinite(certificate.backward_error):
         return "not_finite"
     small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
     small = small and certificate.residual < USELESS

@@ -1,10 +1,11 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
+import functools
 import math
 
 import numpy as np
 
-from ..arrays import to_origin
+from ..arrays import all_finite, to_origin
 from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
@@ -34,20 +35,39 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
-    problem = Problem(
+    problem = _problem(
+        n,
+        p,
+        rhs,
+        G.dtype,
+        method,
+        weights is not None,
+        center,
+        G.direct,
+        G.stored != G.dtype,
+        undamped and rank - bool(center) < p,
+        spectral,
+    )
+    return plan_problem(problem, enforce=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _problem(
+    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral
+):  # kept, since a small solve takes little longer than describing it
+    return Problem(
         n=n,
         p=p,
         rhs=rhs,
-        dtype=G.dtype.name,
+        dtype=dtype.name,
         method=method,
-        weighted=weights is not None,
-        centered=center,
-        direct=G.direct,
-        halves=G.stored != G.dtype,
-        singular=undamped and rank - bool(center) < p,
+        weighted=weighted,
+        centered=centered,
+        direct=direct,
+        halves=halves,
+        singular=singular,
         spectral=spectral,
     )
-    return plan_problem(problem, enforce=True)
 
 
 def _split(rows, dtype):
@@ -66,7 +86,8 @@ def solve_system(
     double = np.complex128 if system.dtype.kind == "c" else np.float64
     given, exponents = _normalised((b if coef is None else coef).astype(double))
     b, coef = (given, None) if coef is None else (None, given)
-    x0 = None if x0 is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * x0
+    if x0 is not None:
+        x0 = x0.copy() if exponents is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * x0
     if system.propagate and bad_rows(system.G)[0].any():
         outcome = _not_finite(system, b if coef is None else coef)
     elif plan.method == "cg":
@@ -85,13 +106,14 @@ def solve_system(
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
     dtype = np.result_type(system.dtype, np.complex64) if rows.dtype.kind == "c" else system.dtype
-    with np.errstate(over="ignore"):
-        rows = rows.astype(dtype, copy=False)
+    if rows.dtype != dtype:
+        with np.errstate(over="ignore"):
+            rows = rows.astype(dtype)
     certificate, pivot = outcome.certificate, outcome.smallest_pivot
     scale = outcome.system.G.scale / system.G.scale
-    status = outcome.status if np.isfinite(rows).all() else "not_finite"
+    status = outcome.status if all_finite(rows) else "not_finite"
     return Solution(
-        x=to_origin(np.ascontiguousarray(rows[0] if single else rows.T), system.G.origin),
+        x=to_origin(rows[0] if single else np.ascontiguousarray(rows.T), system.G.origin),
         status=status,
         converged=status == "converged",
         residual=certificate.residual,
@@ -156,10 +178,11 @@ def _direct(system, plan, side, b, coef, split=False):
 
 
 def _normalised(rows):
-    """Rows divided by powers of two so that none exceeds 1, and the exponents; tame rows as is."""
+    """Rows divided by powers of two so that none exceeds 1, and the exponents; tame rows as they
+    are, and None."""
     largest = np.abs(rows).max(axis=1, initial=0.0)
     if all(size == 0 or 2.0**-TAME < size < 2.0**TAME for size in largest.tolist()):
-        return rows, np.zeros(len(rows), int)
+        return rows, None
     exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
     return rows * np.ldexp(1.0, -exponents)[:, np.newaxis], exponents
 
@@ -177,9 +200,10 @@ def _unscaled(outcome, system, from_coefficients, exponents):
     Scores times s make x smaller by s^2, or by s where b is made from them.
     """
     s = outcome.system.G.scale / system.G.scale
-    if s == 1 and not exponents.any():
+    if s == 1 and exponents is None:
         return outcome.x
-    total = exponents + round(math.log2(s)) * (1 if from_coefficients else 2)
+    total = np.zeros(len(outcome.x), int) if exponents is None else exponents
+    total = total + round(math.log2(s)) * (1 if from_coefficients else 2)
     half = total // 2  # in two steps: the factor may be out of range where x is not
     with np.errstate(over="ignore", invalid="ignore"):
         x = outcome.x * np.ldexp(1.0, half)[:, np.newaxis]

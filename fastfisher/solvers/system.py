@@ -3,6 +3,7 @@
 F = T'T with T = diag(sqrt(w / W)) (G - mean), D = lambda I or a diagonal. Vectors are rows (k, p).
 """
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = ["System", "make_system", "tame_weights", "unit_roundoff"]
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 
 
+@functools.cache
 def unit_roundoff(dtype):
     """u: half the spacing of 1 (2^-24 or 2^-53)."""
     return float(np.finfo(dtype).eps) / 2

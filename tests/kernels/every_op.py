@@ -89,6 +89,7 @@ def _gram(d):
 def _mirror(d):
     for n in ORDERS:
         yield (d.sums(n),), [0]
+        yield (d.sums(n), np.full((n, n), np.nan, d.dtype)), [1]
 
 
 def _matvec(d):
@@ -125,6 +126,7 @@ def _scan(d):
 def _cholesky(d):
     for n in (*ORDERS, 250):
         yield (d.definite(n),), [0]
+        yield (np.zeros((n, n), d.dtype), d.definite(n), 0.5), [0]
 
 
 def _solve_lower(d):
@@ -199,6 +201,12 @@ def _block_syrk(d):
         for weights in (d.none, d.positive(n)):
             c = np.zeros((blocks, order, order), d.wide)
             yield (c, d.scores(n, blocks * order + 3), 2, np.sqrt(weights)), [0]
+
+
+def _batched_syrk(d):
+    for n, count, p in ((1, 1, 1), (5, 300, 3), (3, 9, 17), (70, 4, 2)):
+        for scale in (d.none, d.positive(count), d.positive(n, count)):
+            yield (np.zeros((n, p, p), d.wide), d.scores(n, count, p), scale), [0]
 
 
 def _block_cholesky(d):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher.kernels.cpu import blocks as kernels
 from fastfisher.kernels.cpu.lanes import width
 from fastfisher.kernels.cpu.products import KC
 from tests import matrices, oracle
@@ -78,6 +79,66 @@ def test_block_syrk_adds(entry, dtype):
     if entry.module.startswith("cpu."):
         assert np.array_equal(once, twice), "samples are cut at multiples of KC: the same bits"
     assert np.allclose(once, twice, rtol=1e-5, atol=1e-4)
+
+
+@over_dtypes
+def test_a_block_that_is_not_finite_spoils_no_other(dtype):
+    G, _ = scores_of(KC + 3, 70, 7, dtype)
+    sums = ff.ops.block_syrk(G[:, 1:-1], 7)
+    none, spoiled = np.empty(0, real_dtype(dtype)), np.zeros((70, 7, 7), sums_dtype(dtype))
+    for bad in (0, 33, 69):
+        H, c = G.copy(), spoiled.copy()
+        H[5, 1 + bad * 7 : 8 + bad * 7] = np.nan
+        kernels.block_syrk(c, H, 1, none)
+        assert np.isnan(c[bad]).all()
+        assert np.array_equal(np.delete(c, bad, 0).astype(dtype), np.delete(sums, bad, 0))
+
+
+def systems(n, count, p, dtype):
+    rng = matrices.generator("systems", n, count, p, str(dtype))
+    return matrices.gaussian((n, count, p), dtype, rng), rng.uniform(0, 2, (n, count))
+
+
+@implementations("batched_syrk")
+@over_dtypes
+def test_batched_syrk_F8_at_every_edge(entry, dtype):
+    shapes = [(5, 11, p) for p in ORDERS] + [(3, n, 5) for n in (0, 1, 2, *matrices.edges(KC))]
+    for n, count, p in shapes + [(b, 3, 4) for b in COUNTS]:
+        a, w = systems(n, count, p, dtype)
+        for scale in (np.empty(0), np.sqrt(w), np.sqrt(w[0])):
+            scale = scale.astype(real_dtype(dtype))
+            c, intact = np.zeros((n, p, p), sums_dtype(dtype)), unchanged(a, scale)
+            entry.load()(c, a, scale)
+            intact()
+            assert np.array_equal(c, oracle.ct(c))
+            for t in range(n):
+                own = (scale[t] if scale.ndim == 2 else scale).astype(np.float64) ** 2
+                own = own if scale.size else None
+                ratio = syrk_ratio(
+                    rounded(c[t], dtype), oracle.syrk(a[t], own), oracle.syrk_bound(a[t], own), 32
+                )
+                assert_ratio(ratio, "goal", f"{entry.name} {n} x {count} x {p} {dtype}: {t}")
+
+
+@over_dtypes
+def test_systems_have_the_bits_they_would_have_alone(dtype):
+    a, w = systems(70, KC + 5, 7, dtype)
+    together = ff.ops.batched_syrk(a, w)
+    for t in (0, 1, 34, 69):
+        assert np.array_equal(together[t], ff.ops.batched_syrk(a[t : t + 1], w[t : t + 1])[0])
+        assert np.array_equal(together[t], ff.ops.block_syrk(a[t], 7, w[t])[0])
+    for name, stored in matrices.layouts(a.reshape(-1, 7)):
+        again = ff.ops.batched_syrk(stored.reshape(a.shape), w)
+        assert np.array_equal(again, together), name
+
+
+def test_batched_syrk_names_the_system_that_is_not_finite():
+    a, _ = systems(5, 4, 3, "float64")
+    a[3, 1, 2] = np.nan
+    with pytest.raises(ff.errors.InputError, match="system 3"):
+        ff.ops.batched_syrk(a)
+    with pytest.raises(ff.errors.InputError, match=r"expected \(n, S, p\)"):
+        ff.ops.batched_syrk(a[0])
 
 
 def definite(blocks, d, dtype):

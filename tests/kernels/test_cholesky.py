@@ -137,6 +137,23 @@ def test_failing_order_is_exact_in_every_one_of_several_blocks(monkeypatch, dtyp
         assert np.array_equal(L[:j, :j], expected), f"columns before pivot {j}"
 
 
+@over_cholesky
+@over_dtypes
+@pytest.mark.parametrize("damping", (0.0, 0.25))
+def test_factor_of_another_matrix_is_that_of_its_damped_copy(entry, dtype, damping):
+    for n in (0, 1, 7, WIDTH + 1, 2 * NB + 3, blocked.WHOLE + 9):
+        A, L, copy = with_garbage(definite(n, dtype)), np.zeros((n, n), dtype), definite(n, dtype)
+        intact = unchanged(A)
+        assert entry.load()(L, A, damping) == 0, n
+        intact()
+        copy[np.diag_indices(n)] += damping
+        assert entry.load()(copy) == 0, n
+        assert np.array_equal(L, np.tril(copy)), n
+        if n:
+            A[n // 2, n // 2] = -1
+            assert entry.load()(np.zeros_like(L), A, damping) == n // 2 + 1
+
+
 SQUARES = [s for d in matrices.DTYPES for p in (10, NB + 6) for s in matrices.squares(p, d)]
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher import arrays, passes
 from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, STRIPE
@@ -142,6 +143,19 @@ def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, more):
     compare_fvp(ours("fvp"), 9, p, 2, dtype, "weighted and shifted")
 
 
+@over_dtypes
+@pytest.mark.parametrize("kept", (1, 12, BLOCK), ids="{} rows in cache".format)
+def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, kept, monkeypatch):
+    n, p = BLOCK + 3, STRIPE + 70
+    G, w, shift = operands(n, p, dtype).G, matrices.weights(n, dtype), vectors(1, p, dtype)[0]
+    v, y = vectors(2, p, dtype), np.zeros((2, 2, p), sums_dtype(dtype))
+    module.fvp(y[0], G, v, w, shift)
+    monkeypatch.setattr(module, "one_pass", lambda width, itemsize: False)
+    monkeypatch.setattr(module, "CACHED_BYTES", kept * p * np.dtype(dtype).itemsize)
+    module.fvp(y[1], G, v, w, shift)
+    assert np.array_equal(y[0], y[1])
+
+
 @pytest.mark.parametrize("op", COMPARE)
 @over_dtypes
 def test_block_sums_kept_a_few_at_a_time_are_the_same(op, dtype, monkeypatch):
@@ -264,6 +278,24 @@ def test_law_26_13_products_have_the_same_bits_in_every_layout(dtype):
                 intact = unchanged(stored)
                 assert np.array_equal(call(stored), expected), name
                 intact()
+
+
+@over_dtypes
+def test_law_26_13_long_rows_have_the_same_bits_in_every_layout(dtype, monkeypatch):
+    for place in (arrays, passes):
+        monkeypatch.setattr(place, "SLICE_BYTES", 1 << 12)
+    G, w = operands(40, 600, dtype).G, matrices.weights(40, dtype)
+    v, u = vectors(1, 600, dtype)[0], vectors(1, 40, dtype)[0]
+
+    def products(G):
+        return ff.ops.fvp(G, v, w), ff.ops.rmatvec(G, u), ff.ops.matvec(G, v)
+
+    expected = products(G)
+    for name, stored in matrices.layouts(G):
+        for y, right in zip(products(stored), expected, strict=True):
+            assert np.array_equal(y, right), name
+    exact, bound = oracle.fvp(G, v, w), oracle.fvp_bound(G, v, w)
+    assert_ratio(matvec_ratio(expected[0], exact, bound, 640), "goal", "fvp")
 
 
 @over_dtypes

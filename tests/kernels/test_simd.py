@@ -25,7 +25,8 @@ ENVIRONMENTS = {
     "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
     "plain": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
 }
-SUMS = ("syrk", "gram", "layered_gram", "block_syrk", "matvec", "rmatvec", "fvp", "diag")
+SUMS = ("syrk", "gram", "layered_gram", "block_syrk", "batched_syrk", "matvec", "rmatvec")
+SUMS += ("fvp", "diag")
 SYSTEMS = ("batched_solve", "batched_metric_solve", "block_cholesky", "block_solve")
 
 

@@ -110,6 +110,20 @@ def test_counting_ones_in_float32_passes_two_to_the_24(reproducible):
 # Laws ----------------------------------------------------------------------------------------
 
 
+@over_dtypes
+@pytest.mark.parametrize("p", (0, 1, 5, MIRROR, MIRROR + 1, 2 * MIRROR + 3))
+def test_both_triangles_in_the_precision_of_the_scores(dtype, p):
+    c = np.tril(matrices.gaussian((p, p), sums_dtype(dtype), matrices.generator("mirror", p)))
+    garbage = np.where(np.tri(p, dtype=bool), c, np.nan)
+    whole, out = garbage.copy(), np.full((p, p), np.nan, dtype)
+    mirror(garbage, out)
+    mirror(whole)
+    assert np.array_equal(
+        whole, np.tril(c, -1) + np.tril(c, -1).conj().T + np.diag(c.diagonal().real)
+    )
+    assert np.array_equal(out, whole.astype(dtype))
+
+
 def run(entry, G, weights=None):
     """Full G'WG of one implementation, in double."""
     c = np.zeros((G.shape[1], G.shape[1]), sums_dtype(G.dtype))

@@ -106,6 +106,9 @@ def cases(dtype):
         "batched_metric_solve": [
             run(metric.batched_metric_solve, g, status, samples, no_weights, g, damping)
         ],
+        "batched_syrk": [
+            run(blocks.batched_syrk, np.zeros((1500, 4, 4), wide), samples, no_weights)
+        ],
         "block_syrk": [run(blocks.block_syrk, np.zeros((700, 6, 6), wide), rows, 0, no_weights)],
         "block_cholesky": [run(blocks.block_cholesky, F, status)],
         "block_solve": [run(lambda y: blocks.block_solve(F, y), operands((2, 6000), dtype))],

@@ -28,7 +28,7 @@ from .triangles import FORWARD, UPDATE
 
 __all__ = ["block_order", "cholesky"]
 
-DEPTH = 256  # summed entries per block sum; part of the numbers
+DEPTH = 128  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
 ALONE = 400  # packed orders up to which waking another thread costs more than it saves
 SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least
@@ -45,7 +45,9 @@ def block_order(order, width, parts):
 class Matrix(NamedTuple):
     """Where things are: addresses, and bytes from one panel to the next."""
 
-    a: int
+    a: int  # where the factor goes
+    source: int  # what is factored, with the double at
+    damping: int  # added to its diagonal; or 0
     n: int
     right: int  # L' in panels
     stride: int
@@ -178,9 +180,12 @@ def _block(t, thread, m, counters):
     wait_for(counters, i, k)
     if counters[failed] == 0:
         lda, stride = m.n * tile.parts, m.stride // tile.bytes
-        corner = m.a + (i * m.order * lda + e0) * tile.bytes
+        corner = (i * m.order * lda + e0) * tile.bytes
         place = _right(m, i * m.order // tile.width, e0)
-        call_entry(tile.pack, (place, stride, corner, lda, inside, depth, e1 - e0, tile.width))
+        source = m.source + corner
+        call_entry(tile.pack, (place, stride, source, lda, inside, depth, e1 - e0, tile.width))
+        if i == k and m.damping:
+            call_entry(tile.diagonal, (place, stride, inside, tile.width, tile.parts, m.damping))
         _subtract(m, i, k, e0, e1, inside, counters)
         if i == k:
             counters[failed] = _factor(m, thread, e0, e1, inside, counters)
@@ -189,7 +194,8 @@ def _block(t, thread, m, counters):
             if counters[failed] == 0:
                 _eliminate(m, i, e0, e1, inside)
         below, shape = tile.parts if i == k else 0, (tile.width, tile.lanes)
-        call_entry(tile.unpack, (corner, lda, place, stride, inside, depth, below, *shape))
+        to = m.a + corner
+        call_entry(tile.unpack, (to, lda, place, stride, inside, depth, below, *shape))
     publish(counters, i, k + 1)
 
 
@@ -198,16 +204,18 @@ def _blocks(launch, m, counters):
     for_each(launch, _block, m.blocks * (m.blocks + 1) // 2, (m, counters))
 
 
-def cholesky(a):
-    # a  INOUT (n, n) C order, float or complex; lower triangle, upper not read or written
-    """Overwrite the lower triangle of a by L with L L' = a; info = 0 or the failing 1-based order.
+def cholesky(l, a=None, damping=0.0):
+    # l  INOUT (n, n) C order, float or complex; lower triangle, upper not read or written
+    # a  IN READ-ONLY (n, n) C order, of l's dtype; its lower triangle is factored in place of l's
+    """Overwrite the lower triangle of l by L with L L' = l (or a) + damping I.
 
-    After a failure the rows and columns from the failing one on hold unfinished work.
+    info = 0 or the failing 1-based order; after a failure the rows and columns from the failing
+    one on hold unfinished work.
     """
-    n = len(a)
+    n = len(l)
     if n == 0:
         return 0
-    tile = tile_of(a.dtype)
+    tile = tile_of(l.dtype)
     order, panels = block_order(n, tile.width, tile.parts), -(-n // tile.width)
     blocks = -(-n // order)
     depth = -(-n * tile.parts // tile.rows) * tile.rows
@@ -217,8 +225,11 @@ def cholesky(a):
     held, right, left, own = workspace(panels * stride, panels * stride * again, scratch)
     left, lstride = (left, stride * again) if again else (right, stride)
     counters = np.zeros(8 * blocks + 2, np.int64)
-    start = a.ctypes.data
-    matrix = Matrix(start, n, right, stride, left, lstride, order, blocks, own, tile)
+    added = np.array([damping])
+    start, shift = l.ctypes.data, added.ctypes.data if damping else 0
+    source = start if a is None else a.ctypes.data
+    where = (start, source, shift, n, right, stride, left, lstride)
+    matrix = Matrix(*where, order, blocks, own, tile)
     run_blocks(_blocks, n * tile.parts > ALONE, matrix, counters)
-    del held  # nothing is read from here on
+    del held, added  # nothing is read from here on
     return int(counters[-1])

@@ -60,7 +60,7 @@ def diag(y, a, weights, shift):
     """y[j] += sum_i weights_i |a_ij - shift_j|^2."""
     if not a.size:
         return
-    x, weighted = real_rows(a, shift), bool(weights.size)
+    x, weighted = real_rows(a, shift, once=True), bool(weights.size)
     factors = weights if weighted else np.ones(GROUP, shift.real.dtype)
 
     def call(parts, first):

@@ -56,7 +56,7 @@ class Tile(NamedTuple):
     embed: int
     pivot: int
     copy: int
-    invert: int
+    diagonal: int
 
 
 # Typed code ----------------------------------------------------------------------------------
@@ -114,10 +114,14 @@ def _embed(out, x, rows, width, sign):
 
 
 @kernel
-def _invert(x, stride, rows, width, parts):
-    """Reciprocals on the (real) diagonal of packed rows x rows entries."""
+def _diagonal(x, stride, rows, width, parts, added):
+    """On the diagonal of packed rows x rows entries: plus the double at the address `added`, or, if
+    that is 0, reciprocals of what is real."""
     for j in range(rows):
         at = j // width * stride + j * parts * width + j % width
+        if added:
+            x[at] += double_at(added)[0]
+            continue
         x[at] = 1 / x[at]
         if parts == 2:
             x[at + width] = 0
@@ -185,12 +189,12 @@ def embed_single(out, x, rows, width, sign):
     _embed(single_at(out), single_at(x), rows, width, np.float32(sign))
 
 
-def invert_double(x, stride, rows, width, parts):
-    _invert(double_at(x), stride, rows, width, parts)
+def diagonal_double(x, stride, rows, width, parts, added):
+    _diagonal(double_at(x), stride, rows, width, parts, added)
 
 
-def invert_single(x, stride, rows, width, parts):
-    _invert(single_at(x), stride, rows, width, parts)
+def diagonal_single(x, stride, rows, width, parts, added):
+    _diagonal(single_at(x), stride, rows, width, parts, added)
 
 
 def pivot_double(
@@ -223,7 +227,7 @@ _CODE = {
         (embed_double, 5),
         (pivot_double, 14),
         (copy_double, 9),
-        (invert_double, 5),
+        (diagonal_double, 6),
     ),
     4: (
         (solve_single, 9),
@@ -232,7 +236,7 @@ _CODE = {
         (embed_single, 5),
         (pivot_single, 14),
         (copy_single, 9),
-        (invert_single, 5),
+        (diagonal_single, 6),
     ),
 }
 

@@ -7,6 +7,7 @@ real rows of (re, im) pairs, complex vectors two real ones.
 
 import numpy as np
 
+from ...machine import cache_sizes
 from . import threads
 from .jit import kernel
 from .memory import aligned
@@ -21,9 +22,21 @@ __all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
 BLOCK = 256  # samples per partial sum; part of the numerical contract
 CHUNK = 1024  # terms per partial sum along a row; likewise
 STRIPE = 4096  # columns per task of rmatvec, and per round of matvec
+CACHED = 3  # share of the last cache that rows are kept in between the two products of wide fvp,
+CACHED_BYTES = 16 << 20  # at most
 PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
 PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 PAD = 16  # rows of block sums hold whole vectors
+
+
+@kernel
+def _add_pair(pairs, at, term):
+    """pairs[at] = (sum, its rounding error) += term."""
+    total = pairs[at, 0]
+    new = total + term
+    kept = new - total
+    pairs[at, 1] += (total - (new - kept)) + (term - kept)
+    pairs[at, 0] = new
 
 
 @kernel
@@ -34,11 +47,7 @@ def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums, high):
         out = address(sums, np.int64(0))
         dots(out, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead, high)
         for r in range(rows):
-            total, term = pairs[at + r, 0], np.float64(sums[r])
-            new = total + term
-            kept = new - total
-            pairs[at + r, 1] += (total - (new - kept)) + (term - kept)
-            pairs[at + r, 0] = new
+            _add_pair(pairs, at + r, np.float64(sums[r]))
 
 
 @kernel
@@ -155,6 +164,77 @@ def _fvp(launch, parts, x, first, v, weights, sums):
 
 
 @kernel
+def _chunk_task(t, thread, chunks, x, i0, i1, v):
+    """Task: a stripe of columns of a group of rows i0.. times the vectors, chunk by chunk.
+
+    chunks (k, chunk, row) has room for whole groups.
+    """
+    count = stripes(x.width)
+    i, j0 = i0 + t // count * GROUP, t % count * STRIPE
+    group, j1 = i + GROUP <= i1, min(j0 + STRIPE, x.width)
+    for c in range(v.shape[0]):
+        for j in range(j0, j1, CHUNK):
+            out = address(chunks, (c * chunks.shape[1] + j // CHUNK) * chunks.shape[2] + i - i0)
+            row, terms = address(v, c * x.width + j), min(CHUNK, j1 - j)
+            for r in range(0, 1 if group else i1 - i):
+                dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0), np.int64(0))
+
+
+@kernel
+def _settle_task(t, thread, factors, chunks, i0, weights):
+    """Task: the factors of row i0 + t, its chunk sums added in order, times its weight."""
+    pairs = np.zeros((1, 2))
+    for c in range(chunks.shape[0]):
+        pairs[:] = 0
+        for q in range(chunks.shape[1]):
+            _add_pair(pairs, np.int64(0), np.float64(chunks[c, q, t]))
+        factors[c, t] = _settled(pairs, np.int64(0))
+        if weights.size > 0:
+            factors[c, t] *= weights[i0 + t]
+
+
+@kernel
+def _cached_task(t, thread, sums, x, i0, i1, factors):
+    """Task: a stripe of columns of sums (k, ld) += factors times rows i0..i1, still in cache."""
+    j0 = t * STRIPE
+    columns = min(STRIPE, x.width - j0)
+    for c in range(sums.shape[0]):
+        y, i = address(sums, c * sums.shape[1] + j0), i0
+        while i < i1:
+            group = i + GROUP <= i1
+            s = address(factors, c * factors.shape[1] + i - i0)
+            combine(y, x, i, j0, s, columns, group, np.int64(0), np.int64(0))
+            i += GROUP if group else 1
+
+
+@driver
+def _cached_rows(launch, sums, x, i0, i1, v, weights, chunks, factors):
+    groups, count = (i1 - i0 + GROUP - 1) // GROUP, stripes(x.width)
+    for_each(launch, _chunk_task, groups * count, (chunks, x, i0, i1, v))
+    for_each(launch, _settle_task, i1 - i0, (factors, chunks, i0, weights))
+    for_each(launch, _cached_task, count, (sums, x, i0, i1, factors))
+
+
+def _wide(x, v, weights):
+    """Sums of fvp for rows too long for one pass: some rows at a time, which the last cache holds
+    until they are read again; or a whole block, where it cannot."""
+    room = min(cache_sizes()["L3"] // CACHED, CACHED_BYTES)
+    rows = min(room // (GROUP * x.width * x.stored) * GROUP or BLOCK, BLOCK)
+    chunks = aligned((len(v), -(-x.width // CHUNK), -(-rows // GROUP) * GROUP), v.dtype)
+    factors = aligned((len(v), rows), v.dtype)
+
+    def add(parts, first):
+        parts[:] = 0
+        for b, sums in enumerate(parts):
+            start = first + b * BLOCK
+            last = min(start + BLOCK, x.n)
+            for i in range(start, last, rows):
+                _cached_rows(sums, x, i, min(i + rows, last), v, weights, chunks, factors)
+
+    return block_sums(x, len(v), v.dtype, add)
+
+
+@kernel
 def _sum_task(t, thread, y, carry, parts):
     """Task: a stripe of columns; block sums are added in order."""
     lo, hi = t * STRIPE, min((t + 1) * STRIPE, y.shape[1])
@@ -226,7 +306,7 @@ def matvec(y, a, v, shift):
     if not (a.size and v.size):
         y[:] = 0
         return
-    x, v = real_rows(a, shift), _real_vectors(v)
+    x, v = real_rows(a, shift, once=True), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
     workers = threads.max_threads()
     share = BLOCK if x.width <= STRIPE else min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
@@ -241,7 +321,7 @@ def rmatvec(y, a, u, shift):
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) as computed;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
     if a.size and u.size:
-        x, u = real_rows(a, shift), _split(u)
+        x, u = real_rows(a, shift, once=True), _split(u)
         _add_adjoint(
             y, block_sums(x, len(u), u.dtype, lambda parts, first: _rmatvec(parts, x, first, u))
         )
@@ -254,18 +334,14 @@ def fvp(y, a, v, weights, shift):
     """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit the cache."""
     if not (a.size and v.size):
         return
-    x = real_rows(a, shift)
-    if one_pass(x.width, x.bytes):
-        v = _real_vectors(v)
-        sums = np.empty((threads.max_threads(), PAD), v.dtype)
-        z = block_sums(
-            x, len(v), v.dtype, lambda parts, first: _fvp(parts, x, first, v, weights, sums)
-        )
-        _add_adjoint(y, z)
+    x, v = real_rows(a, shift), _real_vectors(v)
+    if not one_pass(x.width, x.bytes):
+        _add_adjoint(y, _wide(x, v, weights))
         return
-    t = np.empty((v.shape[0], a.shape[0]), y.dtype)
-    matvec(t, a, v, shift)
-    t = t.astype(v.dtype, copy=False)
-    if weights.size:
-        t *= weights
-    rmatvec(y, a, t, shift)
+    sums = np.empty((threads.max_threads(), PAD), v.dtype)
+    _add_adjoint(
+        y,
+        block_sums(
+            x, len(v), v.dtype, lambda parts, first: _fvp(parts, x, first, v, weights, sums)
+        ),
+    )

@@ -141,9 +141,9 @@ _LOOPS = {"float64": _double, "float32": _single, "float16": _float16, "bfloat16
 
 
 @functools.cache
-def _pack_address(name):
+def _pack_address(stored):
     """Address of the loops of `pack`: compiled once for what scores are stored as."""
-    return entry_address(_LOOPS[name], 1)
+    return entry_address(_LOOPS[stored.name], 1)
 
 
 def operand(a, by_rows, scale=None, shift=None):
@@ -154,7 +154,7 @@ def operand(a, by_rows, scale=None, shift=None):
     real = a.real.dtype
     none = np.empty(0, np.float32 if real.itemsize == 2 else real)
     scale, shift = (none if x is None else x.view(none.dtype) for x in (scale, shift))
-    parts, code = a.itemsize // real.itemsize, _pack_address(real.name)
+    parts, code = a.itemsize // real.itemsize, _pack_address(real)
     return Operand(a.ctypes.data, *a.shape, parts, by_rows, scale, shift, real.itemsize, code)
 
 

@@ -21,7 +21,7 @@ from .products import (
     with_layout,
 )
 from .simd import address
-from .splitting import BLOCK, KC, THIN, block_terms, share_count, stretch
+from .splitting import BLOCK, KC, TASKS, THIN, block_terms, share_count, stretch
 from .threads import driver
 
 __all__ = ["add_rank_k"]
@@ -173,8 +173,8 @@ def _shared(c, x, lo, hi, order):
     count = -(-order // panels.width)
     packed = aligned((count * panels.stride,), x.dtype)
     scratch = aligned((threads.max_threads(), panels.rows * panels.columns), np.float64)
-    side = BLOCK
-    while side > 1 and (count // side) ** 2 < 8 * threads.thread_count():
+    side = BLOCK // panels.width
+    while side > 1 and (count // side) ** 2 < TASKS * threads.thread_count():
         side //= 2
     step = depth // x.parts
     for k0 in range(lo, hi, step):

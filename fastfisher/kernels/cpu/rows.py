@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 from numba.core import cgutils
 
+from ...machine import cpu_name
 from . import twins
 from .jit import entry_address, kernel
 from .simd import _I32, Code, _index, call, reader, target, vector
@@ -205,9 +206,9 @@ _ENTRIES = {
 
 
 @functools.cache
-def _rows_address(name):
+def _rows_address(stored):
     """Address of the passes: compiled once for what scores are stored as."""
-    return entry_address(_ENTRIES[name], 1)
+    return entry_address(_ENTRIES[stored.name], 1)
 
 
 class Rows(NamedTuple):
@@ -261,15 +262,25 @@ def add_squares(y, x, i, j, s, count, group, low, high):
     _run(np.int64(SQUARES), y, x, i, j, s, count, group, low, high)
 
 
-def real_rows(a, shift):
+@functools.cache
+def _follows_streams():
+    """True where the processor fetches a few streams ahead by itself, and faster undisturbed."""
+    return "Intel" in cpu_name()
+
+
+def real_rows(a, shift, *, once=False):
     """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs.
 
-    Scores in half precision are computed in float32, the dtype of their shift.
+    Scores in half precision are computed in float32, the dtype of their shift. `once`: a pass
+    reads on from row to row and does nothing else meanwhile.
     """
-    stored, size = a.real.dtype, shift.real.dtype.itemsize
+    stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)
     group = GROUP * width * stored.itemsize
     ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
-    at, mean, code = a.ctypes.data, shift.ctypes.data, _rows_address(stored.name)
+    if once and _follows_streams():
+        ahead = 0
     shifted = bool(shift.size)
+    at, mean = a.ctypes.data, shift.ctypes.data if shifted else 0
+    code = _rows_address(stored)
     return Rows(at, len(a), width, mean, shifted, ahead, size, stored.itemsize, code)

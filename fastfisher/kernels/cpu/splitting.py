@@ -7,6 +7,7 @@ __all__ = [
     "BLOCK",
     "KC",
     "SLICE_BYTES",
+    "TASKS",
     "THIN",
     "block_terms",
     "one_pass",
@@ -16,7 +17,10 @@ __all__ = [
 ]
 
 SLICE_BYTES = 64 << 20  # of copied scores, factors or products worked on at once
-KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
+# Packed rows per block sum, which is then added in double; part of the numbers. A panel of them
+# leaves room in L1 for what passes by.
+KC = 128
+THIN_TERMS = 256  # the same up to this order:
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
 SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
 SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
@@ -24,7 +28,8 @@ SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
 STRETCH_BYTES = 8 << 20  # of packed panels between two barriers
-BLOCK = 4  # panels on a side of a task's block of C
+BLOCK = 192  # columns of a task's block of C, which stays in L2 with its panels
+TASKS = 32  # blocks a side, squared, that there are per thread at least: threads end together
 FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp reads them again
 EDGE = 48  # the widest register tile: panels are whole tiles
 
@@ -46,12 +51,12 @@ def block_terms(order, parts, itemsize):
     if order > THIN:
         return KC // parts
     fitting = THIN_BYTES // (order * parts * itemsize)
-    return min(KC // parts, max(32, fitting // 16 * 16))
+    return min(THIN_TERMS // parts, max(32, fitting // 16 * 16))
 
 
 def stretch(order, itemsize):
     """Packed rows between two barriers."""
-    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
+    return KC * max(1, min(16, STRETCH_BYTES // (order * KC * itemsize)))
 
 
 def one_pass(width, itemsize):

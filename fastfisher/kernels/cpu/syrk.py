@@ -1,6 +1,8 @@
 """Symmetric rank-k update over the samples: C += (A - m)' diag(s^2) (A - m), lower triangle."""
 
+from . import threads
 from .jit import kernel
+from .memory import aligned
 from .parallel import for_each
 from .rank_k import add_rank_k
 from .threads import driver
@@ -19,21 +21,32 @@ def syrk(c, a, scale, shift):
 
 
 @kernel
-def _mirror_rows(t, thread, c):
-    for j0 in range(0, (t + 1) * MIRROR, MIRROR):
-        for i in range(t * MIRROR, min((t + 1) * MIRROR, c.shape[0])):
-            for j in range(j0, min(j0 + MIRROR, i)):
-                c[j, i] = c[i, j].conjugate()
-    for i in range(t * MIRROR, min((t + 1) * MIRROR, c.shape[0])):
-        c[i, i] = c[i, i].real
+def _mirror_rows(t, thread, out, c, tiles):
+    """Task: some rows of the lower triangle, and columns of the upper, block by block."""
+    tile, i0 = tiles[thread], t * MIRROR
+    rows = min(MIRROR, c.shape[0] - i0)
+    for j0 in range(0, i0 + 1, MIRROR):
+        for i in range(rows):
+            count = MIRROR if j0 < i0 else i + 1
+            for j in range(count):
+                tile[i, j] = c[i0 + i, j0 + j]
+            for j in range(count):
+                out[i0 + i, j0 + j] = tile[i, j]
+        for j in range(MIRROR if j0 < i0 else rows):
+            for i in range(0 if j0 < i0 else j + 1, rows):
+                out[j0 + j, i0 + i] = tile[i, j].conjugate()
+    for i in range(i0, i0 + rows):
+        out[i, i] = out[i, i].real
 
 
 @driver
-def _mirror(launch, c):
-    for_each(launch, _mirror_rows, (c.shape[0] + MIRROR - 1) // MIRROR, (c,))
+def _mirror(launch, out, c, tiles):
+    for_each(launch, _mirror_rows, (c.shape[0] + MIRROR - 1) // MIRROR, (out, c, tiles))
 
 
-def mirror(c):
-    # c  INOUT (p, p)
-    """Fill the upper triangle with the conjugate of the lower; the diagonal becomes real."""
-    _mirror(c)
+def mirror(c, out=None):
+    # c    IN READ-ONLY (p, p), or INOUT
+    # out  OUT (p, p), by default c itself; of another precision, perhaps
+    """out = the Hermitian matrix with this lower triangle; its diagonal becomes real."""
+    out = c if out is None else out
+    _mirror(out, c, aligned((threads.max_threads(), MIRROR, MIRROR), out.dtype))

@@ -73,7 +73,7 @@ def _pack_factor(m, thread, row, column):
         args = (packed, stride, corner, lda, rows, columns, m.order, tile.width, tile.parts)
         call_entry(tile.copy, args)
     if row == column:
-        call_entry(tile.invert, (packed, stride, rows, tile.width, tile.parts))
+        call_entry(tile.diagonal, (packed, stride, rows, tile.width, tile.parts, 0))
     if tile.parts == 1:
         return packed
     left = packed + m.order * m.order * tile.parts * tile.bytes
