@@ -1,0 +1,176 @@
+"""Instructions that numba-cuda has no name for, as inline PTX, for `compat` alone."""
+
+import functools
+
+from llvmlite import ir
+from numba import cuda
+from numba.cuda import types
+from numba.cuda.extending import intrinsic
+
+__all__ = [
+    "cp_async",
+    "cp_async_commit",
+    "cp_async_wait",
+    "from_bfloat16",
+    "from_float16",
+    "mma",
+    "shfl_xor",
+    "to_tf32",
+]
+
+_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
+
+
+def _element(context, builder, array_type, array, offset):
+    """Address of an element of a one-dimensional contiguous array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [builder.sext(offset, _I64) if offset.type.width < 64 else offset])
+
+
+def _asm(builder, result, text, constraints, *args):
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), args)
+
+
+def _fragment(names, count):
+    return "{" + ", ".join(f"${next(names)}" for _ in range(count)) + "}"
+
+
+@functools.cache
+def mma(m, n, k):
+    """mma(c, i, a, j, b, l): c[i:] += a[j:] b[l:] for a warp, fragments in local arrays.
+
+    Lane 4 g + t holds, in order, a (g + 8 r, t + 4 s), b (t + 4 s, g) and c (g + 8 r, 2 t + s),
+    rows r first in a and last in c (PTX ISA, "Matrix fragments for mma"). float64, or float32
+    whose factors `to_tf32` has rounded.
+    """
+    sizes = m * n // 32, m * k // 32, k * n // 32
+
+    @intrinsic
+    def multiply(context, c, i, a, j, b, l):
+        def codegen(context, builder, signature, args):
+            kinds, values = signature.args[::2], zip(args[::2], args[1::2], strict=True)
+            places = []
+            for kind, (array, offset), size in zip(kinds, values, sizes, strict=True):
+                first = _element(context, builder, kind, array, offset)
+                places.append([builder.gep(first, [_I64(u)]) for u in range(size)])
+            double = kinds[0].dtype == types.float64
+            sums, *factors = ([builder.load(p) for p in place] for place in places)
+            factors = factors[0] + factors[1]
+            if not double:
+                factors = [builder.bitcast(x, _I32) for x in factors]
+            names = iter(range(64))
+            groups = [_fragment(names, size) for size in (*sizes, sizes[0])]
+            number, factor = ("d", "d") if double else ("f", "r")
+            formats = ".f64.f64.f64.f64" if double else ".f32.tf32.tf32.f32"
+            constraints = [f"={number}"] * sizes[0] + [factor] * len(factors) + [number] * sizes[0]
+            result = _asm(
+                builder,
+                ir.LiteralStructType([s.type for s in sums]),
+                f"mma.sync.aligned.m{m}n{n}k{k}.row.col{formats} {', '.join(groups)};",
+                ",".join(constraints),
+                *factors,
+                *sums,
+            )
+            for u, place in enumerate(places[0]):
+                builder.store(builder.extract_value(result, u), place)
+            return context.get_dummy_value()
+
+        return types.void(c, i, a, j, b, l), codegen
+
+    return multiply
+
+
+@functools.cache
+def cp_async(size):
+    """copy(to, i, source, j, valid): `size` bytes to shared memory, zeros past `valid` of them."""
+    kind = "cg" if size == 16 else "ca"  # past L1 where that is possible
+
+    @intrinsic
+    def copy(context, to, i, source, j, valid):
+        def codegen(context, builder, signature, args):
+            target = _element(context, builder, signature.args[0], args[0], args[1])
+            origin = _element(context, builder, signature.args[2], args[2], args[3])
+            shared = builder.addrspacecast(target, target.type.pointee.as_pointer(3))
+            valid = args[4] if args[4].type.width == 32 else builder.trunc(args[4], _I32)
+            _asm(
+                builder,
+                ir.VoidType(),
+                f"cp.async.{kind}.shared.global [$0], [$1], {size}, $2;",
+                "r,l,r,~{memory}",
+                builder.ptrtoint(shared, _I32),
+                builder.ptrtoint(origin, _I64),
+                valid,
+            )
+            return context.get_dummy_value()
+
+        return types.void(to, i, source, j, types.int32), codegen
+
+    return copy
+
+
+@intrinsic
+def cp_async_commit(context):
+    """The copies so far are a group."""
+
+    def codegen(context, builder, signature, args):
+        _asm(builder, ir.VoidType(), "cp.async.commit_group;", "~{memory}")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@functools.cache
+def cp_async_wait(pending):
+    """wait(): until at most `pending` of this thread's groups are under way."""
+
+    @intrinsic
+    def wait(context):
+        def codegen(context, builder, signature, args):
+            _asm(builder, ir.VoidType(), f"cp.async.wait_group {pending};", "~{memory}")
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return wait
+
+
+def _convert(result, argument, instruction, constraints, name):
+    """An intrinsic of one value: cast to `argument`, one instruction, `result`."""
+    returned = {"f": ir.FloatType(), "r": _I32}[constraints[1]]
+
+    @intrinsic
+    def convert(context, x):
+        def codegen(context, builder, signature, args):
+            value = _asm(builder, returned, instruction, constraints, args[0])
+            return builder.bitcast(value, ir.FloatType())
+
+        return result(argument), codegen
+
+    convert.__doc__ = name
+    return convert
+
+
+to_tf32 = _convert(
+    types.float32, types.float32, "cvt.rna.tf32.f32 $0, $1;", "=r,f", "Rounded to 11 bits."
+)
+from_float16 = _convert(
+    types.float32, types.uint16, "cvt.f32.f16 $0, $1;", "=f,h", "float32 of float16 bits."
+)
+
+
+@intrinsic
+def from_bfloat16(context, bits):
+    """float32 of bfloat16 bits."""
+
+    def codegen(context, builder, signature, args):
+        wide = builder.shl(builder.zext(args[0], _I32), _I32(16))
+        return builder.bitcast(wide, ir.FloatType())
+
+    return types.float32(types.uint16), codegen
+
+
+@cuda.jit(device=True)
+def shfl_xor(value, mask):
+    """The value of the lane whose number differs by `mask`; all lanes take part."""
+    return cuda.shfl_xor_sync(0xFFFFFFFF, value, mask)

@@ -1,0 +1,99 @@
+"""The instructions of `ptx` for the simulator, which has none of a warp, for `compat` alone.
+
+Lanes exchange through shared memory between two barriers, so all threads of a block must arrive.
+"""
+
+import functools
+
+import numpy as np
+from numba import cuda
+
+__all__ = [
+    "cp_async",
+    "cp_async_commit",
+    "cp_async_wait",
+    "from_bfloat16",
+    "from_float16",
+    "mma",
+    "shfl_xor",
+    "to_tf32",
+]
+
+
+@functools.cache
+def mma(m, n, k):
+    @cuda.jit(device=True)
+    def multiply(c, i, a, j, b, l):
+        warps = -(-cuda.blockDim.x // 32)
+        left = cuda.shared.array((warps, m, k), np.dtype(np.float64))
+        right = cuda.shared.array((warps, k, n), np.dtype(np.float64))
+        warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
+        g, t = lane // 4, lane % 4
+        for u in range(m * k // 32):
+            left[warp, g + u % (m // 8) * 8, t + u // (m // 8) * 4] = a[j + u]
+        for u in range(k * n // 32):
+            right[warp, t + u * 4, g] = b[l + u]
+        cuda.syncthreads()
+        for u in range(m * n // 32):
+            product = left[warp, g + u // 2 * 8] @ right[warp, :, 2 * t + u % 2]
+            c[i + u] = c[i + u] + product
+        cuda.syncthreads()
+
+    return multiply
+
+
+@functools.cache
+def cp_async(size):
+    @cuda.jit(device=True)
+    def copy(to, i, source, j, valid):
+        for u in range(size // to.dtype.itemsize):
+            to[i + u] = source[j + u] if u * to.dtype.itemsize < valid else 0
+
+    return copy
+
+
+@cuda.jit(device=True)
+def cp_async_commit():
+    pass
+
+
+@functools.cache
+def cp_async_wait(pending):
+    return cp_async_commit
+
+
+@cuda.jit(device=True)
+def shfl_xor(value, mask):
+    values = cuda.shared.array(1024, np.dtype(np.float64))
+    me = cuda.threadIdx.x
+    values[me] = value
+    cuda.syncthreads()
+    other = type(value)(values[me ^ mask])
+    cuda.syncthreads()
+    return other
+
+
+def to_tf32(x):
+    """Nearest, ties away from zero; what is not finite stays."""
+    x = np.float32(x)
+    if not np.isfinite(x):
+        return x
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def from_float16(bits):
+    return np.float32(np.uint16(bits).view(np.float16))
+
+
+def from_bfloat16(bits):
+    return (np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+def array_of(interface):
+    """The device array that a __cuda_array_interface__ describes: here it is host memory."""
+    from numba.cuda.cudadrv.devicearray import FakeCUDAArray
+
+    class Holder:
+        __array_interface__ = {**interface, "version": 3}
+
+    return FakeCUDAArray(np.asarray(Holder()))
