@@ -11,6 +11,7 @@ All other files of this room take these names from here, and import neither numb
 `on_stream`          choose that stream: ``with on_stream(stream): syrk(c, a, scale, shift)``.
                      It is a context variable, so kernels have the arguments of their twins.
 `capability`         (major, minor) of the current device
+`array_of`           a device array over memory of others
 `empty`              a device array, uninitialised; `allocating` says from whose pool
 `mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
@@ -38,6 +39,7 @@ SIMULATED = "simulator" in cuda.jit.__module__
 
 if SIMULATED:
     from .simulated import (
+        array_of,
         cp_async,
         cp_async_commit,
         cp_async_wait,
@@ -49,6 +51,7 @@ if SIMULATED:
     )
 else:
     from .ptx import (
+        array_of,
         cp_async,
         cp_async_commit,
         cp_async_wait,
@@ -62,6 +65,7 @@ else:
 __all__ = [
     "SIMULATED",
     "allocating",
+    "array_of",
     "capability",
     "cp_async",
     "cp_async_commit",

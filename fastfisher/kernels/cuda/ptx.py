@@ -8,6 +8,7 @@ from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
 __all__ = [
+    "array_of",
     "cp_async",
     "cp_async_commit",
     "cp_async_wait",
@@ -174,3 +175,8 @@ def from_bfloat16(context, bits):
 def shfl_xor(value, mask):
     """The value of the lane whose number differs by `mask`; all lanes take part."""
     return cuda.shfl_xor_sync(0xFFFFFFFF, value, mask)
+
+
+def array_of(interface, owner):
+    """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
+    return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)

@@ -7,8 +7,10 @@ import functools
 
 import numpy as np
 from numba import cuda
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
+    "array_of",
     "cp_async",
     "cp_async_commit",
     "cp_async_wait",
@@ -89,11 +91,14 @@ def from_bfloat16(bits):
     return (np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-def array_of(interface):
-    """The device array that a __cuda_array_interface__ describes: here it is host memory."""
-    from numba.cuda.cudadrv.devicearray import FakeCUDAArray
+class _Memory:
+    """NumPy's view of a __cuda_array_interface__: in the simulator it is host memory."""
 
-    class Holder:
-        __array_interface__ = {**interface, "version": 3}
+    def __init__(self, interface, owner):
+        self.__array_interface__ = {**interface, "version": 3}
+        self.owner = owner
 
-    return FakeCUDAArray(np.asarray(Holder()))
+
+def array_of(interface, owner):
+    """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
+    return FakeCUDAArray(np.asarray(_Memory(interface, owner)))
