@@ -17,7 +17,7 @@ All other files of this room take these names from here, and import neither numb
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
-`shfl_xor`           the value of the lane whose number differs by a mask
+`shfl_xor`           the value of the lane whose number differs by a mask; `syncwarp`, a barrier
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
 """
 
@@ -47,6 +47,7 @@ if SIMULATED:
         from_float16,
         mma,
         shfl_xor,
+    syncwarp,
         to_tf32,
     )
 else:
@@ -59,6 +60,7 @@ else:
         from_float16,
         mma,
         shfl_xor,
+    syncwarp,
         to_tf32,
     )
 
@@ -81,6 +83,7 @@ __all__ = [
     "mma",
     "on_stream",
     "shfl_xor",
+    "syncwarp",
     "to_tf32",
     "types",
 ]

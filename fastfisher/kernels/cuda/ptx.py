@@ -16,6 +16,7 @@ __all__ = [
     "from_float16",
     "mma",
     "shfl_xor",
+    "syncwarp",
     "to_tf32",
 ]
 
@@ -180,3 +181,14 @@ def shfl_xor(value, mask):
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+@intrinsic
+def syncwarp(context):
+    """All lanes of the warp wait for each other and see what the others have stored."""
+
+    def codegen(context, builder, signature, args):
+        _asm(builder, ir.VoidType(), "bar.warp.sync 0xffffffff;", "~{memory}")
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -18,6 +18,7 @@ __all__ = [
     "from_float16",
     "mma",
     "shfl_xor",
+    "syncwarp",
     "to_tf32",
 ]
 
@@ -73,6 +74,11 @@ def shfl_xor(value, mask):
     other = type(value)(values[me ^ mask])
     cuda.syncthreads()
     return other
+
+
+@cuda.jit(device=True)
+def syncwarp():
+    cuda.syncthreads()
 
 
 def to_tf32(x):

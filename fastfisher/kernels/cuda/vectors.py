@@ -1,0 +1,300 @@
+"""What a solve does between its large kernels, on the device; a thread per element.
+
+Vectors are rows (k, m) in double. Scalars that a solve finds on its way stay in device memory, in
+the report: the one array that it copies to the host.
+"""
+
+import math
+
+from . import compat
+from .compat import cuda
+
+__all__ = [
+    "REPORT",
+    "add_to_diagonal",
+    "combine",
+    "diagonal_of",
+    "emit",
+    "examine_factor",
+    "examine_weights",
+    "normalise",
+    "project",
+    "resolve",
+    "restore",
+    "roots",
+    "scale_square",
+    "tame",
+    "take",
+    "times",
+    "units",
+]
+
+THREADS = 256
+TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
+
+# Places in the report; the sums of each right-hand side follow.
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, INVERSE = range(10)
+REPORT = 10
+
+
+def _launch(kernel, size, *args):
+    if size:
+        threads = min(size, THREADS)
+        compat.launch(kernel, -(-size // threads), threads, *args)
+
+
+# Copies.
+
+
+@cuda.jit
+def _take(out, source, scale):
+    e = cuda.grid(1)
+    if e < out.size:
+        r, c = e // out.shape[1], e % out.shape[1]
+        factor = scale[r] if scale.size > 0 else 1.0
+        out[r, c] = source[c, r] * factor
+
+
+def take(out, source, scale):
+    # out  OUT (k, m);  source  IN READ-ONLY (m, k);  scale  IN (k,) or (0,)
+    """Rows of the columns of `source`, each times its scale, in the dtype of `out`."""
+    _launch(_take, out.size, out, source, scale)
+
+
+def emit(out, rows, scale):
+    # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  scale  IN (k,) or (0,)
+    """Columns of the rows, each divided by its scale, in the dtype of `out`."""
+    _launch(_emit, out.size, out, rows, scale)
+
+
+@cuda.jit
+def _emit(out, rows, scale):
+    e = cuda.grid(1)
+    if e < out.size:
+        r, c = e // out.shape[1], e % out.shape[1]
+        factor = scale[c] if scale.size > 0 else 1.0
+        out[r, c] = rows[c, r] / factor
+
+
+@cuda.jit
+def _units(x, first):
+    e = cuda.grid(1)
+    if e < x.size:
+        r, c = e // x.shape[1], e % x.shape[1]
+        x[r, c] = 1 if c == first + r else 0
+
+
+def units(x, first):
+    # x  OUT (k, m)
+    """Rows first.. of the identity."""
+    _launch(_units, x.size, x, first)
+
+
+@cuda.jit
+def _tame(scale, sizes):
+    r = cuda.grid(1)
+    if r < scale.size:
+        size, factor = sizes[r], 1.0
+        if size > 0 and size < math.inf and not 1 / TAME < size < TAME:
+            factor = 2.0 ** -max(min(math.floor(math.log2(size)), 1000.0), -1000.0)
+        scale[r] = factor
+
+
+def tame(scale, sizes):
+    # scale  OUT (k,);  sizes  IN READ-ONLY (k,) largest magnitudes
+    """Powers of two that bring rows of these sizes near 1, where they are not near it anyway."""
+    _launch(_tame, scale.size, scale, sizes)
+
+
+# Linear combinations.
+
+
+@cuda.jit
+def _combine(out, b, y, by, added, x):
+    e = cuda.grid(1)
+    if e < out.size:
+        r, c = e // out.shape[1], e % out.shape[1]
+        value = y[r, c] * by
+        if x.size > 0:
+            value += added[c] * x[r, c]
+        out[r, c] = b[r, c] - value if b.size > 0 else value
+
+
+def combine(out, b, y, by, added, x):
+    # out  OUT (k, m);  b, x  IN READ-ONLY (k, m) or (0, 0);  y  IN READ-ONLY (k, m);  added (m,)
+    """out = b - (by y + added o x); without b the negative of that."""
+    _launch(_combine, out.size, out, b, y, by, added, x)
+
+
+@cuda.jit
+def _times(out, x, u, by):
+    e = cuda.grid(1)
+    if e < out.size:
+        r, c = e // out.shape[1], e % out.shape[1]
+        out[r, c] = x[r, c] * u[c] * by if u.size > 0 else x[r, c] * by
+
+
+def times(out, x, u, by=1.0):
+    # out  OUT (k, m);  x  IN READ-ONLY (k, m);  u  IN READ-ONLY (m,) or (0,)
+    """out = by u o x; `out` may be x."""
+    _launch(_times, out.size, out, x, u, by)
+
+
+@cuda.jit
+def _project(f, along, u, by):
+    e = cuda.grid(1)
+    if e < f.size:
+        r, c = e // f.shape[1], e % f.shape[1]
+        f[r, c] -= along[r] * (u[c] if u.size > 0 else by)
+
+
+def project(f, along, u, by=0.0):
+    # f  INOUT (k, m);  along  IN READ-ONLY (k,);  u  IN READ-ONLY (m,), or (0,): `by` everywhere
+    """f[i] -= along[i] u."""
+    _launch(_project, f.size, f, along, u, by)
+
+
+@cuda.jit
+def _normalise(x, y, square, report):
+    e = cuda.grid(1)
+    if e < x.size:
+        r, c = e // x.shape[1], e % x.shape[1]
+        size = math.sqrt(square[0])
+        if e == 0 and size > report[NORM]:
+            report[NORM] = size
+        x[r, c] = y[r, c] / size if size > 0 else 0.0
+
+
+def normalise(x, y, square, report, place=NORM):
+    # x  OUT (1, m);  y  IN READ-ONLY (1, m);  square  IN (1,) its squared length;  report  INOUT
+    """x = y / |y|; the place in the report becomes |y| where that is larger."""
+    _launch(_normalise, x.size, x, y, square, report[place - NORM :])
+
+
+# Square matrices.
+
+
+@cuda.jit
+def _scale_square(c, u, by):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        c[i, j] *= u[i] * u[j] if u.size > 0 else by
+
+
+def scale_square(c, u, by=1.0):
+    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): times `by`
+    """c[i, j] *= u[i] u[j]."""
+    _launch(_scale_square, c.size, c, u, by)
+
+
+@cuda.jit
+def _diagonal_of(d, c):
+    i = cuda.grid(1)
+    if i < d.size:
+        d[i] = c[i, i]
+
+
+def diagonal_of(d, c):
+    # d  OUT (m,);  c  IN READ-ONLY (m, m)
+    """d[i] = c[i, i]."""
+    _launch(_diagonal_of, d.size, d, c)
+
+
+@cuda.jit
+def _add_to_diagonal(c, d, added, by):
+    i = cuda.grid(1)
+    if i < d.size:
+        c[i, i] = d[i] + added[i] + by
+
+
+def add_to_diagonal(c, d, added, by=0.0):
+    # c  INOUT (m, m);  d, added  IN READ-ONLY (m,)
+    """c[i, i] = d[i] + added[i] + by."""
+    _launch(_add_to_diagonal, d.size, c, d, added, by)
+
+
+@cuda.jit
+def _restore(c):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        if j < i:
+            c[i, j] = c[j, i]
+
+
+def restore(c):
+    # c  INOUT (m, m)
+    """The lower triangle again, from the upper one, which factorisations leave alone."""
+    _launch(_restore, c.size, c)
+
+
+# Damping, weights, facts.
+
+
+@cuda.jit
+def _resolve(added, report, d, lam, share, ratio):
+    i = cuda.grid(1)
+    if i < added.size:
+        value = lam + share * report[TRACE]
+        if i == 0:
+            report[ADDED] = value
+        added[i] = value + ratio * d[i] if ratio != 0 else value
+
+
+def resolve(added, report, d, lam, share, ratio):
+    # added  OUT (m,);  report  INOUT;  d  IN READ-ONLY (m,) diagonal of F
+    """added = lam + share trace + ratio d; the scalar part goes to the report."""
+    _launch(_resolve, added.size, added, report, d, lam, share, ratio)
+
+
+@cuda.jit
+def _examine_weights(bad, used, w):
+    i = cuda.grid(1)
+    if i < w.size:
+        value = w[i]
+        if not (value >= 0 and value < math.inf):
+            cuda.atomic.min(bad, 0, i)
+        elif value > 0:
+            cuda.atomic.add(used, 0, 1)
+
+
+def examine_weights(bad, used, w):
+    # bad, used  INOUT (1,) int64;  w  IN READ-ONLY (n,)
+    """bad = the first weight that is negative or not finite; used += those above zero."""
+    _launch(_examine_weights, w.size, bad, used, w)
+
+
+@cuda.jit
+def _roots(u, shares, w, report, bad, used):
+    i = cuda.grid(1)
+    if i < w.size:
+        if i == 0:
+            report[BAD], report[USED] = bad[0], used[0]
+        whole = report[TOTAL]
+        share = w[i] / whole if whole > 0 else 0.0
+        shares[i] = share
+        u[i] = math.sqrt(share) if share > 0 else 0.0
+
+
+def roots(u, shares, w, report, bad, used):
+    # u, shares  OUT (n,);  w  IN READ-ONLY (n,);  report  INOUT;  bad, used  IN (1,) int64
+    """shares = w / sum(w), u = its roots, by the sum in the report."""
+    _launch(_roots, w.size, u, shares, w, report, bad, used)
+
+
+@cuda.jit
+def _examine_factor(report, info, d):
+    if cuda.grid(1) == 0:
+        report[ORDER] = info[0]
+        least = math.inf
+        for i in range(d.size):
+            if not (d[i] >= least or least != least):
+                least = d[i]
+        report[PIVOT] = least
+
+
+def examine_factor(report, info, d):
+    # report  INOUT;  info  IN (1,) int32;  d  IN READ-ONLY (m,) diagonal of a Cholesky factor
+    """The status of a factorisation and its smallest pivot, for the report."""
+    _launch(_examine_factor, 1, report, info, d)
