@@ -32,77 +32,83 @@ class Tile(NamedTuple):
 TILE = Tile()
 
 
+def _solution(p):
+    """Source of a solve in scalars, loops unrolled: s[t], v[t] hold the system and its right side.
+
+    A local array with computed indices would live in memory, not in registers.
+    """
+    lower = [(i, j) for i in range(p) for j in range(i + 1)]
+    lines = ["bad = 0"]
+    lines += [f"a{i}_{j} = s[at + {i * p + j}]" for i, j in lower]
+    lines += [f"y{i} = v[to + {i}]" for i in range(p)]
+    for j in range(p):
+        products = "".join(f" - a{j}_{k} * a{j}_{k}" for k in range(j))
+        lines += [
+            f"pivot = a{j}_{j} + shift{products}",
+            "if not (pivot > zero and pivot < infinity):",
+            f"    bad = {j + 1} if bad == 0 else bad",
+            "    pivot = one",
+            f"r{j} = one / math.sqrt(pivot)",
+        ]
+        for i in range(j + 1, p):
+            products = "".join(f" - a{i}_{k} * a{j}_{k}" for k in range(j))
+            lines.append(f"a{i}_{j} = (a{i}_{j}{products}) * r{j}")
+    for i in range(p):
+        products = "".join(f" - a{i}_{k} * y{k}" for k in range(i))
+        lines.append(f"y{i} = (y{i}{products}) * r{i}")
+    for i in reversed(range(p)):
+        products = "".join(f" - a{k}_{i} * y{k}" for k in range(i + 1, p))
+        lines.append(f"y{i} = (y{i}{products}) * r{i}")
+    finite = " and ".join(f"abs(y{i}) < infinity" for i in range(p))
+    lines += ["if bad == 0 and not (" + finite + "):", "    bad = -1"]
+    lines += [f"v[to + {i}] = y{i} if bad == 0 else nan" for i in range(p)]
+    lines += ["return bad"]
+    body = "\n    ".join(lines)
+    return f"def solution(s, at, v, to, shift, zero, one, infinity, nan):\n    {body}\n"
+
+
 @functools.cache
 def _per_thread(dtype, p, threads):
     """Systems of one order p: staged through shared memory, solved in registers, unrolled."""
     scalar, q, one = getattr(compat.types, dtype.name), p * p, dtype.type(1)
-    pitch, wide, size = q | 1, p | 1, p * (p + 1) // 2
-    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), math.inf
+    pitch, wide = q | 1, p | 1  # odd: neighbouring threads read from different banks
+    staged, rights = threads * pitch, threads * wide
+    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
+    size, stage, wait = dtype.itemsize, compat.cp_async(dtype.itemsize), compat.cp_async_wait(0)
+    space = {"math": math}
+    exec(_solution(p), space)
+    solution = compat.device(space["solution"])
 
-    @cuda.jit
+    @compat.kernel(threads)
     def solve(x, info, f, g, damping):
-        s = cuda.shared.array((threads, pitch), scalar)
-        v = cuda.shared.array((threads, wide), scalar)
-        a = cuda.local.array((size,), scalar)
-        y = cuda.local.array((p,), scalar)
+        s = cuda.shared.array(staged, scalar)
+        v = cuda.shared.array(rights, scalar)
         t, first = cuda.threadIdx.x, cuda.blockIdx.x * threads
         count = min(threads, info.size - first)
         for e in range(t, count * q, threads):
-            s[e // q, e % q] = f[first * q + e]
+            stage(s, e // q * pitch + e % q, f, first * q + e, size)
         for e in range(t, count * p, threads):
-            v[e // p, e % p] = g[first * p + e]
+            stage(v, e // p * wide + e % p, g, first * p + e, size)
+        wait()
         cuda.syncthreads()
         if t < count:
-            bad, shift = 0, damping[first + t]
-            for i in range(p):
-                y[i] = v[t, i]
-                for j in range(i + 1):
-                    a[i * (i + 1) // 2 + j] = s[t, i * p + j]
-            for j in range(p):
-                pivot = a[j * (j + 1) // 2 + j] + shift
-                for k in range(j):
-                    pivot -= a[j * (j + 1) // 2 + k] * a[j * (j + 1) // 2 + k]
-                if not (pivot > zero and pivot < infinity):
-                    if bad == 0:
-                        bad = j + 1
-                    pivot = one
-                root = one / math.sqrt(pivot)
-                a[j * (j + 1) // 2 + j] = root
-                for i in range(j + 1, p):
-                    total = a[i * (i + 1) // 2 + j]
-                    for k in range(j):
-                        total -= a[i * (i + 1) // 2 + k] * a[j * (j + 1) // 2 + k]
-                    a[i * (i + 1) // 2 + j] = total * root
-            for i in range(p):
-                for k in range(i):
-                    y[i] -= a[i * (i + 1) // 2 + k] * y[k]
-                y[i] *= a[i * (i + 1) // 2 + i]
-            for r in range(p):
-                i = p - 1 - r
-                for k in range(i + 1, p):
-                    y[i] -= a[k * (k + 1) // 2 + i] * y[k]
-                y[i] *= a[i * (i + 1) // 2 + i]
-            for i in range(p):
-                if bad == 0 and not abs(y[i]) < infinity:
-                    bad = -1
-            for i in range(p):
-                v[t, i] = y[i] if bad == 0 else nan
-            info[first + t] = bad
+            shift = damping[first + t]
+            info[first + t] = solution(s, t * pitch, v, t * wide, shift, zero, one, infinity, nan)
         cuda.syncthreads()
         for e in range(t, count * p, threads):
-            x[first * p + e] = v[e // p, e % p]
+            x[first * p + e] = v[e // p * wide + e % p]
 
     return solve
 
 
 @functools.cache
 def _per_row(dtype, lanes, systems, alone):
-    """Systems of any order up to `lanes`, a lane per row; `alone`: a warp needs no block barrier."""
+    """Systems of any order up to `lanes`, a lane per row; `alone`: by a warp each."""
     scalar, one, pitch = getattr(compat.types, dtype.name), dtype.type(1), lanes + 1
-    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), math.inf
+    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
     syncwarp = compat.syncwarp
 
-    @cuda.jit
+    @compat.kernel(lanes * systems)
     def solve(x, info, f, g, damping):
         s = cuda.shared.array((systems, lanes, pitch), scalar)
         v = cuda.shared.array((systems, lanes), scalar)
@@ -127,9 +133,9 @@ def _per_row(dtype, lanes, systems, alone):
                     total -= s[w, i, k] * s[w, j, k]
                 s[w, i, j] = total
             if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+                syncwarp()
+            else:
+                cuda.syncthreads()
             pivot = s[w, j, j] if active else one
             if not (pivot > zero and pivot < infinity):
                 if bad == 0:
@@ -141,17 +147,17 @@ def _per_row(dtype, lanes, systems, alone):
             elif active and j < i < p:
                 s[w, i, j] *= root
             if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+                syncwarp()
+            else:
+                cuda.syncthreads()
         for j in range(p):
             if i == j:
                 value *= mine
                 v[w, j] = value
             if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+                syncwarp()
+            else:
+                cuda.syncthreads()
             if active and j < i < p:
                 value -= s[w, i, j] * v[w, j]
         for r in range(p):
@@ -160,9 +166,9 @@ def _per_row(dtype, lanes, systems, alone):
                 value *= mine
                 v[w, j] = value
             if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+                syncwarp()
+            else:
+                cuda.syncthreads()
             if active and i < j:
                 value -= s[w, j, i] * v[w, j]
         if active:

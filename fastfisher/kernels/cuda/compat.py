@@ -15,6 +15,7 @@ All other files of this room take these names from here, and import neither numb
 `empty`              a device array, uninitialised; `allocating` says from whose pool
 `mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
+`load_vector(count)` elements that lie 16 bytes aligned, at once
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
 `shfl_xor`           the value of the lane whose number differs by a mask; `syncwarp`, a barrier
@@ -45,9 +46,10 @@ if SIMULATED:
         cp_async_wait,
         from_bfloat16,
         from_float16,
+        load_vector,
         mma,
         shfl_xor,
-    syncwarp,
+        syncwarp,
         to_tf32,
     )
 else:
@@ -58,9 +60,10 @@ else:
         cp_async_wait,
         from_bfloat16,
         from_float16,
+        load_vector,
         mma,
         shfl_xor,
-    syncwarp,
+        syncwarp,
         to_tf32,
     )
 
@@ -80,6 +83,7 @@ __all__ = [
     "from_float16",
     "kernel",
     "launch",
+    "load_vector",
     "mma",
     "on_stream",
     "shfl_xor",
@@ -88,7 +92,7 @@ __all__ = [
     "types",
 ]
 
-device = cuda.jit(device=True)
+device = cuda.jit(device=True) if SIMULATED else cuda.jit(device=True, forceinline=True)
 
 
 def kernel(threads, blocks=1):

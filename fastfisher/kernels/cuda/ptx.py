@@ -14,6 +14,7 @@ __all__ = [
     "cp_async_wait",
     "from_bfloat16",
     "from_float16",
+    "load_vector",
     "mma",
     "shfl_xor",
     "syncwarp",
@@ -81,6 +82,27 @@ def mma(m, n, k):
         return types.void(c, i, a, j, b, l), codegen
 
     return multiply
+
+
+@functools.cache
+def load_vector(count):
+    """load(to, i, source, j): to[i:] = source[j:], `count` elements that lie 16 bytes aligned."""
+
+    @intrinsic
+    def load(context, to, i, source, j):
+        def codegen(context, builder, signature, args):
+            target = _element(context, builder, signature.args[0], args[0], args[1])
+            origin = _element(context, builder, signature.args[2], args[2], args[3])
+            vector = ir.VectorType(origin.type.pointee, count).as_pointer()
+            values = builder.load(builder.bitcast(origin, vector), align=16)
+            for u in range(count):
+                value = builder.extract_element(values, _I32(u))
+                builder.store(value, builder.gep(target, [_I64(u)]))
+            return context.get_dummy_value()
+
+        return types.void(to, i, source, j), codegen
+
+    return load
 
 
 @functools.cache

@@ -16,6 +16,7 @@ __all__ = [
     "cp_async_wait",
     "from_bfloat16",
     "from_float16",
+    "load_vector",
     "mma",
     "shfl_xor",
     "syncwarp",
@@ -43,6 +44,16 @@ def mma(m, n, k):
         cuda.syncthreads()
 
     return multiply
+
+
+@functools.cache
+def load_vector(count):
+    @cuda.jit(device=True)
+    def load(to, i, source, j):
+        for u in range(count):
+            to[i + u] = source[j + u]
+
+    return load
 
 
 @functools.cache

@@ -33,8 +33,8 @@ TILE = Tile()
 @functools.cache
 def _step(dtype, tile, adjoint):
     """One block of unknowns of x <- L^-1 x, or of x <- L^-T x from the end."""
-    scalar, side, rows, pitch = getattr(compat.types, dtype.name), tile.side, tile.rows, tile.side + 1
-    threads, zero = side * rows, dtype.type(0)
+    scalar, zero = getattr(compat.types, dtype.name), dtype.type(0)
+    side, rows, pitch, threads = tile.side, tile.rows, tile.side + 1, tile.side * tile.rows
 
     @cuda.jit
     def step(l, x, block, start):

@@ -23,8 +23,8 @@ __all__ = [
     "restore",
     "roots",
     "scale_square",
-    "tame",
     "take",
+    "tame",
     "times",
     "units",
 ]
