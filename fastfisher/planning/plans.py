@@ -5,6 +5,7 @@ Nothing is computed or allocated here.
 
 import functools
 import math
+import sys
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from ..kernels.storage import HALVES
 from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
+from .device import DEVICE_ROUTES, device_route
 from .records import Plan, Problem, format_bytes
 from .table import ALL, current_options
 
@@ -66,14 +68,23 @@ def _select(q, routes, room):
     )
 
 
-def memory_room():
-    """Bytes a plan may use: a share of what is available."""
-    available = machine.available_memory()
+def memory_room(device="cpu"):
+    """Bytes a plan may use: a share of what is available. A device that nobody uses yet has no say:
+    asking would start its context."""
+    available = machine.available_memory() if device == "cpu" else _device_memory()
     return math.inf if available is None else int(MEMORY_SHARE * available)
+
+
+def _device_memory():
+    if "fastfisher.kernels.cuda.memory" not in sys.modules:
+        return None
+    return sys.modules["fastfisher.kernels.cuda.memory"].free_bytes()
 
 
 @functools.lru_cache(maxsize=1024)
 def _routes(q, reproducible):
+    if q.device == "cuda":
+        return {name: device_route(q, name) for name in DEVICE_ROUTES}
     return {name: route(q, name) for name in ROUTES}
 
 
@@ -88,6 +99,9 @@ def _made(q, routes, room):
         method, because = _select(q, routes, room)
     else:
         method, because = q.method, "the caller chose it"
+    if method not in routes:
+        known = ", ".join(routes)
+        raise InputError(f"method={method!r} is computed on the host only; expected one of {known}")
     stages, peak = routes[method]
     return Plan(q, method, tuple(stages), peak, because)
 
@@ -104,7 +118,7 @@ def plan_problem(q, *, enforce=False):
     routes = _routes(q, reproducible)
     if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
         return _unlimited(q, reproducible)
-    room = memory_room()
+    room = memory_room(q.device)
     made = _made(q, routes, room)
     peak = made.peak_bytes
     if enforce and peak > room:
@@ -165,7 +179,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
         Dtype of the scores: float32, float64, complex64, complex128, float16 or bfloat16.
     method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the one with the fewest flops that fits in memory.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
         Where to compute.
 
     Returns
@@ -229,7 +243,7 @@ def dtype_name(dtype):
 
 
 def check_device(device):
-    """Only the host is available; None means wherever the array lies."""
-    if device not in (None, "cpu"):
-        raise InputError(f"device is {device!r}; this version computes on 'cpu'")
-    return "cpu"
+    """Where to compute, "cpu" or "cuda"; None, where the array lies, is the host here."""
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"device is {device!r}; expected 'cpu' or 'cuda'")
+    return device or "cpu"

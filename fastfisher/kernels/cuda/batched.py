@@ -29,7 +29,7 @@ class Tile(NamedTuple):
     warps: int = 4  # systems per thread block then
 
 
-TILE = Tile()
+TILE = Tile(3, 4, 6, 1) if compat.SIMULATED else Tile()
 
 
 def _solution(p):
@@ -74,7 +74,8 @@ def _per_thread(dtype, p, threads):
     pitch, wide = q | 1, p | 1  # odd: neighbouring threads read from different banks
     staged, rights = threads * pitch, threads * wide
     zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
-    size, stage, wait = dtype.itemsize, compat.cp_async(dtype.itemsize), compat.cp_async_wait(0)
+    size, stage = dtype.itemsize, compat.cp_async(dtype.itemsize)
+    commit, wait = compat.cp_async_commit, compat.cp_async_wait(0)
     space = {"math": math}
     exec(_solution(p), space)
     solution = compat.device(space["solution"])
@@ -89,6 +90,7 @@ def _per_thread(dtype, p, threads):
             stage(s, e // q * pitch + e % q, f, first * q + e, size)
         for e in range(t, count * p, threads):
             stage(v, e // p * wide + e % p, g, first * p + e, size)
+        commit()
         wait()
         cuda.syncthreads()
         if t < count:

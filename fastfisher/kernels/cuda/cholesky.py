@@ -29,7 +29,7 @@ class Tile(NamedTuple):
     depth: int = 16  # terms in shared memory at a time
 
 
-TILE = Tile()
+TILE = Tile(4, 8, 4, 4, 2, 3) if compat.SIMULATED else Tile()
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 Nothing else in the package moves data over the bus or waits for the device.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -15,10 +16,12 @@ __all__ = [
     "copy",
     "copy_in",
     "copy_out",
+    "device",
     "device_of",
     "event",
     "fill",
     "free_bytes",
+    "gather",
     "new_stream",
     "pinned",
     "synchronize",
@@ -62,6 +65,22 @@ def copy(out, source):
         threads = min(size, 256)
         flat = out.reshape(size), source.reshape(size)
         compat.launch(_copy, -(-size // threads), threads, *flat)
+
+
+@cuda.jit
+def _gather(out, source):
+    e = cuda.grid(1)
+    if e < out.size:
+        r, c = e // out.shape[1], e % out.shape[1]
+        out[r, c] = source[r, c]
+
+
+def gather(out, source):
+    # out  OUT (n, p) C order;  source  IN READ-ONLY (n, p), at any strides
+    """out[...] = source."""
+    if out.size:
+        threads = min(out.size, 256)
+        compat.launch(_gather, -(-out.size // threads), threads, out, source)
 
 
 def zeros(shape, dtype):
@@ -177,6 +196,11 @@ def device_of(x):
     if compat.SIMULATED:
         return 0
     return int(x.gpu_data.context.device.id)
+
+
+def device(number):
+    """Context: work on the device of this number; None is the current one."""
+    return contextlib.nullcontext() if number is None else cuda.gpus[number]
 
 
 def free_bytes():

@@ -10,7 +10,7 @@ import numpy as np
 from . import compat
 from .compat import cuda
 
-__all__ = ["dots", "largest", "totals"]
+__all__ = ["dots", "largest", "least", "totals"]
 
 THREADS = 256  # of a block, at most; a power of two
 SHARES = 64  # of a row, at most
@@ -20,19 +20,23 @@ SHARE = 2048  # elements of a share, at least
 @functools.cache
 def _reduction(what, threads):
     """(shares of each row -> partial, partial -> one number per row)."""
-    maximum, product = what == "largest", what == "dots"
+    least, maximum, product = what == "least", what == "largest", what == "dots"
+    start = np.inf if least else 0.0
 
     @cuda.jit
     def first(partial, x, y, share):
         s = cuda.shared.array((threads,), compat.types.float64)
         t, row = cuda.threadIdx.x, cuda.blockIdx.y
         lo = cuda.blockIdx.x * share
-        value = 0.0
+        value = start
         for i in range(lo + t, min(lo + share, x.shape[1]), threads):
             if maximum:
                 size = abs(float(x[row, i]))
                 if not (size <= value or value != value):
                     value = size
+            elif least:
+                if not (x[row, i] >= value or value != value):
+                    value = float(x[row, i])
             elif product:
                 value += float(x[row, i]) * float(y[row, i])
             else:
@@ -44,6 +48,9 @@ def _reduction(what, threads):
             if t < half:
                 if maximum:
                     if not (s[t + half] <= s[t] or s[t] != s[t]):
+                        s[t] = s[t + half]
+                elif least:
+                    if not (s[t + half] >= s[t] or s[t] != s[t]):
                         s[t] = s[t + half]
                 else:
                     s[t] += s[t + half]
@@ -60,6 +67,9 @@ def _reduction(what, threads):
             for i in range(1, partial.shape[1]):
                 if maximum:
                     if not (partial[row, i] <= value or value != value):
+                        value = partial[row, i]
+                elif least:
+                    if not (partial[row, i] >= value or value != value):
                         value = partial[row, i]
                 else:
                     value += partial[row, i]
@@ -96,3 +106,9 @@ def largest(out, x):
     # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
     """out[i] = max_j |x[i, j]|, NaN if there is one."""
     _reduce("largest", out, x, x)
+
+
+def least(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = min_j x[i, j], NaN if there is one."""
+    _reduce("least", out, x, x)

@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     rows: int = 4
 
 
-TILE = Tile()
+TILE = Tile(4, 2) if compat.SIMULATED else Tile()
 
 
 @functools.cache

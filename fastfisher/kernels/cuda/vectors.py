@@ -15,7 +15,6 @@ __all__ = [
     "combine",
     "diagonal_of",
     "emit",
-    "examine_factor",
     "examine_weights",
     "normalise",
     "project",
@@ -23,18 +22,21 @@ __all__ = [
     "restore",
     "roots",
     "scale_square",
+    "square_roots",
     "take",
+    "take_one",
     "tame",
     "times",
     "units",
+    "woodbury",
 ]
 
 THREADS = 256
 TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, INVERSE = range(10)
-REPORT = 10
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE = range(11)
+REPORT = 11
 
 
 def _launch(kernel, size, *args):
@@ -59,6 +61,19 @@ def take(out, source, scale):
     # out  OUT (k, m);  source  IN READ-ONLY (m, k);  scale  IN (k,) or (0,)
     """Rows of the columns of `source`, each times its scale, in the dtype of `out`."""
     _launch(_take, out.size, out, source, scale)
+
+
+@cuda.jit
+def _take_one(out, source):
+    i = cuda.grid(1)
+    if i < source.size:
+        out[0, i] = source[i]
+
+
+def take_one(out, source):
+    # out  OUT (1, m);  source  IN READ-ONLY (m,), at any stride
+    """One row, in the dtype of `out`."""
+    _launch(_take_one, source.size, out, source)
 
 
 def emit(out, rows, scale):
@@ -155,20 +170,49 @@ def project(f, along, u, by=0.0):
 
 
 @cuda.jit
-def _normalise(x, y, square, report):
+def _normalise(x, y, square, best):
     e = cuda.grid(1)
     if e < x.size:
         r, c = e // x.shape[1], e % x.shape[1]
         size = math.sqrt(square[0])
-        if e == 0 and size > report[NORM]:
-            report[NORM] = size
+        if e == 0 and best.size > 0 and size > best[0]:
+            best[0] = size
         x[r, c] = y[r, c] / size if size > 0 else 0.0
 
 
-def normalise(x, y, square, report, place=NORM):
-    # x  OUT (1, m);  y  IN READ-ONLY (1, m);  square  IN (1,) its squared length;  report  INOUT
-    """x = y / |y|; the place in the report becomes |y| where that is larger."""
-    _launch(_normalise, x.size, x, y, square, report[place - NORM :])
+def normalise(x, y, square, best):
+    # x  OUT (1, m);  y  IN READ-ONLY (1, m);  square  IN (1,) |y|^2;  best  INOUT (1,) or (0,)
+    """x = y / |y|; best becomes |y| where that is larger."""
+    _launch(_normalise, x.size, x, y, square, best)
+
+
+@cuda.jit
+def _woodbury(x, b, t, report):
+    e = cuda.grid(1)
+    if e < x.size:
+        r, c = e // x.shape[1], e % x.shape[1]
+        x[r, c] = (b[r, c] - t[r, c]) / report[ADDED]
+
+
+def woodbury(x, b, t, report):
+    # x  OUT (k, m);  b, t  IN READ-ONLY (k, m);  report  IN
+    """x = (b - t) / lambda, by the lambda of the report."""
+    _launch(_woodbury, x.size, x, b, t, report)
+
+
+@cuda.jit
+def _square_roots(u, v, d):
+    i = cuda.grid(1)
+    if i < d.size:
+        root = math.sqrt(d[i]) if d[i] > 0 else 1.0
+        u[i] = root
+        v[i] = 1.0 / root
+
+
+def square_roots(u, v, d):
+    # u, v  OUT (m,);  d  IN READ-ONLY (m,)
+    """u = d^1/2, v = 1/u; 1 where d is not positive."""
+    _launch(_square_roots, d.size, u, v, d)
 
 
 # Square matrices.
@@ -281,20 +325,3 @@ def roots(u, shares, w, report, bad, used):
     # u, shares  OUT (n,);  w  IN READ-ONLY (n,);  report  INOUT;  bad, used  IN (1,) int64
     """shares = w / sum(w), u = its roots, by the sum in the report."""
     _launch(_roots, w.size, u, shares, w, report, bad, used)
-
-
-@cuda.jit
-def _examine_factor(report, info, d):
-    if cuda.grid(1) == 0:
-        report[ORDER] = info[0]
-        least = math.inf
-        for i in range(d.size):
-            if not (d[i] >= least or least != least):
-                least = d[i]
-        report[PIVOT] = least
-
-
-def examine_factor(report, info, d):
-    # report  INOUT;  info  IN (1,) int32;  d  IN READ-ONLY (m,) diagonal of a Cholesky factor
-    """The status of a factorisation and its smallest pivot, for the report."""
-    _launch(_examine_factor, 1, report, info, d)
