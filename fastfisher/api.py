@@ -4,6 +4,7 @@ import numpy as np
 
 from .arrays import as_real, as_scores, as_vectors, as_weights
 from .damping import as_damping
+from .devices import lies_on_device
 from .errors import InputError
 from .planning import check_device, check_method
 from .solvers.cutoffs import Cutoff
@@ -102,13 +103,30 @@ def solve(
     >>> sol.status, sol.method, bool(sol.residual < 1e-12)
     ('converged', 'primal', True)
     """
-    scores = as_scores(G)
     damping = as_damping(damping)
     check_method(method)
-    check_device(device)
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
+    if check_device(device) == "cuda" or lies_on_device(G):
+        from .solvers.device import solve_on_device
+
+        return solve_on_device(
+            G,
+            b,
+            coef,
+            damping=damping,
+            weights=weights,
+            center=bool(center),
+            method=method,
+            nan_policy=nan_policy,
+            device=device,
+            x0=x0,
+            rtol=None if rtol is None else as_real(rtol, "rtol"),
+            maxiter=_limit(maxiter),
+            preconditioner=preconditioner,
+        )
+    scores = as_scores(G)
     n, p = scores.shape
     w = as_weights(weights, n)
     if b is not None:
@@ -263,11 +281,27 @@ def gradient_solution(
     announce=None,
 ):
     """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
-    scores = as_scores(G)
-    n, p = scores.shape
     damping = as_damping(damping)
     check_method(method)
-    check_device(device)
+    if check_device(device) == "cuda" or lies_on_device(G):
+        from .solvers.device import solve_on_device
+
+        return solve_on_device(
+            G,
+            g,
+            None,
+            damping=damping,
+            weights=weights,
+            center=bool(center),
+            method=method,
+            nan_policy=nan_policy,
+            device=device,
+            announce=announce,
+            rtol=None if rtol is None else as_real(rtol, "rtol"),
+            maxiter=_limit(maxiter),
+        )
+    scores = as_scores(G)
+    n, p = scores.shape
     w = as_weights(weights, n)
     rows = coefs = None
     if g is not None:

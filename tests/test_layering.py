@@ -18,6 +18,7 @@ RANK = {
     "planning": 2,
     "arrays": 2,
     "passes": 3,
+    "devices": 3,
     "ops": 4,
     "damping": 4,
     "solvers": 5,

@@ -8,7 +8,7 @@ from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
 from .certificate import row_norms
 
-__all__ = ["CholeskyFactor", "rank_deficient", "spectral_norm"]
+__all__ = ["CholeskyFactor", "rank_deficient", "refusal", "spectral_norm"]
 
 POWER_STEPS = 4
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
@@ -66,7 +66,7 @@ class CholeskyFactor:
                 pivots = A.diagonal().real * scales
                 order = int(np.argmin(pivots)) + 1
         if order:
-            raise _refusal(order, n, rcond, added, trace, what)
+            raise refusal(order, n, rcond, added, trace, what)
         self.L = A
         self.rcond = rcond if free else None
 
@@ -123,7 +123,8 @@ def _reciprocal_condition(L, scales, anorm):
     return float(rcond)
 
 
-def _refusal(order, n, rcond, added, trace, what):
+def refusal(order, n, rcond, added, trace, what):
+    """The error for a failing pivot, with a damping that would do."""
     largest = float(np.max(added)) if n else 0.0
     # F is positive semidefinite up to rounding of the order n u trace(F).
     suggested = round_up(largest + 20 * n * np.finfo(np.float64).eps * float(trace)) or None

@@ -12,7 +12,18 @@ import numpy as np
 from . import compat
 from .compat import cuda
 
-__all__ = ["STATE", "advance", "begin", "conclude", "direct", "measure", "partials", "turn"]
+__all__ = [
+    "STATE",
+    "advance",
+    "begin",
+    "conclude",
+    "direct",
+    "measure",
+    "partials",
+    "rest",
+    "set_sizes",
+    "turn",
+]
 
 # Columns of the state of a row.
 RZ, ALPHA, BETA, STATUS, ITERATIONS, STRETCH, BEST, SINCE, SIZE, TARGET, REST, LENGTH = range(12)
@@ -92,6 +103,11 @@ def advance(partial, x, r, d, q, by, weight, state):
     _sum(True, partial, x, r, d, q, by, weight, state)
 
 
+def _per_row(kernel, state, *args):
+    threads = min(state.shape[0], THREADS)
+    compat.launch(kernel, -(-state.shape[0] // threads), threads, state, *args)
+
+
 @compat.device
 def _total(partial, row, j):
     value = 0.0
@@ -109,7 +125,32 @@ def _done(state, row, floor):
 
 
 @cuda.jit
-def _begin(state, partial, rtol, floor, first):
+def _set_sizes(state, squares):
+    row = cuda.grid(1)
+    if row < state.shape[0]:
+        state[row, SIZE] = math.sqrt(squares[row])
+
+
+def set_sizes(state, squares):
+    # state  INOUT (k, STATE);  squares  IN READ-ONLY (k,)
+    """Norms of the right-hand sides."""
+    _per_row(_set_sizes, state, squares)
+
+
+@cuda.jit
+def _rest(state):
+    row = cuda.grid(1)
+    if row < state.shape[0]:
+        state[row, ALPHA] = 0.0
+
+
+def rest(state):
+    """Steps of length 0, so that `advance` only sums."""
+    _per_row(_rest, state)
+
+
+@cuda.jit
+def _begin(state, partial, rtol, floor, limit, first):
     row = cuda.grid(1)
     if row < state.shape[0]:
         rest, length = math.sqrt(_total(partial, row, 0)), math.sqrt(_total(partial, row, 1))
@@ -122,12 +163,14 @@ def _begin(state, partial, rtol, floor, first):
         state[row, STATUS] = CONVERGED if _done(state, row, floor) else RUNNING
         if not rest < math.inf:
             state[row, STATUS] = NOT_FINITE
+        elif state[row, STATUS] == RUNNING and state[row, ITERATIONS] >= limit:
+            state[row, STATUS] = EXHAUSTED
 
 
-def begin(state, partial, rtol, floor, *, first):
+def begin(state, partial, rtol, floor, limit, *, first):
     # state  INOUT (k, STATE), its SIZE given
     """Start the recurrences at a residual whose sums are known."""
-    compat.launch(_begin, 1, state.shape[0], state, partial, rtol, floor, first)
+    _per_row(_begin, state, partial, rtol, floor, limit, first)
 
 
 @cuda.jit
@@ -154,7 +197,7 @@ def _direct(state, partial):
 
 def direct(state, partial):
     """Step lengths from the sums of `measure`."""
-    compat.launch(_direct, 1, state.shape[0], state, partial)
+    _per_row(_direct, state, partial)
 
 
 @cuda.jit
@@ -184,7 +227,7 @@ def _turn(state, partial, floor, runaway, limit):
 
 def turn(state, partial, floor, runaway, limit):
     """Verdicts and the change of direction from the sums of `advance`."""
-    compat.launch(_turn, 1, state.shape[0], state, partial, floor, runaway, limit)
+    _per_row(_turn, state, partial, floor, runaway, limit)
 
 
 @cuda.jit

@@ -16,12 +16,16 @@ __all__ = [
     "diagonal_of",
     "emit",
     "examine_weights",
+    "invert_sum",
     "normalise",
     "project",
     "resolve",
     "restore",
     "roots",
+    "scale_rows",
     "scale_square",
+    "silence",
+    "spread",
     "square_roots",
     "take",
     "take_one",
@@ -35,8 +39,8 @@ THREADS = 256
 TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE = range(11)
-REPORT = 11
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT = range(12)
+REPORT = 12
 
 
 def _launch(kernel, size, *args):
@@ -121,6 +125,19 @@ def tame(scale, sizes):
     _launch(_tame, scale.size, scale, sizes)
 
 
+@cuda.jit
+def _silence(x, sizes):
+    e = cuda.grid(1)
+    if e < x.size and sizes[e // x.shape[1]] == 0.0:
+        x[e // x.shape[1], e % x.shape[1]] = 0
+
+
+def silence(x, sizes):
+    # x  INOUT (k, m);  sizes  IN READ-ONLY (k,)
+    """Zeros in rows of size 0."""
+    _launch(_silence, x.size, x, sizes)
+
+
 # Linear combinations.
 
 
@@ -187,17 +204,43 @@ def normalise(x, y, square, best):
 
 
 @cuda.jit
-def _woodbury(x, b, t, report):
+def _woodbury(x, b, t, report, extra):
     e = cuda.grid(1)
     if e < x.size:
         r, c = e // x.shape[1], e % x.shape[1]
-        x[r, c] = (b[r, c] - t[r, c]) / report[ADDED]
+        x[r, c] = (b[r, c] - t[r, c]) / (report[ADDED] + extra)
 
 
-def woodbury(x, b, t, report):
+def woodbury(x, b, t, report, extra):
     # x  OUT (k, m);  b, t  IN READ-ONLY (k, m);  report  IN
-    """x = (b - t) / lambda, by the lambda of the report."""
-    _launch(_woodbury, x.size, x, b, t, report)
+    """x = (b - t) / (lambda + extra), by the lambda of the report."""
+    _launch(_woodbury, x.size, x, b, t, report, extra)
+
+
+@cuda.jit
+def _spread(added, report, extra):
+    i = cuda.grid(1)
+    if i < added.size:
+        added[i] = report[ADDED] + extra
+
+
+def spread(added, report, extra):
+    # added  OUT (m,);  report  IN
+    """added[i] = lambda + extra."""
+    _launch(_spread, added.size, added, report, extra)
+
+
+@cuda.jit
+def _scale_rows(x, scale):
+    e = cuda.grid(1)
+    if e < x.size:
+        x[e // x.shape[1], e % x.shape[1]] *= scale[e // x.shape[1]]
+
+
+def scale_rows(x, scale):
+    # x  INOUT (k, m);  scale  IN READ-ONLY (k,)
+    """x[i] *= scale[i]."""
+    _launch(_scale_rows, x.size, x, scale)
 
 
 @cuda.jit
@@ -290,6 +333,20 @@ def resolve(added, report, d, lam, share, ratio):
     # added  OUT (m,);  report  INOUT;  d  IN READ-ONLY (m,) diagonal of F
     """added = lam + share trace + ratio d; the scalar part goes to the report."""
     _launch(_resolve, added.size, added, report, d, lam, share, ratio)
+
+
+@cuda.jit
+def _invert_sum(out, a, b):
+    i = cuda.grid(1)
+    if i < out.size:
+        total = a[i] + b[i]
+        out[i] = 1.0 / total if total > 0 else 1.0
+
+
+def invert_sum(out, a, b):
+    # out  OUT (m,);  a, b  IN READ-ONLY (m,)
+    """out = 1 / (a + b); 1 where that is not positive."""
+    _launch(_invert_sum, out.size, out, a, b)
 
 
 @cuda.jit
