@@ -19,6 +19,8 @@ All other files of this room take these names from here, and import neither numb
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
 `shfl_xor`           the value of the lane whose number differs by a mask; `syncwarp`, a barrier
+`clear(count)`, `move(...)`, `add_lower(places)`   loops over registers, written out
+`opaque`             an integer that the compiler can draw no conclusions from
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
 """
 
@@ -40,7 +42,9 @@ SIMULATED = "simulator" in cuda.jit.__module__
 
 if SIMULATED:
     from .simulated import (
+        add_lower,
         array_of,
+        clear,
         cp_async,
         cp_async_commit,
         cp_async_wait,
@@ -48,13 +52,17 @@ if SIMULATED:
         from_float16,
         load_vector,
         mma,
+        move,
+        opaque,
         shfl_xor,
         syncwarp,
         to_tf32,
     )
 else:
     from .ptx import (
+        add_lower,
         array_of,
+        clear,
         cp_async,
         cp_async_commit,
         cp_async_wait,
@@ -62,6 +70,8 @@ else:
         from_float16,
         load_vector,
         mma,
+        move,
+        opaque,
         shfl_xor,
         syncwarp,
         to_tf32,
@@ -69,9 +79,11 @@ else:
 
 __all__ = [
     "SIMULATED",
+    "add_lower",
     "allocating",
     "array_of",
     "capability",
+    "clear",
     "cp_async",
     "cp_async_commit",
     "cp_async_wait",
@@ -85,7 +97,9 @@ __all__ = [
     "launch",
     "load_vector",
     "mma",
+    "move",
     "on_stream",
+    "opaque",
     "shfl_xor",
     "syncwarp",
     "to_tf32",

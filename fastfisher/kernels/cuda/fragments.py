@@ -1,7 +1,7 @@
 """Products of two tiles in shared memory, in registers: by tensor cores, or multiply-adds.
 
-`multiply(acc, tiles, left, right)` adds the products of one stage, `row(u)` and `column(u)` say
-which element of the tile a thread's u-th sum is.
+`multiply(acc, tiles, left, right)` adds the products of one stage. A thread's u-th sum is element
+(row() + i, column() + j) of the tile, where (i, j) = places[u].
 """
 
 import functools
@@ -20,6 +20,7 @@ class Products:
     multiply: object
     row: object
     column: object
+    places: tuple
 
 
 def products(tiling, source, left, right):
@@ -87,18 +88,20 @@ def _tensor(tiling, dtype, exact, l_across, l_along, r_across, r_along):
                     mma(acc, c, a, i * size_a, b, j * size_b)
 
     @device
-    def row(u):
-        warp, g = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32 // 4
-        i, v = u // size_c // j_count, u % size_c
-        return warp // across * part_rows + i * m + v // 2 * 8 + g
+    def row():
+        return cuda.threadIdx.x // 32 // across * part_rows + cuda.threadIdx.x % 32 // 4
 
     @device
-    def column(u):
-        warp, t = cuda.threadIdx.x // 32, cuda.threadIdx.x % 4
-        j, v = u // size_c % j_count, u % size_c
-        return warp % across * part_columns + j * n + 2 * t + v % 2
+    def column():
+        return cuda.threadIdx.x // 32 % across * part_columns + cuda.threadIdx.x % 4 * 2
 
-    return Products(multiply, row, column)
+    places = tuple(
+        (i * m + u // 2 * 8, j * n + u % 2)
+        for i in range(i_count)
+        for j in range(j_count)
+        for u in range(size_c)
+    )
+    return Products(multiply, row, column, places)
 
 
 @functools.cache
@@ -126,13 +129,16 @@ def _plain(tiling, dtype, l_along, r_along):
                     acc[i * part_columns + j] += a[i] * b[j]
 
     @device
-    def row(u):
-        i = u // part_columns
-        return (i // vector * down + cuda.threadIdx.x // across) * vector + i % vector
+    def row():
+        return cuda.threadIdx.x // across * vector
 
     @device
-    def column(u):
-        j = u % part_columns
-        return (j // vector * across + cuda.threadIdx.x % across) * vector + j % vector
+    def column():
+        return cuda.threadIdx.x % across * vector
 
-    return Products(multiply, row, column)
+    places = tuple(
+        (i // vector * down * vector + i % vector, j // vector * across * vector + j % vector)
+        for i in range(part_rows)
+        for j in range(part_columns)
+    )
+    return Products(multiply, row, column, places)

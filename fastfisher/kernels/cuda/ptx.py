@@ -8,7 +8,9 @@ from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
 __all__ = [
+    "add_lower",
     "array_of",
+    "clear",
     "cp_async",
     "cp_async_commit",
     "cp_async_wait",
@@ -16,6 +18,8 @@ __all__ = [
     "from_float16",
     "load_vector",
     "mma",
+    "move",
+    "opaque",
     "shfl_xor",
     "syncwarp",
     "to_tf32",
@@ -105,6 +109,86 @@ def load_vector(count):
     return load
 
 
+def _at(builder, first, steps):
+    return builder.gep(first, [_I64(steps)])
+
+
+@functools.cache
+def clear(count):
+    """clear(x): zeros in the first `count` elements.
+
+    This, `move` and `add_lower` are written out: a local array stays in registers only where
+    every index is a constant, and the compiler leaves long loops rolled up.
+    """
+
+    @intrinsic
+    def zeros(context, x):
+        def codegen(context, builder, signature, args):
+            first = _element(context, builder, signature.args[0], args[0], _I64(0))
+            for u in range(count):
+                builder.store(ir.Constant(first.type.pointee, 0.0), _at(builder, first, u))
+            return context.get_dummy_value()
+
+        return types.void(x), codegen
+
+    return zeros
+
+
+@functools.cache
+def move(count, to_step, step, add):
+    """move(to, i, x, j): to[i + u to_step] = x[j + u step], or +=, for u < count; it may widen."""
+
+    @intrinsic
+    def moved(context, to, i, x, j):
+        def codegen(context, builder, signature, args):
+            target = _element(context, builder, signature.args[0], args[0], args[1])
+            source = _element(context, builder, signature.args[2], args[2], args[3])
+            for u in range(count):
+                place = _at(builder, target, u * to_step)
+                value = builder.load(_at(builder, source, u * step))
+                if value.type != place.type.pointee:
+                    value = builder.fpext(value, place.type.pointee)
+                if add:
+                    value = builder.fadd(builder.load(place), value)
+                builder.store(value, place)
+            return context.get_dummy_value()
+
+        return types.void(to, i, x, j), codegen
+
+    return moved
+
+
+@functools.cache
+def add_lower(places):
+    """add(c, at, ldc, order, i, j, sign, sums): lower c[i + r, j + s] += sign sums[u], for the
+    u-th (r, s) of `places`; c is the flat array from `at` on, in rows of ldc."""
+
+    @intrinsic
+    def add(context, c, at, ldc, order, i, j, sign, sums):
+        def codegen(context, builder, signature, args):
+            c, at, ldc, order, i, j, sign, sums = args
+            corner = builder.add(at, builder.add(builder.mul(i, ldc), j))
+            first = _element(context, builder, signature.args[0], c, corner)
+            values = _element(context, builder, signature.args[7], sums, _I64(0))
+            for u, (r, s) in enumerate(places):
+                row, column = builder.add(i, _I64(r)), builder.add(j, _I64(s))
+                inside = builder.icmp_signed("<", row, order)
+                lower = builder.icmp_signed("<=", column, row)
+                with builder.if_then(builder.and_(inside, lower)):
+                    step = builder.add(builder.mul(ldc, _I64(r)), _I64(s))
+                    place = builder.gep(first, [step])
+                    value = builder.fmul(builder.load(_at(builder, values, u)), sign)
+                    if value.type != place.type.pointee:
+                        value = builder.fptrunc(value, place.type.pointee)
+                    builder.store(builder.fadd(builder.load(place), value), place)
+            return context.get_dummy_value()
+
+        wide = types.int64
+        return types.void(c, wide, wide, wide, wide, wide, types.float64, sums), codegen
+
+    return add
+
+
 @functools.cache
 def cp_async(size):
     """copy(to, i, source, j, valid): `size` bytes to shared memory, zeros past `valid` of them."""
@@ -192,6 +276,16 @@ def from_bfloat16(context, bits):
         return builder.bitcast(wide, ir.FloatType())
 
     return types.float32(types.uint16), codegen
+
+
+@intrinsic
+def opaque(context, x):
+    """The integer x, of which the compiler knows nothing: what follows from it stays where it is."""
+
+    def codegen(context, builder, signature, args):
+        return _asm(builder, _I64, "mov.b64 $0, $1;", "=l,l", args[0])
+
+    return types.int64(types.int64), codegen
 
 
 @cuda.jit(device=True)

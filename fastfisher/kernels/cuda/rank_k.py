@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import compat
-from .compat import cuda, device, types
+from .compat import cuda, device, opaque, types
 from .fragments import products
 from .staging import HALVES, Source, stage
 from .tilings import SUM, plain_tiling, shares, tensor_tiling, tiny_tiling
@@ -61,7 +61,9 @@ def engine(tiling, source):
     made = products(tiling, source, left, right)
     square, settled = tiling.rows == tiling.columns, source.half or source.changed
     whole, raw_right, depth = left.size + right.size, left.raw, tiling.depth
-    narrow, block, elements = source.dtype == "float32", tiling.block // tiling.depth, tiling.sums
+    narrow, block = source.dtype == "float32", tiling.block // tiling.depth
+    clear = compat.clear(tiling.sums)
+    add_block = compat.move(tiling.sums, 1, 1, True)
     fetch_left, fetch_right, right_at = left.fetch, right.fetch, left.size
     settle_left, settle_right = left.settle, right.settle
     multiply = made.multiply
@@ -71,9 +73,9 @@ def engine(tiling, source):
     def accumulate(sums, acc, tiles, raw, a, base, ld, i0, i1, j0, j1, k0, k1, scale, shift):
         # sums  OUT double registers;  acc  registers in the dtype of the scores, or sums
         # rows of C i0 up to i1 and columns j0 up to j1, as many as fit the tile; terms k0 up to k1
-        for u in range(elements):
-            sums[u] = 0.0
-            acc[u] = 0.0
+        clear(sums)
+        if narrow:
+            clear(acc)
         same = square and i0 == j0
         across = 0 if same else right_at
         fetch_left(tiles, 0, raw, 0, a, base, ld, i0, i1, k0, k1)
@@ -98,15 +100,15 @@ def engine(tiling, source):
                 commit()
             multiply(acc, tiles, at, at + across)
             if narrow and (s % block == block - 1 or s == steps - 1):
-                for u in range(elements):
-                    sums[u] += acc[u]
-                    acc[u] = 0.0
+                add_block(sums, 0, acc, 0)
+                clear(acc)
         cuda.syncthreads()
 
     return SimpleNamespace(
         accumulate=accumulate,
         row=made.row,
         column=made.column,
+        places=made.places,
         number=types.float32 if narrow else types.float64,
         narrow=narrow,
         shared=2 * whole,
@@ -122,54 +124,52 @@ def _kernels(tiling, source):
     shared, halves, number, elements = made.shared, made.raw, made.number, tiling.sums
     rows, columns, threads = tiling.rows, tiling.columns, tiling.threads
 
+    clear, add_sums = compat.clear(elements), compat.add_lower(made.places)
+    keep = compat.move(elements, threads, 1, False)
+    add_kept = compat.move(elements, threads, 1, True)
+    gather = compat.move(elements, 1, threads, True)
+
     @compat.kernel(threads)
-    def add_tiles(
-        c, at, ldc, parts, a, base, ld, order, lo, hi, share, scale, shift, sign
-    ):
+    def add_tiles(c, at, ldc, parts, a, base, ld, order, lo, hi, share, scale, shift, sign):
         tiles = cuda.shared.array(shared, number)
         raw = cuda.shared.array(halves, types.uint16)
         sums = cuda.local.array(elements, types.float64)
-        narrow_sums = cuda.local.array(elements, number)
+        acc = cuda.local.array(elements, number)
         i0, j0, z = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns, cuda.blockIdx.z
         if j0 >= i0 + rows:
             return
         k0 = lo + z * share
         k1 = min(k0 + share, hi)
-        place = ((z * cuda.gridDim.y + cuda.blockIdx.y) * cuda.gridDim.x + cuda.blockIdx.x) * elements
-        place = place * threads + cuda.threadIdx.x
+        block = (z * cuda.gridDim.y + cuda.blockIdx.y) * cuda.gridDim.x + cuda.blockIdx.x
+        place = block * elements * threads + cuda.threadIdx.x
         for k in range(k0, k1, SUM):
             end = min(k + SUM, k1)
-            if narrow:
-                accumulate(
-                    sums, narrow_sums, tiles, raw, a, base, ld, i0, order, j0, order, k, end, scale, shift
-                )
+            part = acc if narrow else sums
+            accumulate(
+                sums, part, tiles, raw, a, base, ld, i0, order, j0, order, k, end, scale, shift
+            )
+            # opaque: else all addresses are made before the loop, and no register is left in it
+            if parts.size == 0:
+                i, j = opaque(i0 + row()), opaque(j0 + column())
+                add_sums(c, at, ldc, order, i, j, sign, sums)
+            elif k == k0:
+                keep(parts, opaque(place), sums, 0)
             else:
-                accumulate(
-                    sums, sums, tiles, raw, a, base, ld, i0, order, j0, order, k, end, scale, shift
-                )
-            for u in range(elements):
-                if parts.size > 0:
-                    to = place + u * threads
-                    parts[to] = sums[u] if k == k0 else parts[to] + sums[u]
-                else:
-                    i, j = i0 + row(u), j0 + column(u)
-                    if i < order and j <= i:
-                        c[at + i * ldc + j] += sign * sums[u]
+                add_kept(parts, opaque(place), sums, 0)
 
     @compat.kernel(threads)
     def add_shares(c, at, ldc, parts, order, count, sign):
         i0, j0 = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
         if j0 >= i0 + rows:
             return
-        tile = cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x
+        block = cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x
+        place = block * elements * threads + cuda.threadIdx.x
         step = cuda.gridDim.y * cuda.gridDim.x * elements * threads
-        for u in range(elements):
-            i, j = i0 + row(u), j0 + column(u)
-            if i < order and j <= i:
-                place, total = (tile * elements + u) * threads + cuda.threadIdx.x, 0.0
-                for z in range(count):
-                    total += parts[place + z * step]
-                c[at + i * ldc + j] += sign * total
+        sums = cuda.local.array(elements, types.float64)
+        clear(sums)
+        for z in range(count):
+            gather(sums, 0, parts, place + z * step)
+        add_sums(c, at, ldc, order, i0 + row(), j0 + column(), sign, sums)
 
     return add_tiles, add_shares
 

@@ -10,7 +10,9 @@ from numba import cuda
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
+    "add_lower",
     "array_of",
+    "clear",
     "cp_async",
     "cp_async_commit",
     "cp_async_wait",
@@ -18,6 +20,8 @@ __all__ = [
     "from_float16",
     "load_vector",
     "mma",
+    "move",
+    "opaque",
     "shfl_xor",
     "syncwarp",
     "to_tf32",
@@ -54,6 +58,37 @@ def load_vector(count):
             to[i + u] = source[j + u]
 
     return load
+
+
+@functools.cache
+def clear(count):
+    @cuda.jit(device=True)
+    def zeros(x):
+        x[:count] = 0
+
+    return zeros
+
+
+@functools.cache
+def move(count, to_step, step, add):
+    @cuda.jit(device=True)
+    def moved(to, i, x, j):
+        for u in range(count):
+            value = x[j + u * step]
+            to[i + u * to_step] = to[i + u * to_step] + value if add else value
+
+    return moved
+
+
+@functools.cache
+def add_lower(places):
+    @cuda.jit(device=True)
+    def add(c, at, ldc, order, i, j, sign, sums):
+        for (r, s), value in zip(places, sums, strict=True):
+            if i + r < order and j + s <= i + r:
+                c[at + (i + r) * ldc + j + s] += c.dtype.type(sign * value)
+
+    return add
 
 
 @functools.cache
@@ -98,6 +133,10 @@ def to_tf32(x):
     if not np.isfinite(x):
         return x
     return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def opaque(x):
+    return x
 
 
 def from_float16(bits):

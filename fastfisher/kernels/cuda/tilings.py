@@ -66,7 +66,7 @@ def plain_tiling(order, dtype):
         return Tiling(32, 32, 32, 4, 4)
     if order <= 64:
         return Tiling(64, 64, 16, 4, 4)
-    return Tiling(128, 128, 16, 8, 8) if dtype == "float32" else Tiling(128, 64, 8, 8, 4)
+    return Tiling(128, 64, 16 if dtype == "float32" else 8, 8, 4)
 
 
 def tiny_tiling():
