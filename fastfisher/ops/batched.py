@@ -16,6 +16,7 @@ from ..arrays import (
 from ..errors import InputError
 from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, slices, sums_dtype
 from ..planning import choose
+from .placing import placed
 
 __all__ = ["batched_metric_solve", "batched_solve", "block_cholesky", "block_solve", "block_syrk"]
 
@@ -36,6 +37,7 @@ def _parts(count, item_bytes, item_flops, op):
         yield slice(lo, hi)
 
 
+@placed
 def batched_solve(F, g, *, damping=0.0):
     """Solve many small damped systems, (F_i + damping_i I) x_i = g_i, with a status per system.
 
@@ -89,6 +91,7 @@ def batched_solve(F, g, *, damping=0.0):
     return to_origin(x, F), to_origin(info, F)
 
 
+@placed
 def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
     """Solve (M_i + damping_i I) x_i = g_i with M_i = sum_s w_is a_is a_is' / sum_s w_is.
 
@@ -164,6 +167,7 @@ def _sample_weights(weights, n, count, dtype):
     return as_weights(a.reshape(-1), a.size).reshape(a.shape).astype(dtype, copy=False)
 
 
+@placed
 def block_syrk(G, block, weights=None):
     """Diagonal blocks of G' diag(w) G, for consecutive blocks of `block` parameters.
 
@@ -226,6 +230,7 @@ def _blocks(A, name):
     return a, dtype
 
 
+@placed
 def block_cholesky(A, *, damping=0.0):
     """Lower factors of A_b + damping_b I = L_b L_b' for all blocks, with a status per block.
 
@@ -272,6 +277,7 @@ def block_cholesky(A, *, damping=0.0):
     return to_origin(L, A), to_origin(info, A)
 
 
+@placed
 def block_solve(L, b):
     """Solve L_b L_b' x_b = b_b for all blocks, with factors from `block_cholesky`.
 

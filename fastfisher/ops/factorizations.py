@@ -8,6 +8,7 @@ from ..arrays import as_array, as_real, as_vectors, computing_dtype, contiguous,
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose
+from .placing import placed
 
 __all__ = ["cho_solve", "cholesky"]
 
@@ -22,6 +23,7 @@ def _square_matrix(A, name):
     return a, dtype
 
 
+@placed
 def cholesky(A, *, damping=0.0, overwrite=False):
     """Lower factor L of A + damping I = L L'; only the lower triangle of A is read.
 
@@ -134,6 +136,7 @@ def round_up(x):
     return math.ceil(x / unit) * unit if unit > 0 else x
 
 
+@placed
 def cho_solve(L, b):
     """Solve L L' x = b with a lower Cholesky factor; only the lower triangle of L is read.
 

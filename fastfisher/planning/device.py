@@ -9,7 +9,7 @@ import importlib.util
 from .records import Stage
 from .table import INF, REAL, Band, Entry, decide
 
-__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "device_route"]
+__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "GROUNDS", "device_route"]
 
 
 def _ours(function, module=None):
@@ -60,14 +60,13 @@ CUDA_TABLE = tuple(
 
 FLOPS = {"float64": 3e13, "float32": 3e13}  # per second, nominal
 BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
-GROUNDS = "nominal rates of a data-centre GPU: none has been measured"
+GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
 CHUNK_BYTES = 256 << 20  # of scores that pass through a buffer at a time
 
 
 def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1):
     choice = decide(op, size, dtype, device="cuda")
     seconds = max(flops / FLOPS[dtype], moved / BANDWIDTH) + launches * LAUNCH
-    because = f"{choice.measured}; {GROUNDS}"
     entry = choice.entry
     return Stage(
         op,
@@ -79,7 +78,7 @@ def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1):
         entry.reproducible,
         seconds,
         choice.source,
-        because,
+        choice.measured,
     )
 
 

@@ -13,7 +13,7 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from ..kernels.storage import HALVES
 from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
-from .device import DEVICE_ROUTES, device_route
+from .device import DEVICE_ROUTES, GROUNDS, device_route
 from .records import Plan, Problem, format_bytes
 from .table import ALL, current_options
 
@@ -103,6 +103,7 @@ def _made(q, routes, room):
         known = ", ".join(routes)
         raise InputError(f"method={method!r} is computed on the host only; expected one of {known}")
     stages, peak = routes[method]
+    because += f"; {GROUNDS}" if q.device == "cuda" else ""
     return Plan(q, method, tuple(stages), peak, because)
 
 

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import compat, memory
+from . import compat, memory, rank_k
 from .compat import cuda
 
 __all__ = ["TILE", "Tile", "cholesky"]
 
 
 class Tile(NamedTuple):
-    """How the matrix is cut; none of it changes the order in which an element's terms are added."""
+    """How the matrix is cut."""
 
     side: int = 32  # columns eliminated at once
     panel: int = 128  # columns whose products update the rest at once
@@ -161,5 +161,6 @@ def cholesky(a, *, tile=TILE):
             if end < last:
                 subtract(k, end, last)
         if last < n:
-            subtract(first, last, n)
+            flat, corner = a.reshape(n * n), last * n + last
+            rank_k.update(flat, corner, n, flat, last * n + first, n, n - last, last - first)
     return info

@@ -17,6 +17,7 @@ __all__ = [
     "emit",
     "examine_weights",
     "invert_sum",
+    "lower",
     "normalise",
     "project",
     "resolve",
@@ -32,6 +33,7 @@ __all__ = [
     "tame",
     "times",
     "units",
+    "weight_roots",
     "woodbury",
 ]
 
@@ -316,6 +318,23 @@ def restore(c):
     _launch(_restore, c.size, c)
 
 
+@cuda.jit
+def _lower(out, a, damping):
+    e = cuda.grid(1)
+    if e < out.size:
+        i, j = e // out.shape[1], e % out.shape[1]
+        if j > i:
+            out[i, j] = 0
+        else:
+            out[i, j] = a[i, j] + damping if i == j else a[i, j]
+
+
+def lower(out, a, damping):
+    # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
+    """The lower triangle of a + damping I, zeros above."""
+    _launch(_lower, out.size, out, a, damping)
+
+
 # Damping, weights, facts.
 
 
@@ -323,7 +342,7 @@ def restore(c):
 def _resolve(added, report, d, lam, share, ratio):
     i = cuda.grid(1)
     if i < added.size:
-        value = lam + share * report[TRACE]
+        value = lam + share * report[TRACE] if share != 0 else lam
         if i == 0:
             report[ADDED] = value
         added[i] = value + ratio * d[i] if ratio != 0 else value
@@ -364,6 +383,19 @@ def examine_weights(bad, used, w):
     # bad, used  INOUT (1,) int64;  w  IN READ-ONLY (n,)
     """bad = the first weight that is negative or not finite; used += those above zero."""
     _launch(_examine_weights, w.size, bad, used, w)
+
+
+@cuda.jit
+def _weight_roots(u, w):
+    i = cuda.grid(1)
+    if i < w.size:
+        u[i] = math.sqrt(w[i]) if w[i] >= 0 else math.nan
+
+
+def weight_roots(u, w):
+    # u  OUT (n,);  w  IN READ-ONLY (n,)
+    """u = w^1/2, NaN where w is negative."""
+    _launch(_weight_roots, w.size, u, w)
 
 
 @cuda.jit

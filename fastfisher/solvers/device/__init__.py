@@ -221,7 +221,9 @@ def _solve(place, system, report, plan, b, f, x0, single, nan_policy, settings):
     finally:
         _check(system, report, given, nan_policy)
     status, certificate = outcome.status, outcome.certificate
-    if not np.isfinite(report.host[OUT]):
+    if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
+        memory.fill(out, np.nan)
+    if not np.isfinite(report.host[[TRACE, OUT]]).all():
         status = "not_finite"
     return Solution(
         x=place.answer(made),

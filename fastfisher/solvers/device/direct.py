@@ -185,8 +185,8 @@ def _climb(matrix, system, attempt, what):
     tries = ladder.escalations if isinstance(ladder, Ladder) else 0
     outcome = attempt(0.0)
     error = matrix.failure(0.0, what)
-    if error is None:
-        return outcome()
+    if error is None or not np.isfinite(matrix.report.host[TRACE]):
+        return outcome()  # NaN in the scores is told by the certificate
     size = float(matrix.report.host[LARGEST]) + matrix.largest_added(0.0)
     for j in range(1, tries + 1):  # as in `solvers.ladder`
         extra = matrix.order * 2 * system.roundoff * 10.0**j * (size or 1.0)
