@@ -280,7 +280,7 @@ def from_bfloat16(context, bits):
 
 @intrinsic
 def opaque(context, x):
-    """The integer x, of which the compiler knows nothing: what follows from it stays where it is."""
+    """The integer x, of which the compiler knows nothing: it moves nothing that follows from it."""
 
     def codegen(context, builder, signature, args):
         return _asm(builder, _I64, "mov.b64 $0, $1;", "=l,l", args[0])

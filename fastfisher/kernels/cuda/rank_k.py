@@ -12,16 +12,10 @@ import numpy as np
 from . import compat
 from .compat import cuda, device, opaque, types
 from .fragments import products
-from .staging import HALVES, Source, stage
+from .staging import Source, flat, formats, stage
 from .tilings import SUM, plain_tiling, shares, tensor_tiling, tiny_tiling
 
-__all__ = ["add_rank_k", "flat", "source_of", "tiling_of", "update"]
-
-
-def flat(x):
-    """All elements of a contiguous device array in one dimension; halves as their bits."""
-    x = x.reshape(x.size)
-    return x.view(np.uint16) if x.dtype == np.float16 else x
+__all__ = ["add_rank_k", "engine", "source_of", "tiling_of", "update"]
 
 
 def _address(x):
@@ -31,8 +25,7 @@ def _address(x):
 
 def source_of(a, by_rows, ld, start, tiling, changed):
     """How a kernel reads scores from element `start` on, in rows of `ld`."""
-    storage = {"uint16": "bfloat16"}.get(a.dtype.name, a.dtype.name)
-    dtype = "float64" if storage == "float64" else "float32"
+    dtype, storage = formats(a)
     source = Source(dtype, storage, by_rows, 1, changed)
     if tiling.instruction is None and not by_rows:
         return source  # transposed element by element

@@ -7,12 +7,26 @@ import functools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from . import compat
 from .compat import cuda, device
 
-__all__ = ["HALVES", "Source", "Stage", "stage"]
+__all__ = ["HALVES", "Source", "Stage", "flat", "formats", "stage"]
 
 HALVES = {"float16": compat.from_float16, "bfloat16": compat.from_bfloat16}
+
+
+def formats(a):
+    """(dtype that scores are computed in, format they are stored in); bfloat16 comes as uint16."""
+    storage = "bfloat16" if a.dtype == np.uint16 else a.dtype.name
+    return "float64" if storage == "float64" else "float32", storage
+
+
+def flat(x):
+    """All elements of a contiguous device array in one dimension; halves as their bits."""
+    x = x.reshape(x.size)
+    return x.view(np.uint16) if x.dtype == np.float16 else x
 
 
 @dataclass(frozen=True)
