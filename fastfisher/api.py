@@ -4,7 +4,7 @@ import numpy as np
 
 from .arrays import as_real, as_scores, as_vectors, as_weights
 from .damping import as_damping
-from .devices import lies_on_device
+from .devices import lies_on_device, require_device
 from .errors import InputError
 from .planning import check_device, check_method
 from .solvers.cutoffs import Cutoff
@@ -109,9 +109,7 @@ def solve(
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
     if check_device(device) == "cuda" or lies_on_device(G):
-        from .solvers.device import solve_on_device
-
-        return solve_on_device(
+        return _solve_on_device(
             G,
             b,
             coef,
@@ -178,6 +176,13 @@ def _solve(
         announce(plan)
     system = make_system(scores, weights, bool(center), damping, nan_policy)
     return solve_system(system, plan, rows, coefs, single=single, **settings)
+
+
+def _solve_on_device(G, b, coef, **settings):
+    require_device()
+    from .solvers.device import solve_on_device  # loads CUDA
+
+    return solve_on_device(G, b, coef, **settings)
 
 
 def _limit(maxiter):
@@ -284,9 +289,7 @@ def gradient_solution(
     damping = as_damping(damping)
     check_method(method)
     if check_device(device) == "cuda" or lies_on_device(G):
-        from .solvers.device import solve_on_device
-
-        return solve_on_device(
+        return _solve_on_device(
             G,
             g,
             None,

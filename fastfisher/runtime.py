@@ -163,7 +163,7 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
 
 def _warmup_device(dtypes):
     """Solve small problems by every route on the device."""
-    from .devices.door import require_device
+    from .devices import require_device
 
     require_device()
     for dtype in dtypes:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Scores, computing_dtype
-from ..errors import InputError, MissingDependencyError
-from ..kernels import cuda as room
+from ..errors import InputError
 from ..kernels.cuda import compat, memory, vectors
 from ..planning import current_options
 from . import lies_on_device
@@ -23,7 +22,6 @@ __all__ = [
     "device_view",
     "none",
     "on_host",
-    "require_device",
     "result",
     "working_with",
 ]
@@ -54,14 +52,6 @@ class DeviceScores:
         return not self.streamed and self.data.is_c_contiguous()
 
 
-def require_device():
-    """InputError, or MissingDependencyError, saying why nothing can be computed on a device."""
-    obstacle = room.obstacle()
-    if obstacle is not None:
-        missing = MissingDependencyError if "numba-cuda" in obstacle else InputError
-        raise missing(f"no CUDA device: {obstacle}")
-
-
 @contextlib.contextmanager
 def working_with(*operands):
     """Work on the device of the operands, on the stream and from the memory pool of the first.
@@ -89,7 +79,6 @@ def working_with(*operands):
 @contextlib.contextmanager
 def on_host():
     """Work on the current device for operands of the host."""
-    require_device()
     asked = current_options().stream
     with compat.on_stream(0 if asked is None else memory.as_stream(asked)):
         yield

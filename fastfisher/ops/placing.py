@@ -2,7 +2,7 @@
 
 import functools
 
-from ..devices import lies_on_device
+from ..devices import lies_on_device, require_device
 from ..errors import InputError
 
 __all__ = ["placed"]
@@ -18,7 +18,8 @@ def placed(function):
             first = first[0]
         if not lies_on_device(first):
             return function(*args, **kwargs)
-        from . import device
+        require_device()
+        from . import device  # loads CUDA
 
         twin = getattr(device, function.__name__, None)
         if twin is None:
