@@ -19,7 +19,7 @@ All other files of this room take these names from here, and import neither numb
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
 `shfl_xor`           the value of the lane whose number differs by a mask; `syncwarp`, a barrier
-`clear(count)`, `move(...)`, `add_lower(places)`   loops over registers, written out
+`clear`, `move`, `spread`, `add_lower`   loops over registers, written out
 `opaque`             an integer that the compiler can draw no conclusions from
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
 """
@@ -55,6 +55,7 @@ if SIMULATED:
         move,
         opaque,
         shfl_xor,
+        spread,
         syncwarp,
         to_tf32,
     )
@@ -73,6 +74,7 @@ else:
         move,
         opaque,
         shfl_xor,
+        spread,
         syncwarp,
         to_tf32,
     )
@@ -101,6 +103,7 @@ __all__ = [
     "on_stream",
     "opaque",
     "shfl_xor",
+    "spread",
     "syncwarp",
     "to_tf32",
     "types",

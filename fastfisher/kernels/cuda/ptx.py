@@ -117,8 +117,8 @@ def _at(builder, first, steps):
 def clear(count):
     """clear(x): zeros in the first `count` elements.
 
-    This, `move` and `add_lower` are written out: a local array stays in registers only where
-    every index is a constant, and the compiler leaves long loops rolled up.
+    This, `move`, `spread` and `add_lower` are written out: a local array stays in registers only
+    where every index is a constant, and the compiler leaves long loops rolled up.
     """
 
     @intrinsic
@@ -135,8 +135,11 @@ def clear(count):
 
 
 @functools.cache
-def move(count, to_step, step, add):
-    """move(to, i, x, j): to[i + u to_step] = x[j + u step], or +=, for u < count; it may widen."""
+def move(count, to_step, step, how):
+    """move(to, i, x, j): to[i + u to_step] = x[j + u step] for u < count; `how` is =, += or *=.
+
+    float32 may become double.
+    """
 
     @intrinsic
     def moved(context, to, i, x, j):
@@ -148,8 +151,10 @@ def move(count, to_step, step, add):
                 value = builder.load(_at(builder, source, u * step))
                 if value.type != place.type.pointee:
                     value = builder.fpext(value, place.type.pointee)
-                if add:
+                if how == "+=":
                     value = builder.fadd(builder.load(place), value)
+                elif how == "*=":
+                    value = builder.fmul(builder.load(place), value)
                 builder.store(value, place)
             return context.get_dummy_value()
 
@@ -187,6 +192,26 @@ def add_lower(places):
         return types.void(c, wide, wide, wide, wide, wide, types.float64, sums), codegen
 
     return add
+
+
+@functools.cache
+def spread(places, ld):
+    """spread(to, at, x): to[at + r ld + s] = x[u], for the u-th (r, s) of `places`."""
+
+    @intrinsic
+    def spread_out(context, to, at, x):
+        def codegen(context, builder, signature, args):
+            target = _element(context, builder, signature.args[0], args[0], args[1])
+            source = _element(context, builder, signature.args[2], args[2], _I64(0))
+            for u, (r, s) in enumerate(places):
+                builder.store(
+                    builder.load(_at(builder, source, u)), _at(builder, target, r * ld + s)
+                )
+            return context.get_dummy_value()
+
+        return types.void(to, at, x), codegen
+
+    return spread_out
 
 
 @functools.cache

@@ -56,7 +56,7 @@ def engine(tiling, source):
     whole, raw_right, depth = left.size + right.size, left.raw, tiling.depth
     narrow, block = source.dtype == "float32", tiling.block // tiling.depth
     clear = compat.clear(tiling.sums)
-    add_block = compat.move(tiling.sums, 1, 1, True)
+    add_block = compat.move(tiling.sums, 1, 1, "+=")
     fetch_left, fetch_right, right_at = left.fetch, right.fetch, left.size
     settle_left, settle_right = left.settle, right.settle
     multiply = made.multiply
@@ -118,9 +118,9 @@ def _kernels(tiling, source):
     rows, columns, threads = tiling.rows, tiling.columns, tiling.threads
 
     clear, add_sums = compat.clear(elements), compat.add_lower(made.places)
-    keep = compat.move(elements, threads, 1, False)
-    add_kept = compat.move(elements, threads, 1, True)
-    gather = compat.move(elements, 1, threads, True)
+    keep = compat.move(elements, threads, 1, "=")
+    add_kept = compat.move(elements, threads, 1, "+=")
+    gather = compat.move(elements, 1, threads, "+=")
 
     @compat.kernel(threads)
     def add_tiles(c, at, ldc, parts, a, base, ld, order, lo, hi, share, scale, shift, sign):

@@ -70,12 +70,17 @@ def clear(count):
 
 
 @functools.cache
-def move(count, to_step, step, add):
+def move(count, to_step, step, how):
     @cuda.jit(device=True)
     def moved(to, i, x, j):
         for u in range(count):
-            value = x[j + u * step]
-            to[i + u * to_step] = to[i + u * to_step] + value if add else value
+            value, place = x[j + u * step], i + u * to_step
+            if how == "+=":
+                to[place] += value
+            elif how == "*=":
+                to[place] *= value
+            else:
+                to[place] = value
 
     return moved
 
@@ -89,6 +94,16 @@ def add_lower(places):
                 c[at + (i + r) * ldc + j + s] += c.dtype.type(sign * value)
 
     return add
+
+
+@functools.cache
+def spread(places, ld):
+    @cuda.jit(device=True)
+    def spread_out(to, at, x):
+        for (r, s), value in zip(places, x, strict=True):
+            to[at + r * ld + s] = value
+
+    return spread_out
 
 
 @functools.cache

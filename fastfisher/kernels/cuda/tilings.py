@@ -5,7 +5,15 @@ The order of sums, and so the bits, depends on `SUM`, `shares` and the tiling: o
 
 from dataclasses import dataclass
 
-__all__ = ["SUM", "Tiling", "plain_tiling", "shares", "tensor_tiling", "tiny_tiling"]
+__all__ = [
+    "SUM",
+    "Tiling",
+    "layered_tiling",
+    "plain_tiling",
+    "shares",
+    "tensor_tiling",
+    "tiny_tiling",
+]
 
 SUM = 4096  # terms that a block sums before they are added to C, or to its share of it
 BLOCKS = 512  # blocks of threads wanted: sums are cut until there are as many
@@ -67,6 +75,16 @@ def plain_tiling(order, dtype):
     if order <= 64:
         return Tiling(64, 64, 16, 4, 4)
     return Tiling(128, 64, 16 if dtype == "float32" else 8, 8, 4)
+
+
+def layered_tiling(tokens, dtype, capability):
+    """For two sums per element of C, which meet in shared memory where samples have tokens."""
+    block, instruction = 32, (16, 8, 8)
+    if dtype == "float64":
+        block, instruction = 256, (16, 8, 8) if capability >= (9, 0) else (8, 8, 4)
+    if tokens == 1:
+        return Tiling(64, 64, 16, 32, 16, instruction, block)
+    return Tiling(64, 32, 8, 16, 16, instruction, block)
 
 
 def tiny_tiling():
