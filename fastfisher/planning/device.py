@@ -55,6 +55,7 @@ CUDA_TABLE = tuple(
         ("inverse_diagonal", (_ours("inverse_diagonal", "triangular"),), _ONLY),
         ("batched_solve", (_ours("batched_solve", "batched"),), _SMALL),
         ("layered_gram", (_ours("layered_gram", "layered"),), _ONLY),
+        ("layered_diag", (_ours("layered_diag", "moments"),), _ONLY),
     )
 )
 

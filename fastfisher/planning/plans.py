@@ -5,7 +5,6 @@ Nothing is computed or allocated here.
 
 import functools
 import math
-import sys
 
 import numpy as np
 
@@ -68,17 +67,24 @@ def _select(q, routes, room):
     )
 
 
-def memory_room(device="cpu"):
-    """Bytes a plan may use: a share of what is available. A device that nobody uses yet has no say:
-    asking would start its context."""
-    available = machine.available_memory() if device == "cpu" else _device_memory()
+def memory_room():
+    """Bytes a plan may use: a share of what is available."""
+    return _share(machine.available_memory())
+
+
+def _share(available):
     return math.inf if available is None else int(MEMORY_SHARE * available)
 
 
-def _device_memory():
-    if "fastfisher.kernels.cuda.memory" not in sys.modules:
-        return None
-    return sys.modules["fastfisher.kernels.cuda.memory"].free_bytes()
+def _room(device, enforce):
+    """Bytes a plan may use there. A device is asked only by who is about to use it."""
+    if device == "cpu":
+        return memory_room()
+    if not enforce:
+        return math.inf
+    from ..kernels.cuda import memory
+
+    return _share(memory.free_bytes())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -119,7 +125,7 @@ def plan_problem(q, *, enforce=False):
     routes = _routes(q, reproducible)
     if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
         return _unlimited(q, reproducible)
-    room = memory_room(q.device)
+    room = _room(q.device, enforce)
     made = _made(q, routes, room)
     peak = made.peak_bytes
     if enforce and peak > room:

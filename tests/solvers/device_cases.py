@@ -13,7 +13,7 @@ import numpy as np
 import fastfisher as ff
 from tests import matrices
 
-__all__ = ["CASES", "CATALOGUE", "counted", "in_kind", "refused", "solved"]
+__all__ = ["CASES", "CATALOGUE", "everything"]
 
 TALL, WIDE = (5, 3), (3, 5)
 # name: (shape, dtype, method, damping, what else is given)
@@ -89,6 +89,11 @@ def _slices(rows):
         yield
 
 
+def everything():
+    """All of it, in one process."""
+    return {"solved": solved(), "refused": refused(), "counted": counted(), "in kind": in_kind()}
+
+
 def _solve_case(name):
     shape, dtype, method, damping, given = CASES[name]
     G, b, coef, weights, x0 = _operands(name, shape, dtype, given)
@@ -121,7 +126,10 @@ def _solve_case(name):
 
 def solved():
     """{case: facts} of every solve beside that of the host."""
-    return {name: _solve_case(name) for name in CASES}
+    from fastfisher.solvers.device import iterative
+
+    with mock.patch.object(iterative, "CHUNK", 4):
+        return {name: _solve_case(name) for name in CASES}
 
 
 def refused():

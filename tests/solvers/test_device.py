@@ -9,8 +9,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
-from tests.solvers import device_cases
-from tests.solvers.device_cases import CASES, CATALOGUE
+from tests.solvers.device_cases import CASES, CATALOGUE, everything
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 with_cuda = pytest.mark.skipif(
@@ -19,18 +18,23 @@ with_cuda = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def solved():
-    return in_a_process(device_cases.solved, **SIMULATOR)
+def found():
+    return in_a_process(everything, **SIMULATOR)
 
 
-@pytest.fixture(scope="module")
-def refused():
-    return in_a_process(device_cases.refused, **SIMULATOR)
+@pytest.fixture
+def solved(found):
+    return found["solved"]
 
 
-@pytest.fixture(scope="module")
-def counted():
-    return in_a_process(device_cases.counted, **SIMULATOR)
+@pytest.fixture
+def refused(found):
+    return found["refused"]
+
+
+@pytest.fixture
+def counted(found):
+    return found["counted"]
 
 
 @with_cuda
@@ -82,8 +86,8 @@ def test_cuda_scores_that_are_not_finite_can_be_propagated(counted):
 
 
 @with_cuda
-def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library():
-    facts = in_a_process(device_cases.in_kind, **SIMULATOR)
+def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library(found):
+    facts = found["in kind"]
     assert facts["cupy"] == "Array" and facts["unknown"] == "FakeCUDAArray", facts
     assert facts["asked"]["empty"] > 1 and facts["asked"]["stream"] == 1, facts
     assert facts["error"] < 1e-14 and facts["input"], facts

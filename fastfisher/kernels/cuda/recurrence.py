@@ -33,7 +33,7 @@ RUNNING, CONVERGED, STAGNATED, BREAKDOWN, NOT_FINITE, EXHAUSTED = range(6)
 PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
 USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
-THREADS = 256
+THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
 SHARES, SHARE = 64, 2048  # of a row, at most; elements of one, at least
 
 
@@ -76,8 +76,9 @@ def _summing(threads, moving):
                     s[j, t] += s[j, t + half]
             cuda.syncthreads()
             half //= 2
-        if t < 3:
-            partial[row, cuda.blockIdx.x, t] = s[t, 0]
+        if t == 0:
+            for j in range(3):
+                partial[row, cuda.blockIdx.x, j] = s[j, 0]
 
     return run
 
@@ -85,7 +86,7 @@ def _summing(threads, moving):
 def _sum(moving, partial, u, v, first, second, by, weight, state):
     k, m = u.shape
     share, count = _shares(m)
-    threads = max(min(THREADS, 1 << (min(m, share) - 1).bit_length()), 4)
+    threads = min(THREADS, 1 << (min(m, share) - 1).bit_length())
     run = _summing(threads, moving)
     args = partial, share, u, v, first, second, by, weight, state
     compat.launch(run, (count, k), threads, *args)

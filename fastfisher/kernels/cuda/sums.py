@@ -12,7 +12,7 @@ from .compat import cuda
 
 __all__ = ["dots", "largest", "least", "totals"]
 
-THREADS = 256  # of a block, at most; a power of two
+THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
 SHARES = 64  # of a row, at most
 SHARE = 2048  # elements of a share, at least
 

@@ -4,26 +4,49 @@ To be run in a process of its own, with NUMBA_ENABLE_CUDASIM=1 set before numba 
 """
 
 import functools
+import sys
+import types
 from unittest import mock
 
 import numpy as np
+import scipy.linalg
 
+from fastfisher.kernels import reference
+from fastfisher.planning import Entry
 from tests.kernels import every_op
 
-__all__ = ["OPS", "SIMULATOR", "examine"]
+__all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_vendor"]
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
-OPS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
+FACTORS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
+PRODUCTS = ("syrk", "gram", "mirror", "matvec", "rmatvec", "fvp", "diag", "scan")
+OPS = (*FACTORS, *PRODUCTS, "layered_gram", "layered_diag")
+VENDOR_OPS = (
+    "syrk",
+    "gram",
+    "matvec",
+    "rmatvec",
+    "cholesky",
+    "solve_lower",
+    "solve_lower_adjoint",
+)
 
 # A thread of the simulator takes a tenth of a millisecond: past a tile and a panel, no further.
 TINY = {
-    "SHAPES": ((0, 3), (1, 1), (3, 2), (6, 5), (5, 9)),
+    "SHAPES": ((0, 3), (1, 1), (3, 2), (9, 20), (20, 9)),
     "ROWS": ((0, 3), (1, 1), (5, 6), (3, 9)),
     "ORDERS": (1, 2, 6, 11),
     "SMALL_ORDERS": (1, 3, 4, 6, 7),
     "VARIANTS": ((False, False), (True, True)),
 }
-LARGEST = {"cholesky": 11}  # sizes beyond that are left out
+LARGEST = {  # sizes beyond are left out
+    "cholesky": 11,
+    "syrk": 20,
+    "gram": 20,
+    "mirror": 11,
+    "fvp": 9,
+}
+LARGEST |= dict.fromkeys(("matvec", "rmatvec", "diag", "scan", "layered_gram", "layered_diag"), 9)
 BATCH = 4
 
 
@@ -59,11 +82,42 @@ def _smaller(op, cases, d):
             yield args, written
 
 
+def _potrf(full):
+    """What cuSOLVER does to the C-ordered upper triangle."""
+    lower = np.tril(full.T)
+    info = reference.cholesky(lower)
+    full[:] = np.triu(lower.T) + np.tril(full, -1)
+    return np.array([info], np.int32)
+
+
+def examine_vendor(ops, dtypes):
+    """The same for the entries through CuPy, with NumPy and SciPy in its place."""
+    from fastfisher.kernels.cuda import vendor
+
+    library = types.ModuleType("cupy")
+    library.__dict__.update({name: getattr(np, name) for name in dir(np) if name[0] != "_"})
+    library.asarray = lambda x: x._ary
+    linalg = types.SimpleNamespace(solve_triangular=scipy.linalg.solve_triangular)
+    with (
+        mock.patch.object(vendor, "_cupy", lambda: library),
+        mock.patch.object(vendor, "_potrf", _potrf),
+        mock.patch.dict(
+            sys.modules, {"cupyx": linalg, "cupyx.scipy": linalg, "cupyx.scipy.linalg": linalg}
+        ),
+    ):
+        entries = {op: Entry(f"cupy.{op}", "cuda.vendor", op) for op in ops}
+        return _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+
+
 def examine(ops, dtypes):
     """As `every_op.examine`, for the entries of the table for CUDA."""
     from fastfisher.planning.device import CUDA_TABLE
 
     entries = {band.op: _OnDevice(band.entries[0]) for band in CUDA_TABLE if band.op in ops}
+    return _examined(ops, dtypes, entries)
+
+
+def _examined(ops, dtypes, entries):
     cases = {"_" + op: functools.partial(_smaller, op, getattr(every_op, "_" + op)) for op in ops}
     with (
         mock.patch.dict(every_op.__dict__, {**TINY, **cases}),

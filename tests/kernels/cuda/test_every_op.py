@@ -5,7 +5,13 @@ import importlib.util
 import pytest
 
 from fastfisher.planning.device import CUDA_TABLE
-from tests.kernels.cuda.simulated import OPS, SIMULATOR, examine
+from tests.kernels.cuda.simulated import (
+    OPS,
+    SIMULATOR,
+    VENDOR_OPS,
+    examine,
+    examine_vendor,
+)
 from tests.kernels.every_op import LIMIT, in_a_process
 from tests.tolerances import assert_ratio
 
@@ -34,6 +40,12 @@ def test_cuda_kernels_give_the_same_bits_again(examined):
     again = in_a_process(examine, ("cholesky", "solve_lower"), ["float64"], **SIMULATOR)
     for op, found in again.items():
         assert found["digest"] == examined["float64"][op]["digest"], op
+
+
+def test_cuda_entries_of_vendors_keep_the_contract():
+    for op, found in in_a_process(examine_vendor, VENDOR_OPS, ["float64"], **SIMULATOR).items():
+        assert found["digest"] is not None, f"{op}: {found['case']}"
+        assert_ratio(found["error"], LIMIT, f"cupy.{op} {found['case']}")
 
 
 def test_the_cuda_table_has_one_row_per_op_and_dtype():
