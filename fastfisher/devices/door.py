@@ -69,7 +69,9 @@ def working_with(*operands):
             )
     asked = current_options().stream
     stream = current_stream(first) if asked is None else memory.as_stream(asked)
-    with memory.device(number), compat.on_stream(stream), compat.allocating(pool(first)):
+    # A pool hands memory out again in the order of its own stream.
+    allocator = pool(first) if asked is None else None
+    with memory.device(number), compat.on_stream(stream), compat.allocating(allocator):
         for x in (first, *others):
             if producer_stream(x) is not None:
                 memory.wait_for(producer_stream(x))

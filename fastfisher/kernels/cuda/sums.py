@@ -4,13 +4,14 @@ Trees of fixed shape over shares of fixed size: the bits depend on sizes alone.
 """
 
 import functools
+import math
 
 import numpy as np
 
 from . import compat
 from .compat import cuda
 
-__all__ = ["dots", "largest", "least", "totals"]
+__all__ = ["dots", "largest", "least", "logarithms", "totals"]
 
 THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
 SHARES = 64  # of a row, at most
@@ -21,6 +22,7 @@ SHARE = 2048  # elements of a share, at least
 def _reduction(what, threads):
     """(shares of each row -> partial, partial -> one number per row)."""
     least, maximum, product = what == "least", what == "largest", what == "dots"
+    logarithm = what == "logarithms"
     start = np.inf if least else 0.0
 
     @cuda.jit
@@ -39,6 +41,8 @@ def _reduction(what, threads):
                     value = float(x[row, i])
             elif product:
                 value += float(x[row, i]) * float(y[row, i])
+            elif logarithm:
+                value += math.log(x[row, i]) if x[row, i] > 0 else math.nan
             else:
                 value += float(x[row, i])
         s[t] = value
@@ -100,6 +104,12 @@ def totals(out, x):
     # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
     """out[i] = sum_j x[i, j]."""
     _reduce("totals", out, x, x)
+
+
+def logarithms(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = sum_j log x[i, j], NaN where one is not positive."""
+    _reduce("logarithms", out, x, x)
 
 
 def largest(out, x):

@@ -19,7 +19,7 @@ from ..factored import POWER_STEPS, SINGULAR, refusal
 from ..ladder import Ladder
 from ..outcome import Outcome
 
-__all__ = ["certificate_of", "certify", "dual", "parts", "primal"]
+__all__ = ["certificate_of", "certify", "dual", "factored", "parts", "primal"]
 
 RESIDUAL, SOLUTION, GIVEN = range(3)  # sums of each right-hand side in the report
 EPS = float(np.finfo(np.float64).eps)
@@ -203,16 +203,21 @@ def _climb(matrix, system, attempt, what):
 
 def primal(system, report, b, coef, finish):
     """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x."""
-    p = system.p
-    F = memory.zeros((p, p), np.float64)
+    F = memory.zeros((system.p, system.p), np.float64)
     passes.add_syrk(F, system.G, scale=system.roots, shift=system.mean)
     passes.mirror(F)
     if system.roots is None:
         vectors.scale_square(F, none(np.float64), system.inverse_total)
-    matrix = Matrix(F, report, system.damping, p)
-    matrix.measure()
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
+    return factored(system, report, F, b, finish)
+
+
+def factored(system, report, F, b, finish):
+    """Solve for rows b (k, p) with F (p, p), both triangles; F is destroyed."""
+    p = F.shape[0]
+    matrix = Matrix(F, report, system.damping, p)
+    matrix.measure()
 
     def attempt(extra):
         matrix.factor(extra)
