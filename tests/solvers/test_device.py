@@ -93,6 +93,29 @@ def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library(found):
     assert facts["error"] < 1e-14 and facts["input"], facts
 
 
+@with_cuda
+def test_a_cuda_fisher_answers_as_a_dense_one(found):
+    facts = found["held"]
+    assert max(facts["errors"].values()) < 1e-13, facts["errors"]
+    assert facts["waits"] == 2 and all(facts["facts"]), facts  # |b| and what was measured
+
+
+@with_cuda
+def test_what_a_cuda_fisher_does_not_do_is_said_and_changes_nothing(found):
+    expected = {
+        "host": "G lies on the host; use DenseFisher",
+        "nan": "G is not finite in row 0",
+        "weights": r"weights\[0\] is negative",
+        "host Fisher": "G lies on a CUDA device, but this is computed on the host",
+        "empty": "has seen nothing",
+        "decayed": "decayed sums do not commute",
+        "indefinite": "pivot . of 3; start the path higher",
+    }
+    for name, message in expected.items():
+        assert re.search(message, found["held"]["refusals"][name]), found["held"]["refusals"]
+    assert found["held"]["unchanged"]
+
+
 @pytest.mark.skipif(cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_cuda_device_the_obstacle_is_named():
     with pytest.raises(ff.errors.FisherError, match="no CUDA device: "):
