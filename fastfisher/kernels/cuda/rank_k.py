@@ -37,13 +37,13 @@ def source_of(a, by_rows, ld, start, tiling, changed):
     return Source(dtype, storage, by_rows, vector, changed)
 
 
-def tiling_of(order, dtype, tensor=True):
+def tiling_of(order, dtype, tensor=True, changed=False):
     """The tiling for a C of that order."""
     if compat.SIMULATED:
         return tiny_tiling()
     if not tensor:
         return plain_tiling(order, dtype)
-    return tensor_tiling(order, dtype, compat.capability())
+    return tensor_tiling(order, dtype, compat.capability(), changed)
 
 
 @functools.cache
@@ -169,7 +169,7 @@ def _kernels(tiling, source):
 
 def _add(c, at, ldc, a, base, ld, order, lo, hi, scale, shift, source, tiling, sign):
     add_tiles, add_shares = _kernels(tiling, source)
-    share = shares(order, hi - lo, tiling)
+    share = shares(order, hi - lo)
     count = -(-(hi - lo) // share)
     grid = -(-order // tiling.columns), -(-order // tiling.rows)
     parts = compat.empty(
@@ -190,8 +190,8 @@ def add_rank_k(c, a, by_rows, lo, hi, scale, shift, tensor=True):
     order, ld = c.shape[0], a.shape[1]
     if not (order and hi > lo):
         return
-    tiling = tiling_of(order, a.dtype.name, tensor)
     changed = bool(scale.size or shift.size)
+    tiling = tiling_of(order, a.dtype.name, tensor, changed)
     source = source_of(a, by_rows, ld, 0 if by_rows else lo, tiling, changed)
     _add(flat(c), 0, order, flat(a), 0, ld, order, lo, hi, scale, shift, source, tiling, 1.0)
 

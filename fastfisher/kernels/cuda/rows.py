@@ -35,13 +35,13 @@ class Team:
 
 
 def team(width, k):
-    """The team for rows of this width and k vectors: (rows + 2 vectors) held <= 48 registers."""
+    """The team for rows of this width and k vectors: (rows + 2 vectors) held <= 48 numbers."""
     threads, held, vectors = LEAST, 1, 1
     while threads < MOST and threads * 4 < width:
         threads *= 2
     while held < HELD and threads * held < width:
         held *= 2
-    while vectors < min(4, 16 // held) and 2 * vectors <= k:
+    while 2 * vectors * held <= 12 and 2 * vectors <= min(k, 4):
         vectors *= 2
     rows = min(4, 16 // held, SHARED // (threads * vectors))
     return Team(threads, held, rows, vectors)

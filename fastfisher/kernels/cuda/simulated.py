@@ -28,6 +28,12 @@ __all__ = [
 ]
 
 
+def _cut(dtype, x):
+    """Tensor cores cut sums of float32 off, not round them: this is the most that can be lost."""
+    y = dtype.type(x)
+    return np.nextafter(y, dtype.type(0)) if abs(y) > abs(x) else y
+
+
 @functools.cache
 def mma(m, n, k):
     @cuda.jit(device=True)
@@ -44,7 +50,7 @@ def mma(m, n, k):
         cuda.syncthreads()
         for u in range(m * n // 32):
             product = left[warp, g + u // 2 * 8] @ right[warp, :, 2 * t + u % 2]
-            c[i + u] = c[i + u] + product
+            c[i + u] = _cut(c.dtype, np.float64(c[i + u]) + product)
         cuda.syncthreads()
 
     return multiply

@@ -49,10 +49,11 @@ class Tiling:
         return self.rows * self.columns // self.threads
 
 
-def tensor_tiling(order, dtype, capability):
+def tensor_tiling(order, dtype, capability, changed):
     """For tensor cores: float64, or float32 as products of three TF32 numbers.
 
-    Tensor cores cut sums of TF32 off, so blocks are short.
+    Tensor cores cut sums of TF32 off, so blocks are short. The largest tile of float64 leaves no
+    registers for scores that are shifted or scaled.
     """
     if dtype == "float64":
         instruction = (16, 8, 8) if capability >= (9, 0) else (8, 8, 4)
@@ -60,6 +61,8 @@ def tensor_tiling(order, dtype, capability):
             return Tiling(32, 32, 32, 16, 16, instruction)
         if order <= 64:
             return Tiling(64, 64, 16, 32, 16, instruction)
+        if changed:
+            return Tiling(128, 64, 8, 32, 32, instruction)
         return Tiling(128, 128, 8, 64, 32, instruction)
     if order <= 32:
         return Tiling(32, 32, 32, 16, 16, (16, 8, 8), 32)
@@ -92,9 +95,9 @@ def tiny_tiling():
     return Tiling(8, 8, 8, 4, 4, block=16)
 
 
-def shares(order, length, tiling):
+def shares(order, length):
     """Terms of a share of the sums: as many as make enough blocks of threads."""
-    across, down = -(-order // tiling.columns), -(-order // tiling.rows)
-    wanted = max(1, 2 * BLOCKS // max(1, across * (down + 1)))
-    most = -(-length // wanted)
-    return max(LEAST, -(-most // tiling.depth) * tiling.depth)
+    side = 32 if order <= 32 else 64 if order <= 64 else 128
+    across = -(-order // side)
+    most = -(-length * across * (across + 1) // (2 * BLOCKS))
+    return max(LEAST, -(-most // 32) * 32)

@@ -101,14 +101,18 @@ def _kernel(launched, threads, args, capability):
     )
 
 
+_compiled = {}  # by capability, kernel and types
+
+
 def compiled(call, capability):
     """Kernels that ``call()`` would launch, each kind once, compiled and linked."""
     kernels = {}
 
     def record(launched, blocks, threads, *args):
-        key = launched, *(_type(x) for x in args)
-        if key not in kernels:
-            kernels[key] = _kernel(launched, threads, args, capability)
+        key = capability, launched, *(_type(x) for x in args)
+        if key not in _compiled:
+            _compiled[key] = _kernel(launched, threads, args, capability)
+        kernels[key] = _compiled[key]
 
     with _device(capability), mock.patch.object(compat, "launch", record):
         call()
