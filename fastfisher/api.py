@@ -38,7 +38,8 @@ def solve(
     ----------
     G : array (n, p)
         Per-sample scores; float32, float64, complex64, complex128, or float16/bfloat16 storage
-        (computed and answered in float32). NumPy, or anything with DLPack on the host.
+        (computed and answered in float32). NumPy, or anything with DLPack on the host; or a real
+        array of CuPy, torch or numba on a CUDA device, as then are all operands and the answer.
     b : array (p,) or (p, k)
         Right-hand sides.
     coef : array (n,) or (n, k)
@@ -67,8 +68,10 @@ def solve(
         where F has fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
-    device : {None, "cpu"}
-        Where to compute.
+    device : {None, "cpu", "cuda"}
+        Where to compute; None is where G lies. "cuda" copies host arrays in and the answer out;
+        scores beyond the memory of the device pass through it in slices. On a device: primal, dual
+        (scalar damping) and cg (Jacobi or no preconditioner), one wait per solve.
 
     Returns
     -------

@@ -124,8 +124,7 @@ def as_scores(G, name="G"):
     dtype = np.dtype(np.float32) if stored == "bfloat16" else computing_dtype(a.dtype, name)
     if a.ndim != 2:
         raise InputError(
-            f"{name} has shape {tuple(a.shape)}; expected two dimensions, "
-            "(n samples, p parameters)"
+            f"{name} has shape {tuple(a.shape)}; expected two dimensions, (n samples, p parameters)"
         )
     return DeviceScores(a, dtype, G)
 

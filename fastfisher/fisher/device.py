@@ -131,11 +131,11 @@ class DeviceFisher:
 
     def diagonal(self):
         """Diagonal of F, (p,)."""
-        from ..kernels.cuda import compat, vectors
+        from ..kernels.cuda import compat, squares
 
         with self._held.working():
             F, d = self._held.matrix(self.weight), compat.empty((self.p,), np.dtype(np.float64))
-            vectors.diagonal_of(d, F)
+            squares.diagonal_of(d, F)
             return self._held.answer(d)
 
     @property

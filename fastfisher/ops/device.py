@@ -10,7 +10,7 @@ from ..arrays import as_real
 from ..devices import passes
 from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, result, working_with
 from ..errors import InputError, NotPositiveDefiniteError
-from ..kernels.cuda import compat, memory, vectors
+from ..kernels.cuda import compat, memory, squares, vectors
 from ..planning import choose
 
 __all__ = [
@@ -99,7 +99,7 @@ def gram(G, weights=None, *, out=None):
         passes.mirror(sums)
         roots = _roots(_weights(weights, n))
         if roots is not None:
-            vectors.scale_square(sums, roots)
+            squares.scale_square(sums, roots)
         return out if there else _answer(G.origin, sums, G.dtype, out)
 
 
@@ -167,7 +167,7 @@ def cholesky(A, *, damping=0.0, overwrite=False):
         made, L = A, a
         if not overwrite or device_view(A, "A")[0] is not a:
             made, L = result(A, (n, n), dtype)
-        vectors.lower(L, a, damping)
+        squares.lower(L, a, damping)
         order = int(memory.to_host(_kernel("cholesky", n, dtype)(L))[0])
         if order:
             raise NotPositiveDefiniteError(

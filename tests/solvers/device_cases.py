@@ -158,9 +158,7 @@ def refused():
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
         "rank": lambda: ff.solve(d(wide), d(w), damping=0.0),
         "singular": lambda: ff.solve(d(same), d(v), damping=0.0, method="primal"),
-        "dual marquardt": lambda: ff.solve(
-            d(wide), d(w), damping=ff.Marquardt(0.1), method="dual"
-        ),
+        "dual marquardt": lambda: ff.solve(d(wide), d(w), damping=ff.Marquardt(0.1), method="dual"),
         "preconditioner": lambda: ff.solve(
             d(G), d(v), damping=0.1, method="cg", preconditioner=ff.Nystrom(2)
         ),

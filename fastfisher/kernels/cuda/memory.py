@@ -151,19 +151,18 @@ def wait_for(pointer):
 
 
 def as_stream(stream):
-    """One of the provider's streams, from a pointer, or from an object of torch, CuPy or NumPy's
-    neighbours that carries one; 0 is the default stream."""
-    for name in ("cuda_stream", "ptr", "handle"):
-        if hasattr(stream, name) and not hasattr(stream, "auto_synchronize"):
-            stream = getattr(stream, name)
-            break
-    if hasattr(stream, "__cuda_stream__"):
-        stream = stream.__cuda_stream__()[1]
-    if not hasattr(stream, "__index__"):
+    """One of the provider's streams, from a pointer, or from an object of torch, CuPy or another
+    library that carries one; 0 is the default stream."""
+    if hasattr(stream, "auto_synchronize"):
         return stream
-    if int(stream) == 0 or compat.SIMULATED:
+    if hasattr(stream, "__cuda_stream__"):
+        pointer = stream.__cuda_stream__()[1]
+    else:
+        names = ("cuda_stream", "ptr", "handle")
+        pointer = next((getattr(stream, n) for n in names if hasattr(stream, n)), stream)
+    if int(pointer) == 0 or compat.SIMULATED:
         return 0
-    return cuda.external_stream(int(stream))
+    return cuda.external_stream(int(pointer))
 
 
 def view(x):

@@ -11,20 +11,16 @@ from .compat import cuda
 
 __all__ = [
     "REPORT",
-    "add_to_diagonal",
     "combine",
-    "diagonal_of",
     "emit",
     "examine_weights",
     "invert_sum",
-    "lower",
     "normalise",
+    "per_element",
     "project",
     "resolve",
-    "restore",
     "roots",
     "scale_rows",
-    "scale_square",
     "silence",
     "spread",
     "square_roots",
@@ -45,7 +41,8 @@ ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OU
 REPORT = 12
 
 
-def _launch(kernel, size, *args):
+def per_element(kernel, size, *args):
+    """Queue a kernel of one thread per element."""
     if size:
         threads = min(size, THREADS)
         compat.launch(kernel, -(-size // threads), threads, *args)
@@ -66,7 +63,7 @@ def _take(out, source, scale):
 def take(out, source, scale):
     # out  OUT (k, m);  source  IN READ-ONLY (m, k);  scale  IN (k,) or (0,)
     """Rows of the columns of `source`, each times its scale, in the dtype of `out`."""
-    _launch(_take, out.size, out, source, scale)
+    per_element(_take, out.size, out, source, scale)
 
 
 @cuda.jit
@@ -79,13 +76,13 @@ def _take_one(out, source):
 def take_one(out, source):
     # out  OUT (1, m);  source  IN READ-ONLY (m,), at any stride
     """One row, in the dtype of `out`."""
-    _launch(_take_one, source.size, out, source)
+    per_element(_take_one, source.size, out, source)
 
 
 def emit(out, rows, scale):
     # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  scale  IN (k,) or (0,)
     """Columns of the rows, each divided by its scale, in the dtype of `out`."""
-    _launch(_emit, out.size, out, rows, scale)
+    per_element(_emit, out.size, out, rows, scale)
 
 
 @cuda.jit
@@ -108,7 +105,7 @@ def _units(x, first):
 def units(x, first):
     # x  OUT (k, m)
     """Rows first.. of the identity."""
-    _launch(_units, x.size, x, first)
+    per_element(_units, x.size, x, first)
 
 
 @cuda.jit
@@ -124,7 +121,7 @@ def _tame(scale, sizes):
 def tame(scale, sizes):
     # scale  OUT (k,);  sizes  IN READ-ONLY (k,) largest magnitudes
     """Powers of two that bring rows of these sizes near 1, where they are not near it anyway."""
-    _launch(_tame, scale.size, scale, sizes)
+    per_element(_tame, scale.size, scale, sizes)
 
 
 @cuda.jit
@@ -137,7 +134,7 @@ def _silence(x, sizes):
 def silence(x, sizes):
     # x  INOUT (k, m);  sizes  IN READ-ONLY (k,)
     """Zeros in rows of size 0."""
-    _launch(_silence, x.size, x, sizes)
+    per_element(_silence, x.size, x, sizes)
 
 
 # Linear combinations.
@@ -157,7 +154,7 @@ def _combine(out, b, y, by, added, x):
 def combine(out, b, y, by, added, x):
     # out  OUT (k, m);  b, x  IN READ-ONLY (k, m) or (0, 0);  y  IN READ-ONLY (k, m);  added (m,)
     """out = b - (by y + added o x); without b the negative of that."""
-    _launch(_combine, out.size, out, b, y, by, added, x)
+    per_element(_combine, out.size, out, b, y, by, added, x)
 
 
 @cuda.jit
@@ -171,7 +168,7 @@ def _times(out, x, u, by):
 def times(out, x, u, by=1.0):
     # out  OUT (k, m);  x  IN READ-ONLY (k, m);  u  IN READ-ONLY (m,) or (0,)
     """out = by u o x; `out` may be x."""
-    _launch(_times, out.size, out, x, u, by)
+    per_element(_times, out.size, out, x, u, by)
 
 
 @cuda.jit
@@ -185,7 +182,7 @@ def _project(f, along, u, by):
 def project(f, along, u, by=0.0):
     # f  INOUT (k, m);  along  IN READ-ONLY (k,);  u  IN READ-ONLY (m,), or (0,): `by` everywhere
     """f[i] -= along[i] u."""
-    _launch(_project, f.size, f, along, u, by)
+    per_element(_project, f.size, f, along, u, by)
 
 
 @cuda.jit
@@ -202,7 +199,7 @@ def _normalise(x, y, square, best):
 def normalise(x, y, square, best):
     # x  OUT (1, m);  y  IN READ-ONLY (1, m);  square  IN (1,) |y|^2;  best  INOUT (1,) or (0,)
     """x = y / |y|; best becomes |y| where that is larger."""
-    _launch(_normalise, x.size, x, y, square, best)
+    per_element(_normalise, x.size, x, y, square, best)
 
 
 @cuda.jit
@@ -216,7 +213,7 @@ def _woodbury(x, b, t, report, extra):
 def woodbury(x, b, t, report, extra):
     # x  OUT (k, m);  b, t  IN READ-ONLY (k, m);  report  IN
     """x = (b - t) / (lambda + extra), by the lambda of the report."""
-    _launch(_woodbury, x.size, x, b, t, report, extra)
+    per_element(_woodbury, x.size, x, b, t, report, extra)
 
 
 @cuda.jit
@@ -229,7 +226,7 @@ def _spread(added, report, extra):
 def spread(added, report, extra):
     # added  OUT (m,);  report  IN
     """added[i] = lambda + extra."""
-    _launch(_spread, added.size, added, report, extra)
+    per_element(_spread, added.size, added, report, extra)
 
 
 @cuda.jit
@@ -242,7 +239,7 @@ def _scale_rows(x, scale):
 def scale_rows(x, scale):
     # x  INOUT (k, m);  scale  IN READ-ONLY (k,)
     """x[i] *= scale[i]."""
-    _launch(_scale_rows, x.size, x, scale)
+    per_element(_scale_rows, x.size, x, scale)
 
 
 @cuda.jit
@@ -257,82 +254,7 @@ def _square_roots(u, v, d):
 def square_roots(u, v, d):
     # u, v  OUT (m,);  d  IN READ-ONLY (m,)
     """u = d^1/2, v = 1/u; 1 where d is not positive."""
-    _launch(_square_roots, d.size, u, v, d)
-
-
-# Square matrices.
-
-
-@cuda.jit
-def _scale_square(c, u, by):
-    e = cuda.grid(1)
-    if e < c.size:
-        i, j = e // c.shape[1], e % c.shape[1]
-        c[i, j] *= u[i] * u[j] if u.size > 0 else by
-
-
-def scale_square(c, u, by=1.0):
-    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): times `by`
-    """c[i, j] *= u[i] u[j]."""
-    _launch(_scale_square, c.size, c, u, by)
-
-
-@cuda.jit
-def _diagonal_of(d, c):
-    i = cuda.grid(1)
-    if i < d.size:
-        d[i] = c[i, i]
-
-
-def diagonal_of(d, c):
-    # d  OUT (m,);  c  IN READ-ONLY (m, m)
-    """d[i] = c[i, i]."""
-    _launch(_diagonal_of, d.size, d, c)
-
-
-@cuda.jit
-def _add_to_diagonal(c, d, added, by):
-    i = cuda.grid(1)
-    if i < d.size:
-        c[i, i] = d[i] + added[i] + by
-
-
-def add_to_diagonal(c, d, added, by=0.0):
-    # c  INOUT (m, m);  d, added  IN READ-ONLY (m,)
-    """c[i, i] = d[i] + added[i] + by."""
-    _launch(_add_to_diagonal, d.size, c, d, added, by)
-
-
-@cuda.jit
-def _restore(c):
-    e = cuda.grid(1)
-    if e < c.size:
-        i, j = e // c.shape[1], e % c.shape[1]
-        if j < i:
-            c[i, j] = c[j, i]
-
-
-def restore(c):
-    # c  INOUT (m, m)
-    """The lower triangle again, from the upper one, which factorisations leave alone."""
-    _launch(_restore, c.size, c)
-
-
-@cuda.jit
-def _lower(out, a, damping):
-    e = cuda.grid(1)
-    if e < out.size:
-        i, j = e // out.shape[1], e % out.shape[1]
-        if j > i:
-            out[i, j] = 0
-        else:
-            out[i, j] = a[i, j] + damping if i == j else a[i, j]
-
-
-def lower(out, a, damping):
-    # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
-    """The lower triangle of a + damping I, zeros above."""
-    _launch(_lower, out.size, out, a, damping)
+    per_element(_square_roots, d.size, u, v, d)
 
 
 # Damping, weights, facts.
@@ -351,7 +273,7 @@ def _resolve(added, report, d, lam, share, ratio):
 def resolve(added, report, d, lam, share, ratio):
     # added  OUT (m,);  report  INOUT;  d  IN READ-ONLY (m,) diagonal of F
     """added = lam + share trace + ratio d; the scalar part goes to the report."""
-    _launch(_resolve, added.size, added, report, d, lam, share, ratio)
+    per_element(_resolve, added.size, added, report, d, lam, share, ratio)
 
 
 @cuda.jit
@@ -365,7 +287,7 @@ def _invert_sum(out, a, b):
 def invert_sum(out, a, b):
     # out  OUT (m,);  a, b  IN READ-ONLY (m,)
     """out = 1 / (a + b); 1 where that is not positive."""
-    _launch(_invert_sum, out.size, out, a, b)
+    per_element(_invert_sum, out.size, out, a, b)
 
 
 @cuda.jit
@@ -382,7 +304,7 @@ def _examine_weights(bad, used, w):
 def examine_weights(bad, used, w):
     # bad, used  INOUT (1,) int64;  w  IN READ-ONLY (n,)
     """bad = the first weight that is negative or not finite; used += those above zero."""
-    _launch(_examine_weights, w.size, bad, used, w)
+    per_element(_examine_weights, w.size, bad, used, w)
 
 
 @cuda.jit
@@ -395,7 +317,7 @@ def _weight_roots(u, w):
 def weight_roots(u, w):
     # u  OUT (n,);  w  IN READ-ONLY (n,)
     """u = w^1/2, NaN where w is negative."""
-    _launch(_weight_roots, w.size, u, w)
+    per_element(_weight_roots, w.size, u, w)
 
 
 @cuda.jit
@@ -413,4 +335,4 @@ def _roots(u, shares, w, report, bad, used):
 def roots(u, shares, w, report, bad, used):
     # u, shares  OUT (n,);  w  IN READ-ONLY (n,);  report  INOUT;  bad, used  IN (1,) int64
     """shares = w / sum(w), u = its roots, by the sum in the report."""
-    _launch(_roots, w.size, u, shares, w, report, bad, used)
+    per_element(_roots, w.size, u, shares, w, report, bad, used)

@@ -265,9 +265,7 @@ def _check(system, report, given, nan_policy):
         return
     row, size = bad_row(system.G)
     if row is not None:
-        raise InputError(
-            f"G is not finite in row {row}; drop the row (weight 0 is not enough)"
-        )
+        raise InputError(f"G is not finite in row {row}; drop the row (weight 0 is not enough)")
     raise InputError(
         f"F overflows: the largest |G| is {size:.3g}; multiply G by a power of two first"
     )

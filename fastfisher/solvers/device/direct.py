@@ -11,7 +11,7 @@ import numpy as np
 from ...devices import passes
 from ...devices.door import none
 from ...errors import InputError
-from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
 from ...planning import choose, current_options
 from ..certificate import DIRECT_LIMIT, REFINEMENTS, Certificate, direct_status
@@ -58,7 +58,7 @@ class Matrix:
     def __init__(self, A, report, damping, p):
         self.A, self.report, self.order = A, report, A.shape[0]
         self.diagonal = compat.empty((self.order,), np.float64)
-        vectors.diagonal_of(self.diagonal, A)
+        squares.diagonal_of(self.diagonal, A)
         rows = self.diagonal.reshape(1, self.order)
         sums.largest(report.place(LARGEST), rows)
         sums.totals(report.place(TRACE), rows)
@@ -88,15 +88,15 @@ class Matrix:
     def factor(self, extra=0.0):
         """Queue the factorisation of A + D + extra I."""
         if self._factored:
-            vectors.restore(self.A)
+            squares.restore(self.A)
         self._factored = True
         if self.free and not extra:
             self._condition_before()
-        vectors.add_to_diagonal(self.A, self.diagonal, self.added, extra)
+        squares.add_to_diagonal(self.A, self.diagonal, self.added, extra)
         info = _kernel("cholesky", self.order)(self.A)
         memory.copy(self.report.place(ORDER), info)
         pivots = compat.empty((1, self.order), np.float64)
-        vectors.diagonal_of(pivots.reshape(self.order), self.A)
+        squares.diagonal_of(pivots.reshape(self.order), self.A)
         sums.least(self.report.place(PIVOT), pivots)
         if self.free and not extra:
             self._condition_after()
@@ -207,7 +207,7 @@ def primal(system, report, b, coef, finish):
     passes.add_syrk(F, system.G, scale=system.roots, shift=system.mean)
     passes.mirror(F)
     if system.roots is None:
-        vectors.scale_square(F, none(np.float64), system.inverse_total)
+        squares.scale_square(F, none(np.float64), system.inverse_total)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
     return factored(system, report, F, b, finish)
@@ -244,7 +244,7 @@ def dual(system, report, b, coef, finish):
     passes.add_gram(K, system.G, shift=system.mean)
     passes.mirror(K)
     roots = none(np.float64) if system.roots is None else system.roots
-    vectors.scale_square(K, roots, system.inverse_total)
+    squares.scale_square(K, roots, system.inverse_total)
     matrix = Matrix(K, report, system.damping, p)
     matrix.measure()
     f = None if coef is None else system.from_coefficients(coef)

@@ -6,7 +6,7 @@ from ...damping import Marquardt
 from ...devices import passes
 from ...devices.door import as_rows, as_scores, none, result, working_with
 from ...errors import InputError, StateError
-from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
 from ...planning import Problem, choose, plan_problem
 from ..cutoffs import Cutoff
@@ -63,7 +63,7 @@ class Held:
             if self.origin is None:
                 self._start(G)
             if decay != 1:
-                vectors.scale_square(self.sums, none(np.float64), decay)
+                squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
             passes.add_syrk(self.sums, scores, scale=roots)
             passes.add_rmatvec(self.first, scores, u)
@@ -110,9 +110,7 @@ class Held:
             if self.origin is None:
                 self._start(other.origin)
             for mine, theirs in ((self.sums, other.sums), (self.first, other.first)):
-                vectors.combine(
-                    mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2)
-                )
+                vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
 
     # Answers; the caller is inside `working`.
 
@@ -127,7 +125,7 @@ class Held:
         F = compat.empty((self.p, self.p), np.float64)
         memory.copy(F, self.sums)
         passes.mirror(F)
-        vectors.scale_square(F, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
+        squares.scale_square(F, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
         return F
 
     def mean(self, weight):
@@ -178,9 +176,7 @@ class Held:
 
             system = _Normalised(F, damping, self.dtype)
             outcome = factored(system, report, work, given, finish)
-            problem = Problem(
-                n, self.p, given.shape[0], self.dtype.name, "primal", device="cuda"
-            )
+            problem = Problem(n, self.p, given.shape[0], self.dtype.name, "primal", device="cuda")
             certificate, status = outcome.certificate, outcome.status
             if not np.isfinite(report.host[OUT]):
                 status = "not_finite"

@@ -156,9 +156,7 @@ class _Run:
     def _iterate(self, x, r):
         system, state = self.system, self.state
         y = system.raw_fisher(self.d)
-        recurrence.measure(
-            self.partial, self.q, self.d, y, system.inverse_total, self.added, state
-        )
+        recurrence.measure(self.partial, self.q, self.d, y, system.inverse_total, self.added, state)
         recurrence.direct(state, self.partial)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, state)
         recurrence.turn(state, self.partial, self.floor, self.runaway, self.maxiter)

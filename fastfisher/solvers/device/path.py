@@ -10,7 +10,7 @@ import numpy as np
 
 from ...devices.door import none, result, working_with
 from ...errors import NotPositiveDefiniteError
-from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...planning import choose
 from ..path import Path
 
@@ -41,7 +41,7 @@ class DevicePath(Path):
             compat.empty((self.p,), np.float64) for _ in range(3)
         )
         memory.fill(self._zeros, 0.0)
-        vectors.diagonal_of(self._diagonal, F)
+        squares.diagonal_of(self._diagonal, F)
         memory.copy(self._work, F)
         given = memory.zeros((1,), np.float64)
         sums.dots(given, b, b)
@@ -55,8 +55,8 @@ class DevicePath(Path):
 
     def _factor(self, damping, order):
         """The factor of F + damping I, in the lower triangle of the work space."""
-        vectors.restore(self._work)
-        vectors.add_to_diagonal(self._work, self._diagonal, self._zeros, damping)
+        squares.restore(self._work)
+        squares.add_to_diagonal(self._work, self._diagonal, self._zeros, damping)
         memory.copy(order, _kernel("cholesky", self.p)(self._work))
 
     def _solved(self):
@@ -97,7 +97,7 @@ class DevicePath(Path):
         vectors.combine(rest, b, fitted, 1.0, none(np.float64), none(np.float64, 2))
         sums.dots(places[MISFIT], rest, rest)
         pivots = compat.empty((1, p), np.float64)
-        vectors.diagonal_of(pivots.reshape(p), self._work)
+        squares.diagonal_of(pivots.reshape(p), self._work)
         sums.logarithms(places[LOGDET], pivots)
         _kernel("inverse_diagonal", p)(pivots.reshape(p), self._work)
         sums.totals(places[INVERSE], pivots)
