@@ -232,6 +232,7 @@ class Bench:
             reset()
             for name, contender in gpu_vendors.contenders(case, there).items():
                 row["vendors"][name] = self._measured(contender)
+            row["ours"] = self._others(case, there, reset)
             peak = ceilings["bandwidth"] if case.bound == "bandwidth" else ceilings[case.dtype]
             work = case.bytes if case.bound == "bandwidth" else case.flops
             row |= {"bound": case.bound, "fraction": work / row["seconds"] / peak}
@@ -239,6 +240,18 @@ class Bench:
                 row["ratio"] = min(row["vendors"].values()) / row["seconds"]
         print(_line(row), f"({time.perf_counter() - began:.1f} s)" if self.simulated else "")
         return row
+
+    def _others(self, case, there, reset):
+        """Seconds of our other entries of the table for this op."""
+        from fastfisher.planning.device import CUDA_TABLE
+
+        entries = next((b.entries for b in CUDA_TABLE if b.op == case.op), ())[1:]
+        found = {}
+        for entry in entries:
+            if not entry.vendor:
+                kernel = entry.load()
+                found[entry.name] = self._measured(lambda kernel=kernel: kernel(*there), reset)
+        return found
 
     def _dual(self, case, there):
         import fastfisher as ff

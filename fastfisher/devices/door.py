@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 
+LEAST = (8, 0)  # compute capability: asynchronous copies, TF32 and float64 tensor cores
+
+
 @dataclass(frozen=True)
 class DeviceScores:
     """Per-sample scores G (n, p): a device array, or `Scores` of the host that come in slices.
@@ -72,15 +75,27 @@ def working_with(*operands):
     # A pool hands memory out again in the order of its own stream.
     allocator = pool(first) if asked is None else None
     with memory.device(number), compat.on_stream(stream), compat.allocating(allocator):
+        _require_capability()
         for x in (first, *others):
             if producer_stream(x) is not None:
                 memory.wait_for(producer_stream(x))
         yield
 
 
+def _require_capability():
+    """InputError on a device that lacks the instructions of the kernels."""
+    if compat.capability() < LEAST:
+        found, least = (".".join(map(str, c)) for c in (compat.capability(), LEAST))
+        raise InputError(
+            f"this GPU has compute capability {found}; the kernels need {least} or later: pass host "
+            "arrays"
+        )
+
+
 @contextlib.contextmanager
 def on_host():
     """Work on the current device for operands of the host."""
+    _require_capability()
     asked = current_options().stream
     with compat.on_stream(0 if asked is None else memory.as_stream(asked)):
         yield

@@ -16,6 +16,11 @@ def _ours(function, module=None):
     return Entry(f"cuda.{function}", f"cuda.{module or function}", function)
 
 
+def _plain(function):
+    """Without tensor cores."""
+    return Entry(f"cuda.plain_{function}", f"cuda.{function}", f"plain_{function}")
+
+
 def _cupy(function):
     return Entry(f"cupy.{function}", "cuda.vendor", function, reproducible=False)
 
@@ -25,9 +30,9 @@ def _with_vendor():
     return importlib.util.find_spec("cupy") is not None
 
 
-def _both(function, module=None):
+def _both(function, module=None, *others):
     """Ours, and cuBLAS or cuSOLVER where CuPy is installed."""
-    return (_ours(function, module), *([_cupy(function)] if _with_vendor() else []))
+    return (_ours(function, module), *others, *([_cupy(function)] if _with_vendor() else []))
 
 
 _TILES = "compute bound: tiles in shared memory, tensor cores for float64, sums in double"
@@ -41,8 +46,8 @@ _ONLY = "no vendor routine does this"
 CUDA_TABLE = tuple(
     Band(op, REAL, 0, INF, entries, because, "cuda")
     for op, entries, because in (
-        ("syrk", _both("syrk"), _TILES),
-        ("gram", _both("gram"), _TILES),
+        ("syrk", _both("syrk", None, _plain("syrk")), _TILES),
+        ("gram", _both("gram", None, _plain("gram")), _TILES),
         ("mirror", (_ours("mirror", "syrk"),), _ONLY),
         ("matvec", _both("matvec"), _PASS),
         ("rmatvec", _both("rmatvec", "matvec"), _PASS),
@@ -63,9 +68,11 @@ FLOPS = {"float64": 3e13, "float32": 3e13}  # per second, nominal
 BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
 GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
 CHUNK_BYTES = 256 << 20  # of scores that pass through a buffer at a time
+PARTS_BYTES = 130 << 20  # of partial sums of a product, at most
+BLOCK = 256  # samples per block sum of a pass
 
 
-def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1):
+def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1, workspace=0):
     choice = decide(op, size, dtype, device="cuda")
     seconds = max(flops / FLOPS[dtype], moved / BANDWIDTH) + launches * LAUNCH
     entry = choice.entry
@@ -75,7 +82,7 @@ def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1):
         text,
         int(flops),
         int(moved),
-        0,
+        int(workspace),
         entry.reproducible,
         seconds,
         choice.source,
@@ -86,7 +93,8 @@ def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1):
 def _pass(q, op, factor):
     flops = factor * q.n * q.p * q.rhs
     text = f"{q.n} x {q.p}"
-    return _stage(q, op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2)
+    sums = 8 * q.rhs * q.p * -(-q.n // BLOCK) if op != "matvec" else 0
+    return _stage(q, op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2, sums)
 
 
 def _factored(q, op, order, summed):
@@ -95,8 +103,9 @@ def _factored(q, op, order, summed):
     flops = summed * order * (order + 1)
     blocks = -(-order // 32)
     half = order * order * q.rhs
+    parts = min(PARTS_BYTES, square * -(-summed // BLOCK))
     return [
-        _stage(q, op, order, f"{q.n} x {q.p}", flops, moved, q.dtype),
+        _stage(q, op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
         _stage(q, "cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
         _stage(q, "solve_lower", order, text, half, square / 2, launches=blocks / 2),
         _stage(q, "solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),
@@ -126,4 +135,4 @@ def device_route(q, method):
     """Stages of a method on a device, and its peak bytes there beside the scores."""
     stages, resident = DEVICE_ROUTES[method](q)
     copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * CHUNK_BYTES)
-    return stages, int(resident + copies)
+    return stages, int(resident + copies + max(stage.workspace for stage in stages))

@@ -5,6 +5,7 @@ All other files of this room take these names from here, and import neither numb
 `cuda`, `types`      the provider's module (`cuda.jit`, `cuda.shared.array`, ...) and its types;
                      every file that calls it in a kernel holds it as a global called `cuda`
 `SIMULATED`          kernels run in the simulator
+`ALIGNED`            alignment of shared arrays that `load_vector` and `cp_async` work on
 `kernel(threads)`    decorator of a kernel that is launched with at most so many threads per block
 `device`             decorator of a function that kernels call
 `launch`             run a kernel on the current stream; nothing else launches
@@ -18,7 +19,7 @@ All other files of this room take these names from here, and import neither numb
 `load_vector(count)` elements that lie 16 bytes aligned, at once
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
-`shfl_xor`           the value of the lane whose number differs by a mask; `syncwarp`, a barrier
+`syncwarp`           a barrier of the lanes of a warp
 `clear`, `move`, `spread`, `add_lower`   loops over registers, written out
 `opaque`             an integer that the compiler can draw no conclusions from
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
@@ -54,7 +55,6 @@ if SIMULATED:
         mma,
         move,
         opaque,
-        shfl_xor,
         spread,
         syncwarp,
         to_tf32,
@@ -73,13 +73,13 @@ else:
         mma,
         move,
         opaque,
-        shfl_xor,
         spread,
         syncwarp,
         to_tf32,
     )
 
 __all__ = [
+    "ALIGNED",
     "SIMULATED",
     "add_lower",
     "allocating",
@@ -102,12 +102,14 @@ __all__ = [
     "move",
     "on_stream",
     "opaque",
-    "shfl_xor",
     "spread",
     "syncwarp",
     "to_tf32",
     "types",
 ]
+
+# cuda.shared.array(size, dtype, ALIGNED) may be read and copied to 16 bytes at a time.
+ALIGNED = None if SIMULATED else 16
 
 device = cuda.jit(device=True) if SIMULATED else cuda.jit(device=True, forceinline=True)
 

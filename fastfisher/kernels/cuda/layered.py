@@ -7,7 +7,7 @@ there. Where samples have tokens, the products of their pairs then meet in share
 import functools
 
 from . import compat
-from .compat import cuda, types
+from .compat import ALIGNED, cuda, types
 from .rank_k import engine, source_of
 from .staging import flat
 from .tilings import layered_tiling, tiny_tiling
@@ -33,8 +33,8 @@ def _kernel(tiling, inputs, outputs, paired):
 
     @compat.kernel(threads)
     def add_products(c, n, a, d_in, e, d_out, tokens, down, over):
-        tiles = cuda.shared.array(shared, number)
-        raw = cuda.shared.array(halves, types.uint16)
+        tiles = cuda.shared.array(shared, number, ALIGNED)
+        raw = cuda.shared.array(halves, types.uint16, ALIGNED)
         met = cuda.shared.array(room, types.float64)
         by_row = cuda.shared.array(partial, types.float64)
         sums = cuda.local.array(elements, types.float64)

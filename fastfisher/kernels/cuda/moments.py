@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from . import compat
-from .compat import cuda, types
+from .compat import ALIGNED, cuda, types
 from .rank_k import source_of
 from .rows import fold
 from .staging import flat, stage
@@ -37,8 +37,8 @@ def _kernel(tiling, inputs, outputs):
 
     @compat.kernel(threads)
     def add_moments(parts, a, d_in, e, d_out, tokens, n, share):
-        tiles = cuda.shared.array(shared, number)
-        raw = cuda.shared.array(raw_size, types.uint16)
+        tiles = cuda.shared.array(shared, number, ALIGNED)
+        raw = cuda.shared.array(raw_size, types.uint16, ALIGNED)
         score = cuda.local.array(elements, number)
         block = cuda.local.array(elements, number)
         sums = cuda.local.array(elements, types.float64)

@@ -20,7 +20,6 @@ __all__ = [
     "mma",
     "move",
     "opaque",
-    "shfl_xor",
     "syncwarp",
     "to_tf32",
 ]
@@ -311,12 +310,6 @@ def opaque(context, x):
         return _asm(builder, _I64, "mov.b64 $0, $1;", "=l,l", args[0])
 
     return types.int64(types.int64), codegen
-
-
-@cuda.jit(device=True)
-def shfl_xor(value, mask):
-    """The value of the lane whose number differs by `mask`; all lanes take part."""
-    return cuda.shfl_xor_sync(0xFFFFFFFF, value, mask)
 
 
 def array_of(interface, owner):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import compat
-from .compat import cuda, device, opaque, types
+from .compat import ALIGNED, cuda, device, opaque, types
 from .fragments import products
 from .staging import Source, flat, formats, stage
 from .tilings import SUM, plain_tiling, shares, tensor_tiling, tiny_tiling
@@ -124,8 +124,8 @@ def _kernels(tiling, source):
 
     @compat.kernel(threads)
     def add_tiles(c, at, ldc, parts, a, base, ld, order, lo, hi, share, scale, shift, sign):
-        tiles = cuda.shared.array(shared, number)
-        raw = cuda.shared.array(halves, types.uint16)
+        tiles = cuda.shared.array(shared, number, ALIGNED)
+        raw = cuda.shared.array(halves, types.uint16, ALIGNED)
         sums = cuda.local.array(elements, types.float64)
         acc = cuda.local.array(elements, number)
         i0, j0, z = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns, cuda.blockIdx.z

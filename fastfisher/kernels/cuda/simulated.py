@@ -22,7 +22,6 @@ __all__ = [
     "mma",
     "move",
     "opaque",
-    "shfl_xor",
     "syncwarp",
     "to_tf32",
 ]
@@ -130,17 +129,6 @@ def cp_async_commit():
 @functools.cache
 def cp_async_wait(pending):
     return cp_async_commit
-
-
-@cuda.jit(device=True)
-def shfl_xor(value, mask):
-    values = cuda.shared.array(1024, np.dtype(np.float64))
-    me = cuda.threadIdx.x
-    values[me] = value
-    cuda.syncthreads()
-    other = type(value)(values[me ^ mask])
-    cuda.syncthreads()
-    return other
 
 
 @cuda.jit(device=True)

@@ -4,6 +4,8 @@ The host waits once per solve, for a report of some numbers; cg once per chunk o
 of any size may lie on the host: they then pass over the bus in slices.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from ... import arrays
@@ -173,22 +175,24 @@ def solve_on_device(
 
 def _plan(scores, weights, center, sides, method, damping):
     n, p = scores.shape
-    if method == "auto" and damping.needs == "diagonal" and n < p:
-        method = "cg"  # the dual with a diagonal is the host's
+    forced = method == "auto" and damping.needs == "diagonal" and n < p
     halves = not scores.streamed and np.dtype(scores.data.dtype).itemsize == 2
     problem = Problem(
         n=n,
         p=p,
         rhs=sides,
         dtype=scores.dtype.name,
-        method=method,
+        method="cg" if forced else method,
         device="cuda",
         weighted=weights is not None,
         centered=bool(center),
         direct=scores.direct,
         halves=halves,
     )
-    return plan_problem(problem, enforce=True)
+    plan = plan_problem(problem, enforce=True)
+    if forced:
+        return replace(plan, because="n < p, and the dual with a diagonal damping is the host's")
+    return plan
 
 
 def _solve(place, system, report, plan, b, f, x0, single, nan_policy, settings):

@@ -5,6 +5,7 @@ is what the op launches, with the types that it launches it with.
 """
 
 import contextlib
+import functools
 import re
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -80,12 +81,24 @@ def _linked(ptx, capability):
     return log
 
 
-def _kernel(launched, threads, args, capability):
-    options = getattr(launched, "targetoptions", {})
-    signature = compat.types.void(*[_type(x) for x in args])
-    ptx, _ = compat.cuda.compile_ptx(
-        launched.py_func, signature, cc=capability, launch_bounds=options.get("launch_bounds")
+@functools.cache
+def _library(launched, kinds):
+    """What `cuda.compile_ptx` makes PTX of: half of the work, and the same for every device."""
+    from numba.cuda.compiler import _compile_pyfunc_with_fixup
+
+    library, _ = _compile_pyfunc_with_fixup(
+        launched.py_func,
+        compat.types.void(*kinds),
+        device=False,
+        abi="numba",
+        cc=CAPABILITIES[0],
+        launch_bounds=launched.targetoptions.get("launch_bounds"),
     )
+    return library
+
+
+def _kernel(launched, threads, args, capability):
+    ptx = _library(launched, tuple(_type(x) for x in args)).get_asm_strs(cc=capability)[0]
     log = _linked(ptx, capability)
 
     def number(pattern):
