@@ -23,6 +23,7 @@ _HOME = {
     "BatchedFisher": "fisher",
     "BlockDiagonalFisher": "fisher",
     "DenseFisher": "fisher",
+    "DeviceFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
     "LayeredFisher": "fisher",

@@ -4,6 +4,7 @@ import numpy as np
 
 from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy
 from .damping import as_damping
+from .devices import lies_on_device, require_device
 from .errors import InputError
 from .ops.groups import grouped
 from .planning import check_device, check_method
@@ -39,7 +40,8 @@ def solve(
     ----------
     G : array (n, p)
         Per-sample scores; float32, float64, complex64, complex128, or float16/bfloat16 storage
-        (computed and answered in float32). NumPy, or anything with DLPack on the host.
+        (computed and answered in float32). NumPy, or anything with DLPack on the host; or a real
+        array of CuPy, torch or numba on a CUDA device, as then are all operands and the answer.
     b : array (p,) or (p, k)
         Right-hand sides.
     coef : array (n,) or (n, k)
@@ -73,8 +75,10 @@ def solve(
         damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
-    device : {None, "cpu"}
-        Where to compute.
+    device : {None, "cpu", "cuda"}
+        Where to compute; None is where G lies. "cuda" copies host arrays in and the answer out;
+        scores beyond the memory of the device pass through it in slices. On a device: primal, dual
+        (scalar damping) and cg (Jacobi or no preconditioner), one wait per solve.
 
     Returns
     -------
@@ -110,14 +114,29 @@ def solve(
     >>> sol.status, sol.method, bool(sol.residual < 1e-12)
     ('converged', 'primal', True)
     """
-    scores = as_scores(G)
     damping = as_damping(damping)
     check_method(method)
-    check_device(device)
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
-    scores, w = _samples(scores, weights, groups, nan_policy)
+    if check_device(device) == "cuda" or lies_on_device(G):
+        return _solve_on_device(
+            G,
+            b,
+            coef,
+            groups=groups,
+            damping=damping,
+            weights=weights,
+            center=bool(center),
+            method=method,
+            nan_policy=nan_policy,
+            device=device,
+            x0=x0,
+            rtol=None if rtol is None else as_real(rtol, "rtol"),
+            maxiter=_limit(maxiter),
+            preconditioner=preconditioner,
+        )
+    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
         rows, single = as_vectors(b, p, scores.dtype, "b")
@@ -177,6 +196,17 @@ def _samples(scores, weights, groups, nan_policy):
     check_policy(nan_policy)
     scores = grouped(scores, groups, weights, nan_policy)
     return scores, as_weights(weights, scores.shape[0])
+
+
+def _solve_on_device(G, b, coef, *, groups, **settings):
+    if groups is not None:
+        raise InputError(
+            "groups= is computed on the host only; sum the scores of each group on the device first"
+        )
+    require_device()
+    from .solvers.device import solve_on_device  # loads CUDA
+
+    return solve_on_device(G, b, coef, **settings)
 
 
 def _limit(maxiter):
@@ -294,11 +324,25 @@ def gradient_solution(
     announce=None,
 ):
     """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
-    scores = as_scores(G)
     damping = as_damping(damping)
     check_method(method)
-    check_device(device)
-    scores, w = _samples(scores, weights, groups, nan_policy)
+    if check_device(device) == "cuda" or lies_on_device(G):
+        return _solve_on_device(
+            G,
+            g,
+            None,
+            groups=groups,
+            damping=damping,
+            weights=weights,
+            center=bool(center),
+            method=method,
+            nan_policy=nan_policy,
+            device=device,
+            announce=announce,
+            rtol=None if rtol is None else as_real(rtol, "rtol"),
+            maxiter=_limit(maxiter),
+        )
+    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     rows = coefs = None
     if g is not None:

@@ -173,8 +173,8 @@ def _from_dlpack(x, name):
         raise InputError(f"{name} has no readable DLPack device: {error}") from error
     if int(device[0]) not in (1, 3, 11):  # host, pinned host, managed
         raise InputError(
-            f"{name} lies on device {tuple(map(int, device))} of {_foreign(x)}, but this version "
-            "computes on the host; pass a host copy (torch: .cpu(), cupy: .get())"
+            f"{name} lies on device {tuple(map(int, device))} of {_foreign(x)}, but this is "
+            "computed on the host; pass a host copy (torch: .cpu(), cupy: .get())"
         )
     if getattr(x, "requires_grad", False):
         raise InputError(f"{name} requires grad and cannot be shared; pass {name}.detach()")
@@ -206,8 +206,13 @@ def as_array(x, name, *, need="an array"):
         raise InputError(f"{name} is {type(x).__name__}; expected {need}")
     elif hasattr(x, "toarray"):
         raise InputError(f"{name} is sparse; the kernels are dense: pass {name}.toarray()")
-    elif hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
+    elif hasattr(type(x), "__dlpack__") and not isinstance(x, np.generic):
         a = _from_dlpack(x, name)
+    elif hasattr(type(x), "__cuda_ndarray__") or hasattr(type(x), "__cuda_array_interface__"):
+        raise InputError(
+            f"{name} lies on a CUDA device, but this is computed on the host; pass a host copy "
+            "(numba: .copy_to_host())"
+        )
     else:
         try:
             a = np.asarray(x)

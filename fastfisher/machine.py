@@ -5,7 +5,15 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_memory", "cache_sizes", "cpu_count", "cpu_features", "cpu_name", "peak_rss"]
+__all__ = [
+    "available_memory",
+    "cache_sizes",
+    "cpu_count",
+    "cpu_features",
+    "cpu_name",
+    "gpu_name",
+    "peak_rss",
+]
 
 _UNKNOWN_CACHES = {"L1d": 32 << 10, "L2": 1 << 20, "L3": 8 << 20}
 
@@ -57,6 +65,19 @@ def cache_sizes():
         if kind != "Instruction" and size.endswith("K"):
             sizes["L1d" if level == "1" else f"L{level}"] = int(size[:-1]) << 10
     return sizes
+
+
+def gpu_name():
+    """Name of the first NVIDIA GPU, from the kernel module, or None; nothing is initialised."""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        for line in text.splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def _read_number(path):

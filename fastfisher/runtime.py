@@ -69,6 +69,7 @@ def info():
     import numba
 
     from . import __version__
+    from .kernels import cuda
     from .kernels.cpu import jit, threads
 
     caches = machine.cache_sizes()
@@ -91,6 +92,9 @@ def info():
         "l3_bytes": caches["L3"],
         "memory_available_bytes": machine.available_memory() or 0,
         "kernel_cache": jit.cache_folder() or "off",
+        "cuda": cuda.obstacle() or "available",
+        "numba_cuda": _version("numba-cuda"),
+        "gpu": machine.gpu_name() or "none",
         "thread_variables": " ".join(
             f"{name}={os.environ[name]}"
             for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -101,6 +105,13 @@ def info():
     }
 
 
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def warmup(dtypes=("float32", "float64"), device="cpu"):
     """Compile every kernel for these dtypes and start the threads now, instead of on first use.
 
@@ -108,12 +119,13 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     ----------
     dtypes : sequence of str
         Any of float32, float64, complex64, complex128.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
+        For "cuda" float32 and float64 only; a context is created.
 
     Raises
     ------
     InputError
-        For an unknown dtype or device.
+        For an unknown dtype or device, or if there is no such device.
 
     Notes
     -----
@@ -134,6 +146,9 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
         if dtype not in known:
             raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(COMPUTED)}")
     dtypes = [np.dtype(dtype).name for dtype in dtypes]
+    if device == "cuda":
+        _warmup_device(dtypes)
+        return
     others = [_warmup_elsewhere(dtype) for dtype in dtypes[1:]] if _compiling_is_shared() else []
     try:
         threads.start()
@@ -144,6 +159,18 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
             process.wait()
     for dtype in dtypes[1:] if others else ():  # from the cache by now
         _compile_all(dtype)
+
+
+def _warmup_device(dtypes):
+    """Solve small problems by every route on the device."""
+    from .devices import require_device
+
+    require_device()
+    for dtype in dtypes:
+        G = np.eye(5, 3, dtype=dtype)
+        for method in ("primal", "dual", "cg"):
+            for extras in ({}, {"weights": np.ones(5), "center": True}):
+                solve(G, G[0], damping=1.0, method=method, device="cuda", **extras)
 
 
 def _compiling_is_shared():

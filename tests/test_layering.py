@@ -18,6 +18,7 @@ RANK = {
     "planning": 2,
     "arrays": 2,
     "passes": 3,
+    "devices": 3,
     "ops": 4,
     "damping": 4,
     "solvers": 5,
@@ -160,7 +161,20 @@ def test_nothing_heavy_is_imported_at_module_level(path):
     for name, line, top in imports(path):
         if top:
             assert name.split(".")[0] not in HEAVY, f"{path.name}:{line} imports {name}"
-            assert not name.startswith("numba.cuda"), f"{path.name}:{line} imports {name}"
+            if path not in PROVIDERS:
+                assert not name.startswith("numba.cuda"), f"{path.name}:{line} imports {name}"
+
+
+# What depends on who provides CUDA; the front one is `compat`, the others are its own.
+PROVIDERS = {PACKAGE / f"kernels/cuda/{name}.py" for name in ("compat", "ptx", "simulated")}
+
+
+def test_the_cuda_kernels_take_everything_from_compat():
+    for path in (PACKAGE / "kernels/cuda").rglob("*.py"):
+        if path not in PROVIDERS:
+            for name, line, _ in imports(path):
+                assert name.split(".")[0] not in ("numba", "llvmlite"), f"{path.name}:{line}"
+                assert not {"ptx", "simulated"} & {*name.split(".")}, f"{path.name}:{line}"
 
 
 def test_only_kernels_import_numba():

@@ -4,6 +4,7 @@ from .base import Fisher, load
 from .batched import BatchedFisher
 from .block import BlockDiagonalFisher
 from .dense import DenseFisher
+from .device import DeviceFisher
 from .diagonal import DiagonalFisher
 from .gram import GramFisher
 from .kronecker import KroneckerFisher
@@ -14,6 +15,7 @@ __all__ = [
     "BatchedFisher",
     "BlockDiagonalFisher",
     "DenseFisher",
+    "DeviceFisher",
     "DiagonalFisher",
     "Fisher",
     "GramFisher",

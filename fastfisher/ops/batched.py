@@ -16,6 +16,7 @@ from ..arrays import (
 from ..errors import InputError
 from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, slices, sums_dtype
 from ..planning import choose
+from .placing import placed
 
 __all__ = [
     "add_batched_syrk",
@@ -44,6 +45,7 @@ def _parts(count, item_bytes, item_flops, op):
         yield slice(lo, hi)
 
 
+@placed
 def batched_solve(F, g, *, damping=0.0):
     """Solve many small damped systems, (F_i + damping_i I) x_i = g_i, with a status per system.
 
@@ -97,6 +99,7 @@ def batched_solve(F, g, *, damping=0.0):
     return to_origin(x, F), to_origin(info, F)
 
 
+@placed
 def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
     """Solve (M_i + damping_i I) x_i = g_i with M_i = sum_s w_is a_is a_is' / sum_s w_is.
 
@@ -172,6 +175,7 @@ def _sample_weights(weights, n, count, dtype):
     return as_weights(a.reshape(-1), a.size).reshape(a.shape).astype(dtype, copy=False)
 
 
+@placed
 def batched_syrk(scores, weights=None):
     """Raw weighted sums of outer products of very many systems, A_i' diag(w_i) A_i.
 
@@ -238,6 +242,7 @@ def add_batched_syrk(c, a, scale, dtype):
         kernel(c[part], contiguous(a[part], dtype), own)
 
 
+@placed
 def block_syrk(G, block, weights=None):
     """Diagonal blocks of G' diag(w) G, for consecutive blocks of `block` parameters.
 
@@ -300,6 +305,7 @@ def _blocks(A, name):
     return a, dtype
 
 
+@placed
 def block_cholesky(A, *, damping=0.0):
     """Lower factors of A_b + damping_b I = L_b L_b' for all blocks, with a status per block.
 
@@ -346,6 +352,7 @@ def block_cholesky(A, *, damping=0.0):
     return to_origin(L, A), to_origin(info, A)
 
 
+@placed
 def block_solve(L, b):
     """Solve L_b L_b' x_b = b_b for all blocks, with factors from `block_cholesky`.
 

@@ -16,6 +16,7 @@ from ..arrays import (
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import sums_dtype
 from ..planning import choose
+from .placing import placed
 
 __all__ = ["cho_solve", "cholesky"]
 
@@ -30,6 +31,7 @@ def _square_matrix(A, name):
     return a, dtype
 
 
+@placed
 def cholesky(A, *, damping=0.0, overwrite=False):
     """Lower factor L of A + damping I = L L'; only the lower triangle of A is read.
 
@@ -145,6 +147,7 @@ def round_up(x):
     return math.ceil(x / unit) * unit if unit > 0 else x
 
 
+@placed
 def cho_solve(L, b):
     """Solve L L' x = b with a lower Cholesky factor; only the lower triangle of L is read.
 

@@ -6,11 +6,13 @@ from ..arrays import to_origin
 from ..errors import InputError
 from ..passes import sums_dtype
 from .layers import add_layer_moments, add_layered_gram, as_layers, read_layer
+from .placing import placed
 from .products import mirror
 
 __all__ = ["layered_diag", "layered_gram"]
 
 
+@placed
 def layered_gram(layers):
     """Gram matrix of layered scores, sum over layers of (A_l A_l') o (E_l E_l').
 
@@ -62,6 +64,7 @@ def layered_gram(layers):
     return to_origin(K, layers.origin)
 
 
+@placed
 def layered_diag(A, E):
     """Second moments of a layer's scores, sum_n |sum_t e_nt a_nt'|^2, element by element.
 

@@ -14,6 +14,7 @@ from ..passes import (
     sums_dtype,
 )
 from ..planning import choose
+from .placing import placed
 
 __all__ = ["diag", "fvp", "gram", "matvec", "rmatvec", "syrk"]
 
@@ -42,6 +43,7 @@ def _square(G, order, out, weights):
     return sums, out
 
 
+@placed
 def syrk(G, weights=None, *, out=None):
     """Raw weighted sum of outer products, G' diag(w) G.
 
@@ -83,6 +85,7 @@ def syrk(G, weights=None, *, out=None):
     return to_origin(_finish(G, sums, target, "G'WG"), G.origin)
 
 
+@placed
 def gram(G, weights=None, *, out=None):
     """Raw weighted Gram matrix of the samples, W^1/2 G G' W^1/2.
 
@@ -150,6 +153,7 @@ def _from_rows(G, rows, single, dtype, what):
     return to_origin(y[0] if single else np.ascontiguousarray(y.T), G.origin)
 
 
+@placed
 def fvp(G, v, weights=None):
     """Raw Fisher-vector product G'(w o (G v)), in one pass over G.
 
@@ -194,6 +198,7 @@ def fvp(G, v, weights=None):
     return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'(w o Gv)")
 
 
+@placed
 def matvec(G, v):
     """G v for v (p,) or (p, k).
 
@@ -218,6 +223,7 @@ def matvec(G, v):
     return _from_rows(G, y, single, rows.dtype, "Gv")
 
 
+@placed
 def rmatvec(G, u):
     """G'u for u (n,) or (n, k); ' is the conjugate transpose.
 
@@ -247,6 +253,7 @@ def rmatvec(G, u):
     return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'u")
 
 
+@placed
 def diag(G, weights=None):
     """Diagonal of G' diag(w) G: the sum of w_n |G_n|^2, (p,) and real.
 

@@ -12,6 +12,7 @@ from .. import machine
 from ..errors import InputError, MemoryLimitError
 from ..kernels.storage import HALVES
 from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
+from .device import DEVICE_ROUTES, GROUNDS, device_route
 from .records import Plan, Problem, format_bytes
 from .table import ALL, current_options
 
@@ -68,12 +69,28 @@ def _select(q, routes, room):
 
 def memory_room():
     """Bytes a plan may use: a share of what is available."""
-    available = machine.available_memory()
+    return _share(machine.available_memory())
+
+
+def _share(available):
     return math.inf if available is None else int(MEMORY_SHARE * available)
+
+
+def _room(device, enforce):
+    """Bytes a plan may use there. A device is asked only by who is about to use it."""
+    if device == "cpu":
+        return memory_room()
+    if not enforce:
+        return math.inf
+    from ..kernels.cuda import memory
+
+    return _share(memory.free_bytes())
 
 
 @functools.lru_cache(maxsize=1024)
 def _routes(q, reproducible):
+    if q.device == "cuda":
+        return {name: device_route(q, name) for name in DEVICE_ROUTES}
     return {name: route(q, name) for name in ROUTES}
 
 
@@ -91,7 +108,11 @@ def _made(q, routes, room):
         method, because = _select(q, routes, room)
     else:
         method, because = q.method, "the caller chose it"
+    if method not in routes:
+        known = ", ".join(routes)
+        raise InputError(f"method={method!r} is computed on the host only; expected one of {known}")
     stages, peak = routes[method]
+    because += f"; {GROUNDS}" if q.device == "cuda" else ""
     return Plan(q, method, tuple(stages), peak, because)
 
 
@@ -106,7 +127,7 @@ def plan_problem(q, *, enforce=False):
     reproducible = current_options().reproducible
     if (made := _unlimited(q, reproducible)) is not None:
         return made
-    routes, room = _routes(q, reproducible), memory_room()
+    routes, room = _routes(q, reproducible), _room(q.device, enforce)
     made = _made(q, routes, room)
     peak = made.peak_bytes
     if enforce and peak > room:
@@ -170,7 +191,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
         Dtype of the scores: float32, float64, complex64, complex128, float16 or bfloat16.
     method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the one with the fewest flops that fits in memory.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
         Where to compute.
 
     Returns
@@ -234,7 +255,7 @@ def dtype_name(dtype):
 
 
 def check_device(device):
-    """Only the host is available; None means wherever the array lies."""
-    if device not in (None, "cpu"):
-        raise InputError(f"device is {device!r}; this version computes on 'cpu'")
-    return "cpu"
+    """Where to compute, "cpu" or "cuda"; None, where the array lies, is the host here."""
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"device is {device!r}; expected 'cpu' or 'cuda'")
+    return device or "cpu"

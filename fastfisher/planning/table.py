@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def vendor(self):
-        return self.module == "vendor"
+        return self.module in ("vendor", "cuda.vendor")
 
 
 def _ours(function, module=None):
@@ -175,6 +175,7 @@ class Options:
     reproducible: bool = False
     progress: object = None
     ladder: object = None  # a solvers.ladder.Ladder
+    stream: object = None  # of CUDA
 
 
 _options = contextvars.ContextVar("fastfisher_options", default=None)
@@ -200,6 +201,9 @@ def options(**changes):
         Called as ``progress(op, done, total)`` after every slice of samples or iteration.
     ladder : fastfisher.Ladder or None
         What may be tried where a factorisation fails; None raises.
+    stream : object, int or None
+        The CUDA stream to work on: of CuPy, torch or numba, or a pointer. By default the one that
+        the library of the arrays works on now.
 
     Raises
     ------
@@ -245,8 +249,8 @@ def decide(op, size, dtype, *, device="cpu"):
 
 @functools.lru_cache(maxsize=4096)
 def _decide(op, size, dtype, device, reproducible):
-    for band in TABLE:
-        if (band.op, band.device) == (op, device) and dtype.name in band.dtypes:
+    for band in bands(device):
+        if band.op == op and dtype.name in band.dtypes:
             if band.lo <= size < band.hi:
                 allowed = [e for e in band.entries if e.reproducible or not reproducible]
                 rates = profile()
@@ -283,6 +287,15 @@ def _grounds(band, entries, size, dtype):
     speeds = [rates.speed(entry.name, dtype.name, size) for entry in entries]
     there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
     return f"{band.because}; {_comparison(entries, speeds, 0)} at {size} on {there}"
+
+
+def bands(device):
+    """The rows of the table for a device."""
+    if device == "cpu":
+        return TABLE
+    from .device import CUDA_TABLE
+
+    return CUDA_TABLE
 
 
 def forget_choices():

@@ -13,6 +13,7 @@ __all__ = [
     "CholeskyFactor",
     "inverse_squares",
     "rank_deficient",
+    "refusal",
     "smallest_pivot",
     "solve_lower",
     "solve_lower_adjoint",
@@ -80,7 +81,7 @@ class CholeskyFactor:
                 pivots = A.diagonal().real * scales
                 order = int(np.argmin(pivots)) + 1
         if order:
-            raise _refusal(order, n, rcond, added, trace, what)
+            raise refusal(order, n, rcond, added, trace, what)
         self.L = A
         self.rcond = rcond if free else None
 
@@ -158,7 +159,8 @@ def _reciprocal_condition(L, scales, anorm):
     return float(rcond)
 
 
-def _refusal(order, n, rcond, added, trace, what):
+def refusal(order, n, rcond, added, trace, what):
+    """The error for a failing pivot, with a damping that would do."""
     largest = float(np.max(added)) if n else 0.0
     # F is positive semidefinite up to rounding of the order n u trace(F).
     suggested = round_up(largest + 20 * n * np.finfo(np.float64).eps * float(trace)) or None

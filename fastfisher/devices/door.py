@@ -1,0 +1,187 @@
+"""The door for arrays that lie on a device, and for host arrays that are to be computed there."""
+
+import contextlib
+import functools
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Scores, computing_dtype
+from ..errors import InputError
+from ..kernels.cuda import compat, memory, vectors
+from ..planning import current_options
+from . import lies_on_device
+from .kinds import current_stream, device_number, new_array, package, pool, producer_stream
+
+__all__ = [
+    "DeviceScores",
+    "as_matrix",
+    "as_rows",
+    "as_scores",
+    "device_view",
+    "none",
+    "on_host",
+    "result",
+    "working_with",
+]
+
+
+LEAST = (8, 0)  # compute capability: asynchronous copies, TF32 and float64 tensor cores
+
+
+@dataclass(frozen=True)
+class DeviceScores:
+    """Per-sample scores G (n, p): a device array, or `Scores` of the host that come in slices.
+
+    `dtype` is what they are computed in; bfloat16 is an array of its bits, uint16.
+    """
+
+    data: object
+    dtype: np.dtype
+    origin: object = None
+
+    @property
+    def shape(self):
+        return tuple(self.data.shape)
+
+    @property
+    def streamed(self):
+        return isinstance(self.data, Scores)
+
+    @property
+    def direct(self):
+        """True if kernels read the scores where they lie."""
+        return not self.streamed and self.data.is_c_contiguous()
+
+
+@contextlib.contextmanager
+def working_with(*operands):
+    """Work on the device of the operands, on the stream and from the memory pool of the first.
+
+    The stream is that of ``options(stream=)``, else the one its owner works on now; what other
+    streams have queued for the operands is waited for, on the device.
+    """
+    first, *others = (x for x in operands if x is not None)
+    number = device_number(first)
+    for other in others:
+        if device_number(other) not in (None, number):
+            raise InputError(
+                f"operands lie on different devices, {number} and {device_number(other)}; "
+                "copy them to one"
+            )
+    asked = current_options().stream
+    stream = current_stream(first) if asked is None else memory.as_stream(asked)
+    # A pool hands memory out again in the order of its own stream.
+    allocator = pool(first) if asked is None else None
+    with memory.device(number), compat.on_stream(stream), compat.allocating(allocator):
+        _require_capability()
+        for x in (first, *others):
+            if producer_stream(x) is not None:
+                memory.wait_for(producer_stream(x))
+        yield
+
+
+def _require_capability():
+    """InputError on a device that lacks the instructions of the kernels."""
+    if compat.capability() < LEAST:
+        found, least = (".".join(map(str, c)) for c in (compat.capability(), LEAST))
+        raise InputError(
+            f"this GPU has compute capability {found}; the kernels need {least} or later: pass host "
+            "arrays"
+        )
+
+
+@contextlib.contextmanager
+def on_host():
+    """Work on the current device for operands of the host."""
+    _require_capability()
+    asked = current_options().stream
+    with compat.on_stream(0 if asked is None else memory.as_stream(asked)):
+        yield
+
+
+@functools.cache
+def none(dtype, ndim=1):
+    """The empty device array that means "none" to kernels."""
+    return compat.cuda.device_array((0,) * ndim, np.dtype(dtype))
+
+
+def device_view(x, name):
+    """A device array over the memory of x; InputError if x lies on the host or is complex."""
+    if not lies_on_device(x):
+        raise InputError(
+            f"{name} lies on the host ({type(x).__name__}) but other operands on a device; copy it "
+            'there (cupy.asarray, torch: .cuda()), or pass host arrays and device="cuda"'
+        )
+    if getattr(x, "requires_grad", False):
+        raise InputError(f"{name} requires grad and cannot be shared; pass {name}.detach()")
+    if package(x) == "torch" and str(x.dtype) == "torch.bfloat16":
+        return memory.view(x.view(sys.modules["torch"].int16)).view(np.uint16), "bfloat16"
+    if hasattr(type(x), "__cuda_ndarray__") or hasattr(type(x), "__cuda_array_interface__"):
+        a = memory.view(x)
+    else:
+        a = memory.view_dlpack(x, compat.current_stream())
+    if a.dtype.kind == "c":
+        raise InputError(
+            f"{name} has dtype {a.dtype}; complex arrays are computed on the host: pass a host copy"
+        )
+    return a, a.dtype.name
+
+
+def as_scores(G, name="G"):
+    """Check scores (n, p) on a device, without copying them; or `Scores` of the host."""
+    if isinstance(G, Scores):
+        if G.dtype.kind == "c":
+            raise InputError(f"{name} has dtype {G.dtype}; complex scores need device='cpu'")
+        return DeviceScores(G, G.dtype, G.origin)
+    a, stored = device_view(G, name)
+    dtype = np.dtype(np.float32) if stored == "bfloat16" else computing_dtype(a.dtype, name)
+    if a.ndim != 2:
+        raise InputError(
+            f"{name} has shape {tuple(a.shape)}; expected two dimensions, (n samples, p parameters)"
+        )
+    return DeviceScores(a, dtype, G)
+
+
+def as_rows(b, size, name, *, dtype=np.float64, axis="p"):
+    """Vectors (size,) or (size, k) of a device, copied to rows (k, size) of `dtype`; whether one.
+
+    They are examined where a solve looks at its report, not here.
+    """
+    a = device_view(b, name)[0]
+    computing_dtype(a.dtype, name)
+    if a.ndim not in (1, 2) or a.shape[0] != size:
+        raise InputError(
+            f"{name} has shape {tuple(a.shape)}; expected ({size},) or ({size}, k), "
+            f"for {axis} = {size}"
+        )
+    single = a.ndim == 1
+    columns = a.reshape(size, 1) if single and a.is_c_contiguous() else a
+    k = 1 if single else a.shape[1]
+    rows = compat.empty((k, size), np.dtype(dtype))
+    if single and columns is a:
+        vectors.take_one(rows, a)
+    else:
+        vectors.take(rows, columns, none(np.float64))
+    return rows, single
+
+
+def as_matrix(A, name, shape):
+    """A device array of this number of dimensions in C order (a device copy where it must be)."""
+    a = device_view(A, name)[0]
+    dtype = computing_dtype(a.dtype, name)
+    if a.ndim != len(shape):
+        raise InputError(f"{name} has shape {tuple(a.shape)}; expected ({', '.join(shape)})")
+    if a.dtype == dtype and a.is_c_contiguous():
+        return a
+    if a.ndim != 2:
+        raise InputError(f"{name} is {a.dtype}, strided; pass a C-ordered float array")
+    out = compat.empty(tuple(a.shape), dtype)
+    memory.gather(out, a)
+    return out
+
+
+def result(origin, shape, dtype):
+    """(array of the kind of `origin`, its device view) for an answer."""
+    return new_array(origin, shape, dtype)

@@ -1,0 +1,122 @@
+"""Passes over scores on a device: kernels called slice by slice, sums kept in double.
+
+Twins of `fastfisher.passes`; every operand is a device array, "none" is an empty one.
+"""
+
+import numpy as np
+
+from ..kernels.cuda import compat, memory
+from ..planning import choose
+from .door import none
+from .slices import column_slices, row_slices
+
+__all__ = [
+    "add_diag",
+    "add_fvp",
+    "add_gram",
+    "add_rmatvec",
+    "add_syrk",
+    "bad_row",
+    "cast",
+    "mirror",
+    "products",
+]
+
+
+def _kernel(op, size, dtype):
+    return choose(op, size, dtype, device="cuda").load()
+
+
+def _part(values, lo, hi):
+    return values[lo:hi] if values.size else values
+
+
+def cast(x, dtype):
+    """x, or a copy in this dtype."""
+    if x.dtype == dtype:
+        return x
+    out = compat.empty(tuple(x.shape), np.dtype(dtype))
+    memory.copy(out, x)
+    return out
+
+
+def _beside(G, *operands):
+    """Operands in the dtype of the scores; None is none."""
+    return [none(G.dtype) if x is None else cast(x, G.dtype) for x in operands]
+
+
+def add_syrk(c, G, *, scale=None, shift=None):
+    """Lower triangle of c += (G - shift)' diag(scale^2) (G - shift)."""
+    kernel = _kernel("syrk", G.shape[1], G.dtype)
+    scale, shift = _beside(G, scale, shift)
+    for lo, hi, rows in row_slices(G):
+        kernel(c, rows, _part(scale, lo, hi), shift)
+
+
+def add_gram(c, G, *, weight=None, shift=None):
+    """Lower triangle of c += (G - shift) diag(weight) (G - shift)'."""
+    kernel = _kernel("gram", G.shape[0], G.dtype)
+    weight, shift = _beside(G, weight, shift)
+    for lo, hi, columns in column_slices(G):
+        kernel(c, columns, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
+
+
+def products(G, v, *, shift=None):
+    """(G - shift) v for rows v (k, p): (k, n)."""
+    kernel, (v, shift) = _kernel("matvec", v.shape[0], G.dtype), _beside(G, v, shift)
+    y = compat.empty((v.shape[0], G.shape[0]), np.float64)
+    for lo, hi, rows in row_slices(G):
+        if hi - lo == G.shape[0]:
+            kernel(y, rows, v, shift)
+        else:
+            part = compat.empty((v.shape[0], hi - lo), np.float64)
+            kernel(part, rows, v, shift)
+            memory.gather(y[:, lo:hi], part)
+    if G.shape[1] == 0:
+        memory.fill(y, 0.0)
+    return y
+
+
+def add_rmatvec(y, G, u, *, shift=None):
+    """y += (G - shift)'u for rows u (k, n)."""
+    kernel, (u, shift) = _kernel("rmatvec", u.shape[0], G.dtype), _beside(G, u, shift)
+    for lo, hi, rows in row_slices(G):
+        here = u
+        if hi - lo < G.shape[0]:
+            here = compat.empty((u.shape[0], hi - lo), G.dtype)
+            memory.gather(here, u[:, lo:hi])
+        kernel(y, rows, here, shift)
+
+
+def add_fvp(y, G, v, *, weights=None, shift=None):
+    """y += (G - shift)'(weights o ((G - shift) v)) for rows v (k, p)."""
+    kernel = _kernel("fvp", v.shape[0], G.dtype)
+    v, weights, shift = _beside(G, v, weights, shift)
+    for lo, hi, rows in row_slices(G):
+        kernel(y, rows, v, _part(weights, lo, hi), shift)
+
+
+def add_diag(y, G, *, weights=None, shift=None):
+    """y += sum_n weights_n (G_n - shift)^2."""
+    kernel = _kernel("diag", G.shape[1], G.dtype)
+    weights, shift = _beside(G, weights, shift)
+    for lo, hi, rows in row_slices(G):
+        kernel(y, rows, _part(weights, lo, hi), shift)
+
+
+def mirror(c):
+    """Fill the upper triangle of c from the lower."""
+    _kernel("mirror", c.shape[0], c.dtype)(c)
+
+
+def bad_row(G):
+    """(first row with NaN or Inf or None, largest finite magnitude): waits for the device."""
+    kernel, found, largest = _kernel("scan", G.shape[1], G.dtype), None, 0.0
+    for lo, hi, rows in row_slices(G):
+        bad = compat.empty((hi - lo,), np.dtype(bool))
+        size = kernel(bad, rows)
+        largest = max(largest, float(memory.to_host(size)[0]))
+        mask = memory.to_host(bad)
+        if found is None and mask.any():
+            found = lo + int(np.argmax(mask))
+    return found, largest

@@ -1,0 +1,78 @@
+"""Slices of scores as kernels want them: device arrays in C order, from wherever the scores lie.
+
+Scores of the host pass through two buffers: while kernels read one, the host fills the other and
+the bus empties it. Nothing is waited for but a buffer that is still in use.
+"""
+
+import numpy as np
+
+from ..kernels.cuda import compat, memory
+
+__all__ = ["column_slices", "row_slices"]
+
+SLICE_BYTES = 256 << 20  # of a buffer, at most
+SHARE = 8  # a buffer takes at most this share of the memory that is free
+
+
+def row_slices(G):
+    """Yield (lo, hi, rows lo..hi of the scores on the device)."""
+    yield from _slices(G, 0)
+
+
+def column_slices(G):
+    """Yield (lo, hi, columns lo..hi of the scores on the device)."""
+    yield from _slices(G, 1)
+
+
+def _slices(G, axis):
+    n, p = G.shape
+    if n == 0 or p == 0:
+        return
+    if G.direct:
+        yield 0, G.shape[axis], G.data
+        return
+    length, across = (n, p) if axis == 0 else (p, n)
+    stored = G.data.stored if G.streamed else np.dtype(G.data.dtype)
+    room = min(SLICE_BYTES, memory.free_bytes() // SHARE)
+    step = max(min(room // (across * stored.itemsize), length), 1)
+    bounds = [(lo, min(lo + step, length)) for lo in range(0, length, step)]
+    yield from (_over_the_bus if G.streamed else _gathered)(G.data, axis, stored, step, bounds)
+
+
+def _shape(axis, count, across):
+    return (count, across) if axis == 0 else (across, count)
+
+
+def _gathered(data, axis, stored, step, bounds):
+    """Copies, on the device, of scores at other strides."""
+    across = data.shape[1 - axis]
+    buffer = compat.empty((step * across,), stored)
+    for lo, hi in bounds:
+        out = buffer[: (hi - lo) * across].reshape(_shape(axis, hi - lo, across))
+        memory.gather(out, data[lo:hi] if axis == 0 else data[:, lo:hi])
+        yield lo, hi, out
+
+
+def _over_the_bus(scores, axis, stored, step, bounds):
+    across, buffers = scores.shape[1 - axis], range(min(2, len(bounds)))
+    bits = stored if stored.name != "bfloat16" else np.dtype(np.uint16)
+    hosts = [memory.pinned((step * across,), bits) for _ in buffers]
+    devices = [compat.empty((step * across,), bits) for _ in buffers]
+    copying, computing = memory.new_stream(), compat.current_stream()
+    copied, used = ([memory.event() for _ in buffers] for _ in range(2))
+    for event in used:
+        event.record(computing)
+    for i, (lo, hi) in enumerate(bounds):
+        turn, size = i % 2, (hi - lo) * across
+        shape, host = _shape(axis, hi - lo, across), hosts[turn][:size]
+        if i > 1:
+            copied[turn].synchronize()
+        take = scores.rows if axis == 0 else scores.columns
+        np.copyto(host.reshape(shape), take(lo, hi, halves=True).view(bits))
+        with compat.on_stream(copying):
+            used[turn].wait(copying)
+            memory.copy_in(devices[turn][:size], host)
+            copied[turn].record(copying)
+        copied[turn].wait(computing)
+        yield lo, hi, devices[turn][:size].reshape(shape)
+        used[turn].record(computing)

@@ -1,0 +1,162 @@
+"""Everything that depends on who provides CUDA for Python: numba-cuda, or its simulator.
+
+All other files of this room take these names from here, and import neither numba nor llvmlite:
+
+`cuda`, `types`      the provider's module (`cuda.jit`, `cuda.shared.array`, ...) and its types;
+                     every file that calls it in a kernel holds it as a global called `cuda`
+`SIMULATED`          kernels run in the simulator
+`ALIGNED`            alignment of shared arrays that `load_vector` and `cp_async` work on
+`kernel(threads)`    decorator of a kernel that is launched with at most so many threads per block
+`device`             decorator of a function that kernels call
+`launch`             run a kernel on the current stream; nothing else launches
+`on_stream`          choose that stream: ``with on_stream(stream): syrk(c, a, scale, shift)``.
+                     It is a context variable, so kernels have the arguments of their twins.
+`capability`         (major, minor) of the current device
+`array_of`           a device array over memory of others
+`empty`              a device array, uninitialised; `allocating` says from whose pool
+`mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
+`to_tf32`            float32 rounded to the 11 bits that tensor cores read
+`load_vector(count)` elements that lie 16 bytes aligned, at once
+`cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
+`cp_async_commit`, `cp_async_wait(pending)`
+`syncwarp`           a barrier of the lanes of a warp
+`clear`, `move`, `spread`, `add_lower`   loops over registers, written out
+`opaque`             an integer that the compiler can draw no conclusions from
+`from_float16`, `from_bfloat16`   float32 of 16 stored bits
+"""
+
+import contextlib
+import contextvars
+
+from . import require
+
+require()
+
+from numba import cuda  # noqa: E402 - after the clear error
+
+try:
+    from numba.cuda import types
+except ImportError:
+    from numba import types
+
+SIMULATED = "simulator" in cuda.jit.__module__
+
+if SIMULATED:
+    from .simulated import (
+        add_lower,
+        array_of,
+        clear,
+        cp_async,
+        cp_async_commit,
+        cp_async_wait,
+        from_bfloat16,
+        from_float16,
+        load_vector,
+        mma,
+        move,
+        opaque,
+        spread,
+        syncwarp,
+        to_tf32,
+    )
+else:
+    from .ptx import (
+        add_lower,
+        array_of,
+        clear,
+        cp_async,
+        cp_async_commit,
+        cp_async_wait,
+        from_bfloat16,
+        from_float16,
+        load_vector,
+        mma,
+        move,
+        opaque,
+        spread,
+        syncwarp,
+        to_tf32,
+    )
+
+__all__ = [
+    "ALIGNED",
+    "SIMULATED",
+    "add_lower",
+    "allocating",
+    "array_of",
+    "capability",
+    "clear",
+    "cp_async",
+    "cp_async_commit",
+    "cp_async_wait",
+    "cuda",
+    "current_stream",
+    "device",
+    "empty",
+    "from_bfloat16",
+    "from_float16",
+    "kernel",
+    "launch",
+    "load_vector",
+    "mma",
+    "move",
+    "on_stream",
+    "opaque",
+    "spread",
+    "syncwarp",
+    "to_tf32",
+    "types",
+]
+
+# cuda.shared.array(size, dtype, ALIGNED) may be read and copied to 16 bytes at a time.
+ALIGNED = None if SIMULATED else 16
+
+device = cuda.jit(device=True) if SIMULATED else cuda.jit(device=True, forceinline=True)
+
+
+def kernel(threads, blocks=1):
+    """Decorator: registers are shared out for `threads` per block, `blocks` per multiprocessor."""
+    return cuda.jit if SIMULATED else cuda.jit(launch_bounds=(threads, blocks))
+
+
+_stream = contextvars.ContextVar("fastfisher_stream", default=0)
+_allocator = contextvars.ContextVar("fastfisher_allocator", default=None)
+
+
+@contextlib.contextmanager
+def on_stream(stream):
+    """Kernels inside the block run on `stream`: one of the provider's, or 0, the default one."""
+    token = _stream.set(stream)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def current_stream():
+    return _stream.get()
+
+
+def launch(kernel, blocks, threads, *args):
+    """Run a kernel on the current stream."""
+    kernel[blocks, threads, _stream.get()](*args)
+
+
+@contextlib.contextmanager
+def allocating(allocator):
+    """`empty` inside the block is ``allocator(shape, dtype)``; None for the driver's own."""
+    token = _allocator.set(allocator)
+    try:
+        yield
+    finally:
+        _allocator.reset(token)
+
+
+def empty(shape, dtype):
+    """An uninitialised device array. The driver may synchronise: not in a loop."""
+    return (_allocator.get() or cuda.device_array)(shape, dtype)
+
+
+def capability():
+    """(major, minor) compute capability of the current device; the simulator is as good as any."""
+    return (9, 0) if SIMULATED else tuple(cuda.get_current_device().compute_capability)

@@ -1,0 +1,169 @@
+"""The instructions of `ptx` for the simulator, which has none of a warp, for `compat` alone.
+
+Lanes exchange through shared memory between two barriers, so all threads of a block must arrive.
+"""
+
+import functools
+
+import numpy as np
+from numba import cuda
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+__all__ = [
+    "add_lower",
+    "array_of",
+    "clear",
+    "cp_async",
+    "cp_async_commit",
+    "cp_async_wait",
+    "from_bfloat16",
+    "from_float16",
+    "load_vector",
+    "mma",
+    "move",
+    "opaque",
+    "syncwarp",
+    "to_tf32",
+]
+
+
+def _cut(dtype, x):
+    """Tensor cores cut sums of float32 off, not round them: this is the most that can be lost."""
+    y = dtype.type(x)
+    return np.nextafter(y, dtype.type(0)) if abs(y) > abs(x) else y
+
+
+@functools.cache
+def mma(m, n, k):
+    @cuda.jit(device=True)
+    def multiply(c, i, a, j, b, l):
+        warps = -(-cuda.blockDim.x // 32)
+        left = cuda.shared.array((warps, m, k), np.dtype(np.float64))
+        right = cuda.shared.array((warps, k, n), np.dtype(np.float64))
+        warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
+        g, t = lane // 4, lane % 4
+        for u in range(m * k // 32):
+            left[warp, g + u % (m // 8) * 8, t + u // (m // 8) * 4] = a[j + u]
+        for u in range(k * n // 32):
+            right[warp, t + u * 4, g] = b[l + u]
+        cuda.syncthreads()
+        for u in range(m * n // 32):
+            product = left[warp, g + u // 2 * 8] @ right[warp, :, 2 * t + u % 2]
+            c[i + u] = _cut(c.dtype, np.float64(c[i + u]) + product)
+        cuda.syncthreads()
+
+    return multiply
+
+
+@functools.cache
+def load_vector(count):
+    @cuda.jit(device=True)
+    def load(to, i, source, j):
+        for u in range(count):
+            to[i + u] = source[j + u]
+
+    return load
+
+
+@functools.cache
+def clear(count):
+    @cuda.jit(device=True)
+    def zeros(x):
+        x[:count] = 0
+
+    return zeros
+
+
+@functools.cache
+def move(count, to_step, step, how):
+    @cuda.jit(device=True)
+    def moved(to, i, x, j):
+        for u in range(count):
+            value, place = x[j + u * step], i + u * to_step
+            if how == "+=":
+                to[place] += value
+            elif how == "*=":
+                to[place] *= value
+            else:
+                to[place] = value
+
+    return moved
+
+
+@functools.cache
+def add_lower(places):
+    @cuda.jit(device=True)
+    def add(c, at, ldc, order, i, j, sign, sums):
+        for (r, s), value in zip(places, sums, strict=True):
+            if i + r < order and j + s <= i + r:
+                c[at + (i + r) * ldc + j + s] += c.dtype.type(sign * value)
+
+    return add
+
+
+@functools.cache
+def spread(places, ld):
+    @cuda.jit(device=True)
+    def spread_out(to, at, x):
+        for (r, s), value in zip(places, x, strict=True):
+            to[at + r * ld + s] = value
+
+    return spread_out
+
+
+@functools.cache
+def cp_async(size):
+    @cuda.jit(device=True)
+    def copy(to, i, source, j, valid):
+        for u in range(size // to.dtype.itemsize):
+            to[i + u] = source[j + u] if u * to.dtype.itemsize < valid else 0
+
+    return copy
+
+
+@cuda.jit(device=True)
+def cp_async_commit():
+    pass
+
+
+@functools.cache
+def cp_async_wait(pending):
+    return cp_async_commit
+
+
+@cuda.jit(device=True)
+def syncwarp():
+    cuda.syncthreads()
+
+
+def to_tf32(x):
+    """Nearest, ties away from zero; what is not finite stays."""
+    x = np.float32(x)
+    if not np.isfinite(x):
+        return x
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def opaque(x):
+    return x
+
+
+def from_float16(bits):
+    return np.float32(np.uint16(bits).view(np.float16))
+
+
+def from_bfloat16(bits):
+    return (np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+class _Memory:
+    """NumPy's view of a __cuda_array_interface__: in the simulator it is host memory."""
+
+    def __init__(self, interface, owner):
+        self.__array_interface__ = {**interface, "version": 3}
+        self.owner = owner
+
+
+def array_of(interface, owner):
+    """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
+    return FakeCUDAArray(np.asarray(_Memory(interface, owner)))

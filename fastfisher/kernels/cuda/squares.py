@@ -1,0 +1,78 @@
+"""Square matrices on the device, a thread per element: scaling, diagonals, triangles."""
+
+from .compat import cuda
+from .vectors import per_element
+
+__all__ = ["add_to_diagonal", "diagonal_of", "lower", "restore", "scale_square"]
+
+
+@cuda.jit
+def _scale_square(c, u, by):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        c[i, j] *= u[i] * u[j] if u.size > 0 else by
+
+
+def scale_square(c, u, by=1.0):
+    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): times `by`
+    """c[i, j] *= u[i] u[j]."""
+    per_element(_scale_square, c.size, c, u, by)
+
+
+@cuda.jit
+def _diagonal_of(d, c):
+    i = cuda.grid(1)
+    if i < d.size:
+        d[i] = c[i, i]
+
+
+def diagonal_of(d, c):
+    # d  OUT (m,);  c  IN READ-ONLY (m, m)
+    """d[i] = c[i, i]."""
+    per_element(_diagonal_of, d.size, d, c)
+
+
+@cuda.jit
+def _add_to_diagonal(c, d, added, by):
+    i = cuda.grid(1)
+    if i < d.size:
+        c[i, i] = d[i] + added[i] + by
+
+
+def add_to_diagonal(c, d, added, by=0.0):
+    # c  INOUT (m, m);  d, added  IN READ-ONLY (m,)
+    """c[i, i] = d[i] + added[i] + by."""
+    per_element(_add_to_diagonal, d.size, c, d, added, by)
+
+
+@cuda.jit
+def _restore(c):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        if j < i:
+            c[i, j] = c[j, i]
+
+
+def restore(c):
+    # c  INOUT (m, m)
+    """The lower triangle again, from the upper one, which factorisations leave alone."""
+    per_element(_restore, c.size, c)
+
+
+@cuda.jit
+def _lower(out, a, damping):
+    e = cuda.grid(1)
+    if e < out.size:
+        i, j = e // out.shape[1], e % out.shape[1]
+        if j > i:
+            out[i, j] = 0
+        else:
+            out[i, j] = a[i, j] + damping if i == j else a[i, j]
+
+
+def lower(out, a, damping):
+    # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
+    """The lower triangle of a + damping I, zeros above."""
+    per_element(_lower, out.size, out, a, damping)

@@ -1,0 +1,124 @@
+"""Sums and maxima along rows (k, m) on the device, in double.
+
+Trees of fixed shape over shares of fixed size: the bits depend on sizes alone.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from . import compat
+from .compat import cuda
+
+__all__ = ["dots", "largest", "least", "logarithms", "totals"]
+
+THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
+SHARES = 64  # of a row, at most
+SHARE = 2048  # elements of a share, at least
+
+
+@functools.cache
+def _reduction(what, threads):
+    """(shares of each row -> partial, partial -> one number per row)."""
+    least, maximum, product = what == "least", what == "largest", what == "dots"
+    logarithm = what == "logarithms"
+    start = np.inf if least else 0.0
+
+    @cuda.jit
+    def first(partial, x, y, share):
+        s = cuda.shared.array((threads,), compat.types.float64)
+        t, row = cuda.threadIdx.x, cuda.blockIdx.y
+        lo = cuda.blockIdx.x * share
+        value = start
+        for i in range(lo + t, min(lo + share, x.shape[1]), threads):
+            if maximum:
+                size = abs(float(x[row, i]))
+                if not (size <= value or value != value):
+                    value = size
+            elif least:
+                if not (x[row, i] >= value or value != value):
+                    value = float(x[row, i])
+            elif product:
+                value += float(x[row, i]) * float(y[row, i])
+            elif logarithm:
+                value += math.log(x[row, i]) if x[row, i] > 0 else math.nan
+            else:
+                value += float(x[row, i])
+        s[t] = value
+        cuda.syncthreads()
+        half = threads // 2
+        while half > 0:
+            if t < half:
+                if maximum:
+                    if not (s[t + half] <= s[t] or s[t] != s[t]):
+                        s[t] = s[t + half]
+                elif least:
+                    if not (s[t + half] >= s[t] or s[t] != s[t]):
+                        s[t] = s[t + half]
+                else:
+                    s[t] += s[t + half]
+            cuda.syncthreads()
+            half //= 2
+        if t == 0:
+            partial[row, cuda.blockIdx.x] = s[0]
+
+    @cuda.jit
+    def second(out, partial):
+        row = cuda.grid(1)
+        if row < out.shape[0]:
+            value = partial[row, 0]
+            for i in range(1, partial.shape[1]):
+                if maximum:
+                    if not (partial[row, i] <= value or value != value):
+                        value = partial[row, i]
+                elif least:
+                    if not (partial[row, i] >= value or value != value):
+                        value = partial[row, i]
+                else:
+                    value += partial[row, i]
+            out[row] = value
+
+    return first, second
+
+
+def _reduce(what, out, x, y):
+    k, m = x.shape
+    if k == 0:
+        return
+    share = max(-(-m // SHARES), SHARE)
+    threads = min(THREADS, 1 << max(min(m, share) - 1, 0).bit_length())
+    first, second = _reduction(what, threads)
+    partial = compat.empty((k, max(-(-m // share), 1)), np.float64)
+    compat.launch(first, (partial.shape[1], k), threads, partial, x, y, share)
+    compat.launch(second, -(-k // THREADS), min(k, THREADS), out, partial)
+
+
+def dots(out, x, y):
+    # out  OUT (k,) double;  x, y  IN READ-ONLY (k, m)
+    """out[i] = sum_j x[i, j] y[i, j]."""
+    _reduce("dots", out, x, y)
+
+
+def totals(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = sum_j x[i, j]."""
+    _reduce("totals", out, x, x)
+
+
+def logarithms(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = sum_j log x[i, j], NaN where one is not positive."""
+    _reduce("logarithms", out, x, x)
+
+
+def largest(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = max_j |x[i, j]|, NaN if there is one."""
+    _reduce("largest", out, x, x)
+
+
+def least(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = min_j x[i, j], NaN if there is one."""
+    _reduce("least", out, x, x)

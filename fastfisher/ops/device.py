@@ -1,0 +1,235 @@
+"""The public ops for operands on a CUDA device: same names and arguments, answered in kind.
+
+Values are not examined, as that would wait for the device: NaN and Inf show up in the result. The
+docstrings of the twins in this room hold for the rest.
+"""
+
+import numpy as np
+
+from ..arrays import as_real
+from ..devices import passes
+from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, result, working_with
+from ..errors import InputError, NotPositiveDefiniteError
+from ..kernels.cuda import compat, memory, squares, vectors
+from ..planning import choose
+
+__all__ = [
+    "batched_solve",
+    "cho_solve",
+    "cholesky",
+    "diag",
+    "fvp",
+    "gram",
+    "layered_gram",
+    "matvec",
+    "rmatvec",
+    "syrk",
+]
+
+DOUBLE = np.dtype(np.float64)
+
+
+def _kernel(op, size, dtype):
+    return choose(op, size, dtype, device="cuda").load()
+
+
+def _weights(weights, n):
+    """Weights (n,) in double, or None."""
+    if weights is None:
+        return None
+    rows, single = as_rows(weights, n, "weights", axis="n")
+    if not single:
+        raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
+    return rows.reshape(n)
+
+
+def _roots(w):
+    if w is None:
+        return None
+    roots = compat.empty((w.size,), DOUBLE)
+    vectors.weight_roots(roots, w)
+    return roots
+
+
+def _answer(origin, values, dtype, out=None):
+    """Double values in the kind of `origin` and this dtype, or in `out`."""
+    if out is None:
+        made, view = result(origin, values.shape, dtype)
+    else:
+        made, view = out, device_view(out, "out")[0]
+        if tuple(view.shape) != tuple(values.shape) or view.dtype != dtype:
+            raise InputError(
+                f"out is {view.dtype} {tuple(view.shape)}; expected {np.dtype(dtype)} "
+                f"{tuple(values.shape)}"
+            )
+        if not view.is_c_contiguous():
+            raise InputError("out must be C-ordered")
+    memory.copy(view, values)
+    return made
+
+
+def _square(G, order, out):
+    """Zeros (order, order) in double: the memory of `out` where that serves."""
+    if out is not None and G.dtype == DOUBLE:
+        view = device_view(out, "out")[0]
+        if tuple(view.shape) == (order, order) and view.dtype == DOUBLE and view.is_c_contiguous():
+            memory.fill(view, 0.0)
+            return view, True
+    return memory.zeros((order, order), DOUBLE), False
+
+
+def syrk(G, weights=None, *, out=None):
+    """G' diag(w) G."""
+    with working_with(G, weights, out):
+        G = as_scores(G)
+        n, p = G.shape
+        sums, there = _square(G, p, out)
+        passes.add_syrk(sums, G, scale=_roots(_weights(weights, n)))
+        passes.mirror(sums)
+        return out if there else _answer(G.origin, sums, G.dtype, out)
+
+
+def gram(G, weights=None, *, out=None):
+    """W^1/2 G G' W^1/2."""
+    with working_with(G, weights, out):
+        G = as_scores(G)
+        n, _ = G.shape
+        sums, there = _square(G, n, out)
+        passes.add_gram(sums, G)
+        passes.mirror(sums)
+        roots = _roots(_weights(weights, n))
+        if roots is not None:
+            squares.scale_square(sums, roots)
+        return out if there else _answer(G.origin, sums, G.dtype, out)
+
+
+def _columns(origin, rows, single, dtype):
+    """Rows (k, m) answered as (m,) or (m, k)."""
+    k, m = rows.shape
+    made, view = result(origin, (m,) if single else (m, k), dtype)
+    vectors.emit(view.reshape(m, k), rows, none(DOUBLE))
+    return made
+
+
+def fvp(G, v, weights=None):
+    """G'(w o (G v))."""
+    with working_with(G, v, weights):
+        G = as_scores(G)
+        n, p = G.shape
+        rows, single = as_rows(v, p, "v")
+        y = memory.zeros(tuple(rows.shape), DOUBLE)
+        passes.add_fvp(y, G, rows, weights=_weights(weights, n))
+        return _columns(G.origin, y, single, G.dtype)
+
+
+def matvec(G, v):
+    """G v."""
+    with working_with(G, v):
+        G = as_scores(G)
+        rows, single = as_rows(v, G.shape[1], "v")
+        return _columns(G.origin, passes.products(G, rows), single, G.dtype)
+
+
+def rmatvec(G, u):
+    """G'u."""
+    with working_with(G, u):
+        G = as_scores(G)
+        n, p = G.shape
+        rows, single = as_rows(u, n, "u", axis="n")
+        y = memory.zeros((rows.shape[0], p), DOUBLE)
+        passes.add_rmatvec(y, G, rows)
+        return _columns(G.origin, y, single, G.dtype)
+
+
+def diag(G, weights=None):
+    """sum_n w_n G_n^2."""
+    with working_with(G, weights):
+        G = as_scores(G)
+        n, p = G.shape
+        y = memory.zeros((p,), DOUBLE)
+        passes.add_diag(y, G, weights=_weights(weights, n))
+        return _answer(G.origin, y, G.dtype)
+
+
+def _square_matrix(A, name):
+    a = as_matrix(A, name, ("n", "n"))
+    if a.shape[0] != a.shape[1]:
+        raise InputError(f"{name} has shape {tuple(a.shape)}; expected a square matrix (n, n)")
+    return a
+
+
+def cholesky(A, *, damping=0.0, overwrite=False):
+    """L of A + damping I = L L'; waits for the status."""
+    damping = as_real(damping, "damping")
+    with working_with(A):
+        a = _square_matrix(A, "A")
+        n, dtype = a.shape[0], np.dtype(a.dtype)
+        made, L = A, a
+        if not overwrite or device_view(A, "A")[0] is not a:
+            made, L = result(A, (n, n), dtype)
+        squares.lower(L, a, damping)
+        order = int(memory.to_host(_kernel("cholesky", n, dtype)(L))[0])
+        if order:
+            raise NotPositiveDefiniteError(
+                f"pivot {order} of {n} is not positive (or not finite) at damping {damping:g}; "
+                "raise damping",
+                order=order,
+                rcond=0.0,
+            )
+        return made
+
+
+def cho_solve(L, b):
+    """Solve L L' x = b."""
+    with working_with(L, b):
+        a = _square_matrix(L, "L")
+        n, dtype = a.shape[0], np.dtype(a.dtype)
+        rows, single = as_rows(b, n, "b", dtype=dtype, axis="n")
+        for op in ("solve_lower", "solve_lower_adjoint"):
+            _kernel(op, n, dtype)(a, rows)
+        return _columns(b, rows, single, dtype)
+
+
+def batched_solve(F, g, *, damping=0.0):
+    """Solve (F_i + damping_i I) x_i = g_i with a status per system."""
+    with working_with(F, g, None if np.isscalar(damping) else damping):
+        f, v = as_matrix(F, "F", ("n", "p", "p")), as_matrix(g, "g", ("n", "p"))
+        n, p = v.shape
+        if tuple(f.shape) != (n, p, p) or f.dtype != v.dtype:
+            raise InputError(
+                f"F is {f.dtype} {tuple(f.shape)}, g {v.dtype} {tuple(v.shape)}; expected (n, p, p)"
+                " and (n, p) of one dtype"
+            )
+        dtype = np.dtype(v.dtype)
+        if np.isscalar(damping):
+            d = compat.empty((n,), dtype)
+            memory.fill(d, dtype.type(as_real(damping, "damping")))
+        else:
+            d = passes.cast(as_matrix(damping, "damping", ("n",)), dtype)
+            if d.size != n:
+                raise InputError(f"damping has {d.size} values; expected ({n},)")
+        (x, x_view), (info, info_view) = result(F, (n, p), dtype), result(F, (n,), np.int32)
+        _kernel("batched_solve", p, dtype)(x_view, info_view, f, v, d)
+        return x, info
+
+
+def layered_gram(layers):
+    """sum_l (A_l A_l') o (E_l E_l')."""
+    first = layers[0][0]
+    with working_with(*(x for layer in layers for x in layer)):
+        n = first.shape[0]
+        sums = memory.zeros((n, n), DOUBLE)
+        for i, (A, E) in enumerate(layers):
+            a, e = device_view(A, f"A of layer {i}")[0], device_view(E, f"E of layer {i}")[0]
+            if a.ndim not in (2, 3) or tuple(a.shape[:-1]) != tuple(e.shape[:-1]) or len(a) != n:
+                raise InputError(
+                    f"layer {i} has shapes {tuple(a.shape)} and {tuple(e.shape)}; expected "
+                    f"({n}, d) and ({n}, d'), or ({n}, tokens, d) and ({n}, tokens, d')"
+                )
+            if a.dtype != e.dtype or not (a.is_c_contiguous() and e.is_c_contiguous()):
+                raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
+            tokens = 1 if a.ndim == 2 else a.shape[1]
+            flat = (x.reshape(n * tokens, x.shape[x.ndim - 1]) for x in (a, e))
+            _kernel("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
+        passes.mirror(sums)
+        return _answer(first, sums, np.dtype(a.dtype))

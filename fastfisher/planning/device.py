@@ -1,0 +1,138 @@
+"""The part of the table that is for CUDA devices, and what routes cost there.
+
+No device has been measured: the rates are nominal ones of a data-centre GPU, and plans say so.
+"""
+
+import functools
+import importlib.util
+
+from .records import Stage
+from .table import INF, REAL, Band, Entry, decide
+
+__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "GROUNDS", "device_route"]
+
+
+def _ours(function, module=None):
+    return Entry(f"cuda.{function}", f"cuda.{module or function}", function)
+
+
+def _plain(function):
+    """Without tensor cores."""
+    return Entry(f"cuda.plain_{function}", f"cuda.{function}", f"plain_{function}")
+
+
+def _cupy(function):
+    return Entry(f"cupy.{function}", "cuda.vendor", function, reproducible=False)
+
+
+@functools.cache
+def _with_vendor():
+    return importlib.util.find_spec("cupy") is not None
+
+
+def _both(function, module=None, *others):
+    """Ours, and cuBLAS or cuSOLVER where CuPy is installed."""
+    return (_ours(function, module), *others, *([_cupy(function)] if _with_vendor() else []))
+
+
+_TILES = "compute bound: tiles in shared memory, tensor cores for float64, sums in double"
+_PASS = "memory bound: one pass, sums in double in a fixed order"
+_BLOCKED = "blocked; the status stays on the device"
+_ROWS = "a launch per block of unknowns"
+_SMALL = "a system per thread, warp or block, by its order; loads are coalesced"
+_ONLY = "no vendor routine does this"
+
+# One row per op and size range, as in table.py.
+CUDA_TABLE = tuple(
+    Band(op, REAL, 0, INF, entries, because, "cuda")
+    for op, entries, because in (
+        ("syrk", _both("syrk", None, _plain("syrk")), _TILES),
+        ("gram", _both("gram", None, _plain("gram")), _TILES),
+        ("mirror", (_ours("mirror", "syrk"),), _ONLY),
+        ("matvec", _both("matvec"), _PASS),
+        ("rmatvec", _both("rmatvec", "matvec"), _PASS),
+        ("fvp", (_ours("fvp", "matvec"),), _ONLY),
+        ("diag", (_ours("diag"),), _ONLY),
+        ("scan", (_ours("scan", "diag"),), _ONLY),
+        ("cholesky", _both("cholesky"), _BLOCKED),
+        ("solve_lower", _both("solve_lower", "triangular"), _ROWS),
+        ("solve_lower_adjoint", _both("solve_lower_adjoint", "triangular"), _ROWS),
+        ("inverse_diagonal", (_ours("inverse_diagonal", "triangular"),), _ONLY),
+        ("batched_solve", (_ours("batched_solve", "batched"),), _SMALL),
+        ("layered_gram", (_ours("layered_gram", "layered"),), _ONLY),
+        ("layered_diag", (_ours("layered_diag", "moments"),), _ONLY),
+    )
+)
+
+FLOPS = {"float64": 3e13, "float32": 3e13}  # per second, nominal
+BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
+GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
+CHUNK_BYTES = 256 << 20  # of scores that pass through a buffer at a time
+PARTS_BYTES = 130 << 20  # of partial sums of a product, at most
+BLOCK = 256  # samples per block sum of a pass
+
+
+def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1, workspace=0):
+    choice = decide(op, size, dtype, device="cuda")
+    seconds = max(flops / FLOPS[dtype], moved / BANDWIDTH) + launches * LAUNCH
+    entry = choice.entry
+    return Stage(
+        op,
+        entry.name,
+        text,
+        int(flops),
+        int(moved),
+        int(workspace),
+        entry.reproducible,
+        seconds,
+        choice.source,
+        choice.measured,
+    )
+
+
+def _pass(q, op, factor):
+    flops = factor * q.n * q.p * q.rhs
+    text = f"{q.n} x {q.p}"
+    sums = 8 * q.rhs * q.p * -(-q.n // BLOCK) if op != "matvec" else 0
+    return _stage(q, op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2, sums)
+
+
+def _factored(q, op, order, summed):
+    text, square = f"{order} x {order}", 8 * order * order
+    moved = q.n * q.p * q.stored_bytes + square
+    flops = summed * order * (order + 1)
+    blocks = -(-order // 32)
+    half = order * order * q.rhs
+    parts = min(PARTS_BYTES, square * -(-summed // BLOCK))
+    return [
+        _stage(q, op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
+        _stage(q, "cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
+        _stage(q, "solve_lower", order, text, half, square / 2, launches=blocks / 2),
+        _stage(q, "solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),
+    ]
+
+
+def _primal(q):
+    stages = [*_factored(q, "syrk", q.p, q.n), _pass(q, "fvp", 4)]
+    return stages, 8 * (q.p * q.p + q.rhs * (6 * q.p + q.n))
+
+
+def _dual(q):
+    product, *factor = _factored(q, "gram", q.n, q.p)
+    one = _pass(q, "matvec", 2), _pass(q, "rmatvec", 2)
+    stages = [product, one[0], *factor, one[1], _pass(q, "fvp", 4)]
+    return stages, 8 * (q.n * q.n + q.rhs * (6 * q.p + 3 * q.n))
+
+
+def _cg(q):
+    return [_pass(q, "fvp", 4)], 8 * q.rhs * (9 * q.p + q.n)
+
+
+DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
+
+
+def device_route(q, method):
+    """Stages of a method on a device, and its peak bytes there beside the scores."""
+    stages, resident = DEVICE_ROUTES[method](q)
+    copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * CHUNK_BYTES)
+    return stages, int(resident + copies + max(stage.workspace for stage in stages))

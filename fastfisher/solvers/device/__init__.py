@@ -1,0 +1,275 @@
+"""Solves on a CUDA device: the twins of primal, dual and cg, queued end to end.
+
+The host waits once per solve, for a report of some numbers; cg once per chunk of iterations. Scores
+of any size may lie on the host: they then pass over the bus in slices.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ... import arrays
+from ...arrays import check_policy, to_origin
+from ...damping import Marquardt
+from ...devices import lies_on_device
+from ...devices.door import (
+    DeviceScores,
+    as_rows,
+    as_scores,
+    on_host,
+    result,
+    working_with,
+)
+from ...devices.passes import bad_row
+from ...devices.slices import row_slices
+from ...errors import InputError
+from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda.vectors import LARGEST, OUT, TRACE
+from ...planning import Problem, plan_problem
+from ..cutoffs import Cutoff
+from ..factored import rank_deficient
+from ..solution import Solution
+from ..system import RANGE
+from .direct import GIVEN, dual, primal
+from .iterative import cg
+from .system import Report, check_weights, make_system
+
+__all__ = ["solve_on_device"]
+
+RESIDENT_SHARE = 0.5  # of free memory that host scores may take and stay on the device
+
+
+class _Device:
+    """Operands that lie on a device, answered in kind."""
+
+    def __init__(self, G, *others):
+        self._scope = working_with(G, *others)
+        self.origin = G
+
+    def __enter__(self):
+        return self._scope.__enter__() or self
+
+    def __exit__(self, *error):
+        return self._scope.__exit__(*error)
+
+    def scores(self, G):
+        return as_scores(G)
+
+    def rows(self, b, size, dtype, name, axis="p"):
+        return as_rows(b, size, name, axis=axis)
+
+    def weights(self, w, n):
+        if w is None:
+            return None
+        rows, single = as_rows(w, n, "weights", axis="n")
+        if not single:
+            raise InputError(f"weights has shape {tuple(w.shape)}; expected ({n},)")
+        return rows
+
+    def new(self, shape, dtype):
+        return result(self.origin, shape, dtype)
+
+    def answer(self, made):
+        return made
+
+
+class _Host:
+    """Operands of the host, copied in and answered there, in kind."""
+
+    def __init__(self, G, *others):
+        self._scope = on_host()
+        self.origin = G
+
+    def __enter__(self):
+        self._scope.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._scope.__exit__(*error)
+
+    def scores(self, G):
+        """Scores copied to the device if they fit beside what a solve needs there, else as is."""
+        host = as_scores(arrays.as_scores(G))
+        n, p = host.shape
+        size = n * p * host.data.stored.itemsize
+        if size > RESIDENT_SHARE * memory.free_bytes():
+            return host
+        bits = np.dtype(np.uint16) if host.data.stored.name == "bfloat16" else host.data.stored
+        there = compat.empty((n, p), bits)
+        for lo, hi, rows in row_slices(host):
+            memory.copy(there[lo:hi], rows)
+        return DeviceScores(there, host.dtype, G)
+
+    def rows(self, b, size, dtype, name, axis="p"):
+        rows, single = arrays.as_vectors(b, size, dtype, name, axis=axis)
+        if rows.dtype.kind == "c":
+            raise InputError(f"{name} is complex; complex arrays need device='cpu'")
+        return memory.to_device(rows.astype(np.float64)), single
+
+    def weights(self, w, n):
+        return None if w is None else memory.to_device(arrays.as_weights(w, n)[np.newaxis])
+
+    def new(self, shape, dtype):
+        made = compat.cuda.device_array(tuple(shape), np.dtype(dtype))
+        return made, made
+
+    def answer(self, made):
+        return to_origin(memory.to_host(made), self.origin)
+
+
+def solve_on_device(
+    G,
+    b,
+    coef,
+    *,
+    damping,
+    weights=None,
+    center=False,
+    method="auto",
+    nan_policy="raise",
+    device=None,
+    x0=None,
+    announce=None,
+    **settings,
+):
+    """The Solution of `fastfisher.solve`; neither b nor coef stands for the mean gradient."""
+    check_policy(nan_policy)
+    there = lies_on_device(G)
+    if device == "cpu":
+        raise InputError(
+            "G lies on a device but device='cpu'; pass a host copy (torch: .cpu(), cupy: .get())"
+        )
+    if nan_policy == "skip":
+        raise InputError("nan_policy='skip' is for the host; drop the rows that are not finite")
+    if isinstance(damping, Cutoff):
+        raise InputError(f"{damping} needs eigenvalues, which are computed on the host only")
+    with (_Device if there else _Host)(G, b, coef, weights, x0) as place:
+        scores = place.scores(G)
+        n, p = scores.shape
+        if not n or not p:
+            raise InputError(f"G has shape {(n, p)}; on a device it cannot be empty")
+        single, given, f = True, None, None
+        if b is not None:
+            given, single = place.rows(b, p, scores.dtype, "b" if coef is None else "g")
+        elif coef is not None:
+            f, single = place.rows(coef, n, scores.dtype, "coef", "n")
+        elif not center:
+            f = compat.empty((1, n), np.float64)
+            memory.fill(f, 1.0)
+        sides = 1 if f is None and given is None else (given if f is None else f).shape[0]
+        start = None if x0 is None else place.rows(x0, p, scores.dtype, "x0")[0]
+        if start is not None and start.shape[0] != sides:
+            raise InputError(
+                f"x0 holds {start.shape[0]} vectors but there are {sides} right-hand sides"
+            )
+        plan = _plan(scores, weights, center, sides, method, damping)
+        if announce is not None:
+            announce(plan)
+        report = Report(sides)
+        system = make_system(scores, place.weights(weights, n), center, damping, report)
+        if given is None and f is None:  # docs/math.md D6
+            given = compat.empty((1, p), np.float64)
+            memory.copy(given, system.mean.reshape(1, p))
+        return _solve(place, system, report, plan, given, f, start, single, nan_policy, settings)
+
+
+def _plan(scores, weights, center, sides, method, damping):
+    n, p = scores.shape
+    forced = method == "auto" and damping.needs == "diagonal" and n < p
+    halves = not scores.streamed and np.dtype(scores.data.dtype).itemsize == 2
+    problem = Problem(
+        n=n,
+        p=p,
+        rhs=sides,
+        dtype=scores.dtype.name,
+        method="cg" if forced else method,
+        device="cuda",
+        weighted=weights is not None,
+        centered=bool(center),
+        direct=scores.direct,
+        halves=halves,
+    )
+    plan = plan_problem(problem, enforce=True)
+    if forced:
+        return replace(plan, because="n < p, and the dual with a diagonal damping is the host's")
+    return plan
+
+
+def _solve(place, system, report, plan, b, f, x0, single, nan_policy, settings):
+    damping, p = system.damping, system.p
+    given = b if f is None else f
+    if f is None and damping.is_zero and system.rank_bound < p:
+        raise rank_deficient(system)
+    sizes, scale = (compat.empty((report.sides,), np.float64) for _ in range(2))
+    sums.largest(sizes, given)
+    vectors.tame(scale, sizes)
+    for rows in (given, x0):
+        if rows is not None:
+            vectors.scale_rows(rows, scale)
+    shape = (p,) if single else (p, report.sides)
+    made, out = place.new(shape, system.dtype)
+    columns = out.reshape(p, report.sides)
+
+    def finish(x):
+        vectors.emit(columns, x, scale)
+        sums.largest(report.place(OUT), out.reshape(1, p * report.sides))
+
+    routes = {"primal": primal, "dual": dual}
+    try:
+        if plan.method == "cg":
+            outcome = cg(system, report, b, f, finish, x0=x0, **settings)
+        else:
+            outcome = routes[plan.method](system, report, b, f, finish)
+    finally:
+        _check(system, report, given, nan_policy)
+    status, certificate = outcome.status, outcome.certificate
+    if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
+        memory.fill(out, np.nan)
+    if not np.isfinite(report.host[[TRACE, OUT]]).all():
+        status = "not_finite"
+    return Solution(
+        x=place.answer(made),
+        status=status,
+        converged=status == "converged",
+        residual=certificate.residual,
+        backward_error=certificate.backward_error,
+        iterations=outcome.iterations,
+        method=plan.method,
+        damping=damping.c if isinstance(damping, Marquardt) else float(outcome.added),
+        rung=outcome.rung,
+        plan=plan,
+        cancellation=outcome.cancellation,
+        rank=outcome.rank,
+        rcond=outcome.rcond,
+        smallest_pivot=outcome.smallest_pivot,
+        escalation=outcome.escalation,
+    )
+
+
+def _check(system, report, given, nan_policy):
+    """InputError for what the report says of the operands; it explains any other failure."""
+    if report.host is None:
+        return
+    check_weights(system, report)
+    largest, trace = report.host[LARGEST], report.host[TRACE]
+    finite = np.isfinite(report.sizes(GIVEN)).all()
+    if np.isfinite(trace) and finite:
+        least, most, _ = RANGE[system.dtype.itemsize]
+        if largest > 0 and not least <= largest <= most:
+            raise InputError(
+                f"the squares of the scores reach {largest:.3g}, out of the range of the device "
+                f"routes; multiply G by 2.0**{-int(np.floor(np.log2(largest) / 2))} first"
+            )
+        return
+    bad = memory.to_host(given)
+    if not np.isfinite(bad).all():
+        index = int(np.flatnonzero(~np.isfinite(bad).all(axis=0))[0])
+        raise InputError(f"the right-hand side is not finite at index {index}; repair it")
+    if nan_policy == "propagate":
+        return
+    row, size = bad_row(system.G)
+    if row is not None:
+        raise InputError(f"G is not finite in row {row}; drop the row (weight 0 is not enough)")
+    raise InputError(
+        f"F overflows: the largest |G| is {size:.3g}; multiply G by a power of two first"
+    )

@@ -1,0 +1,207 @@
+"""Sums of a dense Fisher that are held on a device, and what is answered from them."""
+
+import numpy as np
+
+from ...damping import Marquardt
+from ...devices import passes
+from ...devices.door import as_rows, as_scores, none, result, working_with
+from ...errors import InputError, StateError
+from ...kernels.cuda import compat, memory, squares, sums, vectors
+from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
+from ...planning import Problem, choose, plan_problem
+from ..cutoffs import Cutoff
+from ..solution import Solution
+from ..system import unit_roundoff
+from .direct import factored
+from .path import DevicePath
+from .system import Report
+
+__all__ = ["Held"]
+
+
+class _Normalised:
+    """F (p, p) as a system: what the certificate of a solve asks of one."""
+
+    inverse_total, shares, mean = 1.0, None, None
+
+    def __init__(self, F, damping, dtype):
+        self.F, self.damping, self.dtype, self.p = F, damping, dtype, F.shape[0]
+        self.roundoff = unit_roundoff(dtype)
+
+    def raw_fisher(self, v):
+        """F v for rows v."""
+        y = compat.empty(tuple(v.shape), np.float64)
+        multiply = choose("matvec", v.shape[0], np.dtype(np.float64), device="cuda").load()
+        multiply(y, self.F, v, none(np.float64))
+        return y
+
+
+class Held:
+    """Raw sums over everything that was added: lower triangle of sum w g g', and sum w g."""
+
+    def __init__(self, p, dtype):
+        self.p, self.dtype, self.origin = p, dtype, None
+
+    def _start(self, G):
+        """The first batch decides on which device, and in which kind answers come."""
+        self.origin = result(G, (0,), self.dtype)[0]
+        self.sums = memory.zeros((self.p, self.p), np.float64)
+        self.first = memory.zeros((1, self.p), np.float64)
+
+    def add(self, G, weights, decay):
+        """Add a batch after the sums so far are multiplied by decay; (rows, sum of weights)."""
+        with working_with(G, weights, self.origin):
+            scores = as_scores(G)
+            n, p = scores.shape
+            if p != self.p or scores.dtype != self.dtype:
+                raise InputError(
+                    f"G is {scores.dtype} with {p} columns; expected {self.dtype} with {self.p}"
+                )
+            if not n:
+                return 0, 0.0
+            roots, u, total = self._examined(scores, weights)
+            if self.origin is None:
+                self._start(G)
+            if decay != 1:
+                squares.scale_square(self.sums, none(np.float64), decay)
+                vectors.times(self.first, self.first, none(np.float64), decay)
+            passes.add_syrk(self.sums, scores, scale=roots)
+            passes.add_rmatvec(self.first, scores, u)
+            return n, total
+
+    def _examined(self, scores, weights):
+        """Roots of the weights, the weights as a row, and their sum; waits for the verdict."""
+        n, _ = scores.shape
+        report, bad = Report(0), compat.empty((1,), np.int64)
+        roots, u, total = None, compat.empty((1, n), np.float64), float(n)
+        memory.fill(bad, n)
+        memory.fill(u, 1.0)
+        if weights is not None:
+            u, single = as_rows(weights, n, "weights", axis="n")
+            if not single:
+                raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
+            roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
+            vectors.examine_weights(bad, used, u.reshape(n))
+            vectors.weight_roots(roots, u.reshape(n))
+            sums.totals(report.place(TOTAL), u)
+        memory.copy(report.place(BAD), bad)
+        probe = memory.zeros((self.p,), np.float64)
+        passes.add_diag(probe, scores)
+        sums.largest(report.place(LARGEST), probe.reshape(1, self.p))
+        host = report.read()
+        if host[BAD] < n:
+            raise InputError(
+                f"weights[{int(host[BAD])}] is negative or not finite; expected finite, >= 0"
+            )
+        if weights is not None:
+            total = float(host[TOTAL])
+        if not np.isfinite([host[LARGEST], total]).all():
+            row, largest = passes.bad_row(scores)
+            if row is not None:
+                raise InputError(f"G is not finite in row {row}; drop the row")
+            raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
+        return roots, u, total
+
+    def merge(self, other):
+        """Add the sums of another."""
+        if other.origin is None:
+            return
+        with working_with(other.origin, self.origin):
+            if self.origin is None:
+                self._start(other.origin)
+            for mine, theirs in ((self.sums, other.sums), (self.first, other.first)):
+                vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
+
+    # Answers; the caller is inside `working`.
+
+    def working(self, *others):
+        """Context: where the sums lie."""
+        if self.origin is None:
+            raise StateError("this Fisher has seen nothing; update it first")
+        return working_with(*(x for x in others if x is not None), self.origin)
+
+    def matrix(self, weight):
+        """F (p, p) in double, both triangles; a new array."""
+        F = compat.empty((self.p, self.p), np.float64)
+        memory.copy(F, self.sums)
+        passes.mirror(F)
+        squares.scale_square(F, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
+        return F
+
+    def mean(self, weight):
+        """The mean row (1, p)."""
+        rows = compat.empty((1, self.p), np.float64)
+        vectors.times(rows, self.first, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
+        return rows
+
+    def answer(self, values, dtype=None):
+        """A device array in the kind of what was added."""
+        made, view = result(self.origin, tuple(values.shape), dtype or self.dtype)
+        memory.copy(view, values)
+        return made
+
+    def rows(self, b, weight):
+        """Rows (k, p) of b, or the mean; and whether it is one vector."""
+        return (self.mean(weight), True) if b is None else as_rows(b, self.p, "b")
+
+    def columns(self, rows, single):
+        """Rows answered as (p,) or (p, k)."""
+        shape = (self.p,) if single else (self.p, rows.shape[0])
+        made, view = result(self.origin, shape, self.dtype)
+        vectors.emit(view.reshape(self.p, rows.shape[0]), rows, none(np.float64))
+        return made
+
+    def apply(self, v, weight):
+        """F v."""
+        with self.working(v):
+            rows, single = as_rows(v, self.p, "v")
+            y = _Normalised(self.matrix(weight), None, self.dtype).raw_fisher(rows)
+            return self.columns(y, single)
+
+    def solve(self, b, damping, weight, n):
+        """The Solution of (F + D) x = b."""
+        if isinstance(damping, Cutoff):
+            raise InputError(f"{damping} needs eigenvalues, which are computed on the host only")
+        with self.working(b):
+            given, single = self.rows(b, weight)
+            F = self.matrix(weight)
+            work, report = compat.empty((self.p, self.p), np.float64), Report(given.shape[0])
+            memory.copy(work, F)
+            shape = (self.p,) if single else (self.p, given.shape[0])
+            made, out = result(self.origin, shape, self.dtype)
+
+            def finish(x):
+                vectors.emit(out.reshape(self.p, x.shape[0]), x, none(np.float64))
+                sums.largest(report.place(OUT), out.reshape(1, out.size))
+
+            system = _Normalised(F, damping, self.dtype)
+            outcome = factored(system, report, work, given, finish)
+            problem = Problem(n, self.p, given.shape[0], self.dtype.name, "primal", device="cuda")
+            certificate, status = outcome.certificate, outcome.status
+            if not np.isfinite(report.host[OUT]):
+                status = "not_finite"
+            return Solution(
+                x=made,
+                status=status,
+                converged=status == "converged",
+                residual=certificate.residual,
+                backward_error=certificate.backward_error,
+                iterations=0,
+                method="primal",
+                damping=damping.c if isinstance(damping, Marquardt) else float(outcome.added),
+                rung=outcome.rung,
+                plan=plan_problem(problem),
+                rank=outcome.rank,
+                rcond=outcome.rcond,
+                smallest_pivot=outcome.smallest_pivot,
+                escalation=outcome.escalation,
+            )
+
+    def path(self, b, dampings, weight):
+        """The DevicePath for b and absolute dampings."""
+        with self.working(b):
+            rows, single = self.rows(b, weight)
+            if not single:
+                raise InputError(f"b has shape {tuple(b.shape)}; a path takes one vector")
+            F = self.matrix(weight)
+            return DevicePath(F, rows, dampings, dtype=self.dtype, origin=self.origin)

@@ -1,0 +1,163 @@
+"""Conjugate gradients on a device: iterations are queued in chunks, the host looks once per chunk.
+
+Rows that are done rest until the chunk ends, so up to CHUNK - 1 passes over the scores are made in
+vain; step lengths, tests and verdicts are the kernels' (`kernels.cuda.recurrence`).
+"""
+
+import numpy as np
+
+from ...devices.door import none
+from ...errors import InputError
+from ...kernels.cuda import compat, memory, recurrence, sums, vectors
+from ...kernels.cuda.vectors import ADDED, LARGEST, TRACE
+from ...planning import current_options
+from ..certificate import USELESS
+from ..cg import BACKWARD_LIMIT, RESTARTS, default_rtol
+from ..outcome import Outcome
+from .direct import certificate_of, certify, parts
+
+__all__ = ["CHUNK", "cg"]
+
+CHUNK = 16  # iterations between two looks of the host
+VERDICTS = {
+    recurrence.CONVERGED: "converged",
+    recurrence.STAGNATED: "stagnated",
+    recurrence.BREAKDOWN: "breakdown",
+    recurrence.NOT_FINITE: "not_finite",
+    recurrence.EXHAUSTED: "max_iterations",
+}
+
+
+def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
+    """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x."""
+    if preconditioner not in ("auto", "jacobi", None):
+        raise InputError(
+            f"preconditioner is {preconditioner!r}; on a device expected 'auto', 'jacobi' or None"
+        )
+    p, floor = system.p, BACKWARD_LIMIT * system.roundoff
+    rtol = default_rtol(system.dtype) if rtol is None else rtol
+    diagonal, added = system.diagonal(), compat.empty((p,), np.float64)
+    rows = diagonal.reshape(1, p)
+    sums.largest(report.place(LARGEST), rows)
+    sums.totals(report.place(TRACE), rows)
+    lam, share, ratio = parts(system.damping)
+    vectors.resolve(added, report.device, diagonal, lam, share / p, ratio)
+    if preconditioner == "auto":  # as in `solvers.cg`
+        few = system.rank_bound < p and not ratio
+        preconditioner = None if few else "jacobi"
+    if maxiter is None:
+        maxiter = 10 * ((p if preconditioner else min(system.n, p)) + 10)
+    weight = none(np.float64)
+    if preconditioner:
+        weight = compat.empty((p,), np.float64)
+        vectors.invert_sum(weight, diagonal, added)
+    if b is None:
+        b = system.apply_adjoint(system.from_coefficients(coef))
+    run = _Run(system, added, b, weight, rtol, floor, maxiter)
+    x, status, iterations = run.solve(x0)
+    certify(system, report, added, x, b)
+    finish(x)
+    host = report.read()
+    most = float(host[ADDED]) + ratio * float(host[LARGEST])
+    norm = max(run.stretch, most)
+    certificate = certificate_of(report, norm)
+    reached = (certificate.residuals <= rtol) | (
+        (certificate.backward_errors <= floor) & (certificate.residuals < USELESS)
+    )
+    if reached.all():
+        status = "converged"
+    elif not np.isfinite(certificate.residual):
+        status = "not_finite"
+    elif status == "converged":
+        status = "stagnated"
+    return Outcome(
+        system, x, certificate, status, float(host[ADDED]), iterations=iterations, rung="cg"
+    )
+
+
+class _Run:
+    """The vectors of the recurrences, and the state of each row."""
+
+    def __init__(self, system, added, b, weight, rtol, floor, maxiter):
+        self.system, self.added, self.b, self.weight = system, added, b, weight
+        self.rtol, self.floor, self.maxiter = rtol, floor, maxiter
+        self.runaway = system.roundoff**-2
+        self.shape = tuple(b.shape)
+        self.state = memory.zeros((self.shape[0], recurrence.STATE), np.float64)
+        self.partial = recurrence.partials(*self.shape)
+        self.d, self.q = (memory.zeros(self.shape, np.float64) for _ in range(2))
+        self.stretch = 0.0
+
+    def solve(self, x0):
+        """x, a verdict and the number of iterations."""
+        x, r = (compat.empty(self.shape, np.float64) for _ in range(2))
+        sizes = compat.empty((self.shape[0],), np.float64)
+        sums.dots(sizes, self.b, self.b)
+        recurrence.set_sizes(self.state, sizes)
+        if x0 is None:
+            memory.fill(x, 0.0)
+            memory.copy(r, self.b)
+        else:
+            memory.copy(x, x0)
+            vectors.silence(x, sizes)
+            self._residual(r, x)
+        before, status = np.full(self.shape[0], np.inf), "stagnated"
+        for restart in range(RESTARTS + 1):
+            self._begin(x, r, first=restart == 0)
+            if restart:
+                host = self._look()
+                active = host[:, recurrence.STATUS] == recurrence.RUNNING
+                rest = host[:, recurrence.REST]
+                if not active.any():
+                    return x, "converged", self._iterations(host)
+                if not (rest[active] < 0.5 * before[active]).any():
+                    break
+                before = rest
+            host, status = self._sweep(x, r)
+            if status in ("breakdown", "not_finite", "max_iterations"):
+                break
+            self._residual(r, x)
+        status = "stagnated" if status == "converged" else status
+        return x, status, self._iterations(host)
+
+    def _iterations(self, host):
+        return int(host[:, recurrence.ITERATIONS].max(initial=0))
+
+    def _look(self):
+        host = memory.to_host(self.state)
+        self.stretch = max(self.stretch, float(host[:, recurrence.STRETCH].max(initial=0.0)))
+        return host
+
+    def _residual(self, r, x):
+        y = self.system.raw_fisher(x)
+        vectors.combine(r, self.b, y, self.system.inverse_total, self.added, x)
+
+    def _begin(self, x, r, *, first):
+        recurrence.rest(self.state)
+        recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, self.state)
+        limits = self.rtol, self.floor, self.maxiter
+        recurrence.begin(self.state, self.partial, *limits, first=first)
+        recurrence.conclude(self.d, r, 1.0, self.weight, self.state)
+
+    def _sweep(self, x, r):
+        """Chunks of iterations until no row is active; the state, and the worst verdict."""
+        progress = current_options().progress
+        while True:
+            for _ in range(CHUNK):
+                self._iterate(x, r)
+            host = self._look()
+            done = self._iterations(host)
+            if progress is not None:
+                progress("cg", done, self.maxiter)
+            codes = host[:, recurrence.STATUS].astype(int)
+            if not (codes == recurrence.RUNNING).any():
+                return host, VERDICTS[int(codes.max())]
+
+    def _iterate(self, x, r):
+        system, state = self.system, self.state
+        y = system.raw_fisher(self.d)
+        recurrence.measure(self.partial, self.q, self.d, y, system.inverse_total, self.added, state)
+        recurrence.direct(state, self.partial)
+        recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, state)
+        recurrence.turn(state, self.partial, self.floor, self.runaway, self.maxiter)
+        recurrence.conclude(self.d, r, 1.0, self.weight, state)

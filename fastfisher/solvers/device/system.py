@@ -1,0 +1,180 @@
+"""The normalised system (F + D) x = b on a device; twin of `solvers.system`.
+
+F = T'T with T = diag(u) (G - mean), u = sqrt(w / W). Vectors are rows (k, p) in double. What a
+solve must know of them is gathered in its report, which the host reads once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...damping import Damping
+from ...devices import passes
+from ...devices.door import DeviceScores, none
+from ...devices.slices import row_slices
+from ...errors import InputError
+from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda.vectors import BAD, REPORT, TOTAL
+from ..system import unit_roundoff
+
+__all__ = ["Report", "System", "check_weights", "make_system"]
+
+
+class Report:
+    """Scalars of a solve in device memory, and the sums of its right-hand sides after them."""
+
+    def __init__(self, sides):
+        self.sides, self.host = sides, None
+        self.device = memory.zeros((REPORT + 3 * sides,), np.float64)
+
+    def place(self, i):
+        """One scalar, as a device array (1,)."""
+        return self.device[i : i + 1]
+
+    def each(self, i):
+        """Sums of kind i of the right-hand sides, (k,)."""
+        first = REPORT + i * self.sides
+        return self.device[first : first + self.sides]
+
+    def read(self):
+        """Copy the report to the host: the one place where a solve waits for the device."""
+        self.host = memory.to_host(self.device)
+        return self.host
+
+    def sizes(self, i):
+        """Norms from the sums of kind i, once the report has been read."""
+        first = REPORT + i * self.sides
+        return np.sqrt(self.host[first : first + self.sides])
+
+
+@dataclass(frozen=True)
+class System:
+    """Scores, weights and centring of F on a device, and the damping asked for."""
+
+    G: DeviceScores
+    roots: object  # u (n,), or None: all alike
+    shares: object  # w / W (n,), or None
+    mean: object  # (p,), or None
+    damping: Damping
+
+    @property
+    def n(self):
+        return self.G.shape[0]
+
+    @property
+    def p(self):
+        return self.G.shape[1]
+
+    @property
+    def dtype(self):
+        return self.G.dtype
+
+    @property
+    def rank_bound(self):
+        """The most rank F can have, as far as the host knows."""
+        return max(self.n - (self.mean is not None), 0)
+
+    @property
+    def roundoff(self):
+        return unit_roundoff(self.dtype)
+
+    @property
+    def inverse_total(self):
+        """What raw sums are multiplied by."""
+        return 1.0 / self.n if self.shares is None else 1.0
+
+    @property
+    def _alike(self):
+        return 1.0 if self.shares is not None else self.n**-0.5
+
+    def raw_fisher(self, v):
+        """F v without the factor `inverse_total`."""
+        y = memory.zeros(tuple(v.shape), np.float64)
+        passes.add_fvp(y, self.G, v, weights=self.shares, shift=self.mean)
+        return y
+
+    def diagonal(self):
+        """Diagonal of F, (p,)."""
+        y = memory.zeros((self.p,), np.float64)
+        passes.add_diag(y, self.G, weights=self.shares, shift=self.mean)
+        rows = y.reshape(1, self.p)
+        vectors.times(rows, rows, none(np.float64), self.inverse_total)
+        return y
+
+    def _weighted(self, rows, out=None):
+        u = none(np.float64) if self.roots is None else self.roots
+        vectors.times(rows if out is None else out, rows, u, self._alike)
+        return rows if out is None else out
+
+    def apply_rows(self, v):
+        """T v."""
+        return self._weighted(passes.products(self.G, v, shift=self.mean))
+
+    def apply_adjoint(self, f):
+        """T'f."""
+        u = self._weighted(f, compat.empty(tuple(f.shape), np.float64))
+        y = memory.zeros((f.shape[0], self.p), np.float64)
+        passes.add_rmatvec(y, self.G, u, shift=self.mean)
+        return y
+
+    def from_coefficients(self, coef):
+        """f with G'(w o coef) / W = T'f, without its mean where T is centred; coef is consumed."""
+        f = self._weighted(coef)
+        if self.mean is not None:
+            along, k = compat.empty((f.shape[0],), np.float64), f.shape[0]
+            if self.roots is None:
+                sums.totals(along, f)
+                vectors.project(f, along, none(np.float64), 1.0 / self.n)
+            else:
+                for i in range(k):
+                    sums.dots(along[i : i + 1], f[i : i + 1], self.roots.reshape(1, self.n))
+                vectors.project(f, along, self.roots)
+        return f
+
+
+def make_system(G, weights, center, damping, report):
+    """The system for weights (1, n) in double; what is wrong with them is told by the report."""
+    n = G.shape[0]
+    roots = shares = mean = None
+    if weights is not None:
+        w = weights.reshape(n)
+        bad, used = compat.empty((1,), np.int64), memory.zeros((1,), np.int64)
+        memory.fill(bad, n)
+        vectors.examine_weights(bad, used, w)
+        sums.totals(report.place(TOTAL), weights)
+        roots, shares = (compat.empty((n,), np.float64) for _ in range(2))
+        vectors.roots(roots, shares, w, report.device, bad, used)
+    if center:
+        mean = _mean(G, shares)
+    return System(G, roots, shares, mean, damping)
+
+
+def _mean(G, shares):
+    """Weighted mean row, about the first row: a constant column has exactly its value as mean."""
+    n, p = G.shape
+    one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
+    memory.fill(one, 1.0)
+    top = next(iter(row_slices(G)))[2][:1]
+    passes.choose("rmatvec", 1, G.dtype, device="cuda").load()(
+        first, top, passes.cast(one, G.dtype), none(G.dtype)
+    )
+    u = compat.empty((1, n), np.float64)
+    if shares is None:
+        memory.fill(u, 1.0 / n)
+    else:
+        memory.copy(u, shares.reshape(1, n))
+    y = memory.zeros((1, p), np.float64)
+    passes.add_rmatvec(y, G, u, shift=passes.cast(first, G.dtype).reshape(p))
+    vectors.combine(y, first, y, -1.0, none(np.float64), none(np.float64, 2))
+    return y.reshape(p)
+
+
+def check_weights(system, report):
+    """InputError if the report found a bad weight."""
+    if system.shares is None:
+        return
+    bad, total = report.host[BAD], report.host[TOTAL]
+    if bad < system.n:
+        raise InputError(f"weights[{int(bad)}] is negative or not finite; expected finite, >= 0")
+    if not np.isfinite(total):
+        raise InputError("the sum of the weights overflows; divide them by their largest")

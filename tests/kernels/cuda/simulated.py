@@ -1,0 +1,127 @@
+"""Kernels of CUDA in the simulator, by the cases of tests/kernels/every_op.py in tiny sizes.
+
+To be run in a process of its own, with NUMBA_ENABLE_CUDASIM=1 set before numba is imported.
+"""
+
+import functools
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+import scipy.linalg
+
+from fastfisher.kernels import reference
+from fastfisher.planning import Entry
+from tests.kernels import every_op
+
+__all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_vendor"]
+
+SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
+FACTORS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
+PRODUCTS = ("syrk", "gram", "mirror", "matvec", "rmatvec", "fvp", "diag", "scan")
+OPS = (*FACTORS, *PRODUCTS, "layered_gram", "layered_diag")
+VENDOR_OPS = (
+    "syrk",
+    "gram",
+    "matvec",
+    "rmatvec",
+    "cholesky",
+    "solve_lower",
+    "solve_lower_adjoint",
+)
+
+# A thread of the simulator takes a tenth of a millisecond: past a tile and a panel, no further.
+TINY = {
+    "SHAPES": ((0, 3), (1, 1), (3, 2), (9, 20), (20, 9)),
+    "ROWS": ((0, 3), (1, 1), (5, 6), (3, 9)),
+    "ORDERS": (1, 2, 6, 11),
+    "SMALL_ORDERS": (1, 3, 4, 6, 7),
+    "VARIANTS": ((False, False), (True, True)),
+}
+LARGEST = {  # sizes beyond are left out
+    "cholesky": 11,
+    "syrk": 20,
+    "gram": 20,
+    "mirror": 11,
+    "fvp": 9,
+}
+LARGEST |= dict.fromkeys(("matvec", "rmatvec", "diag", "scan", "layered_gram", "layered_diag"), 9)
+BATCH = 4
+
+
+class _OnDevice:
+    """An entry of the table whose arguments come from the host, and what it writes goes back."""
+
+    def __init__(self, entry):
+        self._entry = entry
+
+    def load(self):
+        from numba import cuda
+
+        kernel = self._entry.load()
+
+        def run(*args):
+            there = [cuda.to_device(x) if isinstance(x, np.ndarray) else x for x in args]
+            status = kernel(*there)
+            for x, y in zip(args, there, strict=True):
+                if isinstance(x, np.ndarray):
+                    y.copy_to_host(x)
+            return None if status is None else status.copy_to_host()[0].item()
+
+        return run
+
+
+def _smaller(op, cases, d):
+    """Cases whose arrays are small; of batches the first systems."""
+    most = LARGEST.get(op, 6)
+    for args, written in cases(d):
+        if len(args) == 5 and np.ndim(args[2]) == 3:
+            args = tuple(x[:BATCH].copy() for x in args)
+        if all(max(x.shape, default=0) <= most for x in args if isinstance(x, np.ndarray)):
+            yield args, written
+
+
+def _potrf(full):
+    """What cuSOLVER does to the C-ordered upper triangle."""
+    lower = np.tril(full.T)
+    info = reference.cholesky(lower)
+    full[:] = np.triu(lower.T) + np.tril(full, -1)
+    return np.array([info], np.int32)
+
+
+def examine_vendor(ops, dtypes):
+    """The same for the entries through CuPy, with NumPy and SciPy in its place."""
+    from fastfisher.kernels.cuda import vendor
+
+    library = types.ModuleType("cupy")
+    library.__dict__.update({name: getattr(np, name) for name in dir(np) if name[0] != "_"})
+    library.asarray = lambda x: x._ary
+    linalg = types.SimpleNamespace(solve_triangular=scipy.linalg.solve_triangular)
+    with (
+        mock.patch.object(vendor, "_cupy", lambda: library),
+        mock.patch.object(vendor, "_potrf", _potrf),
+        mock.patch.dict(
+            sys.modules, {"cupyx": linalg, "cupyx.scipy": linalg, "cupyx.scipy.linalg": linalg}
+        ),
+    ):
+        entries = {op: Entry(f"cupy.{op}", "cuda.vendor", op) for op in ops}
+        return _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+
+
+def examine(ops, dtypes):
+    """As `every_op.examine`, for the entries of the table for CUDA."""
+    from fastfisher.planning.device import CUDA_TABLE
+
+    entries = {band.op: _OnDevice(band.entries[0]) for band in CUDA_TABLE if band.op in ops}
+    return _examined(ops, dtypes, entries)
+
+
+def _examined(ops, dtypes, entries):
+    cases = {"_" + op: functools.partial(_smaller, op, getattr(every_op, "_" + op)) for op in ops}
+    with (
+        mock.patch.dict(every_op.__dict__, {**TINY, **cases}),
+        mock.patch.dict(every_op.ENTRIES, entries),
+        np.errstate(all="ignore"),
+    ):
+        return every_op.examine(ops, dtypes)

@@ -1,0 +1,115 @@
+"""Factorisations, small systems and what solvers do between them, compiled for real devices."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("numba_cuda") is None:
+    pytest.skip("numba-cuda is not installed", allow_module_level=True)
+
+from fastfisher.kernels.cuda import (
+    batched,
+    cholesky,
+    recurrence,
+    squares,
+    sums,
+    triangular,
+    vectors,
+)
+from tests.kernels.cuda.compiling import CAPABILITIES, compiled
+
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+over_capabilities = pytest.mark.parametrize(
+    "capability", CAPABILITIES, ids=[f"cuda-sm_{a}{b}" for a, b in CAPABILITIES]
+)
+
+
+def in_registers(kernels):
+    for kernel in kernels:
+        assert kernel.spilled == 0 and kernel.stack == 0, kernel
+        # a block of so many threads must find room in 64 Ki registers
+        assert kernel.registers * kernel.threads <= 1 << 16, kernel
+    return {kernel.name: kernel for kernel in kernels}
+
+
+def square(n, dtype):
+    return np.zeros((n, n), dtype)
+
+
+@over_capabilities
+def test_cholesky_spills_nothing(capability):
+    # of one panel: what comes after it is the trailing update, an op of `rank_k`
+    found = in_registers(compiled(lambda: cholesky.cholesky(square(100, DOUBLE)), capability))
+    assert {"diagonal", "below", "update"} <= set(found)
+
+
+def test_cuda_cholesky_updates_the_rest_on_tensor_cores():
+    found = compiled(lambda: cholesky.cholesky(square(300, DOUBLE)), CAPABILITIES[-1])
+    assert any(kernel.count("mma.sync") for kernel in in_registers(found).values())
+
+
+@pytest.mark.parametrize(
+    "p, capability",
+    [(9, CAPABILITIES[0]), (9, CAPABILITIES[1]), (20, CAPABILITIES[1]), (40, CAPABILITIES[1])],
+    ids=["cuda-thread-sm_80", "cuda-thread-sm_90", "cuda-warp-sm_90", "cuda-block-sm_90"],
+)
+def test_batched_solve_stays_in_registers(p, capability):
+    n = 8
+    operands = np.zeros((n, p), SINGLE), np.zeros(n, np.int32), np.zeros((n, p, p), SINGLE)
+    call = lambda: batched.batched_solve(*operands, operands[0], np.zeros(n, SINGLE))  # noqa: E731
+    (kernel,) = in_registers(compiled(call, capability)).values()
+    if p == 9:
+        assert kernel.count("cp.async") and not kernel.count("ld.local")
+
+
+def test_cuda_substitutions_spill_nothing():
+    l, x = square(100, DOUBLE), np.zeros((3, 100))
+
+    def call():
+        triangular.solve_lower(l, x)
+        triangular.solve_lower_adjoint(l, x)
+
+    in_registers(compiled(call, CAPABILITIES[-1]))
+
+
+def test_what_cuda_solvers_do_between_kernels_compiles():
+    k, m = 2, 5
+    rows, report = np.zeros((k, m)), np.zeros(vectors.REPORT + 3 * k)
+    v, w, none, A = rows[0], np.zeros(k), np.zeros(0), square(m, DOUBLE)
+    state, partial = np.zeros((k, recurrence.STATE)), np.zeros((k, 1, 3))
+    counts = np.zeros(1, np.int64)
+
+    def call():
+        for reduce in (sums.dots, sums.largest, sums.least, sums.totals):
+            reduce(w, *([rows] * (2 if reduce is sums.dots else 1)))
+        vectors.take(rows, rows.T.copy(), none)
+        vectors.emit(rows.T.copy().astype(SINGLE), rows, w)
+        vectors.tame(w, w)
+        vectors.scale_rows(rows, w)
+        vectors.combine(rows, rows, rows, 0.5, v, rows)
+        vectors.times(rows, rows, v)
+        vectors.project(rows, w, v)
+        vectors.normalise(rows[:1], rows[:1], w[:1], none)
+        vectors.woodbury(rows, rows, rows, report, 0.0)
+        vectors.spread(v, report, 0.0)
+        squares.scale_square(A, v)
+        squares.add_to_diagonal(A, v, v)
+        squares.diagonal_of(v, A)
+        squares.restore(A)
+        vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
+        vectors.examine_weights(counts, counts, v)
+        vectors.roots(v, v, v, report, counts, counts)
+        recurrence.set_sizes(state, w)
+        recurrence.rest(state)
+        recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
+        recurrence.begin(state, partial, 1e-8, 1e-15, 100, first=True)
+        recurrence.measure(partial, rows, rows, rows, 1.0, v, state)
+        recurrence.direct(state, partial)
+        recurrence.turn(state, partial, 1e-15, 1e30, 100)
+        recurrence.conclude(rows, rows, 1.0, none, state)
+
+    found = in_registers(compiled(call, CAPABILITIES[-1]))
+    assert len(found) >= 22
+    # No sum depends on who comes first: atomics only on integers.
+    assert not any("atom.add.f" in k.ptx or "red.add.f" in k.ptx for k in found.values())

@@ -1,0 +1,354 @@
+"""Solves in the CUDA simulator, beside those of the host; run in a process of its own.
+
+Functions here return what JSON can hold; the tests in test_device.py judge it.
+"""
+
+import contextlib
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+
+import fastfisher as ff
+from tests import matrices
+
+__all__ = ["CASES", "CATALOGUE", "everything"]
+
+TALL, WIDE = (5, 3), (3, 5)
+# name: (shape, dtype, method, damping, what else is given)
+CASES = {
+    "primal": (TALL, "float64", "primal", 0.1, ()),
+    "primal-all": (TALL, "float64", "primal", 0.1, ("weights", "center", "coef", "columns")),
+    "primal-float32": (TALL, "float32", "primal", 0.1, ("weights",)),
+    "primal-marquardt": (TALL, "float64", "primal", ff.Marquardt(0.1), ("weights",)),
+    "primal-undamped": (TALL, "float64", "primal", 0.0, ()),
+    "primal-host": (TALL, "float64", "primal", 0.1, ("host", "weights")),
+    "primal-streamed": (TALL, "float32", "primal", 0.1, ("streamed", "weights", "center")),
+    "dual": (WIDE, "float64", "auto", 0.1, ("weights", "columns", "strided")),
+    "dual-coef": (WIDE, "float64", "dual", 0.1, ("coef", "center")),
+    "dual-float32": (WIDE, "float32", "dual", ff.Relative(0.1), ("coef", "weights", "center")),
+    "dual-streamed": (WIDE, "float64", "dual", 0.1, ("streamed", "coef")),
+    "cg": (TALL, "float64", "cg", 0.1, ("weights", "columns")),
+    "cg-marquardt": (WIDE, "float64", "cg", ff.Marquardt(0.2, shift=0.1), ("coef", "x0")),
+    "cg-float32": (TALL, "float32", "cg", 0.1, ("center",)),
+}
+CATALOGUE = {
+    "nan": "G is not finite in row 2",
+    "weights": r"weights\[3\] is negative",
+    "b": "not finite at index 1",
+    "host b": "b lies on the host .* device=",
+    "device=cpu": "G lies on a device but device='cpu'",
+    "mixed": "method='mixed' is computed on the host only",
+    "cutoff": "HardCutoff.* computed on the host only",
+    "skip": "nan_policy='skip' is for the host",
+    "complex": "complex arrays are computed on the host",
+    "rank": "F has rank at most 3 but 5 parameters",
+    "singular": "pivot . of 3 of F .* is not positive at damping 0",
+    "dual marquardt": "diagonal damping is computed on the host only",
+    "preconditioner": "on a device expected 'auto', 'jacobi' or None",
+    "range": r"multiply G by 2.0\*\*-",
+    "shape": r"b has shape \(2,\); expected \(3,\)",
+    "block_syrk": "block_syrk is computed on the host only",
+    "cholesky": "pivot 1 of 4 is not positive",
+    "integers": "G has dtype int64",
+}
+
+
+def _there(x):
+    from numba import cuda
+
+    return None if x is None else cuda.to_device(x)
+
+
+def _operands(name, shape, dtype, given):
+    rng = matrices.generator("device", name)
+    n, p = shape
+    k = (2,) if "columns" in given else ()
+    G = rng.standard_normal(shape).astype(dtype)
+    b = coef = None
+    if "coef" in given:
+        coef = rng.standard_normal((n, *k)).astype(dtype)
+    else:
+        b = rng.standard_normal((p, *k)).astype(dtype)
+    weights = rng.uniform(0.5, 2.0, n).astype(dtype) if "weights" in given else None
+    x0 = rng.standard_normal((p, *k)).astype(dtype) if "x0" in given else None
+    return G, b, coef, weights, x0
+
+
+@contextlib.contextmanager
+def _slices(rows):
+    """Host scores pass over the bus, so many rows (or columns) at a time."""
+    from fastfisher.devices import slices
+    from fastfisher.solvers import device
+
+    with (
+        mock.patch.object(device, "RESIDENT_SHARE", 0),
+        mock.patch.object(slices, "SLICE_BYTES", rows),
+    ):
+        yield
+
+
+def everything():
+    """All of it, in one process."""
+    return {
+        "solved": solved(),
+        "refused": refused(),
+        "counted": counted(),
+        "in kind": in_kind(),
+        "held": held(),
+    }
+
+
+def _solve_case(name):
+    shape, dtype, method, damping, given = CASES[name]
+    G, b, coef, weights, x0 = _operands(name, shape, dtype, given)
+    settings = {"damping": damping, "center": "center" in given, "method": method}
+    expected = ff.solve(G, b, coef=coef, weights=weights, x0=x0, **settings)
+    if "host" in given or "streamed" in given:
+        streamed = _slices(3 * G.itemsize * min(shape)) if "streamed" in given else _slices(1 << 20)
+        with streamed if "streamed" in given else contextlib.nullcontext():
+            made = ff.solve(G, b, coef=coef, weights=weights, device="cuda", x0=x0, **settings)
+        x = made.x
+    else:
+        there = _there(np.asfortranarray(G)) if "strided" in given else _there(G)
+        made = ff.solve(
+            there, _there(b), coef=_there(coef), weights=_there(weights), x0=_there(x0), **settings
+        )
+        x = made.x.copy_to_host()
+    u = float(np.finfo(dtype).eps) / 2
+    return {
+        "status": made.status,
+        "kind": type(made.x).__name__,
+        "like": bool(x.dtype == expected.x.dtype and x.shape == expected.x.shape),
+        "error": float(np.abs(x - expected.x).max() / np.abs(expected.x).max() / u),
+        "residual": float(made.residual / u),
+        "damping": abs(made.damping - expected.damping) <= 1e-5 * abs(expected.damping),
+        "method": made.method == expected.method,
+        "iterations": abs(made.iterations - expected.iterations) <= 1,
+        "device": made.plan.problem.device,
+    }
+
+
+def solved():
+    """{case: facts} of every solve beside that of the host."""
+    from fastfisher.solvers.device import iterative
+
+    with mock.patch.object(iterative, "CHUNK", 4):
+        return {name: _solve_case(name) for name in CASES}
+
+
+def refused():
+    """{case: message} of what is refused."""
+    rng = matrices.generator("refused on a device")
+    G, v, w = rng.standard_normal(TALL), rng.standard_normal(3), rng.uniform(0.5, 2, 5)
+    bad, worse, negative = G.copy(), v.copy(), w.copy()
+    bad[2, 1], worse[1], negative[3] = np.nan, np.inf, -1
+    d, h = _there, dict(damping=0.1, method="primal")
+    same, wide = np.repeat(G[:, :1], 3, axis=1), rng.standard_normal(WIDE)
+    calls = {
+        "nan": lambda: ff.solve(d(bad), d(v), **h),
+        "weights": lambda: ff.solve(d(G), d(v), weights=d(negative), **h),
+        "b": lambda: ff.solve(d(G), d(worse), **h),
+        "host b": lambda: ff.solve(d(G), v, **h),
+        "device=cpu": lambda: ff.solve(d(G), d(v), device="cpu", **h),
+        "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
+        "cutoff": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3)),
+        "skip": lambda: ff.solve(d(G), d(v), nan_policy="skip", **h),
+        "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
+        "rank": lambda: ff.solve(d(wide), d(w), damping=0.0),
+        "singular": lambda: ff.solve(d(same), d(v), damping=0.0, method="primal"),
+        "dual marquardt": lambda: ff.solve(d(wide), d(w), damping=ff.Marquardt(0.1), method="dual"),
+        "preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner=ff.Nystrom(2)
+        ),
+        "range": lambda: ff.solve(d((G * 1e18).astype(np.float32)), d(v), **h),
+        "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
+        "block_syrk": lambda: ff.ops.block_syrk(d(G), 2),
+        "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
+        "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
+    }
+    found = {}
+    for name, call in calls.items():
+        try:
+            found[name] = f"nothing was refused: {call()}"
+        except ff.errors.FisherError as error:
+            found[name] = str(error)
+    return found
+
+
+def _ladder():
+    G = np.repeat(matrices.generator("ladder").standard_normal((5, 1)), 3, axis=1)
+    with ff.options(ladder=ff.Ladder(escalations=4)):
+        made = ff.solve(_there(G), _there(G[0]), damping=0.0, method="primal")
+        expected = ff.solve(G, G[0], damping=0.0, method="primal")
+    return {
+        "rung": made.rung,
+        "escalation": made.escalation,
+        "expected": expected.escalation,
+        "status": made.status,
+    }
+
+
+def _propagated():
+    G = np.ones(TALL)
+    G[1, 1] = np.nan
+    made = ff.solve(_there(G), _there(G[0]), damping=0.1, method="primal", nan_policy="propagate")
+    x = made.x.copy_to_host()
+    return {"status": made.status, "nan": bool(np.isnan(x).all()), "damping": made.damping}
+
+
+class Traffic:
+    """Counts what goes over the bus, and how often the host waits."""
+
+    def __init__(self):
+        from fastfisher.kernels.cuda import compat, memory
+
+        self.to_host = self.to_device = self.waits = self.launches = 0
+        self._stack = contextlib.ExitStack()
+        for module, name, count in (
+            (memory, "copy_in", "to_device"),
+            (memory, "copy_out", "to_host"),
+            (memory, "synchronize", "waits"),
+            (compat, "launch", "launches"),
+        ):
+            self._stack.enter_context(
+                mock.patch.object(module, name, self._counting(getattr(module, name), count))
+            )
+
+    def _counting(self, function, count):
+        def counted(*args):
+            setattr(self, count, getattr(self, count) + 1)
+            return function(*args)
+
+        return counted
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._stack.close()
+
+
+def counted():
+    """{call: copies to the device, to the host, waits} of calls on device arrays."""
+    from fastfisher.kernels.cuda import compat, simulated  # noqa: F401 - loaded before counting
+
+    rng = matrices.generator("counted")
+    G, w, v = _there(rng.standard_normal(TALL)), _there(np.ones(5)), _there(np.ones(3))
+    wide, u = _there(rng.standard_normal(WIDE)), _there(np.ones(3))
+    calls = {
+        "primal": lambda: ff.solve(G, v, damping=0.1, weights=w, method="primal"),
+        "dual": lambda: ff.solve(wide, coef=u, damping=0.1, center=True, method="dual"),
+        "cg": lambda: ff.solve(G, v, damping=0.1, weights=w, method="cg"),
+        "natural_gradient": lambda: ff.natural_gradient(G, damping=0.1, method="primal"),
+        "syrk": lambda: ff.ops.syrk(G, w),
+        "fvp": lambda: ff.ops.fvp(G, v, w),
+    }
+    found = {}
+    for name, call in calls.items():
+        with Traffic() as traffic:
+            call()
+        found[name] = [traffic.to_device, traffic.to_host, traffic.waits]
+    found["ladder"], found["propagated"] = _ladder(), _propagated()
+    return found
+
+
+def held():
+    """What a DeviceFisher answers, beside a DenseFisher."""
+    rng = matrices.generator("held")
+    G, H, w = rng.standard_normal(TALL), rng.standard_normal((2, 3)), rng.uniform(0.5, 2, 5)
+    b, dampings = rng.standard_normal(3), [0.1, 5.0]
+    F = ff.DenseFisher(3).update(G, w).update(H, decay=0.5)
+    D = ff.DeviceFisher(3).update(_there(G), _there(w)).update(_there(H), decay=0.5)
+    with Traffic() as traffic:
+        path = D.path(_there(b), dampings)
+    P = F.path(b, dampings)
+    pairs = {
+        "matrix": (D.matrix(), F.matrix()),
+        "diagonal": (D.diagonal(), F.diagonal()),
+        "mean": (D.mean, F.mean),
+        "product": (D @ _there(b), F @ b),
+        "solve": (D.solve(damping=0.1).x, F.solve(damping=0.1).x),
+        "x": (path.x(), P.x()),
+        "one x": (path.x(1), P.x(1)),
+    }
+    values = {name: (x.copy_to_host(), y) for name, (x, y) in pairs.items()}
+    for name in ("norms", "kl", "logdet", "inner", "effective_dimension", "misfits"):
+        values[name] = getattr(path, name), getattr(P, name)
+    goal = 0.7 * float(P.norms[0])
+    values["trust"] = path.damping_for(norm=goal), P.damping_for(norm=goal)
+    merged = ff.DeviceFisher(3).update(_there(G)).merge(ff.DeviceFisher(3).update(_there(H)))
+    values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
+    found = {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in values.items()}
+    before = D.matrix().copy_to_host()
+    refusals = {}
+    for name, call in {
+        "host": lambda: D.update(G),
+        "nan": lambda: D.update(_there(np.full((2, 3), np.nan))),
+        "weights": lambda: D.update(_there(G), _there(-w)),
+        "host Fisher": lambda: ff.DenseFisher(3).update(_there(G)),
+        "empty": lambda: ff.DeviceFisher(3).solve(damping=1.0),
+        "decayed": lambda: merged.merge(D),
+        "indefinite": lambda: ff.DeviceFisher(3).update(_there(H[:1])).path(_there(b), [0.0]),
+    }.items():
+        try:
+            refusals[name] = f"nothing was refused: {call()}"
+        except ff.errors.FisherError as error:
+            refusals[name] = str(error)
+    return {
+        "errors": found,
+        "refusals": refusals,
+        "waits": traffic.waits,
+        "unchanged": bool(np.array_equal(before, D.matrix().copy_to_host())),
+        "facts": [D.n_samples == F.n_samples, bool(np.isclose(D.weight, F.weight))],
+    }
+
+
+class Foreign:
+    """A device array of another library, known by its interface alone."""
+
+    def __init__(self, a, stream=None):
+        self.a = a
+        self.__cuda_array_interface__ = {
+            **a.__array_interface__,
+            "version": 3,
+            "stream": stream,
+        }
+
+    __cuda_array_interface__ = None
+
+
+def in_kind():
+    """Kinds of the answers, and the streams and pools that were asked."""
+    rng = matrices.generator("in kind")
+    G, v = rng.standard_normal(TALL), rng.standard_normal(3)
+    expected = ff.natural_gradient(G, v, damping=0.1)
+    asked = {"empty": 0, "stream": 0}
+
+    class Array(Foreign):
+        pass
+
+    def empty(shape, dtype):
+        asked["empty"] += 1
+        return Array(np.empty(shape, dtype))
+
+    def current():
+        asked["stream"] += 1
+        return types.SimpleNamespace(ptr=0)
+
+    Array.__module__ = "cupy"
+    library = types.ModuleType("cupy")
+    library.empty = empty
+    library.cuda = types.SimpleNamespace(get_current_stream=current)
+    # Before the patch, which forgets what was imported inside it.
+    y = ff.natural_gradient(Foreign(G, 7), Foreign(v, 7), damping=0.1)
+    with mock.patch.dict(sys.modules, {"cupy": library}):
+        x = ff.natural_gradient(Array(G), Array(v), damping=0.1)
+    return {
+        "cupy": type(x).__name__,
+        "asked": asked,
+        "error": float(np.abs(x.a - expected).max()),
+        "unknown": type(y).__name__,
+        "input": bool(np.array_equal(G, matrices.generator("in kind").standard_normal(TALL))),
+    }

@@ -1,0 +1,138 @@
+"""Solves on a CUDA device, in the simulator: as on the host, with one wait and no silent copies."""
+
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.kernels import cuda
+from tests.kernels.every_op import in_a_process
+from tests.solvers.device_cases import CASES, CATALOGUE, everything
+
+SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
+with_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return in_a_process(everything, **SIMULATOR)
+
+
+@pytest.fixture
+def solved(found):
+    return found["solved"]
+
+
+@pytest.fixture
+def refused(found):
+    return found["refused"]
+
+
+@pytest.fixture
+def counted(found):
+    return found["counted"]
+
+
+@with_cuda
+@pytest.mark.parametrize("case", CASES, ids=[f"cuda-{name}" for name in CASES])
+def test_a_solve_on_a_device_is_that_of_the_host(case, solved):
+    facts = solved[case]
+    assert facts["status"] == "converged" and facts["like"] and facts["device"] == "cuda", facts
+    assert facts["method"] and facts["damping"] and facts["iterations"], facts
+    # cg stops at a tolerance, not at rounding
+    assert facts["error"] <= (1e6 if case.startswith("cg") else 200), facts
+    host = "host" in case or "streamed" in case
+    assert facts["kind"] == ("ndarray" if host else "FakeCUDAArray")
+
+
+@with_cuda
+@pytest.mark.parametrize("case", CATALOGUE, ids=[f"cuda-{name}" for name in CATALOGUE])
+def test_what_a_device_does_not_do_is_said(case, refused):
+    assert re.search(CATALOGUE[case], refused[case]), refused[case]
+
+
+@with_cuda
+@pytest.mark.parametrize("method", ["primal", "dual", "natural_gradient"])
+def test_a_cuda_solve_waits_once_and_copies_its_report_alone(method, counted):
+    assert counted[method] == [0, 1, 1]
+
+
+@with_cuda
+def test_cuda_cg_looks_once_per_chunk_of_iterations(counted):
+    # a chunk, the residual from the scores, and the report: TALL has four eigenvalues
+    assert counted["cg"] == [0, 3, 3]
+
+
+@with_cuda
+@pytest.mark.parametrize("op", ["syrk", "fvp"])
+def test_a_cuda_op_waits_for_nothing(op, counted):
+    assert counted[op] == [0, 0, 0]
+
+
+@with_cuda
+def test_the_ladder_escalates_on_a_cuda_device_as_on_the_host(counted):
+    facts = counted["ladder"]
+    assert facts["rung"] == "cholesky+damping" and facts["status"] == "converged"
+    assert np.isclose(facts["escalation"], facts["expected"], rtol=1e-12)
+
+
+@with_cuda
+def test_cuda_scores_that_are_not_finite_can_be_propagated(counted):
+    assert counted["propagated"] == {"status": "not_finite", "nan": True, "damping": 0.1}
+
+
+@with_cuda
+def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library(found):
+    facts = found["in kind"]
+    assert facts["cupy"] == "Array" and facts["unknown"] == "FakeCUDAArray", facts
+    assert facts["asked"]["empty"] > 1 and facts["asked"]["stream"] == 1, facts
+    assert facts["error"] < 1e-14 and facts["input"], facts
+
+
+@with_cuda
+def test_a_cuda_fisher_answers_as_a_dense_one(found):
+    facts = found["held"]
+    assert max(facts["errors"].values()) < 1e-13, facts["errors"]
+    assert facts["waits"] == 2 and all(facts["facts"]), facts  # |b| and what was measured
+
+
+@with_cuda
+def test_what_a_cuda_fisher_does_not_do_is_said_and_changes_nothing(found):
+    expected = {
+        "host": "G lies on the host; use DenseFisher",
+        "nan": "G is not finite in row 0",
+        "weights": r"weights\[0\] is negative",
+        "host Fisher": "G lies on a CUDA device, but this is computed on the host",
+        "empty": "has seen nothing",
+        "decayed": "decayed sums do not commute",
+        "indefinite": "pivot . of 3; start the path higher",
+    }
+    for name, message in expected.items():
+        assert re.search(message, found["held"]["refusals"][name]), found["held"]["refusals"]
+    assert found["held"]["unchanged"]
+
+
+@pytest.mark.skipif(cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_the_obstacle_is_named():
+    with pytest.raises(ff.errors.FisherError, match="no CUDA device: "):
+        ff.solve(np.eye(3), np.ones(3), damping=1.0, device="cuda")
+    with pytest.raises(ff.errors.FisherError, match="no CUDA device: "):
+        ff.warmup(device="cuda")
+    assert ff.info()["cuda"] != "available"
+
+
+def test_a_cuda_plan_needs_no_device_and_says_that_its_times_are_nominal():
+    plan = ff.plan(5000, 100, device="cuda")
+    assert plan.method == "primal" and "nominal" in str(plan) and "cuda.cholesky" in str(plan)
+    assert ff.plan(100, 5000, device="cuda", dtype="float32").method == "dual"
+    assert all(stage.seconds > 0 for stage in plan.stages)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", 0])
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(ff.errors.InputError, match="expected 'cpu' or 'cuda'"):
+        ff.solve(np.eye(3), np.ones(3), damping=1.0, device=device)
