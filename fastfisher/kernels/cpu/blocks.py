@@ -19,7 +19,7 @@ from .threads import driver
 __all__ = ["batched_syrk", "block_cholesky", "block_solve", "block_syrk"]
 
 PACKED_BYTES = 384 << 10  # of packed blocks per task,
-PACKED_TERMS = 4 * KC  # and rows of each
+PACKED_TERMS = 2 * KC  # and rows of each
 BLOCKS = 64  # per task, at most
 NOTHING = (0, 0)  # to fetch meanwhile
 GROUPS = 64  # blocks per task of block_cholesky and block_solve, a multiple of the lanes
@@ -84,11 +84,11 @@ def _add(c, at, d, parts, sums, rows, ld):
 
 @kernel
 def _syrk_task(t, thread, c, x, s, d, blocks, share, depth, work, totals, panels):
-    """Task: `share` blocks, `depth` packed rows after the other, KC of them per sum."""
+    """Task: `share` blocks, `depth` packed rows after the other."""
     packed, sums = work[thread], totals[thread]
     first, zero, one = t * share, np.int64(0), np.int64(1)
     here, rows = min(share, blocks - first), (d + panels.rows - 1) // panels.rows * panels.rows
-    ld, parts, step = panels.ld, x.parts, KC // x.parts
+    ld, parts, step = panels.ld, x.parts, panels.terms // x.parts
     re, im = Place(zero, ld, one, one), Place(rows * ld, ld, one, one)
     every, add, size = (zero, d), panels.add, rows * ld * parts
     for k0 in range(0, s.rows, depth // parts):
