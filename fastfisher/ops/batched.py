@@ -199,8 +199,8 @@ def batched_syrk(scores, weights=None):
 
     Notes
     -----
-    n S p (p + 1) flops; reads the scores once. Sums are kept in double over blocks of 128 scores.
-    docs/math.md F8.
+    n S p (p + 1) flops; reads the scores once. Sums are kept in double over blocks of at most 256
+    scores. docs/math.md F8.
 
     Examples
     --------
@@ -268,7 +268,7 @@ def block_syrk(G, block, weights=None):
     Notes
     -----
     n p (d + 1) flops; reads G once and p d words of result. Sums are kept in double over blocks of
-    128 samples.
+    at most 256 samples.
 
     Examples
     --------

@@ -18,7 +18,8 @@ from .threads import driver
 
 __all__ = ["batched_syrk", "block_cholesky", "block_solve", "block_syrk"]
 
-PACKED_BYTES = 384 << 10  # of packed blocks per task
+PACKED_BYTES = 384 << 10  # of packed blocks per task,
+PACKED_TERMS = 2 * KC  # and rows of each
 BLOCKS = 64  # per task, at most
 NOTHING = (0, 0)  # to fetch meanwhile
 GROUPS = 64  # blocks per task of block_cholesky and block_solve, a multiple of the lanes
@@ -28,89 +29,91 @@ class Blocks(NamedTuple):
     """Where the rows of blocks of d columns lie, in elements, and their scales."""
 
     start: int
-    across: int  # from block to block; d: side by side, and packed in one go
+    across: int  # from block to block
     down: int  # from row to row
     rows: int  # of a block
     scales: int  # from block to block; 0: shared
 
 
 @kernel
-def _pack(out, x, s, first, k0, kb, here, d, ld, lanes):
-    """Rows k0..k0+kb of blocks first..first+here, scaled: row k of block b at k * ld + b * d.
-
-    Rows end in whole vectors, so what is to the right comes later.
-    """
+def _pack(out, x, s, first, k0, kb, here, d, depth, panels):
+    """Rows k0..k0+kb of blocks first..first+here, a panel each, scaled; a row in one go."""
     one, none = out.dtype.type(1), np.int64(0)
-    together = s.across == d and s.scales == 0
-    runs, columns = (1, here * d) if together else (here, d)
-    width = (columns + lanes - 1) // lanes * lanes
     for k in range(kb + kb % 2):
-        count, row = columns if k < kb else none, k0 + min(k, kb - 1)
-        for b in range(runs):
+        count, row = d if k < kb else none, k0 + min(k, kb - 1)
+        for b in range(here):
             block = first + b
             factor = x.scale[block * s.scales + row] if x.scale.size > 0 else one
-            to = address(out, x.parts * k * ld + b * d)
+            to = address(out, (b * depth + x.parts * k) * panels.ld)
             at = (s.start + block * s.across + row * s.down) * x.parts
             source = x.a + at * x.bytes
             if x.parts == 1:
-                copy_at(to, ld, source, count, width, factor, source, none, one)
+                copy_at(to, panels.ld, source, count, panels.width, factor, source, none, one)
             else:
-                split_at(to, ld, source, count, width, factor, source, none, one)
+                split_at(to, panels.ld, source, count, panels.width, factor, source, none, one)
+
+
+@kernel
+def _mirror(sums, start, d, ld, sign):
+    """sums[j, i] = sign * sums[i, j] below the diagonal of d rows from `start`."""
+    for i in range(d):
+        for j in range(i):
+            sums[start + j * ld + i] = sign * sums[start + i * ld + j]
 
 
 @kernel
 def _add(c, at, d, parts, sums, rows, ld):
-    """Add to the lower triangle of the block of c at `at`, and mirror it."""
+    """Add both triangles to the block of c at `at`, given the lower one."""
+    one = np.float64(1)
+    _mirror(sums, np.int64(0), d, ld, one)
     if parts == 1:
         for i in range(d):
-            for j in range(i + 1):
-                c[at + i * d + j] += sums[i * ld + j]
-        for i in range(d):
-            for j in range(i + 1, d):
-                c[at + i * d + j] = c[at + j * d + i]
+            to, source = at + i * d, i * ld
+            for j in range(d):
+                c[to + j] += sums[source + j]
         return
+    im = rows * ld
+    _mirror(sums, im, d, ld, -one)
     for i in range(d):
-        for part in range(parts):
-            source, to = (part * rows + i) * ld, at + i * d * parts + part
-            for j in range(i + 1):
-                c[to + j * parts] += sums[source + j]
-    for i in range(d):
-        for j in range(i):
-            low, high = at + (i * d + j) * parts, at + (j * d + i) * parts
-            c[high], c[high + 1] = c[low], -c[low + 1]
-        c[at + (i * d + i) * 2 + 1] = 0
+        to, source = at + 2 * i * d, i * ld
+        sums[im + source + i] = 0
+        for j in range(d):
+            c[to + 2 * j] += sums[source + j]
+            c[to + 2 * j + 1] += sums[im + source + j]
 
 
 @kernel
-def _syrk_task(t, thread, c, x, s, d, blocks, share, depth, work, totals, panels, wide):
+def _syrk_task(t, thread, c, x, s, d, blocks, share, depth, work, totals, panels):
     """Task: `share` blocks, `depth` packed rows after the other."""
     packed, sums = work[thread], totals[thread]
     first, zero, one = t * share, np.int64(0), np.int64(1)
     here, rows = min(share, blocks - first), (d + panels.rows - 1) // panels.rows * panels.rows
-    re, im = Place(zero, wide, one, one), Place(rows * wide, wide, one, one)
-    every, add, size, ld = (zero, d), panels.add, rows * wide * x.parts, panels.ld
-    for k in range(0, s.rows, depth // x.parts):
-        kb = min(depth // x.parts, s.rows - k)
-        terms = kb + kb % 2
-        _pack(packed, x, s, first, k, kb, here, d, ld, panels.lanes)
+    ld, parts, step = panels.ld, x.parts, panels.terms // x.parts
+    re, im = Place(zero, ld, one, one), Place(rows * ld, ld, one, one)
+    every, add, size = (zero, d), panels.add, rows * ld * parts
+    for k0 in range(0, s.rows, depth // parts):
+        kb = min(depth // parts, s.rows - k0)
+        _pack(packed, x, s, first, k0, kb, here, d, depth, panels)
         for b in range(here):
-            at = b * d
             sums[:size] = 0
-            if x.parts == 1:
-                here_ = address(packed, at)
-                add_lower_ahead(
-                    sums, re, d, every, every, add, here_, here_, ld, terms, panels, sums, NOTHING
-                )
-            else:
-                add_complex(
-                    sums, re, im, d, every, every, packed, at, at, terms, False, panels, sums
-                )
-            _add(c, (first + b) * d * d * x.parts, d, x.parts, sums, rows, wide)
+            for k in range(0, kb, step):
+                at, terms = (b * depth + k * parts) * ld, min(step, kb - k)
+                terms += terms % 2
+                if parts == 1:
+                    a = address(packed, at)
+                    add_lower_ahead(
+                        sums, re, d, every, every, add, a, a, ld, terms, panels, sums, NOTHING
+                    )
+                else:
+                    add_complex(
+                        sums, re, im, d, every, every, packed, at, at, terms, False, panels, sums
+                    )
+            _add(c, (first + b) * d * d * parts, d, parts, sums, rows, ld)
 
 
 @driver
-def _syrk(launch, c, x, s, d, blocks, share, depth, work, totals, panels, wide):
-    args = (c, x, s, d, blocks, share, depth, work, totals, panels, wide)
+def _syrk(launch, c, x, s, d, blocks, share, depth, work, totals, panels):
+    args = (c, x, s, d, blocks, share, depth, work, totals, panels)
     for_each(launch, _syrk_task, (blocks + share - 1) // share, args)
 
 
@@ -120,17 +123,14 @@ def _add_products(c, x, s):
     if c.size == 0 or s.rows == 0:
         return
     parts, real = x.parts, x.dtype
-    depth = min(KC, -(-s.rows * parts // 4) * 4)
+    depth = min(PACKED_TERMS, -(-s.rows * parts // 4) * 4)
     panels = panels_of(real, depth, order=d, subtract=parts == 2)
-    wide, lanes = panels.width, panels.lanes
-    share = max(1, min(BLOCKS, PACKED_BYTES // (depth * d * real.itemsize)))
-    ld = (-(-(share * d + wide) // lanes) | 1) * lanes  # odd: rows fall on different cache sets
+    share = max(1, min(BLOCKS, PACKED_BYTES // (panels.stride * real.itemsize)))
     rows = -(-d // panels.rows) * panels.rows
-    work = aligned((threads.max_threads(), depth * ld), real)
-    totals = aligned((threads.max_threads(), parts * rows * wide), np.float64)
+    work = aligned((threads.max_threads(), share * panels.stride), real)
+    totals = aligned((threads.max_threads(), parts * rows * panels.ld), np.float64)
     flat = c.view(np.float64).reshape(-1)
-    panels = panels._replace(stride=0, ld=ld)
-    _syrk(flat, x, s, d, blocks, share, depth, work, totals, panels, wide)
+    _syrk(flat, x, s, d, blocks, share, depth, work, totals, panels)
 
 
 def block_syrk(c, a, start, scale):

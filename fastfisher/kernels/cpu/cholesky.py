@@ -31,7 +31,9 @@ __all__ = ["block_order", "cholesky"]
 DEPTH = 128  # summed entries per block sum; part of the numbers
 WHOLE = 240  # packed orders up to this are one block
 ALONE = 400  # packed orders up to which waking another thread costs more than it saves
-SIDES = ((1500, 48), (1 << 62, 96))  # packed orders up to, order of the blocks at least
+# Packed orders up to, order of the blocks at least: small enough for all threads to have some,
+# large enough for what is read of other blocks, n^3 / side numbers, to come in time.
+SIDES = ((1500, 48), (3000, 96), (1 << 62, 192))
 
 
 def block_order(order, width, parts):

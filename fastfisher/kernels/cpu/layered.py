@@ -8,7 +8,6 @@ from .memory import aligned
 from .packing import Operand, operand, pack
 from .parallel import for_each
 from .products import (
-    KC,
     Place,
     add_complex,
     add_lower,
@@ -52,7 +51,7 @@ def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     here, across = min(rows, x.n - gi * rows), min(rows, x.n - gj * rows)
     re, im = Place(zero, size, one, one + full), Place(size * size, size, one, one + full)
     sums[:] = 0
-    block, ld = KC // x.parts, panels.ld
+    block, ld = panels.terms // x.parts, panels.ld
     for k in range(0, x.p, block):
         terms, at = min(block, x.p - k), k * x.parts * ld
         terms += terms % 2

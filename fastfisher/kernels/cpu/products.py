@@ -20,7 +20,7 @@ from .simd import (
     tile_rows,
     tile_width,
 )
-from .splitting import KC
+from .splitting import KC, packed_terms
 
 __all__ = [
     "KC",
@@ -44,6 +44,7 @@ class Panels(NamedTuple):
     columns: int  # of a register tile
     lanes: int
     bytes: int  # of an element
+    terms: int  # packed rows per block sum
     add: int  # address of the micro-kernel c += ...
     subtract: int  # and c -= ...; 0 where it is not needed
     lower: int  # of the loops of `add_lower`
@@ -107,6 +108,7 @@ def panels_of(dtype, depth, *, order=None, subtract=False):
         columns,
         vector,
         8 if double else 4,
+        packed_terms(8 if double else 4),
         add,
         minus,
         _lower_address(),
@@ -261,6 +263,7 @@ def with_layout(panels, stride, ld, width):
         panels.columns,
         panels.lanes,
         panels.bytes,
+        panels.terms,
         panels.add,
         panels.subtract,
         panels.lower,

@@ -21,7 +21,7 @@ from .products import (
     with_layout,
 )
 from .simd import address
-from .splitting import BLOCK, KC, TASKS, THIN, block_terms, share_count, stretch
+from .splitting import BLOCK, TASKS, THIN, block_terms, share_count, stretch
 from .threads import driver
 
 __all__ = ["add_rank_k"]
@@ -107,14 +107,14 @@ def _pack_stretch(launch, out, x, k0, kb, count, panels):
 
 @kernel
 def _block(t, thread, c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch):
-    """Task: a block of c, the last (and longest) rows first; KC packed rows after the other."""
+    """Task: a block of c, the last (and longest) rows first; some packed rows after the other."""
     i, j = triangle_corner(tasks - 1 - t)
     rows = (i * side, min((i + 1) * side, order))
     columns = (j * side, min((j + 1) * side, order))
     tile = scratch[thread]
     zero, one = np.int64(0), np.int64(1)
     re, im = Place(zero, order * parts, parts, zero), Place(one, order * parts, parts, zero)
-    block, add = KC // parts, panels.add
+    block, add = panels.terms // parts, panels.add
     for k in range(0, terms, block):
         steps, at = min(block, terms - k), k * parts * panels.ld
         steps += steps % 2

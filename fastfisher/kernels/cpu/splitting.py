@@ -11,16 +11,15 @@ __all__ = [
     "THIN",
     "block_terms",
     "one_pass",
+    "packed_terms",
     "rank_k_bytes",
     "share_count",
     "stretch",
 ]
 
 SLICE_BYTES = 64 << 20  # of copied scores, factors or products worked on at once
-# Packed rows per block sum, which is then added in double; part of the numbers. A panel of them
-# leaves room in L1 for what passes by.
-KC = 128
-THIN_TERMS = 256  # the same up to this order:
+KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
+HALF = 128  # the same of double precision where panels are tiles: room in L1 for what passes by
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
 SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
 SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
@@ -49,14 +48,19 @@ def share_count(order, length, parts):
 def block_terms(order, parts, itemsize):
     """Terms per block sum of such a task."""
     if order > THIN:
-        return KC // parts
+        return packed_terms(itemsize) // parts
     fitting = THIN_BYTES // (order * parts * itemsize)
-    return min(THIN_TERMS // parts, max(32, fitting // 16 * 16))
+    return min(KC // parts, max(32, fitting // 16 * 16))
+
+
+def packed_terms(itemsize):
+    """Packed rows per block sum of tiles; itemsize is that of a real number."""
+    return HALF if itemsize == 8 else KC
 
 
 def stretch(order, itemsize):
     """Packed rows between two barriers."""
-    return KC * max(1, min(16, STRETCH_BYTES // (order * KC * itemsize)))
+    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
 
 
 def one_pass(width, itemsize):
