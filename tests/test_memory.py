@@ -97,11 +97,15 @@ STRUCTURED = """
     def filled(sizes):
         # A pair in JSON is a list; here it is (count, size), (m, p) or (n, p).
         pair = tuple(sizes)
-        F = getattr(ff, name)(*([pair] if name == "BlockDiagonalFisher" else pair), dtype=dtype)
-        shape = F.mean.shape
+        if name == "GramFisher":
+            F, shape = ff.GramFisher(dtype=dtype), (pair[1],)
+        else:
+            F = getattr(ff, name)(*([pair] if name == "BlockDiagonalFisher" else pair), dtype=dtype)
+            shape = F.mean.shape
         for _ in range(rows):
             F.update(rng.standard_normal((shape if len(shape) == 2 else (1, *shape))).astype(dtype))
-        F.diagonal()  # whatever waits is in
+        if name != "GramFisher":
+            F.diagonal()  # whatever waits is in
         return F, np.ones(shape, dtype)
 
     damping = ff.HardCutoff(0.01) if cutoff else 0.1
@@ -197,6 +201,7 @@ def test_the_step_of_an_autoencoder_of_2_8_million_parameters_takes_no_gigabyte(
         ("BatchedFisher", (100, 2), (1_000_000, 2), 1, "float64", False),
         ("BatchedFisher", (100, 5), (200_000, 5), 3, "float64", True),
         ("WindowFisher", (40, 100), (300, 200_000), 300, "float32", False),
+        ("GramFisher", (40, 100), (60, 500_000), 60, "float64", False),
         ("DenseFisher", (100,), (2500,), 40, "float64", False),
         ("DiagonalFisher", (100,), (5_000_000,), 1, "float64", False),
     ],

@@ -174,7 +174,7 @@ class BatchedFisher(Fisher):
         else:
             total, about = w.sum(axis=1), rows[np.arange(m), np.argmax(w > 0, axis=1)]
         around = rows - about[:, np.newaxis]
-        sums = around.sum(axis=1) if w is None else np.einsum("ns,nsp->np", w, around)
+        sums = np.einsum("nsp->np", around) if w is None else np.einsum("ns,nsp->np", w, around)
         mean = about + sums / np.where(total > 0, total, 1.0)[:, np.newaxis]
         if self.center:
             rows = np.subtract(rows, mean[:, np.newaxis], out=around)

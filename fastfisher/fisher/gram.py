@@ -7,7 +7,7 @@ import numpy as np
 from ..arrays import Scores, as_real, as_vectors, contiguous
 from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
-from ..passes import sums_dtype
+from ..passes import sums_dtype, whole_slices
 from ..planning import choose, require_memory
 from ..solvers.cutoffs import Cutoff
 from ..solvers.dual import gram_factor, gram_lower
@@ -20,6 +20,7 @@ from ..solvers.system import make_system
 from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import GramFactor
+from .lock import Lock
 from .paths import exponent
 from .spectral import SpectralFactor
 from .state import take
@@ -69,6 +70,7 @@ class GramFisher(Fisher):
         self._p = None
         self._batches = []
         self._weights = []
+        self._lock = Lock()
 
     @property
     def p(self):
@@ -122,12 +124,26 @@ class GramFisher(Fisher):
 
     def _joined(self):
         """The arrays of all batches, joined once, and the weights."""
-        if not self._batches:
-            return self._nothing(), np.zeros(0)
-        if len(self._batches) > 1:
-            joined = [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
-            self._batches, self._weights = [joined], [np.concatenate(self._weights)]
-        return self._batches[0], self._weights[0]
+        with self._lock:
+            if not self._batches:
+                return self._nothing(), np.zeros(0)
+            if len(self._batches) > 1:
+                self._join()
+            return self._batches[0], self._weights[0]
+
+    def _join(self):
+        """One batch of all, each given back once it is copied: no second set of scores."""
+        weights = np.concatenate(self._weights)
+        joined = [np.empty((len(weights), *a.shape[1:]), a.dtype) for a in self._batches[0]]
+        with whole_slices():
+            lo = 0
+            while self._batches:
+                batch = self._batches.pop(0)
+                hi = lo + len(batch[0])
+                for whole, a in zip(joined, batch, strict=True):
+                    whole[lo:hi] = a
+                lo = hi
+            self._batches, self._weights = [joined], [weights]
 
     def _nothing(self):
         return [np.zeros((0, self._p or 0), self.dtype)]

@@ -9,7 +9,7 @@ from .lock import Lock
 
 __all__ = ["Staged", "Staging"]
 
-FEWEST, MOST = 16, 256  # samples that wait, whatever the size of the sums
+FEWEST, MOST = 16, 256  # rows that wait, whatever the size of the sums; tokens are rows
 
 
 class Staging:
@@ -80,13 +80,14 @@ class Staged:
 
     def _capacity(self, arrays):
         """Samples to stage: a buffer of half the size of the sums, where it fits; 0: none."""
-        row = max(sum(a[:1].nbytes for a in arrays), 1)
-        rows = min(max(self._sum_bytes // (2 * row), FEWEST), MOST)
+        each = max(sum(a[:1].nbytes for a in arrays), 1)
+        tokens = max((a.shape[1] for a in arrays if a.ndim == 3), default=1) or 1
+        samples = min(max(self._sum_bytes // (2 * each), FEWEST // tokens), MOST // tokens)
         try:
-            require_memory(rows * row, "the buffer for small updates")
+            require_memory(samples * each, "the buffer for small updates")
         except MemoryLimitError:
             return 0
-        return rows
+        return samples
 
     def _add(self, batch, weights, total):
         n = batch.shape[0]

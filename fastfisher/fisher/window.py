@@ -10,7 +10,6 @@ from ..passes import add_gram, bad_rows, mean_row, products, sums_dtype
 from ..planning import choose, dtype_name, require_memory
 from .base import Fisher
 from .gram import GramFisher
-from .lock import Lock
 from .size import check_size
 from .state import take
 
@@ -97,7 +96,6 @@ class WindowFisher(GramFisher):
         self._gram = np.zeros((m, m), double)  # of rows minus the origin, where not stale
         self._stale = np.ones(m, bool)
         self._origin = None
-        self._lock = Lock()
 
     @property
     def m(self):

@@ -121,6 +121,19 @@ def test_B1_only_blocks_that_fail_are_damped(rng):
     np.testing.assert_allclose(mapped.x[8:], good, rtol=1e-11)
 
 
+def test_P9_damping_grows_until_rounding_leaves_the_pivots_to_it(monkeypatch, rng):
+    """A pivot of a semidefinite block + damping is at least the damping."""
+    from fastfisher.fisher import stacks
+
+    F = MAKE["block"](rng)
+    with ff.options(ladder=ff.Ladder(escalations=4)):
+        first = F.factor(damping=0.0)
+        assert first.facts["smallest_pivot"] >= 0.9 * first.added.max()
+        monkeypatch.setattr(stacks, "HELD", 1e9)  # no pivot is ever large enough
+        last = F.factor(damping=0.0)
+    np.testing.assert_allclose(last.escalation, first.escalation * 1e3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 def test_every_system_climbs_by_itself(dtype, rng):
     G = rng.standard_normal((50, 6, 3)).astype(dtype)
