@@ -87,8 +87,8 @@ def _require_capability():
     if compat.capability() < LEAST:
         found, least = (".".join(map(str, c)) for c in (compat.capability(), LEAST))
         raise InputError(
-            f"this GPU has compute capability {found}; the kernels need {least} or later: pass host "
-            "arrays"
+            f"this GPU has compute capability {found}; the kernels need {least} or later: "
+            "pass host arrays"
         )
 
 
