@@ -49,7 +49,7 @@ CATALOGUE = {
     "preconditioner": "on a device expected 'auto', 'jacobi' or None",
     "range": r"multiply G by 2.0\*\*-",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "block_syrk": "block_syrk is computed on the host only",
+    "layered_diag": "layered_diag is computed on the host only",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
 }
@@ -164,7 +164,7 @@ def refused():
         ),
         "range": lambda: ff.solve(d((G * 1e18).astype(np.float32)), d(v), **h),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
-        "block_syrk": lambda: ff.ops.block_syrk(d(G), 2),
+        "layered_diag": lambda: ff.ops.layered_diag(d(G), d(G)),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
         "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
     }
