@@ -10,6 +10,7 @@ if importlib.util.find_spec("numba_cuda") is None:
 
 from fastfisher.kernels.cuda import (
     batched,
+    blocks,
     cholesky,
     recurrence,
     squares,
