@@ -99,7 +99,7 @@ class Bench:
 
     def facts(self):
         """Device, driver, versions, date."""
-        from fastfisher import __version__
+        from fastfisher import __version__, machine
 
         device, driver = "simulator", None
         if not self.simulated:
@@ -116,6 +116,7 @@ class Bench:
         return {
             "device": device,
             "capability": list(self.compat.capability()),
+            "driver": machine.gpu_driver(),
             "cuda_driver": driver,
             "versions": versions | gpu_vendors.versions() if not self.simulated else versions,
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

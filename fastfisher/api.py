@@ -339,6 +339,7 @@ def gradient_solution(
             nan_policy=nan_policy,
             device=device,
             announce=announce,
+            name="g",
             rtol=None if rtol is None else as_real(rtol, "rtol"),
             maxiter=_limit(maxiter),
         )

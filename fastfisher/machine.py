@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 from pathlib import Path
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "cpu_count",
     "cpu_features",
     "cpu_name",
+    "gpu_driver",
     "gpu_name",
     "peak_rss",
 ]
@@ -78,6 +80,16 @@ def gpu_name():
             if line.startswith("Model:"):
                 return line.partition(":")[2].strip()
     return None
+
+
+def gpu_driver():
+    """Version of NVIDIA's kernel module, or None."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    return found.group() if found else None
 
 
 def _read_number(path):

@@ -95,6 +95,7 @@ def info():
         "cuda": cuda.obstacle() or "available",
         "numba_cuda": _version("numba-cuda"),
         "gpu": machine.gpu_name() or "none",
+        "gpu_driver": machine.gpu_driver() or "none",
         "thread_variables": " ".join(
             f"{name}={os.environ[name]}"
             for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

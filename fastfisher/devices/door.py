@@ -64,7 +64,7 @@ def working_with(*operands):
     """
     first, *others = (x for x in operands if x is not None)
     number = device_number(first)
-    for other in others:
+    for other in filter(lies_on_device, others):
         if device_number(other) not in (None, number):
             raise InputError(
                 f"operands lie on different devices, {number} and {device_number(other)}; "
@@ -87,8 +87,8 @@ def _require_capability():
     if compat.capability() < LEAST:
         found, least = (".".join(map(str, c)) for c in (compat.capability(), LEAST))
         raise InputError(
-            f"this GPU has compute capability {found}; the kernels need {least} or later: pass host "
-            "arrays"
+            f"this GPU has compute capability {found}; the kernels need {least} or later: "
+            "pass host arrays"
         )
 
 

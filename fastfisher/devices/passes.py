@@ -11,6 +11,7 @@ from .door import none
 from .slices import column_slices, row_slices
 
 __all__ = [
+    "add_block_syrk",
     "add_diag",
     "add_fvp",
     "add_gram",
@@ -51,6 +52,13 @@ def add_syrk(c, G, *, scale=None, shift=None):
     scale, shift = _beside(G, scale, shift)
     for lo, hi, rows in row_slices(G):
         kernel(c, rows, _part(scale, lo, hi), shift)
+
+
+def add_block_syrk(c, G, *, scale=None):
+    """c[b] += G_b' diag(scale^2) G_b, both triangles, for consecutive blocks of columns."""
+    kernel, (scale,) = _kernel("block_syrk", c.shape[1], G.dtype), _beside(G, scale)
+    for lo, hi, rows in row_slices(G):
+        kernel(c, rows, 0, _part(scale, lo, hi))
 
 
 def add_gram(c, G, *, weight=None, shift=None):

@@ -76,3 +76,5 @@ def _over_the_bus(scores, axis, stored, step, bounds):
         copied[turn].wait(computing)
         yield lo, hi, devices[turn][:size].reshape(shape)
         used[turn].record(computing)
+    for event in copied:  # the host buffers are about to go
+        event.synchronize()

@@ -15,6 +15,9 @@ from ..planning import choose
 
 __all__ = [
     "batched_solve",
+    "block_cholesky",
+    "block_solve",
+    "block_syrk",
     "cho_solve",
     "cholesky",
     "diag",
@@ -211,6 +214,55 @@ def batched_solve(F, g, *, damping=0.0):
         (x, x_view), (info, info_view) = result(F, (n, p), dtype), result(F, (n,), np.int32)
         _kernel("batched_solve", p, dtype)(x_view, info_view, f, v, d)
         return x, info
+
+
+def block_syrk(G, block, weights=None):
+    """Diagonal blocks of G' diag(w) G."""
+    with working_with(G, weights):
+        G = as_scores(G)
+        n, p = G.shape
+        if G.dtype != G.data.dtype:
+            raise InputError("on a device block_syrk reads no half precision; cast G to float32")
+        d = as_real(block, "block", least=1)
+        if d != int(d) or p % int(d):
+            raise InputError(
+                f"block is {block}; expected an integer that divides the {p} columns of G"
+            )
+        sums = memory.zeros((p // int(d), int(d), int(d)), DOUBLE)
+        roots = _roots(_weights(weights, n))
+        passes.add_block_syrk(sums, G, scale=roots)
+        return _answer(G.origin, sums, G.dtype)
+
+
+def _blocks(A, name):
+    a = as_matrix(A, name, ("B", "d", "d"))
+    if a.shape[1] != a.shape[2]:
+        raise InputError(f"{name} has shape {tuple(a.shape)}; expected (B, d, d)")
+    return a
+
+
+def block_cholesky(A, *, damping=0.0):
+    """Lower factors of A_b + damping I with a status per block; damping is one number."""
+    if not np.isscalar(damping):
+        raise InputError("damping is an array; on a device block_cholesky takes one number")
+    damping = as_real(damping, "damping")
+    with working_with(A):
+        a = _blocks(A, "A")
+        dtype, shape = np.dtype(a.dtype), tuple(a.shape)
+        (made, L), (info, status) = result(A, shape, dtype), result(A, shape[:1], np.int32)
+        squares.lower_of_blocks(L, a, damping)
+        _kernel("block_cholesky", shape[1], dtype)(L, status)
+        return made, info
+
+
+def block_solve(L, b):
+    """Solve L_b L_b' x_b = b_b for all blocks."""
+    with working_with(L, b):
+        a = _blocks(L, "L")
+        blocks, d, _ = a.shape
+        rows, single = as_rows(b, blocks * d, "b", dtype=np.dtype(a.dtype), axis="B d")
+        _kernel("block_solve", d, a.dtype)(a, rows)
+        return _columns(b, rows, single, np.dtype(a.dtype))
 
 
 def layered_gram(layers):

@@ -59,6 +59,9 @@ CUDA_TABLE = tuple(
         ("solve_lower_adjoint", _both("solve_lower_adjoint", "triangular"), _ROWS),
         ("inverse_diagonal", (_ours("inverse_diagonal", "triangular"),), _ONLY),
         ("batched_solve", (_ours("batched_solve", "batched"),), _SMALL),
+        ("block_syrk", (_ours("block_syrk", "blocks"),), _ONLY),
+        ("block_cholesky", (_ours("block_cholesky", "blocks"),), _SMALL),
+        ("block_solve", (_ours("block_solve", "blocks"),), _SMALL),
         ("layered_gram", (_ours("layered_gram", "layered"),), _ONLY),
         ("layered_diag", (_ours("layered_diag", "moments"),), _ONLY),
     )

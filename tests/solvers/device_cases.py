@@ -49,7 +49,7 @@ CATALOGUE = {
     "preconditioner": "on a device expected 'auto', 'jacobi' or None",
     "range": r"multiply G by 2.0\*\*-",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "block_syrk": "block_syrk is computed on the host only",
+    "layered_diag": "layered_diag is computed on the host only",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
 }
@@ -97,6 +97,7 @@ def everything():
         "counted": counted(),
         "in kind": in_kind(),
         "held": held(),
+        "operated": operated(),
     }
 
 
@@ -164,7 +165,7 @@ def refused():
         ),
         "range": lambda: ff.solve(d((G * 1e18).astype(np.float32)), d(v), **h),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
-        "block_syrk": lambda: ff.ops.block_syrk(d(G), 2),
+        "layered_diag": lambda: ff.ops.layered_diag(d(G), d(G)),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
         "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
     }
@@ -251,6 +252,48 @@ def counted():
             call()
         found[name] = [traffic.to_device, traffic.to_host, traffic.waits]
     found["ladder"], found["propagated"] = _ladder(), _propagated()
+    return found
+
+
+def operated():
+    """{op: largest error, relative} of the ops on device arrays, beside those of the host."""
+    rng = matrices.generator("operated on a device")
+    G, w = rng.standard_normal(TALL), np.array([0.5, 0.0, 2.0, 1.0, 1.5])
+    v, u = rng.standard_normal((3, 2)), rng.standard_normal(5)
+    A = G.T @ G + np.eye(3)
+    blocks, single = np.stack([A, 2 * A]), G.astype(np.float32)
+    L, E = np.linalg.cholesky(A), rng.standard_normal((5, 2))
+    calls = {
+        "syrk": ((G, w), {}),
+        "syrk-float32": ((single, w), {}),
+        "gram": ((G, w), {}),
+        "fvp": ((G, v, w), {}),
+        "matvec": ((G, v[:, 0].copy()), {}),
+        "rmatvec": ((G, u), {}),
+        "diag": ((G, w), {}),
+        "cholesky": ((A,), {"damping": 0.5}),
+        "cho_solve": ((L, v), {}),
+        "batched_solve": ((blocks, v.T.copy()), {"damping": 0.1}),
+        "block_syrk": ((G, 1, w), {}),
+        "block_cholesky": ((blocks,), {"damping": 0.5}),
+        "block_solve": ((np.stack([L, L]), rng.standard_normal(6)), {}),
+    }
+    found = {}
+    for name, (args, settings) in calls.items():
+        op = getattr(ff.ops, name.partition("-")[0])
+        there = [_there(x) if isinstance(x, np.ndarray) else x for x in args]
+        pairs = op(*there, **settings), op(*args, **settings)
+        if not isinstance(pairs[1], tuple):
+            pairs = (pairs[0],), (pairs[1],)
+        for x, y in zip(*pairs, strict=True):
+            assert x.dtype == y.dtype and tuple(x.shape) == y.shape, name
+            error = np.abs(x.copy_to_host() - y).max() / (np.abs(y).max() or 1)
+            found[name] = max(found.get(name, 0.0), float(error / np.finfo(args[0].dtype).eps))
+    layers = ff.ops.layered_gram([(_there(G), _there(E))]).copy_to_host()
+    found["layered_gram"] = float(np.abs(layers - ff.ops.layered_gram([(G, E)])).max() * 2**52)
+    out = _there(np.zeros((3, 3)))
+    assert ff.ops.syrk(_there(G), out=out) is out
+    found["out"] = float(np.abs(out.copy_to_host() - G.T @ G).max() * 2**52)
     return found
 
 

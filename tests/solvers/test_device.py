@@ -94,6 +94,12 @@ def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library(found):
 
 
 @with_cuda
+def test_the_ops_on_cuda_arrays_are_those_of_the_host(found):
+    errors = found["operated"]
+    assert len(errors) == 15 and max(errors.values()) < 50, errors
+
+
+@with_cuda
 def test_a_cuda_fisher_answers_as_a_dense_one(found):
     facts = found["held"]
     assert max(facts["errors"].values()) < 1e-13, facts["errors"]

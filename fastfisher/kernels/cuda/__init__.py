@@ -8,6 +8,7 @@ import ctypes
 import functools
 import importlib.util
 import os
+import platform
 import sys
 
 import numpy as np
@@ -22,8 +23,9 @@ EXTRA = 'pip install "fastfisher[cuda]"'
 def _missing():
     """What keeps kernels from being compiled, in one sentence; None if nothing does."""
     if importlib.util.find_spec("numba_cuda") is None:
-        where = "" if sys.platform in ("linux", "win32") else f" (there is none for {sys.platform})"
-        return f"the CUDA kernels need the package numba-cuda{where}: {EXTRA}"
+        here = sys.platform == "linux" and platform.machine() == "x86_64"
+        only = "" if here else " (which brings it on Linux x86-64 only)"
+        return f"the CUDA kernels need the package numba-cuda: {EXTRA}{only}"
     if not hasattr(np, "row_stack"):
         return (
             f"numba-cuda does not work with NumPy {np.__version__}, it needs NumPy < 2.5: "

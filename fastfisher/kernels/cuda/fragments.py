@@ -34,9 +34,10 @@ def products(tiling, source, left, right):
 
 @functools.cache
 def _tensor(tiling, dtype, exact, l_across, l_along, r_across, r_along):
-    """Tensor cores. A float32 is the sum of two TF32 numbers and a rest below its roundoff.
+    """Tensor cores. A float32 is the sum of two TF32 numbers to within two of its roundoffs.
 
-    `exact`: the first of the two is all of it, as of half precision.
+    The product of the two small ones, below four, is left out. `exact`: the first number is all
+    of it, as of half precision.
     """
     m, n, k = tiling.instruction
     single, rows = dtype == "float32", m // 8
@@ -79,13 +80,17 @@ def _tensor(tiling, dtype, exact, l_across, l_along, r_across, r_along):
                             rest_b[j * size_b + u] = to_tf32(x - b[j * size_b + u])
                     else:
                         b[j * size_b + u] = x
+            # one factor pair after the other: products in a row do not wait for each other
+            if single and not exact:
+                for i in range(i_count):
+                    for j in range(j_count):
+                        mma(acc, (i * j_count + j) * size_c, rest_a, i * size_a, b, j * size_b)
+                for i in range(i_count):
+                    for j in range(j_count):
+                        mma(acc, (i * j_count + j) * size_c, a, i * size_a, rest_b, j * size_b)
             for i in range(i_count):
                 for j in range(j_count):
-                    c = (i * j_count + j) * size_c
-                    if single and not exact:
-                        mma(acc, c, rest_a, i * size_a, b, j * size_b)
-                        mma(acc, c, a, i * size_a, rest_b, j * size_b)
-                    mma(acc, c, a, i * size_a, b, j * size_b)
+                    mma(acc, (i * j_count + j) * size_c, a, i * size_a, b, j * size_b)
 
     @device
     def row():

@@ -3,7 +3,7 @@
 from .compat import cuda
 from .vectors import per_element
 
-__all__ = ["add_to_diagonal", "diagonal_of", "lower", "restore", "scale_square"]
+__all__ = ["add_to_diagonal", "diagonal_of", "lower", "lower_of_blocks", "restore", "scale_square"]
 
 
 @cuda.jit
@@ -76,3 +76,21 @@ def lower(out, a, damping):
     # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
     """The lower triangle of a + damping I, zeros above."""
     per_element(_lower, out.size, out, a, damping)
+
+
+@cuda.jit
+def _lower_of_blocks(out, a, damping):
+    e = cuda.grid(1)
+    if e < out.size:
+        d = out.shape[1]
+        b, i, j = e // (d * d), e // d % d, e % d
+        if j > i:
+            out[b, i, j] = 0
+        else:
+            out[b, i, j] = a[b, i, j] + damping if i == j else a[b, i, j]
+
+
+def lower_of_blocks(out, a, damping):
+    # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d)
+    """`lower` for each block."""
+    per_element(_lower_of_blocks, out.size, out, a, damping)

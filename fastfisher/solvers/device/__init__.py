@@ -130,6 +130,7 @@ def solve_on_device(
     device=None,
     x0=None,
     announce=None,
+    name="b",
     **settings,
 ):
     """The Solution of `fastfisher.solve`; neither b nor coef stands for the mean gradient."""
@@ -150,7 +151,9 @@ def solve_on_device(
             raise InputError(f"G has shape {(n, p)}; on a device it cannot be empty")
         single, given, f = True, None, None
         if b is not None:
-            given, single = place.rows(b, p, scores.dtype, "b" if coef is None else "g")
+            given, single = place.rows(b, p, scores.dtype, name)
+            if name == "g" and not single:
+                raise InputError(f"g holds {given.shape[0]} vectors; use solve for several")
         elif coef is not None:
             f, single = place.rows(coef, n, scores.dtype, "coef", "n")
         elif not center:

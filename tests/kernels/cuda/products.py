@@ -165,8 +165,8 @@ def half_precision_has_the_bits_of_float32():
 def sums_that_are_cut():
     """Into shares, which are added in order, and within a share."""
     m, worst = _modules(), 0.0
-    with mock.patch.multiple(m.rank_k, SUM=16):
-        for least in (24, 4096):
+    with mock.patch.multiple(m.rank_k, SUM=24):
+        for least in (32, 4096):
             with mock.patch.multiple(m.tilings, LEAST=least):
                 for dtype in REAL:
                     worst = max(worst, _rank_k_error(m, 77, 5, dtype))
@@ -202,7 +202,7 @@ def wide_and_long():
     """fvp of rows that no team can hold, matvec of rows that are cut, folds of several levels."""
     m, worst = _modules(), 0.0
     for dtype in REAL:
-        for n, p, k in ((2, 25, 1), (37, 2, 3)):
+        for n, p, k in ((2, 70, 1), (37, 2, 3)):
             a, v, u = (_scores(*s, dtype=dtype) for s in ((n, p), (k, p), (k, n)))
             w, none = np.abs(u[0]), _none(dtype)
             for kernel, ref, args, out in (

@@ -20,7 +20,8 @@ __all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_vendor"]
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 FACTORS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
 PRODUCTS = ("syrk", "gram", "mirror", "matvec", "rmatvec", "fvp", "diag", "scan")
-OPS = (*FACTORS, *PRODUCTS, "layered_gram", "layered_diag")
+BLOCKS = ("block_syrk", "block_cholesky", "block_solve")
+OPS = (*FACTORS, *BLOCKS, *PRODUCTS, "layered_gram", "layered_diag")
 VENDOR_OPS = (
     "syrk",
     "gram",
@@ -45,6 +46,9 @@ LARGEST = {  # sizes beyond are left out
     "gram": 20,
     "mirror": 11,
     "fvp": 9,
+    "block_syrk": 12,
+    "block_cholesky": 7,
+    "block_solve": 14,
 }
 LARGEST |= dict.fromkeys(("matvec", "rmatvec", "diag", "scan", "layered_gram", "layered_diag"), 9)
 BATCH = 4
@@ -78,6 +82,15 @@ def _smaller(op, cases, d):
     for args, written in cases(d):
         if len(args) == 5 and np.ndim(args[2]) == 3:
             args = tuple(x[:BATCH].copy() for x in args)
+        elif op == "block_syrk":
+            c, a, start, scale = args
+            d = min(c.shape[1], 5)
+            args = c[:2, :d, :d].copy(), a[:9, : start + 2 * d].copy(), start, scale[:9].copy()
+        elif op == "block_cholesky":
+            args = tuple(x[:BATCH].copy() for x in args)
+        elif op == "block_solve":
+            l, x = args
+            args = l[:2].copy(), x[:, : 2 * l.shape[1]].copy()
         if all(max(x.shape, default=0) <= most for x in args if isinstance(x, np.ndarray)):
             yield args, written
 

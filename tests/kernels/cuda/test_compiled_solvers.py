@@ -10,6 +10,7 @@ if importlib.util.find_spec("numba_cuda") is None:
 
 from fastfisher.kernels.cuda import (
     batched,
+    blocks,
     cholesky,
     recurrence,
     squares,
@@ -61,6 +62,17 @@ def test_batched_solve_stays_in_registers(p, capability):
     (kernel,) = in_registers(compiled(call, capability)).values()
     if p == 9:
         assert kernel.count("cp.async") and not kernel.count("ld.local")
+
+
+def test_cuda_blocks_spill_nothing():
+    c, info, scores = np.zeros((5, 9, 9)), np.zeros(5, np.int32), np.zeros((7, 45), SINGLE)
+
+    def call():
+        blocks.block_syrk(c, scores, 0, scores[:0, 0].copy())
+        blocks.block_cholesky(c, info)
+        blocks.block_solve(c, np.zeros((2, 45)))
+
+    assert set(in_registers(compiled(call, CAPABILITIES[-1]))) == {"add", "factor", "solve"}
 
 
 def test_cuda_substitutions_spill_nothing():
