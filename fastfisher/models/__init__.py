@@ -12,9 +12,29 @@ Every model offers, for a parameter vector theta (p,), features X and outcomes y
     kl(theta, theta_new, X)          mean KL between the predictive distributions
 
 which is all that `fastfisher.optim` asks of a model of your own.
+
+Families are distributions of one outcome, p(y | theta), and offer::
+
+    log_likelihood(theta, y), score(theta, y), fisher(theta), sample(theta, rng, size),
+    mean(theta), variance(theta), kl(theta, theta_new), the named ones distance(theta, theta_new)
+
+with the parameters on the last axis of theta and everything before it broadcast.
 """
 
+from .categorical import Categorical
+from .discrete import Bernoulli, Poisson
+from .exponential import ExponentialFamily
+from .gaussian import Gaussian, GaussianMean
 from .mlp import MLP
 from .softmax import SoftmaxRegression
 
-__all__ = ["MLP", "SoftmaxRegression"]
+__all__ = [
+    "MLP",
+    "Bernoulli",
+    "Categorical",
+    "ExponentialFamily",
+    "Gaussian",
+    "GaussianMean",
+    "Poisson",
+    "SoftmaxRegression",
+]

@@ -210,13 +210,20 @@ class MLP:
         weights : (n * n_classes,)
             p(c|x_i); ``rows' diag(weights) rows / sum(weights)`` is the exact Fisher.
         """
+        layers, weights = self.exact_layers(theta, X)
+        return _rows(layers, self.n_params), weights
+
+    def exact_layers(self, theta, X):
+        """`exact_scores` before their products: ([(A_l, E_l), ...], weights) of n * n_classes rows.
+
+        Row ``i * n_classes + c`` belongs to label c of row i of X, its weight is p(c|x_i).
+        """
         inputs, log_p = self._inputs_and_log_p(theta, X)
         C = self.n_classes
         p = np.exp(log_p)
         E = (np.eye(C, dtype=p.dtype) - p[:, None, :]).reshape(-1, C)
         inputs = [np.repeat(A, C, axis=0) for A in inputs]
-        layers = zip(inputs, self._backward(theta, inputs, E), strict=True)
-        return _rows(layers, self.n_params), p.ravel()
+        return list(zip(inputs, self._backward(theta, inputs, E), strict=True)), p.ravel()
 
 
 def _some_rows(rows):
