@@ -1,0 +1,448 @@
+"""Generalised linear models and Gaussian networks: each closed form against a law."""
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.errors import InputError
+from fastfisher.models import (
+    GLM,
+    MLP,
+    Categorical,
+    ExponentialFamily,
+    Gaussian,
+    GaussianMean,
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegression,
+    SoftmaxRegression,
+)
+from fastfisher.optim import NaturalGradient, fisher_metric, minimize
+from tests.oracle import fisher
+from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
+
+U = unit_roundoff("float64")
+MODELS = {
+    "linear": LinearRegression(3, sigma=0.7),
+    "linear-origin": LinearRegression(3, intercept=False, l2=0.2),
+    "logistic": LogisticRegression(3, l2=0.1),
+    "poisson": PoissonRegression(3),
+    "softmax": SoftmaxRegression(3, 4),
+    "reference": SoftmaxRegression(3, 4, reference=1, l2=0.1),
+    "softmax-origin": SoftmaxRegression(3, 4, intercept=False),
+    "planes": GLM(GaussianMean(sigma=0.5, dim=2), 3),
+    "spread": GLM(Gaussian("log_sigma"), 3),
+    "gaussian-tanh": MLP((3, 4, 2), output="gaussian", sigma=0.5, l2=0.1),
+    "gaussian-relu": MLP((3, 5, 1), activation="relu", output="gaussian"),
+}
+GLMS = [name for name in MODELS if not name.startswith("gaussian")]
+NATURAL = [name for name in GLMS if name != "spread"]
+
+
+def case(model, n=9, seed=0, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, model.n_features)).astype(dtype)
+    theta = (0.5 * rng.normal(size=model.n_params)).astype(dtype)
+    return theta, X, model.sample(theta, X, rng)
+
+
+def derivative(f, theta):
+    h = U ** (1 / 3)
+    return np.array([(f(theta + h * e) - f(theta - h * e)) / (2 * h) for e in np.eye(len(theta))])
+
+
+@pytest.fixture(params=MODELS, ids=str)
+def model(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture(params=GLMS, ids=str)
+def glm(request):
+    return MODELS[request.param]
+
+
+# Values by hand ------------------------------------------------------------------------------
+
+
+def test_losses_and_scores_by_hand():
+    X, theta = np.array([[2.0]]), np.array([0.5, -1.0])  # z = 0
+    linear = LinearRegression(1, sigma=2.0)
+    assert linear.loss(theta, X, [4.0]) == pytest.approx(2 + np.log(2 * np.sqrt(2 * np.pi)))
+    np.testing.assert_array_equal(linear.scores(theta, X, [4.0]), [[2, 1]])
+    logistic = LogisticRegression(1)
+    assert logistic.loss(theta, X, [1]) == pytest.approx(np.log(2))
+    np.testing.assert_array_equal(logistic.scores(theta, X, [1]), [[1, 0.5]])
+    poisson = PoissonRegression(1)
+    assert poisson.loss(theta, X, [3]) == pytest.approx(1 + np.log(6))
+    np.testing.assert_array_equal(poisson.scores(theta, X, [3]), [[4, 2]])
+    for model, expected in ((linear, 0.25), (logistic, 0.25), (poisson, 1.0)):
+        F = model.exact_fisher(theta, X).matrix()
+        np.testing.assert_allclose(F, expected * np.array([[4, 2], [2, 1]]), rtol=8 * U)
+
+
+def test_two_classes_with_a_reference_are_logistic_regression():
+    softmax, logistic = SoftmaxRegression(3, 2, reference=0), LogisticRegression(3)
+    theta, X, y = case(logistic)
+    assert softmax.loss(theta, X, y) == pytest.approx(logistic.loss(theta, X, y), rel=16 * U)
+    for method in ("scores", "gradient"):
+        pair = [getattr(m, method)(theta, X, y) for m in (softmax, logistic)]
+        np.testing.assert_allclose(*pair, rtol=64 * U, atol=8 * U)
+    F = softmax.exact_fisher(theta, X).matrix()
+    np.testing.assert_allclose(F, logistic.exact_fisher(theta, X).matrix(), rtol=64 * U)
+
+
+def test_a_reference_class_is_a_class_whose_weights_are_zero():
+    full, free = SoftmaxRegression(3, 4), MODELS["reference"]
+    theta, X, y = case(free)
+    padded = np.insert(theta.reshape(3, 4), 1, 0.0, axis=0).ravel()
+    kept = np.repeat([True, False, True, True], 4)
+    np.testing.assert_allclose(
+        free.scores(theta, X, y), full.scores(padded, X, y)[:, kept], atol=8 * U
+    )
+    F = full.exact_fisher(padded, X).matrix()[np.ix_(kept, kept)]
+    np.testing.assert_allclose(free.exact_fisher(theta, X).matrix(), F, atol=64 * U)
+
+
+# Derivatives ---------------------------------------------------------------------------------
+
+
+def test_scores_F1_and_gradient_are_derivatives(model):
+    theta, X, y = case(model)
+    numeric = derivative(lambda t: model.log_likelihood(t, X, y), theta).T
+    scale = max(1.0, np.abs(numeric).max())
+    np.testing.assert_allclose(model.scores(theta, X, y), numeric, atol=1e-9 * scale)
+    numeric = derivative(lambda t: model.loss(t, X, y), theta)
+    np.testing.assert_allclose(model.gradient(theta, X, y), numeric, atol=1e-9 * scale)
+    assert model.loss(theta, X, y) == pytest.approx(
+        0.5 * model.l2 * theta @ theta - model.log_likelihood(theta, X, y).mean()
+    )
+
+
+@pytest.mark.parametrize("name", NATURAL)
+def test_exact_fisher_F6_is_the_hessian_in_natural_parameters(name):
+    model = MODELS[name]
+    theta, X, y = case(model)
+    hessian = derivative(lambda t: model.gradient(t, X, y), theta) - model.l2 * np.eye(len(theta))
+    F = model.exact_fisher(theta, X).matrix()
+    np.testing.assert_allclose(F, hessian, atol=1e-9 * max(1.0, np.abs(F).max()))
+
+
+def test_fisher_F6_negative_control_mean_and_spread():
+    """Outside natural parameters the Hessian is another matrix, and indefinite."""
+    model = GLM(Gaussian("log_sigma"), 0)  # one mean, one log-spread
+    theta, r = np.array([0.3, np.log(2.0)]), 1.7
+    X, y = np.empty((1, 0)), np.array([0.3 + r])
+    hessian = derivative(lambda t: model.gradient(t, X, y), theta)
+    assert np.linalg.det(hessian) == pytest.approx(-2 * r**2 / 2.0**4, rel=1e-6)
+    np.testing.assert_allclose(model.exact_fisher(theta, X).matrix(), np.diag([0.25, 2]))
+
+
+# Fisher --------------------------------------------------------------------------------------
+
+
+def test_exact_fisher_F4_without_scores_is_that_of_the_scores(glm):
+    for n in (1, 2, 7, 300):
+        theta, X, _ = case(glm, n)
+        F = glm.exact_fisher(theta, X)
+        rows, weights = glm.exact_scores(theta, X)
+        assert weights.sum() == pytest.approx(n)
+        expected = fisher(rows, weights)
+        ratio = np.abs(F.matrix() - expected).max() / (30 * n * U * np.abs(expected).max())
+        assert ratio <= 1
+        np.testing.assert_array_equal(F.matrix(), F.matrix().T)
+        assert (F.n_samples, F.weight, F.kind) == (n, n, "exact")
+        assert not F.mean.any()
+
+
+def test_exact_fisher_F2_is_the_mean_over_outcomes_of_the_model(glm):
+    theta, X, _ = case(glm, 3)
+    n, repeats = 3, 40_000
+    many = np.repeat(X, repeats, axis=0)
+    G = glm.scores(theta, many, glm.sample(theta, many, np.random.default_rng(3)))
+    F = glm.exact_fisher(theta, X).matrix()
+    sampled, fourth = G.T @ G / len(G), (G**2).T @ G**2 / len(G)
+    assert np.all(np.abs(sampled - F) <= 5 * np.sqrt(fourth / (n * repeats)) + 1e-12)
+
+
+def test_exact_fisher_G1_of_softmax_is_the_kronecker_sum_with_its_null_space():
+    model = SoftmaxRegression(3, 4)
+    theta, X, _ = case(model, 20)
+    P, Z = model.probabilities(theta, X), np.c_[X, np.ones(20)]
+    expected = np.mean(
+        [np.kron(np.diag(p) - np.outer(p, p), np.outer(z, z)) for p, z in zip(P, Z, strict=True)],
+        axis=0,
+    )
+    F = model.exact_fisher(theta, X).matrix()
+    np.testing.assert_allclose(F, expected, atol=100 * U)
+    assert np.abs(F.reshape(4, 4, 4, 4).sum(axis=2)).max() <= 4 * U, "block rows sum to zero"
+    assert np.linalg.matrix_rank(F) == 3 * 4
+    assert np.linalg.matrix_rank(MODELS["reference"].exact_fisher(theta[:12], X).matrix()) == 12
+
+
+@pytest.mark.parametrize("reference", [None, 2])
+def test_fisher_bound_G2_is_above_every_exact_fisher(reference):
+    model = SoftmaxRegression(3, 4, reference=reference)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3))
+    bound = model.fisher_bound(X).matrix()
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        F = model.exact_fisher(scale * rng.normal(size=model.n_params), X).matrix()
+        assert np.linalg.eigvalsh(bound - F)[0] >= -100 * U * np.abs(bound).max()
+    binary = SoftmaxRegression(3, 2, reference=0)
+    Z = np.c_[X, np.ones(30)]
+    np.testing.assert_allclose(binary.fisher_bound(X).matrix(), Z.T @ Z / 120, rtol=64 * U)
+
+
+def test_saturated_rows_G2_are_exact_zeros():
+    for model in (LogisticRegression(1), SoftmaxRegression(1, 3), PoissonRegression(1)):
+        theta = np.zeros(model.n_params)
+        theta[0] = -2000.0
+        X = np.array([[1.0], [2.0]])
+        F = model.exact_fisher(theta, X).matrix()
+        if model.family.n_params == 1:
+            assert not F.any()
+        assert np.isfinite(F).all()
+        assert np.isfinite(model.scores(theta, X, np.array([0, 0]))).all()
+
+
+def test_empirical_fisher_F5_of_least_squares_is_another_matrix():
+    model = LinearRegression(3, intercept=False)
+    theta, X, y = case(model, 40)
+    r = y - X @ theta
+    empirical = fisher_metric(model, theta, X, y, fisher="empirical").matrix()
+    np.testing.assert_allclose(empirical, X.T * r**2 @ X / 40, rtol=1e-12)
+    F = fisher_metric(model, theta, X).matrix()
+    np.testing.assert_allclose(F, X.T @ X / 40, rtol=1e-12)
+    assert np.abs(F - empirical).max() > 0.01
+
+    # residuals times c divide the empirical step by c: it blows up near a perfect fit
+    def step(c):
+        target = X @ theta + c * r
+        metric = fisher_metric(model, theta, X, target, fisher="empirical")
+        return metric.solve(model.gradient(theta, X, target), damping=0.0).x
+
+    np.testing.assert_allclose(step(1e-3), 1e3 * step(1.0), rtol=1e-9)
+
+
+def test_one_natural_step_F5_lands_on_the_least_squares_solution():
+    model = LinearRegression(3, sigma=2.5)
+    theta, X, y = case(model, 40)
+    fit = minimize(model, X, y, optimizer=NaturalGradient(damping=0.0), iterations=1, theta0=theta)
+    expected = np.linalg.lstsq(np.c_[X, np.ones(40)], y, rcond=None)[0]
+    np.testing.assert_allclose(fit.theta, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NATURAL)
+def test_natural_gradient_E2_is_newtons_method_at_every_iteration(name):
+    model = MODELS[name]
+    _, X, y = case(model, 60)
+    if name in ("softmax", "softmax-origin"):
+        model = SoftmaxRegression(3, 4, intercept=model.intercept, l2=0.1)
+    theta, path = model.init(), []
+    minimize(
+        model, X, y, iterations=4, optimizer=NaturalGradient(damping=0.0),
+        callback=lambda iteration, theta, record: path.append(theta),
+    )  # fmt: skip
+    for reached in path:
+        F = fisher(*model.exact_scores(theta, X)) + model.l2 * np.eye(len(theta))
+        theta = theta - np.linalg.solve(F, model.gradient(theta, X, y))
+        np.testing.assert_allclose(reached, theta, atol=1e-12 * max(1, np.abs(theta).max()))
+
+
+def test_metric_takes_the_models_own_exact_fisher_where_it_has_one(monkeypatch):
+    model = LogisticRegression(3)
+    theta, X, _ = case(model, 40)
+    expected = fisher_metric(model, theta, X).matrix()
+    monkeypatch.setattr(LogisticRegression, "exact_fisher", lambda *args: "its own")
+    assert fisher_metric(model, theta, X) == "its own"
+    assert isinstance(fisher_metric(model, theta, X[:2]), ff.GramFisher), "fewer rows than p"
+    assert fisher_metric(model, theta, X, fisher="mc", rng=0).kind == "mc"
+    monkeypatch.delattr(LogisticRegression, "exact_fisher")
+    np.testing.assert_array_equal(fisher_metric(model, theta, X).matrix(), expected)
+
+
+# Networks with a Gaussian output ----------------------------------------------------------------
+
+
+def test_gaussian_network_F4_is_the_gauss_newton_matrix():
+    model = MODELS["gaussian-tanh"]
+    theta, X, _ = case(model)
+    F = fisher(*model.exact_scores(theta, X))
+    ggn = 0
+    for i in range(len(X)):
+        J = derivative(lambda t, i=i: model.mean(t, X[i : i + 1])[0], theta).T
+        ggn = ggn + J.T @ J / 0.25 / len(X)
+    np.testing.assert_allclose(F, ggn, atol=1e-8 * np.abs(ggn).max())
+
+
+def test_layers_of_a_gaussian_network_feed_the_layered_fishers():
+    model = MODELS["gaussian-relu"]
+    theta, X, y = case(model, 6)
+    layered = ff.LayeredFisher().update(model.layers(theta, X, y))
+    np.testing.assert_allclose(layered.matrix(), fisher(model.scores(theta, X, y)), atol=1e-13)
+    layers, weights = model.exact_layers(theta, X)
+    exact = ff.LayeredFisher().update(layers, weights=weights)
+    expected = fisher(*model.exact_scores(theta, X))
+    np.testing.assert_allclose(exact.matrix(), expected, atol=1e-13)
+    kfac = ff.KroneckerFisher(model.layer_sizes).update(layers, weights=weights)
+    assert kfac.p == model.n_params
+
+
+def test_kronecker_C1_is_exact_for_deep_linear_networks_with_the_exact_fisher():
+    """One layer, squared loss: E does not depend on x, so the factors are exact."""
+    model = GLM(GaussianMean(sigma=0.5, dim=2), 3)
+    theta, X, _ = case(model, 25)
+    layers, weights = model.exact_layers(theta, X)
+    kfac = ff.KroneckerFisher(model.layer_sizes).update(layers, weights=weights)
+    np.testing.assert_allclose(kfac.matrix(), model.exact_fisher(theta, X).matrix(), atol=1e-13)
+
+
+def test_a_single_gaussian_output_takes_outcomes_of_one_axis():
+    model = MODELS["gaussian-relu"]
+    theta, X, y = case(model)
+    assert y.shape == (9,)
+    residual = y - model.mean(theta, X)
+    expected = 0.5 * (residual**2).mean() + 0.5 * np.log(2 * np.pi)
+    assert model.loss(theta, X, y) == pytest.approx(expected)
+    np.testing.assert_array_equal(model.variance(theta, X), np.ones(9))
+
+
+# KL, dtype, range --------------------------------------------------------------------------------
+
+
+def test_kl_K1_of_models_is_half_the_quadratic_form_with_slope_three(model):
+    theta, X, _ = case(model)
+    F = fisher(*model.exact_scores(theta, X))
+    d = np.random.default_rng(1).normal(size=len(theta)) / 10
+
+    def excess(t):
+        return abs(model.kl(theta, theta + t * d, X) - 0.5 * t * t * d @ F @ d)
+
+    if excess(0.1) < 1e-13:  # linear in theta with known spread: quadratic exactly
+        assert isinstance(model.family, GaussianMean)
+    else:
+        assert abs(np.log10(excess(1e-1) / excess(1e-2)) - 3) < 0.3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_follows_theta_and_X(model, dtype):
+    theta, X, y = case(model, dtype=dtype)
+    results = [
+        model.gradient(theta, X, y), model.scores(theta, X, y), model.log_likelihood(theta, X, y),
+        *model.exact_scores(theta, X), model.outputs(theta, X), model.mean(theta, X),
+        model.variance(theta, X), *model.layers(theta, X, y)[0],
+    ]  # fmt: skip
+    if hasattr(model, "exact_fisher"):
+        results.append(model.exact_fisher(theta, X).matrix())
+    assert {str(a.dtype) for a in results} == {dtype}
+    wide = (theta.astype("f8"), X.astype("f8"), y)
+    scale = np.abs(model.scores(*wide)).max()
+    error = np.abs(model.gradient(theta, X, y) - model.gradient(*wide)).max() / scale
+    assert_ratio(error / unit_roundoff(dtype), LIMITS["identity"], "gradient")
+
+
+def test_input_is_read_only_and_unchanged(model):
+    theta, X, y = case(model)
+    before = [a.copy() for a in (theta, X, y)]
+    for a in (theta, X, y):
+        a.flags.writeable = False
+    for method in ("loss", "gradient", "scores", "layers", "log_likelihood"):
+        getattr(model, method)(theta, X, y)
+    for method in ("outputs", "mean", "variance", "exact_scores"):
+        getattr(model, method)(theta, X)
+    for a, kept in zip((theta, X, y), before, strict=True):
+        np.testing.assert_array_equal(a, kept)
+
+
+def test_overflow_is_an_infinite_loss_and_an_error_elsewhere():
+    X, y = np.array([[1.0], [2.0]]), np.array([0, 3])
+    model = PoissonRegression(1)
+    theta = np.array([500.0, 0.0])  # exp(1000) overflows, 1000 does not
+    assert model.loss(theta, X, y) == np.inf
+    for call in (
+        lambda: model.gradient(theta, X, y),
+        lambda: model.exact_fisher(theta, X),
+        lambda: model.exact_scores(theta, X),
+    ):
+        with pytest.raises(InputError, match=r"outputs overflow float64: max .theta. is 500"):
+            call()
+    model = LinearRegression(1)
+    theta = np.array([1e308, 1e308])
+    assert model.loss(theta, X * 10, y.astype(float)) == np.inf
+    with pytest.raises(InputError, match="outputs overflow"):
+        model.mean(theta, X * 10)
+
+
+def test_no_rows_are_refused_where_a_mean_is_asked(glm):
+    theta, X, y = case(glm, 0)
+    assert glm.scores(theta, X, y).shape == (0, glm.n_params)
+    for call in (lambda: glm.exact_fisher(theta, X), lambda: glm.loss(theta, X, y)):
+        with pytest.raises(InputError, match="X has no rows"):
+            call()
+
+
+def test_repr_rebuilds_the_model(model):
+    names = {c.__name__: c for c in (
+        GLM, MLP, Categorical, Gaussian, GaussianMean, LinearRegression, LogisticRegression,
+        PoissonRegression, SoftmaxRegression,
+    )}  # fmt: skip
+    clone = eval(repr(model), names)
+    assert (type(clone), vars(clone)) == (type(model), vars(model))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: GLM("poisson", 3), "family is 'poisson', expected a family"),
+        (lambda: LogisticRegression(2.5), "n_features is 2.5, expected an integer"),
+        (lambda: LogisticRegression(0, intercept=False), "expected at least one column"),
+        (lambda: LinearRegression(2, sigma=-1.0), "sigma is -1.0"),
+        (lambda: SoftmaxRegression(2, 3, reference=3), "reference is 3"),
+        (lambda: MLP((3, 2), output="poisson"), "output is 'poisson'"),
+        (lambda: MLP((3, 0), output="gaussian"), r"\(features, hidden\.\.\., outputs\)"),
+        (
+            lambda: MODELS["gaussian-relu"].predict(*case(MODELS["gaussian-relu"])[:2]),
+            "predicts no classes; use mean",
+        ),
+        (
+            lambda: MODELS["logistic"].loss(np.zeros(4), np.zeros((2, 3)), [0]),
+            r"y has shape \(1,\) but X has 2 rows; pass one outcome per row",
+        ),
+        (
+            lambda: MODELS["logistic"].loss(np.zeros(4), np.zeros((2, 3)), [0, 2]),
+            r"y\[1\] is 2, expected 0 or 1",
+        ),
+        (
+            lambda: MODELS["poisson"].loss(np.zeros(4), np.zeros((2, 3)), [0, -1]),
+            r"y\[1\] is -1, expected a count",
+        ),
+        (
+            lambda: MODELS["planes"].loss(np.zeros(8), np.zeros((2, 3)), [0.0, 1.0]),
+            r"y has shape \(2,\) but X has 2 rows; pass one outcome per row, shape \(2, 2\)",
+        ),
+        (
+            lambda: MODELS["linear"].loss(np.zeros(4), np.zeros((2, 3)), [[0.0], [1.0]]),
+            r"y has shape \(2, 1\) .* shape \(2,\)",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_a_family_of_your_own_is_a_model():
+    """Bernoulli written as a generic exponential family gives logistic regression."""
+    own = ExponentialFamily(
+        1,
+        lambda eta: np.logaddexp(0, eta[..., 0]),
+        lambda eta: 1 / (1 + np.exp(-eta)),
+        lambda eta: (np.exp(-eta) / (1 + np.exp(-eta)) ** 2)[..., None],
+        lambda y: y[..., None],
+    )
+    model, known = GLM(own, 3), LogisticRegression(3)
+    theta, X, y = case(known)
+    assert model.loss(theta, X, y) == pytest.approx(known.loss(theta, X, y))
+    np.testing.assert_allclose(model.scores(theta, X, y), known.scores(theta, X, y), atol=1e-15)
+    F = model.exact_fisher(theta, X).matrix()
+    np.testing.assert_allclose(F, known.exact_fisher(theta, X).matrix(), rtol=1e-13)
