@@ -150,12 +150,12 @@ def minimize(
         began = time.perf_counter()
         if source:
             here = next(source).at(point.theta)
-            if not here.finite:
+            if here.gradient is None:
                 status = "not_finite"
                 break
             point = here
         trial, state, record = optimizer.step(point.problem, point, state)
-        finite = np.isfinite(trial.loss) if source else trial.finite
+        finite = trial.finite
         seconds += time.perf_counter() - began
         plan = record.get("plan", plan)
         rejected += not record.get("accepted", True)

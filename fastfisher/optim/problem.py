@@ -26,6 +26,12 @@ class Point:
 
     @property
     def finite(self):
+        """Whether a step may end here: the loss is finite, and the gradient if it will be used.
+
+        After a batch the next step takes the gradient of another one.
+        """
+        if self.problem.pool is not None:
+            return bool(np.isfinite(self.loss))
         return self.gradient is not None
 
 

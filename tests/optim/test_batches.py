@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from fastfisher.damping import LevenbergMarquardt
 from fastfisher.errors import InputError
 from fastfisher.models import MLP, SoftmaxRegression
 from fastfisher.optim import Adam, GradientDescent, NaturalGradient, minimize
@@ -87,6 +88,14 @@ def test_history_with_batches_is_that_of_the_batch(optimizer, data):
     X, y = data[0][order], data[1][order]
     assert fit.history["loss"][1] == MODEL.loss(seen[0], X, y)
     assert fit.history["gradient_norm"][1] == np.linalg.norm(MODEL.gradient(np.zeros(8), X, y))
+
+
+@pytest.mark.parametrize("damping", [0.1, LevenbergMarquardt(0.1)], ids=["float", "lm"])
+def test_a_batch_costs_one_gradient(damping, data):
+    model = Recording()
+    optimizer = NaturalGradient(damping=damping)
+    minimize(model, *data, optimizer=optimizer, iterations=6, batch=10, rng=0)
+    assert len(model.gradients) == 1 + 6, "that of the start, and one for each batch"
 
 
 def test_same_seed_same_batches(data):
