@@ -190,6 +190,15 @@ class Categorical(Family):
         log_p = self._log_p(theta)
         return sample(np.broadcast_to(log_p, (*shape, self.n_classes)), rng)
 
+    def _fit(self, y):
+        p = np.bincount(y, minlength=self.n_classes) / len(y)
+        if self.parameter == "probabilities":
+            return p[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_p = np.log(p)
+            offset = log_p.mean() if self.reference is None else log_p[self.reference]
+            return (log_p - offset)[self._free]
+
     def _kl(self, theta, theta_new):
         return kl_divergence(self._log_p(theta), self._log_p(theta_new))
 

@@ -91,6 +91,11 @@ class Bernoulli(Family):
     def _sample(self, theta, rng, shape):
         return (rng.random(shape) < self._mean(theta)).astype(np.int64)
 
+    def _fit(self, y):
+        p = y.mean()
+        with np.errstate(divide="ignore"):
+            return np.log(p) - np.log1p(-p) if self.parameter == "logit" else p
+
     def _kl(self, theta, theta_new):
         return kl_divergence(self._log_p(theta), self._log_p(theta_new))
 
@@ -163,6 +168,10 @@ class Poisson(Family):
         if np.any(rate > _MOST):
             raise InputError(f"the largest rate is {rate.max():.3g}, too large to draw counts of")
         return rng.poisson(rate, shape)
+
+    def _fit(self, y):
+        with np.errstate(divide="ignore"):
+            return np.log(y.mean()) if self.parameter == "log" else y.mean()
 
     def _kl(self, theta, theta_new):
         rate, rate_new = self._mean(theta), self._mean(theta_new)

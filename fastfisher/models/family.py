@@ -85,6 +85,28 @@ class Family:
         size = () if size is None else tuple(np.atleast_1d(size))
         return self._sample(theta, np.random.default_rng(rng), (*size, *theta.shape[:-1]))
 
+    def fit(self, y):
+        """Maximum-likelihood theta (k,) of outcomes y (n, ...), in double.
+
+        Raises
+        ------
+        InputError
+            No outcomes, no closed form, or an estimate at infinity, as a logit of equal outcomes.
+        """
+        y = self._outcomes(y, np.zeros(self.n_params))
+        if len(np.atleast_1d(y)) == 0:
+            raise InputError("y is empty; pass at least one outcome")
+        theta = np.atleast_1d(self._fit(np.atleast_1d(y)))
+        if not np.isfinite(theta).all():
+            raise InputError(
+                f"the estimate is {theta}: y has {len(np.unique(y))} different outcomes, too few "
+                f"for {self}"
+            )
+        return theta
+
+    def _fit(self, y):
+        raise InputError(f"{self} has no closed-form estimate; minimize the loss of GLM(family, 0)")
+
     def kl(self, theta, theta_new):
         """KL(p(. | theta) || p(. | theta_new)), shape (...), accurate for near parameters too.
 

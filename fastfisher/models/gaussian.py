@@ -79,6 +79,9 @@ class GaussianMean(Family):
             shape, theta.dtype
         )
 
+    def _fit(self, y):
+        return y.mean(axis=0)
+
     def _kl(self, theta, theta_new):
         return 0.5 * np.square(self._residual(theta, self._mean(theta_new))).sum(axis=-1)
 
@@ -126,58 +129,101 @@ class Gaussian(Family):
     def _inside(self, theta):
         return None if self.parameter == "log_sigma" else theta[..., 1] > 0
 
-    def _sigma(self, theta):
-        s = theta[..., 1]
-        if self.parameter == "log_sigma":
-            return np.exp(s)
-        return np.sqrt(s) if self.parameter == "variance" else s
+    # Scales are used by their logarithm and their inverse, so that a log_sigma far out gives
+    # zeros and infinities, and a zero residual stays one.
 
-    def _slope(self, sigma):
-        """d sigma / d theta_2."""
+    def _log_sigma(self, theta):
+        s = theta[..., 1]
+        return s if self.parameter == "log_sigma" else np.log(s) / self._power
+
+    def _inverse(self, theta):
+        """1 / sigma."""
+        s = theta[..., 1]
+        with np.errstate(over="ignore"):
+            if self.parameter == "log_sigma":
+                return np.exp(-s)
+            return 1 / (np.sqrt(s) if self.parameter == "variance" else s)
+
+    @property
+    def _power(self):
+        return 2 if self.parameter == "variance" else 1
+
+    def _slope(self, inverse):
+        """d log(sigma) / d theta_2."""
         if self.parameter == "log_sigma":
-            return sigma
-        return 0.5 / sigma if self.parameter == "variance" else np.ones_like(sigma)
+            return np.ones_like(inverse)
+        with np.errstate(over="ignore"):
+            return inverse**self._power / self._power
+
+    def _log_ratio(self, theta, theta_new):
+        """log(sigma / sigma_new), accurate where they are near."""
+        difference = (theta - theta_new)[..., 1]
+        if self.parameter == "log_sigma":
+            return difference
+        return np.log1p(difference / theta_new[..., 1]) / self._power
 
     def _log_likelihood(self, theta, y):
-        sigma = self._sigma(theta)
-        z = (y - theta[..., 0]) / sigma
-        return -0.5 * z * z - np.log(sigma) - theta.dtype.type(_LOG_2PI / 2)
+        z = _times(y - theta[..., 0], self._inverse(theta))
+        with np.errstate(over="ignore"):
+            return -0.5 * z * z - self._log_sigma(theta) - theta.dtype.type(_LOG_2PI / 2)
 
     def _score(self, theta, y):
-        sigma = self._sigma(theta)
-        z = (y - theta[..., 0]) / sigma
-        return np.stack([z / sigma, (z * z - 1) * (self._slope(sigma) / sigma)], axis=-1)
+        inverse = self._inverse(theta)
+        z = _times(y - theta[..., 0], inverse)
+        with np.errstate(over="ignore"):
+            return np.stack([_times(z, inverse), (z * z - 1) * self._slope(inverse)], axis=-1)
 
     def _fisher(self, theta):
-        sigma = self._sigma(theta)
+        inverse = self._inverse(theta)
         F = np.zeros((*theta.shape, 2), theta.dtype)
-        F[..., 0, 0] = sigma**-2
-        F[..., 1, 1] = 2 * (self._slope(sigma) / sigma) ** 2
+        with np.errstate(over="ignore"):
+            F[..., 0, 0] = inverse**2
+            F[..., 1, 1] = 2 * self._slope(inverse) ** 2
         return F
 
     def _mean(self, theta):
         return theta[..., 0]
 
     def _variance(self, theta):
-        return self._sigma(theta) ** 2
+        with np.errstate(over="ignore"):
+            return (
+                np.exp(2 * theta[..., 1])
+                if self.parameter == "log_sigma"
+                else (theta[..., 1] ** (2 // self._power))
+            )
 
     def _sample(self, theta, rng, shape):
-        return theta[..., 0] + self._sigma(theta) * rng.standard_normal(shape, theta.dtype)
+        sigma = np.sqrt(self._variance(theta))
+        return theta[..., 0] + sigma * rng.standard_normal(shape, theta.dtype)
+
+    def _fit(self, y):
+        if np.ptp(y) == 0:
+            raise InputError(f"all outcomes are {y[0]}, so sigma would be 0; use GaussianMean")
+        variance = y.var()
+        powers = {"sigma": np.sqrt(variance), "variance": variance}
+        return np.array([y.mean(), powers.get(self.parameter, 0.5 * np.log(variance))])
 
     def _kl(self, theta, theta_new):
-        old, new = self._sigma(theta), self._sigma(theta_new)
-        if self.parameter == "log_sigma":
-            t = 2 * (theta - theta_new)[..., 1]
-        elif self.parameter == "variance":
-            t = np.log1p((theta - theta_new)[..., 1] / theta_new[..., 1])
-        else:
-            t = 2 * np.log1p((old - new) / new)
-        return 0.5 * exp_excess(t) + 0.5 * ((theta - theta_new)[..., 0] / new) ** 2
+        shift = _times((theta - theta_new)[..., 0], self._inverse(theta_new))
+        with np.errstate(over="ignore"):
+            return 0.5 * exp_excess(2 * self._log_ratio(theta, theta_new)) + 0.5 * shift**2
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``sqrt(2) arccosh(1 + (dmu^2/2 + ds^2) / (2 s s_new))`` (N1)."""
         theta, theta_new = self._parameters(theta), self._parameters(theta_new, "theta_new")
-        old, new = self._sigma(theta), self._sigma(theta_new)
-        squares = (theta - theta_new)[..., 0] ** 2 / 2 + (old - new) ** 2
-        # arccosh(1 + x) = 2 arcsinh(sqrt(x / 2)), which keeps small distances
-        return 2 * np.sqrt(2, dtype=theta.dtype) * np.arcsinh(np.sqrt(squares / (4 * old * new)))
+        shift = np.abs((theta - theta_new)[..., 0])
+        # arccosh(1 + x) = 2 arcsinh(sqrt(x / 2)) and ds^2 / (s s_new) = 4 sinh^2(log(s/s_new) / 2)
+        with np.errstate(over="ignore"):
+            for scale in (theta, theta_new):
+                shift = _times(shift, np.sqrt(self._inverse(scale)))
+            half = np.hypot(
+                shift / np.sqrt(8, dtype=theta.dtype),
+                np.sinh(self._log_ratio(theta, theta_new) / 2),
+            )
+        return 2 * np.sqrt(2, dtype=theta.dtype) * np.arcsinh(half)
+
+
+def _times(a, b):
+    """a b, where 0 times infinity is 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(a == 0, np.zeros_like(b), a * b)

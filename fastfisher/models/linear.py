@@ -79,6 +79,16 @@ class GLM(Model):
         """Zeros: the loss of natural parameters is convex, so chance has no part."""
         return np.zeros(self.n_params, dtype)
 
+    def start(self, y, dtype="float64"):
+        """The fit of the intercepts alone, (p,): a start nearer to the optimum than zeros.
+
+        From zeros, the first step of a Poisson regression can overshoot by far.
+        """
+        theta = self.init(dtype=dtype).reshape(self.family.n_params, -1)
+        if self.intercept:
+            theta[:, -1] = self.family.fit(y)
+        return theta.ravel()
+
     def _forward(self, theta, X):
         dtype = np.result_type(theta, X)
         Z = with_ones(X, dtype) if self.intercept else X.astype(dtype, copy=False)

@@ -338,6 +338,16 @@ def test_samples_have_the_mean_and_the_variance_of_the_family(case):
     np.testing.assert_allclose(T.var(axis=0), variance, rtol=0.05)
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_fit_is_where_the_mean_score_vanishes(name):
+    family, theta = CASES[name][0], np.array(CASES[name][1])
+    y = family.sample(theta, 3, size=500)
+    estimate = family.fit(y)
+    assert estimate.shape == theta.shape
+    np.testing.assert_allclose(family.score(estimate, y).mean(axis=0), 0, atol=1e-12)
+    assert family.kl(theta, estimate) < 0.02
+
+
 # Boundaries, dtype, shapes --------------------------------------------------------------------
 
 
@@ -490,6 +500,10 @@ def test_named_families_are_values(name):
             lambda: Poisson("log").sample(np.array([60.0]), 0),
             "the largest rate is 1.14e",
         ),
+        (lambda: Bernoulli("logit").fit([1, 1]), r"estimate is \[inf\]: y has 1 different"),
+        (lambda: Poisson().fit([]), "y is empty"),
+        (lambda: Gaussian().fit([2.0, 2.0]), "all outcomes are 2.0, so sigma would be 0"),
+        (lambda: GAMMA.fit([1.0, 2.0]), "no closed-form estimate"),
         (
             lambda: ExponentialFamily(1, *[abs] * 4).sample(np.array([1.0]), 0),
             "without a sampler; pass sampler=",
