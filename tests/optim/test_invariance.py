@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastfisher import Marquardt, solve
 from fastfisher.models import Categorical, LogisticRegression
 from fastfisher.optim import NaturalGradient, minimize
 
@@ -81,6 +82,17 @@ def test_natural_gradient_Y2_negative_controls_differ(broken, data, rng):
     settings = {"learning_rate": 0.5} | broken
     a, b = end_points(model, theta0, np.linalg.solve(B, theta0), data, **settings)
     assert np.abs(a - b).max() > 1e-2 * np.abs(a - theta0).max()
+
+
+def test_marquardt_Y2_P3_survives_a_diagonal_map_only(data, rng):
+    X, y = data
+    theta = rng.normal(size=D) / 3
+    G, g = BASE.scores(theta, X, y), BASE.gradient(theta, X, y)
+    step = solve(G, g, damping=Marquardt(0.5)).x
+    for J, same in ((np.diag([3.0, 0.2, 1.5]), True), (affine(rng)[0], False)):
+        other = J @ solve(G @ J, J.T @ g, damping=Marquardt(0.5)).x
+        gap = np.abs(other - step).max() / np.abs(step).max()
+        assert gap < 1e-12 if same else gap > 1e-2
 
 
 def test_natural_gradient_Y1_differs_at_second_order_under_a_nonlinear_map(data, rng):

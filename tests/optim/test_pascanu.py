@@ -5,8 +5,8 @@ import pytest
 
 from fastfisher import ops
 from fastfisher.errors import InputError
-from fastfisher.models import LogisticRegression, SoftmaxRegression
-from fastfisher.optim import NaturalGradient, minimize
+from fastfisher.models import MLP, LogisticRegression, SoftmaxRegression
+from fastfisher.optim import NaturalGradient, minimize, structured_metric
 from tests.oracle import damped_solve, fisher
 
 
@@ -15,6 +15,19 @@ def logistic(z):
 
 
 # Z1 ------------------------------------------------------------------------------------------
+
+
+def test_metric_Z1_of_gaussian_outputs_is_that_of_their_jacobian(rng):
+    """J'J / sigma^2, for a network whose J comes from differences."""
+    model = MLP((3, 4, 2), output="gaussian", sigma=0.5)
+    theta, X = model.init(rng), rng.normal(size=(10, 3))
+    h = 1e-6 * np.eye(model.n_params)
+    J = np.stack(
+        [(model.outputs(theta + e, X) - model.outputs(theta - e, X)) / 2e-6 for e in h], axis=-1
+    )
+    expected = np.einsum("iop,ioq->pq", J, J) / 0.25 / 10
+    metric = structured_metric(model, theta, X)
+    np.testing.assert_allclose(metric.matrix(), expected, atol=1e-8)
 
 
 def test_metric_Z1_of_sigmoid_outputs_is_the_logit_form(rng):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fastfisher.errors import InputError
-from fastfisher.models import Gaussian, GaussianMean
-from fastfisher.optim import kl_steepest
+from fastfisher.models import Gaussian, GaussianMean, LinearRegression
+from fastfisher.optim import NaturalGradient, kl_steepest, minimize
 from tests.tolerances import unit_roundoff
 
 U = unit_roundoff("float64")
@@ -59,6 +59,34 @@ def test_kl_steepest_holds_at_the_ends_of_the_range(scale):
 def test_kl_steepest_refuses(g, x, radius, message):
     with pytest.raises(InputError, match=message):
         kl_steepest(g, x, radius)
+
+
+# The loop on a quadratic ---------------------------------------------------------------------
+
+
+def least_squares(rng, n=40):
+    X = rng.normal(size=(n, 3))
+    return LinearRegression(3, intercept=False), X, X @ rng.normal(size=3) + rng.normal(size=n)
+
+
+def test_natural_gradient_S2_F5_solves_least_squares_in_one_step(rng):
+    model, X, y = least_squares(rng)
+    for rate in (1.0, 0.25):
+        optimizer = NaturalGradient(damping=0.0, learning_rate=rate)
+        fit = minimize(model, X, y, optimizer=optimizer, iterations=1, theta0=np.ones(3))
+        best = np.linalg.lstsq(X, y, rcond=None)[0]
+        np.testing.assert_allclose(fit.theta, np.ones(3) + rate * (best - 1), rtol=1e-12)
+    empirical = NaturalGradient(damping=0.0, fisher="empirical")
+    fit = minimize(model, X, y, optimizer=empirical, iterations=1, theta0=np.ones(3))
+    assert np.abs(fit.theta - best).max() > 0.1, "F5: the empirical Fisher does not"
+
+
+@pytest.mark.parametrize("lam", [0.0, 1e-8, 1e-2, 1.0, 1e6])
+def test_natural_gradient_S2_is_a_direction_of_descent_for_every_damping(lam, rng):
+    model, X, y = least_squares(rng)
+    optimizer = NaturalGradient(damping=lam, learning_rate=1e-3)
+    fit = minimize(model, X, y, optimizer=optimizer, iterations=1, theta0=np.ones(3))
+    assert (fit.theta - 1) @ model.gradient(np.ones(3), X, y) < 0
 
 
 # The article's pair of Gaussians -------------------------------------------------------------
