@@ -147,6 +147,31 @@ def test_gamma_and_beta_of_section_2_by_change_of_parameters():
     np.testing.assert_allclose(F, [[0.365342, -0.207591], [-0.207591, 0.172505]], atol=5e-7)
 
 
+def test_negative_binomial_and_exponential_of_section_2_by_change_of_parameters():
+    r, m = 2.0, 3.0  # size known; eta = log(m / (m + r)), A = -r log(1 - e^eta)
+    family = ExponentialFamily(
+        1,
+        lambda eta: -r * np.log1p(-np.exp(eta[..., 0])),
+        lambda eta: r / np.expm1(-eta),
+        lambda eta: (r * np.exp(-eta) / np.expm1(-eta) ** 2)[..., None],
+        lambda y: y[..., None],
+        log_base=lambda y: special.gammaln(y + r) - special.gammaln(r) - special.gammaln(y + 1),
+        contains=lambda eta: eta[..., 0] < 0,
+    )
+    eta = np.log([m / (m + r)])
+    y = np.arange(9)
+    np.testing.assert_allclose(
+        family.log_likelihood(eta, y), stats.nbinom(r, r / (m + r)).logpmf(y), rtol=1e-12
+    )
+    slope = r / (m * (m + r))  # d eta / d m
+    assert abs(slope**2 * family.fisher(eta).item() - 0.133333) < 5e-7
+    exponential = ExponentialFamily(
+        1, lambda eta: -np.log(-eta[..., 0]), lambda eta: -1 / eta,
+        lambda eta: eta[..., None] ** -2, lambda y: y[..., None],
+    )  # fmt: skip
+    assert exponential.fisher(np.array([-2.0])).item() == 0.25
+
+
 def test_article_A1_A2_same_euclidean_distance_different_kl():
     left, right = np.array([-2.0]), np.array([2.0])
     for sigma, kl, peak in ((2.0, 2.0, 0.1995), (0.5, 32.0, 0.7979)):
