@@ -152,6 +152,8 @@ def _train(made, model, theta, X, quick, seed):
     }
     fig, (ax,) = plots.figure(1, height=3.8)
     plots.loss_curves(errors, ax=ax)
+    ax.set_yscale("linear")
+    ax.set_ylim(bottom=0)
     ax.set_ylabel("mean squared error of a pixel")
     history = fits["natural gradient"].history
     residual = float(np.nanmax(history["residual"]))

@@ -57,8 +57,8 @@ def part(quick, seed):
 
 
 def _picture():
-    fig, axes = plots.figure(2, height=5.2)
-    grid = np.stack(np.meshgrid(np.linspace(-2.4, 3.4, 140), np.linspace(-1.3, 1.2, 140)), -1)
+    fig, axes = plots.figure(2, height=4.6)
+    grid = np.stack(np.meshgrid(np.linspace(-2.4, 3.4, 200), np.linspace(-2.1, 1.7, 200)), -1)
     levels = np.geomspace(0.01, 40, 12)
     for ax, place in zip(axes, (lambda t: t, half_plane), strict=True):
         points = place(grid)
@@ -95,7 +95,7 @@ def _picture():
         ax.set_ylabel(y)
         ax.set_title(title)
     axes[0].set_xlim(-2.4, 3.4)
-    axes[0].set_ylim(-1.3, 1.2)
+    axes[0].set_ylim(-2.1, 1.7)
     axes[1].set_xlim(-1.7, 2.4)
     axes[1].set_ylim(0.2, 2.9)
     for ax in axes:
