@@ -73,7 +73,8 @@ def run(*, quick=False, output_dir="fastfisher-article", stream=None, seed=0, pa
 
     check_seed(seed)
     began = time.perf_counter()
-    load_digits(), plots.figure()  # what is missing is said now, not after the work
+    load_digits()  # what is not installed is said now, not after the work
+    plots.figure()
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
 

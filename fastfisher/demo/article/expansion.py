@@ -27,7 +27,7 @@ def part(quick, seed):
     for ax, (title, kl, fisher, theta, direction) in zip(axes, _cases(rng), strict=True):
         values = np.array([_values(kl, fisher, theta, size * direction) for size in SIZES])
         curves = dict(zip(CURVES, values.T, strict=True))
-        # Where the difference is far above its rounding: the second decade for all.
+        # Where all differences are far above their rounding.
         slopes = {name: _slope(curve) for name, curve in curves.items()}
         plots.power_laws(SIZES, curves, slopes=slopes, ax=ax)
         ax.set_title(title)

@@ -122,10 +122,8 @@ def _curves(made, X, y, seed, iterations):
     fits, settings = {}, {}
     for name, structure in STRUCTURES.items():
         optimizer = NaturalGradient(damping=LevenbergMarquardt(0.1), structure=structure)
-        fit_once = minimize(
-            model, X[:200], y[:200], optimizer=optimizer, iterations=1, theta0=theta0
-        )  # compiles what the timed run needs
-        del fit_once
+        # Compiles what the timed run needs.
+        minimize(model, X[:200], y[:200], optimizer=optimizer, iterations=1, theta0=theta0)
         fits[name] = fit(optimizer)
         lam = fits[name].history["damping"]
         settings[name] = f"λ {lam[1]:.0e} to {lam[-1]:.0e}"
