@@ -136,11 +136,13 @@ caption { caption-side: bottom; text-align: left; padding-top: .4rem; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
 th { border-bottom: 2px solid #999; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
+summary { cursor: pointer; color: #00674b; }
+details[open] summary { color: #555; }
 .ok { color: #00674b; } .failed { color: #b00020; font-weight: 700; }
 """
 
 
-def to_html(parts, images, *, title, lead, facts):
+def to_html(parts, images, *, title, lead, facts, sources=()):
     """One page that needs nothing else.
 
     Parameters
@@ -151,6 +153,8 @@ def to_html(parts, images, *, title, lead, facts):
     title, lead : str
     facts : list of str
         What it ran on.
+    sources : list of str
+        What the text refers to, listed at the end.
     """
     failed = sum(not check.ok for part in parts for check in part.checks)
     total = sum(len(part.checks) for part in parts)
@@ -169,6 +173,9 @@ def to_html(parts, images, *, title, lead, facts):
         body += [_block(block, images) for block in part.blocks]
         body.append(_checks(part.checks))
         body.append(f'<p class="facts">This part took {part.seconds:.1f} s.</p></section>')
+    if sources:
+        items = "".join(f"<li>{html.escape(source)}</li>" for source in sources)
+        body.append(f'<section id="sources"><h2>Sources</h2><ul>{items}</ul></section>')
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -213,4 +220,7 @@ def _checks(checks):
         (check.what, check.got, check.expected, "✓" if check.ok else "✗ failed") for check in checks
     ]
     marks = ["" if check.ok else ' class="failed"' for check in checks]
-    return _html_table(("check", "got", "expected", ""), rows, marks=marks)
+    failed = sum(not check.ok for check in checks)
+    summary = f"{failed} of {len(checks)} failed" if failed else f"{len(checks)} checks, all hold"
+    table = _html_table(("check", "got", "expected", ""), rows, marks=marks)
+    return f"<details{' open' * bool(failed)}><summary>{summary}</summary>{table}</details>"

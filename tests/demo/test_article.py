@@ -69,6 +69,7 @@ def small_run(tmp_path_factory):
 
 
 def test_every_number_comes_out_as_it_must(small_run):
+    """A1-A4, K1, S1, E1-E4, D6, Y1, Y2, F5, C4, F11, M1, L1 with their negative controls."""
     code, report, _, parts = small_run
     failed = [check for part in parts for check in part.checks if not check.ok]
     assert not failed

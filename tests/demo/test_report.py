@@ -63,14 +63,16 @@ class Tags(HTMLParser):
 def page(tmp_path, **changes):
     part, images = sample(tmp_path)
     part.checks = changes.pop("checks", part.checks)
-    return to_html([part], images, title=f"T {NASTY}", lead=f"L {NASTY}", facts=[NASTY, "seed 0"])
+    return to_html(
+        [part], images, title=f"T {NASTY}", lead=f"L {NASTY}", facts=[NASTY], sources=[NASTY]
+    )
 
 
 def test_html_is_well_formed_and_escapes_what_it_is_given(tmp_path):
     html = Tags(page(tmp_path))
     assert not html.open
     assert "script" not in html.tags
-    assert sum(NASTY in text for text in html.text) >= 6, "shown, not run"
+    assert sum(NASTY in text for text in html.text) >= 7, "shown, not run"
     assert html.tags.count("table") == 2, "the table and the checks"
     assert {"caption", "thead", "figure", "figcaption", "h2", "section"} <= set(html.tags)
 
@@ -92,6 +94,8 @@ def test_html_says_whether_all_checks_hold(tmp_path):
     assert "1 of 2 checks failed." in bad
     assert "✗ failed" in bad
     assert 'class="failed"' in bad
+    assert "<details open><summary>1 of 2 failed" in bad
+    assert "<details><summary>2 checks, all hold" in page(tmp_path)
 
 
 def test_text_is_at_most_100_columns(tmp_path):

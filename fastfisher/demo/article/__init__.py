@@ -1,8 +1,6 @@
 """`fastfisher demo article`: what the article and its references claim, computed and drawn.
 
-A. Kristiadi, Natural Gradient Descent (2018), and behind it J. Martens (arXiv:1412.1193), A. Ly
-et al. (arXiv:1705.01064), R. Pascanu and Y. Bengio (arXiv:1301.3584), D. Kingma and J. Ba
-(arXiv:1412.6980). Eight parts, each a function ``part(quick, seed)``; formulas by their id in
+Eight parts, each a module with a function ``part(quick, seed)``; formulas by their id in
 docs/math.md.
 """
 
@@ -32,9 +30,24 @@ PARTS = (distance, expansion, steepest, logistic, invariance, fields, kept, mill
 
 TITLE = "Natural gradient descent, reproduced"
 LEAD = (
-    "What the article on natural gradient descent and its references claim, computed by "
+    "What A. Kristiadi's article Natural Gradient Descent and its references claim, computed by "
     "fastfisher on this machine. Every number below was computed for this page; where one is "
     "known beforehand, a check says so and whether it came out."
+)
+SOURCES = (
+    "A. Kristiadi, Natural Gradient Descent, 2018",
+    "J. Martens, New insights and perspectives on the natural gradient method, JMLR 21, 2020, "
+    "arXiv:1412.1193",
+    "A. Ly, M. Marsman, J. Verhagen, R. Grasman, E.-J. Wagenmakers, A tutorial on Fisher "
+    "information, 2017, arXiv:1705.01064",
+    "R. Pascanu, Y. Bengio, Revisiting natural gradient for deep networks, 2013, arXiv:1301.3584",
+    "D. P. Kingma, J. Ba, Adam: a method for stochastic optimization, 2015, arXiv:1412.6980",
+    "F. Kunstner, P. Hennig, L. Balles, Limitations of the empirical Fisher approximation for "
+    "natural gradient descent, 2019, arXiv:1905.12558",
+    "J. Martens, R. Grosse, Optimizing neural networks with Kronecker-factored approximate "
+    "curvature, 2015, arXiv:1503.05671",
+    "T. George, C. Laurent, X. Bouthillier, N. Ballas, P. Vincent, Fast approximate natural "
+    "gradient descent in a Kronecker-factored eigenbasis, 2018, arXiv:1806.03884",
 )
 
 
@@ -93,7 +106,7 @@ def run(*, quick=False, output_dir="fastfisher-article", stream=None, seed=0, pa
     seconds = time.perf_counter() - began
     facts = _facts(quick, seed, seconds)
     page = output_dir / "article.html"
-    _write(page, to_html(done, images, title=TITLE, lead=LEAD, facts=facts))
+    _write(page, to_html(done, images, title=TITLE, lead=LEAD, facts=facts, sources=SOURCES))
     say("Written")
     for path in (page, *(output_dir / f"{name}.png" for name in images)):
         say(f"  {path}")
