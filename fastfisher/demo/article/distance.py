@@ -16,7 +16,7 @@ def part(quick, seed):
     """The article's first pictures, their KL, and the erratum."""
     made = Part("distance", "The same Euclidean distance, two KL divergences")
     made.add(
-        """N(-2, σ²) and N(2, σ²) are 4 apart as parameters whatever σ is. As distributions they
+        """N(−2, σ²) and N(2, σ²) are 4 apart as parameters whatever σ is. As distributions they
         are far apart only where they hardly overlap: that is what the Kullback-Leibler divergence
         sees, and with it the Fisher information F = 1/σ².""",
         _picture(),
@@ -26,7 +26,7 @@ def part(quick, seed):
         Read as variances the peaks would be lower and higher, and the divergences others; both
         readings are in the table.""",
         """For this model one natural step with rate 1 lands on the sample mean, whatever σ. Plain
-        gradient descent with rate 1 multiplies the error by 1 - 1/σ²: it creeps for σ = 2 and
+        gradient descent with rate 1 multiplies the error by 1 − 1/σ²: it creeps for σ = 2 and
         diverges for σ = 0.5.""",
         _steps(made, seed),
     )

@@ -33,7 +33,7 @@ def part(quick, seed, repeats=100):
             train[rate, method] = np.array([run[index][0] for run in runs])
             held[rate, method] = np.array([run[index][1] for run in runs])
     made.add(
-        """Two clouds of 100 points each round (-1, -1) and (1, 1), 150 points to train on and 50
+        """Two clouds of 100 points each round (−1, −1) and (1, 1), 150 points to train on and 50
         held out, weights that start near zero, no bias; five steps with a fixed rate α. The
         article divides by the covariance of the scores at the labels of the data, which is the
         centred empirical Fisher; beside it the true Fisher, whose expectation is over labels of
@@ -47,7 +47,7 @@ def part(quick, seed, repeats=100):
         _picture(train),
         """What the article calls natural gradient is faster at small α for a reason of its own:
         a covariance is centred. Near zero weights the empirical and the true Fisher are one
-        matrix F, and taking the mean score ḡ out of it turns F⁻¹ḡ into F⁻¹ḡ / (1 - ḡ′F⁻¹ḡ), the
+        matrix F, and taking the mean score ḡ out of it turns F⁻¹ḡ into F⁻¹ḡ / (1 − ḡ′F⁻¹ḡ), the
         same direction, three times as far; later the residuals shrink, and the matrix with them.
         With the true Fisher and α = 1 every step is one of iteratively reweighted least
         squares.""",
