@@ -137,7 +137,8 @@ class JeffreysPrior:
         density = _root_det(self.fisher)(theta)
         if self.log_likelihood is None:
             return density
-        return density * math.exp(self.log_likelihood(theta) - self._peak[1])
+        likelihood = math.exp(self.log_likelihood(theta) - self._peak[1])
+        return density * likelihood if likelihood else 0.0  # at an end the density is infinite
 
     def _integral(self, low, high, f=lambda t: 1.0):
         from scipy.integrate import quad

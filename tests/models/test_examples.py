@@ -6,8 +6,6 @@ import pkgutil
 
 import pytest
 
-import fastfisher
-
 MODULES = sorted(
     module.name
     for room in ("models", "stats")

@@ -72,6 +72,8 @@ def test_jeffreys_prior_V4_of_the_coin_as_printed():
     low, high = posterior.interval(0.95)
     assert (round(low, 4), round(high, 4)) == (0.3942, 0.9073)
     assert posterior.mass(0, 1) == pytest.approx(1)
+    assert posterior.pdf(0.0) == posterior.pdf(1.0) == 0.0
+    assert prior.pdf(0.0) == np.inf
 
 
 def test_posterior_of_much_data_does_not_underflow():
