@@ -133,7 +133,8 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem;
   font-variant-numeric: tabular-nums; }
 caption { caption-side: bottom; text-align: left; padding-top: .4rem; }
-th, td { white-space: nowrap; padding: .25rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: right; }
+th, td { white-space: nowrap; padding: .25rem .8rem; border-bottom: 1px solid #e4e4e4;
+  text-align: right; }
 th { border-bottom: 2px solid #999; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 summary { cursor: pointer; color: #00674b; }
