@@ -14,6 +14,9 @@ from .gaussian import GaussianMean
 __all__ = ["GLM", "LinearRegression", "LogisticRegression", "PoissonRegression"]
 
 
+_BLOCK_BYTES = 8 << 20  # of the family's information, k x k for each row, at a time
+
+
 class GLM(Model):
     """y | x ~ family(W [x; 1]): a generalised linear model.
 
@@ -113,15 +116,21 @@ class GLM(Model):
         """
         (Z,), z = self._checked_outputs(theta, X)
         n = some_rows(Z)
-        R = self.family.fisher(z)
-        if not np.isfinite(R).all():
-            self._refuse_overflow(theta, z)
-        k, d = R.shape[-1], Z.shape[1]
+        k, d = z.shape[1], Z.shape[1]
         sums = np.zeros((k, d, k, d))
-        scores = as_scores(Z)
+        step = max(_BLOCK_BYTES // (8 * k * k), 256)
+        for start in range(0, n, step):
+            block = slice(start, start + step)
+            R = self.family.fisher(z[block])
+            if not np.isfinite(R).all():
+                self._refuse_overflow(theta, z)
+            scores = as_scores(Z[block])
+            for a in range(k):
+                for b in range(a + self._rows_of_blocks_vanish, k):
+                    sums[a, :, b] += weighted_sum(scores, R[:, a, b])
         for a in range(k):
-            for b in range(a + self._rows_of_blocks_vanish, k):
-                sums[a, :, b] = sums[b, :, a] = weighted_sum(scores, R[:, a, b])
+            for b in range(a):
+                sums[a, :, b] = sums[b, :, a]
         if self._rows_of_blocks_vanish:
             for a in range(k):
                 sums[a, :, a] = -sums[a].sum(axis=1)

@@ -196,16 +196,17 @@ def meat(scores, *, groups=None, lags=0):
     >>> meat(np.array([[1.0], [1.0], [-2.0]]), groups=np.array(["a", "a", "b"]))
     array([[8.]])
     """
-    G = np.asarray(scores)
-    as_scores(G, "scores")
+    G = as_scores(scores, "scores").data
+    if G.dtype.kind == "c":
+        raise InputError("scores are complex; those of a log-likelihood are real")
     if int(lags) != lags or lags < 0:
         raise InputError(f"lags is {lags}, expected an integer >= 0")
-    if groups is not None:
-        if lags:
-            raise InputError("groups and lags exclude each other; pass one of them")
-        G = _sums_by_group(G, groups)
-    total = syrk(G.astype(np.float64, copy=False))
+    if groups is not None and lags:
+        raise InputError("groups and lags exclude each other; pass one of them")
     G = G.astype(np.float64, copy=False)
+    if groups is not None:
+        G = _sums_by_group(G, groups)
+    total = syrk(G)
     for lag in range(1, min(int(lags), len(G) - 1) + 1):
         shifted = G[lag:].T @ G[:-lag]
         total += (1 - lag / (lags + 1)) * (shifted + shifted.T)

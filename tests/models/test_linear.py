@@ -17,6 +17,7 @@ from fastfisher.models import (
     PoissonRegression,
     SoftmaxRegression,
 )
+from fastfisher.models import linear as linear_module
 from fastfisher.optim import NaturalGradient, fisher_metric, minimize
 from tests.oracle import fisher
 from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
@@ -152,6 +153,14 @@ def test_exact_fisher_F4_without_scores_is_that_of_the_scores(glm):
         np.testing.assert_array_equal(F.matrix(), F.matrix().T)
         assert (F.n_samples, F.weight, F.kind) == (n, n, "exact")
         assert not F.mean.any()
+
+
+def test_exact_fisher_does_not_depend_on_the_block_size(glm, monkeypatch):
+    theta, X, _ = case(glm, 700)
+    whole = glm.exact_fisher(theta, X).matrix()
+    monkeypatch.setattr(linear_module, "_BLOCK_BYTES", 1)  # blocks of 256 rows
+    blocks = glm.exact_fisher(theta, X).matrix()
+    np.testing.assert_allclose(blocks, whole, atol=30 * 700 * U * np.abs(whole).max())
 
 
 def test_exact_fisher_F2_is_the_mean_over_outcomes_of_the_model(glm):

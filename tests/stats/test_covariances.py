@@ -149,6 +149,7 @@ def test_nearly_singular_information_is_answered_while_digits_remain():
         (lambda G, H: meat(G, groups=np.full(30, np.nan)), "labels that are not finite"),
         (lambda G, H: meat(G, groups=np.zeros(30), lags=2), "exclude each other"),
         (lambda G, H: meat(G, lags=-1), "lags is -1"),
+        (lambda G, H: meat(G * 1j), "scores are complex"),
         (lambda G, H: meat(np.where(G == G[3, 1], np.nan, G)), "row 3"),
         (lambda G, H: standard_errors(-np.eye(2)), r"covariance\[0, 0\] is -1"),
     ],
