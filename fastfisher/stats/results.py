@@ -281,13 +281,13 @@ class Results:
         """A table as text: coefficient, standard error, z or t, p-value, interval."""
         letter = "t" if self.use_t else "z"
         width = max(map(len, (*self.names, "name")), default=4)
-        level = f"{100 * (1 - alpha):g}%"
+        ends = (f"{100 * q:g}%" for q in (alpha / 2, 1 - alpha / 2))
         head = (
             f"{self.model}\nn = {self.nobs}   log-likelihood = {self.llf:.6g}   "
             f"AIC = {self.aic:.6g}   BIC = {self.bic:.6g}\ncovariance: {self.cov_type}   "
             f"scale = {self.scale:.6g}\n"
         )
-        columns = ("coef", "std err", letter, f"P>|{letter}|", f"[{level}", "]")
+        columns = ("coef", "std err", letter, f"P>|{letter}|", *ends)
         lines = [" ".join([f"{'name':<{width}}", *(f"{c:>11}" for c in columns)])]
         table = np.column_stack(
             [self.params, self.bse, self.tvalues, self.pvalues, self.conf_int(alpha)]
