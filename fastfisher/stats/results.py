@@ -20,11 +20,14 @@ def observed_information(model, theta, X, y):
 
     Central differences of fourth order of ``model.gradient``: 4 p gradients, some 12 digits. In
     natural parameters, as of the named regressions, it equals the exact Fisher information (F6),
-    which costs one gradient.
+    which costs less.
     """
     theta = np.asarray(theta, np.float64)
     X = np.asarray(X, np.float64)
-    steps = np.finfo(np.float64).eps ** 0.2 * np.maximum(np.abs(theta), 0.1)
+    # Steps of one KL in each direction: the units of the features do not matter.
+    information = np.diagonal(_exact_information(model, theta, X)) / len(X)
+    scale = np.where(information > 0, information, 1.0) ** -0.5
+    steps = np.finfo(np.float64).eps ** 0.2 * scale
     rows = []
     for k, h in enumerate(steps):
         e = np.zeros_like(theta)
@@ -76,9 +79,10 @@ def infer(
     correction : bool, optional
         Small-sample factor of `sandwich`; by default of HC1 and cluster.
     scale : float or "pearson"
-        Dispersion by which "exact", "observed" and "opg" are multiplied. "pearson":
+        Dispersion, which divides the log-likelihood: "exact" and "observed" are multiplied by
+        it, "opg" by its square, sandwiches do not change. "pearson":
         ``sum (y - mean)^2 / variance / (n - p)``, the residual variance of least squares and
-        the over-dispersion of quasi-Poisson.
+        the over-dispersion of quasi-Poisson. llf stays that of the model.
     use_t : bool
         Student's t with n - p degrees of freedom in place of the normal.
     names : sequence of str, optional
@@ -123,7 +127,7 @@ def infer(
     dispersion = _dispersion(model, theta, X, y, scale, n, p)
 
     if cov_type == "opg":
-        covariance = dispersion * opg(model.scores(theta, X, y), singular=singular)
+        covariance = dispersion**2 * opg(model.scores(theta, X, y), singular=singular)
     else:
         information = (
             observed_information(model, theta, X, y)

@@ -12,6 +12,7 @@ from fastfisher.models import (
     GLM,
     MLP,
     Gaussian,
+    LinearRegression,
     LogisticRegression,
     PoissonRegression,
     SoftmaxRegression,
@@ -88,6 +89,24 @@ def test_observed_information_F6_differs_outside_natural_parameters():
     # the estimates of mean and spread do not depend on the choice for long
     exact, oim = infer(model, theta, X, y), infer(model, theta, X, y, cov_type="observed")
     assert np.abs(np.log(oim.bse / exact.bse)).max() < 0.2
+
+
+@pytest.mark.parametrize("cov_type", ["exact", "observed", "opg", "HC0"])
+def test_dispersion_is_the_variance_that_the_model_left_out(cov_type):
+    theta, X, y = fitted(LinearRegression(2, sigma=3.0))
+    known = infer(LinearRegression(2, sigma=3.0), theta, X, y, cov_type=cov_type)
+    scaled = infer(LinearRegression(2), theta, X, y, cov_type=cov_type, scale=9.0)
+    np.testing.assert_allclose(scaled.cov_params(), known.cov_params(), rtol=1e-9, atol=1e-15)
+
+
+def test_observed_information_does_not_depend_on_the_units_of_the_features():
+    theta, X, y = DATA
+    units = np.array([1e7, 1.0, 1e-6])
+    changed = theta / np.append(units, 1.0)
+    scale = np.append(units, 1.0)
+    observed = observed_information(MODEL, changed, X * units, y) / np.outer(scale, scale)
+    expected = observed_information(MODEL, theta, X, y)
+    np.testing.assert_allclose(observed, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
 
 
 def test_standard_errors_are_the_spread_of_estimates_over_samples():
