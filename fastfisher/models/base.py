@@ -166,7 +166,9 @@ class Model:
 class Classifier:
     """Predictions of a model whose family is categorical."""
 
-    _outputs = "logits"
+    @property
+    def _outputs(self):
+        return "logits" if isinstance(self.family, Categorical) else "outputs"
 
     @property
     def n_classes(self):

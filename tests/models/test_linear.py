@@ -380,6 +380,9 @@ def test_overflow_is_an_infinite_loss_and_an_error_elsewhere():
     assert model.loss(theta, X * 10, y.astype(float)) == np.inf
     with pytest.raises(InputError, match="outputs overflow"):
         model.mean(theta, X * 10)
+    network = MLP((1, 1), output="gaussian")
+    with pytest.raises(InputError, match="outputs overflow"):
+        network.mean(theta, X * 10)
 
 
 def test_no_rows_are_refused_where_a_mean_is_asked(glm):
