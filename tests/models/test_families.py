@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import special, stats
-from scipy.integrate import quad
 
 from fastfisher.models import (
     Bernoulli,
@@ -30,21 +29,24 @@ def discrete(family):
 
 
 def expectation(family, theta, f, support):
-    """E[f(y)] with y drawn from the family: a sum, or quadrature."""
+    """E[f(y)] with y drawn from the family: a sum, or the trapezoidal rule on the whole line.
+
+    Of smooth integrands that vanish with all derivatives at both ends it has every digit.
+    """
     if discrete(family):
         y = np.arange(support[0], support[1] + 1)
-        p = np.exp(family.log_likelihood(theta, y))
-        return np.tensordot(p, f(y), axes=1)
-    shape = np.shape(f(np.array(0.5)))
-
-    def entry(index):
-        def integrand(y):
-            y = np.array(y)
-            return np.exp(family.log_likelihood(theta, y)) * f(y)[index]
-
-        return quad(integrand, *support, epsabs=1e-13, epsrel=1e-11, limit=200)[0]
-
-    return np.array([entry(i) for i in np.ndindex(shape)]).reshape(shape)
+        return np.tensordot(np.exp(family.log_likelihood(theta, y)), f(y), axes=1)
+    if np.isfinite(support[1]):  # (0, 1)
+        u, h = np.linspace(-25, 25, 2001, retstep=True)
+        y = special.expit(u)
+        slope = y * (1 - y)
+    elif np.isfinite(support[0]):  # (0, inf)
+        u, h = np.linspace(-30, 5, 2001, retstep=True)
+        y = slope = np.exp(u)
+    else:
+        y, h = np.linspace(-30, 30, 2001, retstep=True)
+        slope = 1.0
+    return np.tensordot(h * slope * np.exp(family.log_likelihood(theta, y)), f(y), axes=1)
 
 
 def derivative(f, theta):
