@@ -42,7 +42,7 @@ _HOME = {
     "BlockJacobi": "solvers.preconditioners",
     "Nystrom": "solvers.preconditioners",
 }
-_MODULES = ("errors", "models", "ops", "optim")
+_MODULES = ("errors", "models", "ops", "optim", "stats")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

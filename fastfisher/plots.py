@@ -13,7 +13,19 @@ import numpy as np
 
 from .errors import InputError, MissingDependencyError
 
-__all__ = ["figure", "kl_predicted_actual", "loss_curves", "save", "spectrum"]
+__all__ = [
+    "bands",
+    "colour",
+    "figure",
+    "finish",
+    "heat_map",
+    "kl_predicted_actual",
+    "loss_curves",
+    "power_laws",
+    "save",
+    "spectrum",
+    "vector_field",
+]
 
 # Okabe and Ito's palette, safe for colour-blind readers; one method, one colour, everywhere.
 _COLOURS = {
@@ -23,9 +35,19 @@ _COLOURS = {
     "diagonal": "#E69F00",
     "KFAC": "#CC79A7",
     "EKFAC": "#56B4E9",
+    "empirical Fisher": "#882255",
+    "damped": "#999933",
 }
-_OTHERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#661100")
-_MARKERS = {"natural gradient": "o", "gradient descent": "s", "Adam": "^"}
+_OTHERS = ("#44AA99", "#332288", "#AA4499", "#661100", "#117733", "#CC6677")
+_MARKERS = {
+    "natural gradient": "o",
+    "gradient descent": "s",
+    "Adam": "^",
+    "diagonal": "D",
+    "KFAC": "v",
+    "EKFAC": "P",
+    "empirical Fisher": "X",
+}
 _GREY = "#666666"
 
 
@@ -91,7 +113,7 @@ def loss_curves(losses, *, optimum=None, ax=None):
     ax.set_xlabel("iteration")
     ax.set_ylabel("training loss" if optimum is None else "training loss − optimum")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    return _finish(ax)
+    return finish(ax)
 
 
 def spectrum(eigenvalues, *, damping=None, damping_label="damping", label=None, ax=None):
@@ -128,7 +150,7 @@ def spectrum(eigenvalues, *, damping=None, damping_label="damping", label=None, 
     ax.set_yscale("log")
     ax.set_xlabel("index, largest first")
     ax.set_ylabel("eigenvalue of the Fisher matrix")
-    return _finish(ax)
+    return finish(ax)
 
 
 def kl_predicted_actual(predicted, actual, *, label="natural gradient", ax=None):
@@ -169,7 +191,105 @@ def kl_predicted_actual(predicted, actual, *, label="natural gradient", ax=None)
     ax.set_yscale("log")
     ax.set_xlabel("predicted KL, ½ d′Fd (nats)")
     ax.set_ylabel("actual KL (nats)")
-    return _finish(ax)
+    return finish(ax)
+
+
+def power_laws(x, curves, *, slopes=None, ax=None):
+    """Curves on two logarithmic scales, whose slopes are powers of x.
+
+    Parameters
+    ----------
+    x : (m,) array
+    curves : dict of str to (m,) array
+        Values that are not finite and positive are left out.
+    slopes : dict of str to float, optional
+        Powers to say in the legend, by the name of the curve.
+    ax : matplotlib.axes.Axes, optional
+    """
+    ax, x = _axes(ax), _vector(x, "x")
+    for index, (name, values) in enumerate(curves.items()):
+        values = _vector(values, f"curves[{name!r}]")
+        slope = (slopes or {}).get(name)
+        ax.plot(
+            x,
+            np.where(np.isfinite(values) & (values > 0), values, np.nan),
+            marker=_MARKERS.get(name, ".sd*xP"[index % 6]),
+            markersize=5,
+            linewidth=1.6,
+            linestyle="--" if index % 2 else "-",
+            color=_COLOURS.get(name) or _OTHERS[index % len(_OTHERS)],
+            label=name if slope is None else f"{name}: slope {slope:.2f}",
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    return finish(ax)
+
+
+def bands(x, curves, *, ax=None):
+    """Mean and one standard deviation to both sides, for each method.
+
+    Parameters
+    ----------
+    x : (m,) array
+    curves : dict of str to (runs, m) array
+    ax : matplotlib.axes.Axes, optional
+    """
+    ax, x = _axes(ax), _vector(x, "x")
+    for method, runs in curves.items():
+        runs = np.asarray(runs, dtype=np.float64)
+        mean, spread = runs.mean(axis=0), runs.std(axis=0)
+        line = {"color": colour(method), "marker": _MARKERS.get(method, "."), "markersize": 5}
+        ax.plot(x, mean, linewidth=1.6, label=method, **line)
+        ax.fill_between(x, mean - spread, mean + spread, color=colour(method), alpha=0.18, lw=0)
+    return finish(ax)
+
+
+def heat_map(matrix, *, limits, boundaries=(), ax=None):
+    """log10 of the magnitudes of a matrix; what is below the limits, zeros too, is white.
+
+    Parameters
+    ----------
+    matrix : (p, p) array
+    limits : (float, float)
+        The log10 that the first and the last colour stand for: give pictures side by side one.
+    boundaries : sequence of int
+        Rows before which a line is drawn, such as the first parameter of a layer.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+        For a colour bar.
+    """
+    ax = _axes(ax)
+    with np.errstate(divide="ignore"):
+        logs = np.log10(np.abs(np.asarray(matrix, dtype=np.float64)))
+    logs = np.where(logs < limits[0], np.nan, logs)
+    image = ax.imshow(logs, vmin=limits[0], vmax=limits[1], cmap="viridis_r", interpolation="none")
+    for row in boundaries:
+        ax.axhline(row - 0.5, color=_GREY, linewidth=0.8)
+        ax.axvline(row - 0.5, color=_GREY, linewidth=0.8)
+    ax.set_xlabel("parameter")
+    return image
+
+
+def vector_field(x, y, u, v, method, *, ax=None):
+    """Arrows of one length along (u, v) at (x, y), in the method's colour."""
+    ax, length = _axes(ax), np.hypot(u, v)
+    length = np.where(length > 0, length, 1.0)
+    ax.quiver(
+        x,
+        y,
+        u / length,
+        v / length,
+        color=colour(method),
+        angles="xy",
+        pivot="middle",
+        width=0.005,
+        scale=22,
+        zorder=3,
+    )
+    return ax
 
 
 def _axes(ax):
@@ -183,7 +303,8 @@ def _vector(values, name):
     return values
 
 
-def _finish(ax):
+def finish(ax):
+    """The look of every picture: a light grid, no box, a legend if something has a name."""
     ax.grid(True, which="major", color="#DDDDDD", linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

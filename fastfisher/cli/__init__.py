@@ -26,7 +26,7 @@ def main(argv=None):
     Returns
     -------
     int
-        0 done, 1 from the demo if its natural gradient did not win, 2 an expected failure told in
+        0 done, 1 from a demo that did not show what it must, 2 an expected failure told in
         one line on standard error, 130 interrupted.
 
     Examples

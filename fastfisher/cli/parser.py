@@ -16,8 +16,9 @@ examples:
   fastfisher solve grads.npy --damping 0.01 --relative --center --json
   fastfisher plan --n 1000 --p 200000 --dtype float32
   fastfisher demo --quick
+  fastfisher demo article --output report
 
-exit codes: 0 done; 1 the demo's natural gradient did not win; 2 an error, told in one line on
+exit codes: 0 done; 1 a demo did not show what it must; 2 an error, told in one line on
 standard error, with nothing half-written; 130 interrupted.
 """
 
@@ -94,7 +95,7 @@ def build_parser():
     _add_calibrate(
         add("calibrate", "measure the kernels on this machine; plans then rest on it", _CALIBRATE)
     )
-    demo = add("demo", "natural gradient beside gradient descent and Adam, on real images")
+    demo = add("demo", "natural gradient on real images; or the article's claims, with pictures")
     demo.late = _add_demo
     return parser
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ..arrays import Scores
+from ..arrays import Scores, as_real
 from ..damping import as_damping
-from ..errors import NotPositiveDefiniteError
+from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_syrk, mean_row, sums_dtype
 from ..planning import choose, require_memory
 from ..solvers.cutoffs import Cutoff
@@ -69,6 +69,51 @@ class DenseFisher(Staged, Fisher):
         # Raw second moments, or centred ones, of what does not wait; both triangles.
         self._absorbed = np.zeros((p, p), double)
         self._open_buffer()
+
+    @classmethod
+    def from_sums(cls, sums, weight, *, n_samples=0, dtype="float64", kind=None):
+        """Take over sums formed elsewhere, F = sums / weight, of scores whose mean is zero.
+
+        Parameters
+        ----------
+        sums : array (p, p)
+            Symmetric (Hermitian) and finite; copied.
+        weight : float
+            Sum of the weights, > 0.
+        n_samples : int
+            Rows that went in.
+        dtype, kind
+            As in the constructor.
+
+        Raises
+        ------
+        InputError
+            If sums are no such matrix; nothing is symmetrised silently.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfisher as ff
+        >>> ff.DenseFisher.from_sums(np.array([[4.0, 2.0], [2.0, 6.0]]), 2).solve(
+        ...     np.array([1.0, 0.0]), damping=0.0).x
+        array([ 0.6, -0.2])
+        """
+        sums = np.asarray(sums)
+        if sums.ndim != 2 or sums.shape[0] != sums.shape[1]:
+            raise InputError(f"sums has shape {sums.shape}; expected a square matrix (p, p)")
+        weight = as_real(weight, "weight")
+        if not weight > 0:
+            raise InputError(f"weight is {weight}; expected the sum of the weights, > 0")
+        made = cls(len(sums), dtype=dtype, kind=kind)
+        if sums.dtype.kind not in "fiu" + made._sums.dtype.kind:
+            raise InputError(f"sums has dtype {sums.dtype} but the Fisher is {made.dtype}")
+        if not np.isfinite(sums).all():
+            raise InputError("sums has entries that are not finite; rescale the scores")
+        if not np.array_equal(sums, sums.conj().T):
+            raise InputError("sums is not symmetric to the bit; pass (sums + sums.conj().T) / 2")
+        made._sums[:] = sums
+        made.weight = weight
+        made.n_samples = check_size(n_samples, "n_samples")
+        return made
 
     @property
     def p(self):

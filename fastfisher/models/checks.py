@@ -4,11 +4,20 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["check_features", "check_labels", "check_parameters", "check_penalty"]
+__all__ = [
+    "check_features",
+    "check_floating",
+    "check_labels",
+    "check_parameters",
+    "check_penalty",
+]
 
 
-def _floating(a, name, shape):
-    """`a` as a finite float32 or float64 array of the given shape; None leaves a length free."""
+def check_floating(a, name, shape):
+    """`a` as a finite float32 or float64 array of the given shape.
+
+    None leaves a length free, an Ellipsis in front any number of axes.
+    """
     if isinstance(a, np.ma.MaskedArray):
         raise InputError(f"{name} is a masked array; drop or fill the masked entries first")
     a = np.asarray(a)
@@ -17,11 +26,13 @@ def _floating(a, name, shape):
             f"{name} has dtype {a.dtype}, expected float32 or float64; "
             f"cast it with {name}.astype('float64')"
         )
-    fits = a.ndim == len(shape) and all(
-        e in (None, length) for e, length in zip(shape, a.shape, strict=True)
+    core = [e for e in shape if e is not ...]
+    leading = a.ndim - len(core)
+    fits = (leading == 0 or (leading > 0 and ... in shape)) and all(
+        e in (None, length) for e, length in zip(core, a.shape[leading:], strict=True)
     )
     if not fits:
-        wanted = ", ".join("n" if e is None else str(e) for e in shape)
+        wanted = ", ".join({None: "n", ...: "..."}.get(e, str(e)) for e in shape)
         raise InputError(
             f"{name} has shape {a.shape}, expected ({wanted}{',' * (len(shape) == 1)})"
         )
@@ -34,12 +45,12 @@ def _floating(a, name, shape):
 
 def check_features(X, n_features):
     """X as (n, n_features)."""
-    return _floating(X, "X", (None, n_features))
+    return check_floating(X, "X", (None, n_features))
 
 
 def check_parameters(theta, n_params, name="theta"):
     """theta as (n_params,)."""
-    return _floating(theta, name, (n_params,))
+    return check_floating(theta, name, (n_params,))
 
 
 def check_labels(y, n, n_classes):

@@ -20,20 +20,24 @@ def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1
     ===========  ============================================  ==================================
     ``fisher``   F is the mean over rows of                    which is
     ===========  ============================================  ==================================
-    exact        sum_c p(c|x) s_c s_c'                         the Fisher (F2, type II of F4)
-    mc           s_c s_c' for `labels` labels c drawn from     an unbiased estimate; its error
-                 the model                                     falls like labels^-1/2 (F3)
-    empirical    s_y s_y' at the labels of the data            not the Fisher (F5): it shrinks
+    exact        E[s s'] over y drawn from the model: for      the Fisher (F2, type II of F4)
+                 classes, sum_c p(c|x) s_c s_c'
+    mc           s s' at `labels` outcomes drawn from the      an unbiased estimate; its error
+                 model                                         falls like labels^-1/2 (F3)
+    empirical    s s' at the outcomes y of the data            not the Fisher (F5): it shrinks
                                                                with the residuals, so steps blow
                                                                up near a perfect fit
     ===========  ============================================  ==================================
 
-    The three agree in expectation only where the data come from the model itself.
+    The three agree in expectation only where the data come from the model itself: with a wrong
+    model, or away from the optimum, the empirical one differs however many data there are. That
+    difference is also what a sandwich covariance measures (`fastfisher.stats.sandwich`).
 
     Parameters
     ----------
     model : object
-        With ``exact_scores``, or ``scores`` and ``sample``, as in `fastfisher.models`.
+        With ``exact_scores``, or ``scores`` and ``sample``, as in `fastfisher.models`; where it
+        has ``exact_fisher``, that forms the exact Fisher without any scores.
     theta : (p,) array
     X : (n, d) array
     y : (n,) array, optional
@@ -87,6 +91,8 @@ def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1
     per_sample = len(rows(slice(0, 1))[0]) if fisher == "exact" else (labels, 1)[fisher != "mc"]
     if len(X) * per_sample < p:
         return GramFisher(kind=fisher).update(*rows(slice(None)))
+    if fisher == "exact" and hasattr(model, "exact_fisher"):
+        return model.exact_fisher(theta, X)
     metric = DenseFisher(p, dtype=np.asarray(theta).dtype, kind=fisher)
     size = max(p, _BLOCK_BYTES // (p * metric.dtype.itemsize)) // per_sample + 1
     for start in range(0, len(X), size):

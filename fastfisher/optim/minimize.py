@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from .problem import Problem
+from .problem import Problem, batches
 
 __all__ = ["MinimizeResult", "minimize"]
 
@@ -38,7 +38,7 @@ class MinimizeResult:
         "converged" (the gradient is within gtol, or a decrease would be below rounding),
         "max_iterations", "stagnated" (the damping is so large that steps vanish, or cannot grow
         after a rejection), "not_finite" (the loss overflowed; theta is the point before), or
-        "callback".
+        "callback". With batches only the last two, or "max_iterations".
     iterations : int
         Steps tried, rejected ones included.
     rejected : int
@@ -48,7 +48,8 @@ class MinimizeResult:
         (cumulative, callbacks left out) and ``accepted``; for the natural gradient also
         ``damping`` (lambda, without l2), ``rho`` (gain ratio, T1), ``predicted_kl`` (1/2 d'Fd) and
         ``actual_kl`` of the step tried, ``residual`` (true, relative) and ``method`` of its solve.
-        NaN where it does not apply.
+        NaN where it does not apply. With batches ``loss`` is that of the step's batch after the
+        step, ``gradient_norm`` that of its gradient before it, and ``loss[0]`` that of all rows.
     plan : Plan or None
         How the last linear system was solved.
     """
@@ -80,6 +81,7 @@ def minimize(
     iterations,
     theta0=None,
     rng=None,
+    batch=None,
     gtol=0.0,
     callback=None,
     progress=None,
@@ -91,7 +93,7 @@ def minimize(
     model : object
         As in `fastfisher.models`.
     X, y : arrays
-        All of them enter the loss and the gradient at every iteration.
+        All of them enter the loss and the gradient at every iteration, unless `batch` is given.
     optimizer : NaturalGradient, GradientDescent or Adam
     iterations : int
         The most steps to try.
@@ -99,6 +101,10 @@ def minimize(
         The start; ``model.init(rng)`` by default. Left as it is.
     rng : numpy.random.Generator, int or None
         For the start, the metric batches and the Monte-Carlo labels. None draws a new seed.
+    batch : int, optional
+        Rows of each iteration's loss and gradient, and of its metric if the optimizer has no
+        metric batch of its own; every pass over the data takes them in a new order. The result's
+        loss is that of all rows.
     gtol : float
         Converged when the largest entry of the gradient is at most this.
     callback : callable(iteration, theta, record), optional
@@ -132,25 +138,34 @@ def minimize(
     rng = np.random.default_rng(rng)
     theta = np.array(model.init(rng) if theta0 is None else theta0)
     problem = Problem(model, np.asarray(X), np.asarray(y), rng)
+    source = _source(problem, batch, gtol)
     point = problem.at(theta)
     if not point.finite:
         raise InputError(f"the loss at theta0 is {point.loss}; start from a smaller theta0")
 
     state, plan, rejected, seconds = None, None, 0, 0.0
-    rows = [_row(point, {}, seconds)]
-    status = _flat(point, gtol)
+    rows = [_row(point, {}, seconds, point.gradient)]
+    status = None if source else _flat(point, gtol)
     while status is None and len(rows) <= iterations:
         began = time.perf_counter()
-        trial, state, record = optimizer.step(problem, point, state)
+        if source:
+            here = next(source).at(point.theta)
+            if here.gradient is None:
+                status = "not_finite"
+                break
+            point = here
+        trial, state, record = optimizer.step(point.problem, point, state)
+        finite = trial.finite
         seconds += time.perf_counter() - began
         plan = record.get("plan", plan)
         rejected += not record.get("accepted", True)
-        rows.append(_row(trial, record, seconds))
-        if not trial.finite:
+        rows.append(_row(trial, record, seconds, (point if source else trial).gradient))
+        if not finite:
             status = "not_finite"
             break
         point = trial
-        status = record.get("status") or _flat(point, gtol)
+        if not source:
+            status = record.get("status") or _flat(point, gtol)
         if progress is not None:
             progress(len(rows) - 1, iterations, point.loss)
         if callback is not None and callback(len(rows) - 1, point.theta, rows[-1]):
@@ -158,7 +173,7 @@ def minimize(
     history = {name: np.array([row[name] for row in rows]) for name in _COLUMNS}
     return MinimizeResult(
         theta=point.theta,
-        loss=point.loss,
+        loss=problem.at(point.theta).loss if source else point.loss,
         status=status or "max_iterations",
         iterations=len(rows) - 1,
         rejected=rejected,
@@ -167,11 +182,25 @@ def minimize(
     )
 
 
+def _source(problem, batch, gtol):
+    """The batches, or None where every iteration sees all rows."""
+    if batch is None:
+        return None
+    n = len(problem.X)
+    if int(batch) != batch or not 1 <= batch <= n:
+        raise InputError(f"batch is {batch}, expected an integer from 1 to the {n} rows of X")
+    if gtol:
+        raise InputError(
+            f"gtol is {gtol} but a batch does not show the gradient of all rows; leave one out"
+        )
+    return batches(problem, int(batch))
+
+
 def _flat(point, gtol):
     return "converged" if np.abs(point.gradient).max(initial=0.0) <= gtol else None
 
 
-def _row(point, record, seconds):
-    norm = float(np.linalg.norm(point.gradient)) if point.finite else np.nan
+def _row(point, record, seconds, gradient):
+    norm = np.nan if gradient is None else float(np.linalg.norm(gradient))
     known = {"loss": point.loss, "gradient_norm": norm, "seconds": seconds}
     return {name: known.get(name, record.get(name, blank)) for name, blank in _COLUMNS.items()}

@@ -2,24 +2,30 @@
 
 import math
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import ConvergenceError, InputError, NotPositiveDefiniteError
-from .metric import FISHERS, fisher_metric
+from .momentum import NoMomentum
+from .power import check_power, inverse_power
+from .schedules import check_rate, rate_at
 from .steps import gain_ratio, kl_scale, model_change
+from .structures import check_structure, structured_metric
 
 __all__ = ["NaturalGradient"]
 
 
 @dataclass(frozen=True)
 class _State:
-    """Damping in force, and the metric kept for the next try after a rejected step."""
+    """Damping in force, what momentum remembers, and the metric kept after a rejected step."""
 
     damping: object
+    previous: np.ndarray
+    steps: int = 0
     metric: object = None
     X: np.ndarray | None = None
+    running: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +44,24 @@ class NaturalGradient:
         damping that ``.step`` answers.
     fisher : {"exact", "mc", "empirical"}
         See `fisher_metric`.
-    learning_rate : float
+    structure : {"full", "layered", "diagonal", "kfac", "ekfac"}
+        What is kept of F, see `structured_metric`.
+    power : float in (0, 1]
+        The step is ``(F + (l2 + lambda) I)^-power`` times the gradient (S3).
+    learning_rate : float or callable
+        A callable is given the number of the step taken, 1, 2, ...: ``lambda k: 1 / k`` makes
+        averages of a stream (W1).
+    momentum : HeavyBall, SpringMomentum, ModelMomentum, optional
     kl_radius : float, optional
         Trust region: the step is shortened until its predicted KL is at most this (S4).
     metric_batch : int, optional
-        F comes from this many rows, drawn anew after each accepted step; loss and gradient are
-        always those of all rows.
+        F comes from this many rows, drawn anew after each accepted step; by default from the rows
+        of the loss and the gradient: all of them, or the batch of `minimize`.
+    metric_X : (m, d) array, optional
+        Rows that F comes from in place of the data's (Z2); without labels, so not for
+        "empirical". metric_batch draws from them.
+    decay : float in (0, 1), optional
+        F is a running average: what was seen before counts `decay` times (U3). None forgets.
     labels : int
         Labels drawn per row for ``fisher="mc"``.
 
@@ -69,24 +87,32 @@ class NaturalGradient:
 
     damping: object
     fisher: str = "exact"
-    learning_rate: float = 1.0
+    structure: str = "full"
+    power: float = 1.0
+    learning_rate: object = 1.0
+    momentum: object = None
     kl_radius: float | None = None
     metric_batch: int | None = None
+    metric_X: np.ndarray | None = field(default=None, repr=False, compare=False)
+    decay: float | None = None
     labels: int = 1
 
     def __post_init__(self):
-        if self.fisher not in FISHERS:
-            raise InputError(f"fisher is {self.fisher!r}, expected one of {', '.join(FISHERS)}")
+        check_structure(self.structure, self.fisher, 1.0 if self.decay is None else self.decay)
+        if self.decay == 1:
+            raise InputError("decay is 1, expected a number in (0, 1), or None to forget at once")
+        check_power(self.power)
+        check_rate(self.learning_rate)
+        if self.metric_X is not None and self.fisher == "empirical":
+            raise InputError("metric_X has no labels, which fisher='empirical' needs; use 'mc'")
         lam = _lam(self.damping)
         if not (isinstance(lam, numbers.Real) and 0 <= lam < math.inf):
             raise InputError(
                 f"damping is {self.damping!r}, expected a finite number >= 0, Tikhonov or "
                 "LevenbergMarquardt"
             )
-        for name in ("learning_rate", "kl_radius"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} is {value}, expected a positive finite number")
+        if self.kl_radius is not None and not 0 < self.kl_radius < math.inf:
+            raise InputError(f"kl_radius is {self.kl_radius}, expected a positive finite number")
         for name in ("metric_batch", "labels"):
             value = getattr(self, name)
             if value is not None and (int(value) != value or value < 1):
@@ -98,17 +124,24 @@ class NaturalGradient:
 
     def step(self, problem, point, state):
         """One try from `point`: the point reached (or kept), the new state, the record."""
-        state = _State(self.damping) if state is None else state
+        if state is None:
+            state = _State(self.damping, np.zeros_like(point.theta))
         if state.metric is None:
             state = self._measure(problem, point, state)
         lam = float(_lam(state.damping))
+        shift = problem.model.l2 + lam
         record = {"damping": lam, "accepted": False, "rho": -math.inf}
 
-        solution = self._solve(state.metric, point.gradient, problem.model.l2 + lam)
-        if solution is None:
+        momentum, metric = self.momentum or NoMomentum(), state.metric
+        b = momentum.right_hand_side(point.gradient, lam, state.previous)
+        natural, solved = self._solve(metric, b, shift)
+        if natural is None:
             return point, self._rejected(state, record), record
-        step = -float(self.learning_rate) * solution.x
-        metric_step = state.metric @ step
+        rate = rate_at(self.learning_rate, state.steps + 1)
+        step = momentum.step(
+            natural, state.previous, rate, point.gradient, lambda v: metric @ v + shift * v
+        )
+        metric_step = metric @ step
         if self.kl_radius is not None:
             scale = kl_scale(step, metric_step, self.kl_radius)
             step, metric_step = scale * step, scale * metric_step
@@ -116,10 +149,7 @@ class NaturalGradient:
 
         curvature_step = metric_step + problem.model.l2 * step
         predicted = model_change(point.gradient, step, curvature_step)
-        record |= {
-            "residual": float(solution.residual),
-            "method": solution.method,
-            "plan": solution.plan,
+        record |= solved | {
             "predicted_kl": 0.5 * float(step @ metric_step),
             "actual_kl": self._kl(problem.model, point.theta, trial, state.X),
             "rho": gain_ratio(point.loss, trial.loss, point.gradient, step, curvature_step),
@@ -135,45 +165,63 @@ class NaturalGradient:
             return point, self._rejected(state, record), record
         record["accepted"] = True
         damping = state.damping.step(record["rho"]) if self._adaptive else state.damping
-        return trial, _State(damping), record
+        taken = momentum.remember(step, rate)
+        kept = {"running": state.running, "previous": taken, "steps": state.steps + 1}
+        return trial, _State(damping, **kept), record
 
     def _measure(self, problem, point, state):
-        """The metric at this point, from all rows or from a batch drawn without replacement."""
+        """The metric at this point, from the rows of the gradient or from others."""
         X, y = problem.X, problem.y
+        if self.metric_X is not None:
+            X, y = np.asarray(self.metric_X), None
+        elif self.metric_batch is not None:
+            X, y = problem.all_rows
         if self.metric_batch is not None:
             if self.metric_batch > len(X):
+                name = "X" if self.metric_X is None else "metric_X"
                 raise InputError(
-                    f"metric_batch is {self.metric_batch} but X has {len(X)} rows; "
+                    f"metric_batch is {self.metric_batch} but {name} has {len(X)} rows; "
                     "pass None for all of them"
                 )
             batch = problem.rng.choice(len(X), self.metric_batch, replace=False)
-            X, y = X[batch], y[batch]
-        metric = fisher_metric(
+            X, y = X[batch], None if y is None else y[batch]
+        metric = structured_metric(
             problem.model,
             point.theta,
             X,
             y,
+            structure=self.structure,
             fisher=self.fisher,
             rng=problem.rng,
             labels=self.labels,
+            running=state.running,
+            decay=1.0 if self.decay is None else self.decay,
         )
-        return replace(state, metric=metric, X=X)
+        running = None if self.decay is None else metric
+        return replace(state, metric=metric, X=X, running=running)
 
-    def _solve(self, metric, gradient, damping):
-        """The Solution; None if it failed and an adaptive damping can answer."""
+    def _solve(self, metric, b, shift):
+        """(x, what the history records); x is None if it failed and the damping can answer."""
         try:
-            solution = metric.solve(gradient, damping=damping)
+            if self.power != 1:
+                x = inverse_power(metric, b, damping=shift, power=self.power)
+                return x, {"method": "power"}
+            solution = metric.solve(b, damping=shift)
         except NotPositiveDefiniteError:
             if self._adaptive:
-                return None
+                return None, {}
             raise
         if solution.converged:
-            return solution
+            return solution.x, {
+                "residual": float(solution.residual),
+                "method": solution.method,
+                "plan": solution.plan,
+            }
         if self._adaptive:
-            return None
+            return None, {}
         raise ConvergenceError(
             f"the natural gradient's system ended as {solution.status!r} with relative residual "
-            f"{solution.residual:.2e} at damping {damping:.3g}; raise the damping",
+            f"{solution.residual:.2e} at damping {shift:.3g}; raise the damping",
             solution=solution,
         )
 

@@ -6,7 +6,15 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["gain_ratio", "kl_clip", "kl_scale", "model_change", "norm_clip", "two_steps"]
+__all__ = [
+    "gain_ratio",
+    "kl_clip",
+    "kl_scale",
+    "kl_steepest",
+    "model_change",
+    "norm_clip",
+    "two_steps",
+]
 
 
 def kl_clip(step, metric_step, radius):
@@ -57,6 +65,50 @@ def kl_scale(step, metric_step, radius):
     if not quadratic > 0:
         return 1.0
     return min(1.0, math.sqrt(2 * radius / quadratic) / math.sqrt(units[0]) / math.sqrt(units[1]))
+
+
+def kl_steepest(gradient, natural, radius):
+    """The step that lowers the loss most, to first order, at a predicted KL of `radius` (S1).
+
+    ``-sqrt(2 radius / g'x) x`` with ``x = F^-1 g``: among all d with ``1/2 d'Fd = radius`` it has
+    the least ``g'd``. With F = I it is the gradient, scaled to length ``sqrt(2 radius)``.
+
+    Parameters
+    ----------
+    gradient, natural : (p,) arrays
+        g and F^-1 g.
+    radius : float > 0
+        In nats.
+
+    Returns
+    -------
+    (p,) array
+
+    Raises
+    ------
+    InputError
+        Shapes differ, entries are not finite, the radius is not positive, or ``g'x <= 0``: no
+        positive definite F maps x to g.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kl_steepest(np.array([3.0, 4.0]), np.array([3.0, 4.0]), 0.5)
+    array([-0.6, -0.8])
+    """
+    gradient, natural = _pair(gradient, natural, "gradient", "natural")
+    if not 0 < radius < math.inf:
+        raise InputError(f"radius is {radius}, expected a positive finite number of nats")
+    units = [float(np.abs(v).max(initial=0.0)) for v in (gradient, natural)]
+    if 0.0 in units:
+        raise InputError("the gradient is zero, so no direction is steepest")
+    unit = natural / units[1]
+    product = float((gradient / units[0]) @ unit)
+    if not product > 0:
+        raise InputError(
+            f"gradient'natural is {product:.3g} times their sizes, expected > 0; pass F^-1 gradient"
+        )
+    return -unit * (math.sqrt(2 * radius * units[1] / units[0] / product))
 
 
 def norm_clip(step, radius):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from fastfisher.errors import InputError
-from fastfisher.optim import Adam, GradientDescent
+from fastfisher.models import SoftmaxRegression
+from fastfisher.optim import Adam, GradientDescent, NaturalGradient, minimize
+from fastfisher.optim.problem import Problem
 from tests.tolerances import unit_roundoff
 
 U = unit_roundoff("float64")
@@ -81,6 +83,71 @@ def test_adam_M3_a_step_can_be_seven_learning_rates_and_never_more_than_the_boun
     assert np.abs(random).max() <= limit
 
 
+def test_adam_M3_at_other_betas_the_bound_is_2_345():
+    b1, b2 = 0.9, 0.99
+    k = np.arange(2000)
+    worst = ((1 - b1) * b1**k / ((1 - b2) * b2**k))[::-1, None]
+    steps = steps_of(Adam(1.0, beta2=b2, eps=0.0), worst)
+    assert f"{-steps[-1, 0]:.3f}" == "2.345"
+    assert abs(abs(steps[0, 0]) - 1) < 1e-12, "the first step is one learning rate exactly"
+
+
+@pytest.mark.parametrize("C", [3.0, 4.0, 10.0])
+def test_adam_M4_fails_where_amsgrad_does_not(C):
+    """Reddi's game on [-1, 1]: gradient C every third step, else -1; the optimum is -1."""
+    ends = {}
+    for amsgrad in (False, True):
+        adam = Adam(
+            lambda t: 0.5 / t**0.5, beta1=0.0, beta2=1 / (1 + C * C), eps=0.0, amsgrad=amsgrad
+        )
+        x, state = np.zeros(1), adam.start(np.zeros(1))
+        for t in range(8_000):
+            step, state = adam.update(np.array([C if t % 3 == 0 else -1.0]), state)
+            x = np.clip(x + step, -1, 1)
+        ends[amsgrad] = x[0]
+    assert ends[False] > 0.99
+    assert ends[True] < -0.99
+
+
+def test_amsgrad_keeps_the_largest_second_moment():
+    gradients = np.array([[10.0], *[[1.0]] * 200])
+    plain, kept = (
+        steps_of(Adam(0.1, beta2=0.9, eps=0.0, amsgrad=amsgrad), gradients)[-1, 0]
+        for amsgrad in (False, True)
+    )
+    assert abs(plain + 0.1) < 1e-6
+    np.testing.assert_allclose(kept, -0.01, rtol=1e-6)  # the mean is 1, the root of v^ stays 10
+
+
+def test_adam_M1_fisher_moment_does_not_depend_on_the_size_of_the_batch():
+    rng = np.random.default_rng(0)
+    model = SoftmaxRegression(3, 2)
+    X, y = rng.normal(size=(64, 3)), rng.integers(2, size=64)
+    expected = np.square(model.scores(np.zeros(8), X, y)).mean(axis=0)
+    problem = Problem(model, X, y, rng)
+    optimizer = Adam(1e-9, beta2=0.0, second_moment="fisher")
+    _, state, _ = optimizer.step(problem, problem.at(np.zeros(8)), None)
+    np.testing.assert_allclose(state.square, expected, rtol=1e-12)
+    plain = Adam(1e-9, beta2=0.0)
+    _, state, _ = plain.step(problem, problem.at(np.zeros(8)), None)
+    assert (state.square < 0.2 * expected).all(), "the square of the mean is smaller"
+    _, single, _ = plain.step(one := Problem(model, X[:1], y[:1], rng), one.at(np.zeros(8)), None)
+    _, other, _ = optimizer.step(one, one.at(np.zeros(8)), None)
+    np.testing.assert_allclose(single.square, other.square, rtol=1e-12)
+
+
+def test_power_one_with_the_fisher_moment_is_the_diagonal_natural_gradient():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)), rng.integers(2, size=40)
+    model = SoftmaxRegression(3, 2)
+    adam = Adam(0.3, beta1=0.0, beta2=0.0, eps=0.05, second_moment="fisher", power=1.0)
+    natural = NaturalGradient(
+        damping=0.05, fisher="empirical", structure="diagonal", learning_rate=0.3
+    )
+    fits = [minimize(model, X, y, optimizer=o, iterations=5) for o in (adam, natural)]
+    np.testing.assert_allclose(fits[0].theta, fits[1].theta, rtol=1e-10)
+
+
 def test_adam_zero_gradient_is_no_step_even_without_eps():
     steps = steps_of(Adam(1.0, eps=0.0), np.array([[0.0, 1.0], [0.0, 1.0]]))
     np.testing.assert_array_equal(steps[:, 0], 0)
@@ -110,6 +177,8 @@ def test_dtype_follows_the_gradient():
         (lambda: Adam(0.1, beta1=1.0), "beta1 is 1.0, expected a number in"),
         (lambda: Adam(0.1, beta2=-0.1), "beta2 is -0.1"),
         (lambda: Adam(0.1, eps=-1e-8), "eps is -1e-08"),
+        (lambda: Adam(0.1, power=2.0), r"power is 2.0, expected a number in \(0, 1\]"),
+        (lambda: Adam(0.1, second_moment="hessian"), "expected one of gradient, fisher"),
     ],
 )
 def test_bad_settings_are_named(build, message):

@@ -1,4 +1,4 @@
-"""The demo as a user sees it: report, pictures, exit codes; and the pictures' own functions."""
+"""The demo as a user sees it: report, pictures, exit codes."""
 
 import argparse
 import io
@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from fastfisher import cli, demo, plots
+from fastfisher import cli
+from fastfisher import demo as demos
+from fastfisher.demo import digits as demo
+from fastfisher.demo import progress
 from fastfisher.errors import InputError, MissingDependencyError
 
 PICTURES = ("loss.png", "spectrum.png", "kl.png")
@@ -97,13 +99,13 @@ def test_demo_exits_with_1_where_natural_gradient_does_not_win(tmp_path, monkeyp
 
 def options(*argv):
     parser = argparse.ArgumentParser()
-    demo.add_arguments(parser)
+    demos.add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def test_options_and_their_defaults():
     args = options()
-    assert (args.quick, args.output, args.seed) == (False, "fastfisher-demo", 0)
+    assert (args.name, args.quick, args.output, args.seed) == ("digits", False, None, 0)
     args = options("--quick", "--output", "here", "--seed", "3")
     assert (args.quick, args.output, args.seed) == (True, "here", 3)
 
@@ -111,7 +113,7 @@ def test_options_and_their_defaults():
 def test_main_passes_the_options_on(tmp_path, monkeypatch, capsys):
     reduced = small(True)
     monkeypatch.setattr(demo, "tasks", lambda quick: reduced)
-    assert demo.main(options("--quick", "--output", str(tmp_path), "--seed", "3")) == 0
+    assert demos.main(options("--quick", "--output", str(tmp_path), "--seed", "3")) == 0
     assert "seed 3" in capsys.readouterr().out
     assert (tmp_path / "kl.png").exists()
 
@@ -143,7 +145,7 @@ def test_missing_package_names_the_extra(package, monkeypatch, tmp_path):
 
 def test_importing_the_demo_loads_neither_scikit_learn_nor_matplotlib():
     code = (
-        "import sys, fastfisher.demo\n"
+        "import sys, fastfisher.demo.digits\n"
         "print([m for m in ('sklearn', 'matplotlib', 'tqdm', 'torch') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -155,88 +157,8 @@ def test_importing_the_demo_loads_neither_scikit_learn_nor_matplotlib():
 
 def test_progress_off_a_terminal_prints_lines_only_now_and_then(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 6.0, 6.0, 7.0])
-    monkeypatch.setattr(demo.time, "monotonic", lambda: next(clock))
-    with demo._Progress("training") as progress:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.Progress("training") as told:
         for iteration, loss in enumerate((2.0, 1.5, 1.0), start=1):
-            progress(iteration, 3, loss)
+            told(iteration, 3, loss)
     assert capsys.readouterr().err == "training: 2 of 3, loss 1.5\n"
-
-
-# Pictures ------------------------------------------------------------------------------------
-
-
-def test_plots_draw_into_the_axes_given_and_label_them():
-    _, (left, middle, right) = plots.figure(3)
-    assert plots.loss_curves({"Adam": [2.0, 1.0]}, ax=left) is left
-    assert plots.spectrum(np.array([1.0, 0.1]), damping=0.5, ax=middle) is middle
-    assert plots.kl_predicted_actual([1e-3, 1e-4], [2e-3, 1e-4], ax=right) is right
-    for ax in (left, middle, right):
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
-        assert ax.get_yscale() == "log"
-        assert ax.get_legend() is not None
-
-
-def test_plots_make_their_own_axes_and_leave_pyplot_alone():
-    ax = plots.loss_curves({"Adam": [2.0, 1.0]})
-    assert ax.figure.canvas is not None
-    assert ax.figure.number if hasattr(ax.figure, "number") else True
-
-
-def test_a_method_has_one_colour_everywhere():
-    losses = plots.loss_curves({"Adam": [2.0, 1.0], "natural gradient": [2.0, 0.1]})
-    colours = {line.get_label(): line.get_color() for line in losses.get_lines()}
-    alone = plots.loss_curves({"natural gradient": [3.0, 0.1]}).get_lines()[0]
-    kl = plots.kl_predicted_actual([1e-3], [1e-3]).get_lines()[-1]
-    assert colours["natural gradient"] == alone.get_color() == kl.get_color()
-    assert colours["Adam"] != colours["natural gradient"]
-    assert plots.colour("my method") == plots.colour("my method")
-
-
-def test_loss_curves_show_the_gap_and_hide_what_cannot_be_drawn():
-    ax = plots.loss_curves({"Adam": [2.0, 1.0, np.inf]}, optimum=1.0)
-    x, y = ax.get_lines()[0].get_data()
-    np.testing.assert_array_equal(x, [0, 1, 2])
-    np.testing.assert_array_equal(y, [1.0, 1e-16, np.nan])
-
-
-def test_spectrum_counts_eigenvalues_that_are_rounding():
-    ax = plots.spectrum(np.array([1e-18, 1.0, -1e-17, 0.5]))
-    _, y = ax.get_lines()[0].get_data()
-    np.testing.assert_array_equal(y, [1.0, 0.5])
-    assert "2 of 4" in ax.get_legend().get_texts()[0].get_text()
-
-
-def test_kl_picture_leaves_out_rejected_and_undefined_steps():
-    ax = plots.kl_predicted_actual([np.nan, 1e-3, 1e-2, 0.0], [1.0, 2e-3, np.inf, 1.0])
-    x, y = ax.get_lines()[-1].get_data()
-    np.testing.assert_array_equal([*x, *y], [1e-3, 2e-3])
-
-
-def test_pictures_of_nothing_are_empty_axes():
-    assert not plots.loss_curves({}).get_lines()
-    assert plots.kl_predicted_actual([], []).get_xlabel()
-    assert plots.spectrum(np.array([])).get_xlabel()
-
-
-def test_plots_refuse_wrong_shapes():
-    with pytest.raises(InputError, match=r"eigenvalues has shape \(2, 2\), expected one dimension"):
-        plots.spectrum(np.eye(2))
-    with pytest.raises(InputError, match="predicted has 2 entries and actual 1"):
-        plots.kl_predicted_actual([1.0, 2.0], [1.0])
-
-
-def test_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
-    fig, _ = plots.figure()
-    target = tmp_path / "out.png"
-    target.write_bytes(b"old")
-
-    def full(self, data):
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(plots.Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        plots.save(fig, target)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
-    assert target.read_bytes() == b"old"

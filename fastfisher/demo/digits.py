@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import plots
-from .damping import LevenbergMarquardt
-from .errors import InputError, MissingDependencyError
-from .models import MLP, SoftmaxRegression
-from .optim import Adam, GradientDescent, NaturalGradient, fisher_metric, minimize
+from .. import plots
+from ..damping import LevenbergMarquardt
+from ..models import MLP, SoftmaxRegression
+from ..optim import Adam, GradientDescent, NaturalGradient, fisher_metric, minimize
+from .data import check_seed, load_digits
+from .progress import Progress
 
-__all__ = ["add_arguments", "main", "run"]
+__all__ = ["run", "tasks"]
 
 GRIDS = {
     "gradient descent": (GradientDescent, (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)),
@@ -102,8 +103,7 @@ def run(*, quick=False, output_dir="fastfisher-demo", stream=None, seed=0):
     def say(text=""):
         print(text, file=stream or sys.stdout, flush=True)
 
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}, expected an integer >= 0")
+    check_seed(seed)
     began = time.perf_counter()
     train, test = _digits(seed)
     plots.figure()  # a missing Matplotlib is said now, not after the training
@@ -132,39 +132,12 @@ def run(*, quick=False, output_dir="fastfisher-demo", stream=None, seed=0):
     return 1 if lost else 0
 
 
-def add_arguments(parser):
-    """The options of `fastfisher demo` on an argparse parser."""
-    parser.add_argument(
-        "--quick", action="store_true", help="under 20 s: fewer iterations, a smaller metric batch"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        default="fastfisher-demo",
-        help="directory for the pictures (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-
-
-def main(args):
-    """Run with parsed options and return the exit code."""
-    return run(quick=args.quick, output_dir=args.output, seed=args.seed)
-
-
 # Training --------------------------------------------------------------------------------------
 
 
 def _digits(seed):
     """((X, y) to train, (X, y) to test): pixels scaled to [0, 1], split 80/20."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the demo needs scikit-learn for its data; install the demo extra: "
-            "pip install 'fastfisher[demo]'"
-        ) from error
-    X, y = load_digits(return_X_y=True)
-    X, y = X / 16.0, y.astype(np.int64)
+    X, y = load_digits()
     order = np.random.default_rng(seed).permutation(len(X))
     train, test = np.split(order, [len(X) * 4 // 5])
     return (X[train], y[train]), (X[test], y[test])
@@ -183,7 +156,7 @@ def _train(task, train, test, seed, say):
     theta0 = model.init(np.random.default_rng(seed))
 
     def fit(optimizer, label):
-        with _Progress(f"{task.title}, {label}") as progress:
+        with Progress(f"{task.title}, {label}") as progress:
             return minimize(
                 model,
                 *train,
@@ -274,38 +247,6 @@ def _sklearn_optimum(model, X, y):
     )
     solver.fit(np.c_[X, np.ones(len(X))], y)
     return model.loss(solver.coef_.ravel(), X, y)
-
-
-class _Progress:
-    """A tqdm bar on a terminal; elsewhere a line on standard error every few seconds."""
-
-    INTERVAL = 5.0
-
-    def __init__(self, label):
-        self.label, self.bar, self.last = label, None, time.monotonic()
-        if sys.stderr is not None and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self.bar = tqdm(desc=label, file=sys.stderr, leave=False, unit="step")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, iteration, iterations, loss):
-        if self.bar is not None:
-            self.bar.total = iterations
-            self.bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-            self.bar.update()
-        elif time.monotonic() - self.last >= self.INTERVAL:
-            self.last = time.monotonic()
-            line = f"{self.label}: {iteration} of {iterations}, loss {loss:.4g}"
-            print(line, file=sys.stderr, flush=True)
 
 
 # Pictures --------------------------------------------------------------------------------------
