@@ -60,9 +60,11 @@ def solve(
         Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
     method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the fewest flops that fit in memory (see `plan`). "mixed" is
-        primal or dual with sums and factor in single precision, refined on the residual in the
-        precision of G to what the direct routes promise; where that fails it repeats the solve
-        with them (``rung`` tells). Never chosen by "auto".
+        primal or dual with sums from 7-bit slices of the scores or in single precision and a
+        factor in single precision, refined on the residual in the precision of G to what the
+        direct routes promise; where that fails it repeats the solve with them (``rung`` tells).
+        "auto" takes it for large float64 problems where the processor multiplies bytes fast, and
+        then only tries what the damping lets expect to be faster.
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision.
     maxiter : int, optional

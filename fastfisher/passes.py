@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import all_finite, whole_blocks
 from .errors import InputError
-from .kernels.cpu.splitting import SLICE_BYTES
+from .kernels.cpu.splitting import SLICE_BYTES, sliced_terms
 from .planning import choose, current_options
 
 __all__ = [
@@ -21,9 +21,13 @@ __all__ = [
     "add_diag",
     "add_fvp",
     "add_gram",
+    "add_peaks",
     "add_rmatvec",
+    "add_sliced_gram",
+    "add_sliced_syrk",
     "add_syrk",
     "bad_rows",
+    "byte_units",
     "check_finite",
     "mean_row",
     "products",
@@ -37,6 +41,8 @@ _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 16e9  # about 0.2 s of a core pair
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
+LARGEST_BYTE = 127
+EXPONENTS = {4: 120, 8: 1000}  # largest of a unit, by bytes of a score
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -173,6 +179,57 @@ def add_gram(c, G, *, shift=None, column_weights=None):
         for lo, hi in slices(p, step, "gram"):
             panel = G.columns(lo, hi, halves=halves)
             kernel(c, panel, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
+
+
+def byte_units(peaks, dtype=np.float64):
+    """Powers of two that bring numbers up to each peak into a byte; 1 for those that are zero."""
+    fraction, exponent = np.frexp(peaks)
+    exponent = 7 - exponent - (fraction * 128 > LARGEST_BYTE + 0.49)
+    most = EXPONENTS[np.dtype(dtype).itemsize]
+    return np.ldexp(1.0, np.where(peaks > 0, np.clip(exponent, -most, most), 0))
+
+
+def add_peaks(y, G, *, by_rows, weights=None, shift=None):
+    """y = max(y, |w_k^1/2 (G - shift)_kj|) over rows k (p,), or columns j (n,); keeps NaN."""
+    n, p = G.shape
+    kernel = choose("peaks", p, G.dtype).load()
+    scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
+    shift = _shift(shift, G.dtype)
+    for lo, hi in slices(n, _row_step(G, 2 * p), "peaks"):
+        found = y if by_rows else y[lo:hi]
+        kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
+
+
+def add_sliced_syrk(c, G, units, count, levels, *, weights=None, shift=None):
+    """Lower triangle of c += U (G - shift)' diag(weights) (G - shift) U from `count` slices."""
+    n, p = G.shape
+    kernel = choose("sliced_syrk", p, G.dtype).load()
+    scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
+    units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
+    step = sliced_terms(p, count)
+    whole = G.direct and G.stored == G.dtype
+    if count > 1 or not whole:  # sums of one slice are exact, however they are cut
+        step = min(step, G.slice_rows)
+    for lo, hi in slices(n, step, "sliced_syrk"):
+        kernel(c, G.rows(lo, hi), units, count, levels, _part(scale, lo, hi), shift)
+
+
+def add_sliced_gram(c, G, units, count, levels, *, shift=None):
+    """Lower triangle of c += U (G - shift) (G - shift)' U from `count` slices."""
+    n, p = G.shape
+    kernel = choose("sliced_gram", n, G.dtype).load()
+    units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
+    whole = G.direct and G.stored == G.dtype
+    rows = G.rows(0, n) if whole else None
+    step = sliced_terms(n, count)
+    if count > 1 or not whole:
+        step = min(step, G.slice_columns)
+    for lo, hi in slices(p, step, "sliced_gram"):
+        if whole:
+            kernel(c, rows, lo, hi, units, count, levels, shift)
+        else:
+            panel = G.columns(lo, hi)
+            kernel(c, panel, 0, hi - lo, units, count, levels, _part(shift, lo, hi))
 
 
 def products(G, v, *, shift=None):

@@ -12,6 +12,7 @@ from ..arrays import (
 )
 from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
+from ..ops.batched import add_batched_syrk
 from ..passes import sums_dtype, whole_slices
 from ..planning import plan_batched, require_memory
 from ..solvers.cutoffs import Cutoff
@@ -359,10 +360,5 @@ class BatchedFisher(Fisher):
 
 def _add_products(c, rows, scale=None):
     """c (m, p, p) += rows' diag(scale^2) rows for rows (m, S, p), Hermitian to the bit."""
-    if scale is not None:
-        rows = rows * scale[..., np.newaxis]
-    if rows.shape[1] == 1 and rows.dtype.kind != "c":
-        c += rows[:, 0, :, np.newaxis] * rows[:, 0, np.newaxis]
-        return
-    out = np.matmul(rows.conj().swapaxes(1, 2), rows)
-    c += (out + out.conj().swapaxes(1, 2)) / 2
+    none = np.empty(0, rows.real.dtype)
+    add_batched_syrk(c, rows, none if scale is None else scale, rows.dtype)

@@ -21,11 +21,16 @@ __all__ = [
     "layered_gram",
     "matvec",
     "mirror",
+    "narrow",
+    "peaks",
     "primal_small",
     "rmatvec",
     "scan",
+    "sliced_gram",
+    "sliced_syrk",
     "solve_lower",
     "solve_lower_adjoint",
+    "substitute",
     "syrk",
 ]
 
@@ -206,3 +211,47 @@ def block_solve(l, x):
     for b in range(len(l)):
         solve_lower(l[b], x[:, b * d : (b + 1) * d])
         solve_lower_adjoint(l[b], x[:, b * d : (b + 1) * d])
+
+
+def peaks(y, a, by_rows, scale, shift):
+    a = _shifted(a, shift, a.dtype)
+    if scale.size and by_rows:
+        a = a * scale[:, np.newaxis]
+    if a.size:
+        np.maximum(y, np.abs(a).max(axis=0 if by_rows else 1), out=y)
+
+
+def _products_of_slices(x, count, levels):
+    """Sum of q_i'q_j 2^(-7 (i + j)) over i + j < levels for x ~ sum q_i 2^(-7 i), q_i integers."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    slices = []
+    for _ in range(count):
+        slices.append(np.rint(x).astype(np.float64))
+        x = (x - np.rint(x)) * x.dtype.type(128)
+    for level in range(levels):
+        same = [slices[i].T @ slices[level - i] for i in range(count) if 0 <= level - i < count]
+        total += 2.0 ** (-7 * level) * sum(same, np.zeros_like(total))
+    return total
+
+
+def sliced_syrk(c, a, units, slices, levels, scale, shift):
+    a = _shifted(a, shift, a.dtype)
+    if scale.size:
+        a = a * scale[:, np.newaxis]
+    _add_lower(c, _products_of_slices(a * units, slices, levels))
+
+
+def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
+    a = _shifted(a, shift, a.dtype)[:, lo:hi]
+    _add_lower(c, _products_of_slices((a * units[:, np.newaxis]).T, slices, levels))
+
+
+def narrow(out, c, units):
+    lower = np.tril_indices(len(c))
+    with np.errstate(over="ignore", under="ignore"):
+        out[lower] = (c * (units[:, np.newaxis] * units))[lower]
+
+
+def substitute(l, x):
+    solve_lower(l, x)
+    solve_lower_adjoint(l, x)

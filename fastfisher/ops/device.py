@@ -12,6 +12,7 @@ from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, res
 from ..errors import InputError, NotPositiveDefiniteError
 from ..kernels.cuda import compat, memory, squares, vectors
 from ..planning import choose
+from .products import check_precision
 
 __all__ = [
     "batched_solve",
@@ -81,8 +82,9 @@ def _square(G, order, out):
     return memory.zeros((order, order), DOUBLE), False
 
 
-def syrk(G, weights=None, *, out=None):
-    """G' diag(w) G."""
+def syrk(G, weights=None, *, out=None, precision="entrywise"):
+    """G' diag(w) G, entrywise whatever is allowed."""
+    check_precision(precision)
     with working_with(G, weights, out):
         G = as_scores(G)
         n, p = G.shape

@@ -3,17 +3,21 @@
 import numpy as np
 
 from ..arrays import as_scores, as_vectors, as_weights, output, to_origin
+from ..errors import InputError
 from ..passes import (
     add_diag,
     add_fvp,
     add_gram,
+    add_peaks,
     add_rmatvec,
+    add_sliced_syrk,
     add_syrk,
+    byte_units,
     check_finite,
     products,
     sums_dtype,
 )
-from ..planning import choose
+from ..planning import choose, normwise_pays
 from .placing import placed
 
 __all__ = ["diag", "fvp", "gram", "matvec", "rmatvec", "syrk"]
@@ -43,8 +47,32 @@ def _square(G, order, out, weights):
     return sums, out
 
 
+def check_precision(precision):
+    if precision not in ("entrywise", "normwise"):
+        raise InputError(f"precision is {precision!r}; expected 'entrywise' or 'normwise'")
+
+
+NORMWISE_RANGE = 1e-140, 1e140  # of the largest score of a column: its squares have room
+NORMWISE_SLICES = 8  # 56 bits, and the products of slices whose numbers add up to fewer
+
+
+def _add_normwise(sums, G, weights):
+    """G'WG from integer products; False, and nothing is done, where the range does not allow it."""
+    peaks = np.zeros(G.shape[1])
+    add_peaks(peaks, G, by_rows=True, weights=weights)
+    check_finite(G, peaks, "G'WG")
+    known = peaks[peaks > 0]
+    if known.size and not (NORMWISE_RANGE[0] < known.min() and known.max() < NORMWISE_RANGE[1]):
+        return False
+    units = byte_units(peaks)
+    add_sliced_syrk(sums, G, units, NORMWISE_SLICES, NORMWISE_SLICES, weights=weights)
+    sums /= units
+    sums /= units[:, np.newaxis]
+    return True
+
+
 @placed
-def syrk(G, weights=None, *, out=None):
+def syrk(G, weights=None, *, out=None, precision="entrywise"):
     """Raw weighted sum of outer products, G' diag(w) G.
 
     Parameters
@@ -55,6 +83,11 @@ def syrk(G, weights=None, *, out=None):
         Real, finite, >= 0.
     out : numpy.ndarray (p, p), optional
         C-ordered array of the result's dtype to write into.
+    precision : {"entrywise", "normwise"}
+        The error allowed for: each entry within rounding of |G|'diag(w)|G|, or of the product of
+        the largest weighted scores of its two columns, times n. "normwise" lets the table take
+        integer products (float64 only), whose bits are the same in any order, where they are
+        faster; elsewhere it changes nothing.
 
     Returns
     -------
@@ -69,7 +102,7 @@ def syrk(G, weights=None, *, out=None):
     Notes
     -----
     n p (p + 1) flops; reads G once. Sums are kept in double over blocks of at most 256 samples:
-    for float32 the error does not grow with n. docs/math.md F8, section 27.
+    for float32 the error does not grow with n. docs/math.md F8, X2, section 27.
 
     Examples
     --------
@@ -80,8 +113,11 @@ def syrk(G, weights=None, *, out=None):
     """
     G = as_scores(G)
     w = as_weights(weights, G.shape[0])
+    check_precision(precision)
     sums, target = _square(G, G.shape[1], out, weights)
-    add_syrk(sums, G, weights=w)
+    sliced = precision == "normwise" and normwise_pays(G.shape[1], G.dtype)
+    if not (sliced and _add_normwise(sums, G, w)):
+        add_syrk(sums, G, weights=w)
     return to_origin(_finish(G, sums, target, "G'WG"), G.origin)
 
 

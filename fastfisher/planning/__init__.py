@@ -4,7 +4,7 @@ records.py holds what a plan is, plans.py makes it; rates.py is the cost model, 
 the user's own measurements for it.
 """
 
-from .costs import mixed_side
+from .costs import integer_unit, mixed_costs, mixed_side, normwise_pays
 from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
@@ -55,7 +55,10 @@ __all__ = [
     "forget_profile",
     "format_bytes",
     "format_seconds",
+    "integer_unit",
+    "mixed_costs",
     "mixed_side",
+    "normwise_pays",
     "options",
     "plan",
     "plan_batched",

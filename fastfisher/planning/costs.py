@@ -1,11 +1,13 @@
 """What each formulation costs: stages with flops, bytes, workspace. docs/math.md, table of D8."""
 
-from dataclasses import replace
+import math
+import os
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .. import machine
-from ..kernels.cpu.splitting import SLICE_BYTES, one_pass, rank_k_bytes
+from ..kernels.cpu.splitting import SLICE_BYTES, SLICED_ORDER, one_pass, rank_k_bytes, sliced_terms
 from .profiles import current_rates
 from .rates import DEFAULT_RATE
 from .records import Stage
@@ -16,13 +18,21 @@ __all__ = [
     "direct_stages",
     "division_stage",
     "eigen_route",
+    "integer_unit",
     "layered_route",
+    "mixed_costs",
     "mixed_side",
+    "mixed_slices",
+    "normwise_pays",
     "route",
     "vector_bytes",
 ]
 
-NOMINAL_REFINEMENTS = 4  # products that a mixed-precision solve takes, as a rule
+NOMINAL_REFINEMENTS = 10  # products that a mixed-precision solve takes, as a rule
+SLICED_SPEED = {"vnni": 2.0, "amx": 8.0}  # of products of bytes, over those in single precision
+NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
+SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
+SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -194,15 +204,112 @@ def mixed_side(q):
     return "dual" if q.singular or dual < primal else "primal"
 
 
-def _mixed(q):
-    """Product and factor in single precision, then a few products in that of the scores."""
+def integer_unit():
+    """What may multiply bytes here: "amx", "vnni", or "plain" where that is no gain.
+
+    From the processor and the environment, without the compiler: its gates decide in the end.
+    """
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "plain"
+    named = os.environ.get("NUMBA_CPU_FEATURES")
+    if named is None:
+        known = set(machine.cpu_features())
+    else:
+        known = {name[1:].replace("-", "_") for name in named.split(",") if name[:1] == "+"}
+        known |= {"avx512_vnni"} & {name.replace("512vnni", "512_vnni") for name in known}
+    if "amx_int8" in known:
+        return "amx"
+    return "vnni" if {"avx512_vnni", "avx512f"} <= known else "plain"
+
+
+def normwise_pays(p, dtype):
+    """True where 36 products of bytes are faster than one in double: in matrix registers."""
+    return np.dtype(dtype) == np.float64 and p >= NORMWISE_ORDER and integer_unit() == "amx"
+
+
+@dataclass(frozen=True)
+class MixedCosts:
+    """Seconds of what a mixed-precision solve is made of, and of the exact route beside it."""
+
+    single: float  # the product in single precision
+    pair: float  # a product of two slices; Inf where there is no unit for it
+    slicing: float
+    factor: float
+    step: float
+    exact: float
+
+    def product(self, slices):
+        """Seconds until the rough matrix is there; 0 slices: in single precision."""
+        return self.slicing + slices**2 * self.pair if slices else self.single
+
+
+def _halves_of(q, side):
+    """The problem in single precision, its product op, the order and the other length."""
     single = {"float64": "float32", "complex128": "complex64"}.get(q.dtype, q.dtype)
     half = replace(q, dtype=single, direct=q.direct and single == q.dtype, spectral=False)
-    op, order, summed = ("syrk", q.p, q.n) if mixed_side(q) == "primal" else ("gram", q.n, q.p)
+    op, order, summed = ("syrk", q.p, q.n) if side == "primal" else ("gram", q.n, q.p)
+    return half, op, order, summed, single
+
+
+def mixed_costs(q, side, unit=None):
+    """MixedCosts of a problem through its primal or dual, where `unit` multiplies bytes."""
+    half, op, order, summed, single = _halves_of(q, side)
     product, *factor = direct_stages(half, op, order, summed, sums=single)
-    stages = [product, *factor, *[_fvp_stage(q)] * NOMINAL_REFINEMENTS]
+    speed = SLICED_SPEED.get(unit or integer_unit(), 0.0)
+    scores = q.n * q.p * q.stored_bytes
+    return MixedCosts(
+        product.seconds,
+        product.seconds / speed if speed and q.parts == 1 else math.inf,
+        SLICING_READS * scores / current_rates().bandwidth,
+        factor[0].seconds,
+        _fvp_stage(q).seconds * (1 if side == "primal" else 2),
+        sum(stage.seconds for stage in route(q, side)[0]),
+    )
+
+
+def mixed_slices(q):
+    """Slices a plan reckons with: 1 where products of bytes are a gain and the order is large."""
+    fast = SLICED_SPEED.get(integer_unit(), 0.0) > 1 and q.parts == 1
+    order = q.p if mixed_side(q) == "primal" else q.n
+    return int(fast and order >= SLICED_ORDER)
+
+
+def _mixed(q):
+    """A rough product and factor, then a few products in the precision of the scores."""
+    side = mixed_side(q)
+    half, op, order, summed, single = _halves_of(q, side)
+    product, *factor = direct_stages(half, op, order, summed, sums=single)
+    workspace = product.workspace
+    if mixed_slices(q):
+        costs, sliced = mixed_costs(q, side), f"sliced_{op}"
+        workspace = max(workspace, order * sliced_terms(order, 1)) + SLICED_SCRATCH
+        entry = choose(sliced, order, q.dtype, device=q.device)
+        product = replace(
+            product,
+            op=sliced,
+            kernel=entry.name,
+            workspace=workspace,
+            reproducible=True,
+            seconds=costs.product(1),
+            source="table",
+            measured="",
+        )
+    if q.parts == 1:
+        square, flops = order * order * half.itemsize, 2 * order**2 * q.rhs
+        text = f"{order} x {order}"
+        factor[1:] = [_stage(half, "substitute", order, text, flops, square)]
+    passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS
+    one = _fvp_stage(q)
+    refinement = replace(
+        one,
+        size=f"{passes} passes",
+        flops=passes * one.flops,
+        bytes=passes * one.bytes,
+        seconds=passes * one.seconds,
+    )
+    stages = [product, *factor, refinement]
     square = order * order * (q.sum_bytes + half.itemsize)
-    return stages, square + vector_bytes(q, 8, 4)
+    return stages, square + vector_bytes(q, 9, 5)
 
 
 ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}

@@ -11,9 +11,18 @@ import numpy as np
 from .. import machine
 from ..errors import InputError, MemoryLimitError
 from ..kernels.storage import HALVES
-from .costs import ROUTES, direct_stages, division_stage, route, vector_bytes
+from .costs import (
+    NOMINAL_REFINEMENTS,
+    ROUTES,
+    direct_stages,
+    division_stage,
+    mixed_side,
+    mixed_slices,
+    route,
+    vector_bytes,
+)
 from .device import DEVICE_ROUTES, GROUNDS, device_route
-from .records import Plan, Problem, format_bytes
+from .records import Plan, Problem, format_bytes, format_seconds
 from .table import ALL, current_options
 
 __all__ = [
@@ -33,6 +42,7 @@ METHODS = ("auto", "primal", "dual", "cg", "mixed")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
+MIXED_SHARE = 0.7  # of a direct solve's time that mixed precision may take to be chosen unasked
 NOMINAL_CG_ITERATIONS = 300  # what a direct solve must beat before cg is chosen unasked
 
 
@@ -52,6 +62,12 @@ def _select(q, routes, room):
                 why = f"{direct} would need {need} of the {format_bytes(room)} there is"
             elif cost["cg"] < cost[name] and not q.spectral:
                 break
+            elif _mixed_wins(q, direct, cost, routes, room):
+                return "mixed", (
+                    f"a rough matrix and {NOMINAL_REFINEMENTS} refinements take "
+                    f"{format_seconds(cost['mixed'])}, {direct} {format_seconds(cost[direct])}; "
+                    "where damping or data do not suit it, that follows"
+                )
             else:
                 why = (
                     f"{name} takes {flops[name]:.1e} flops, {other} {flops[other]:.1e} "
@@ -65,6 +81,13 @@ def _select(q, routes, room):
     return "cg", (
         f"{NOMINAL_CG_ITERATIONS} iterations cost less than {direct}, {flops[direct]:.1e} flops"
     )
+
+
+def _mixed_wins(q, direct, cost, routes, room):
+    """True if mixed precision is expected to be much faster, by products of bytes."""
+    suited = "mixed" in routes and q.dtype == "float64" and not q.spectral
+    gain = suited and direct == mixed_side(q) and mixed_slices(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
+    return bool(gain) and routes["mixed"][1] <= room
 
 
 def memory_room():

@@ -58,14 +58,15 @@ def certify(system, added, x, b, norm):
     return Certificate(rows, residuals, backward)
 
 
-def refine(operator, added, x, b, norm, improve, dtype):
+def refine(operator, added, x, b, norm, improve, dtype, limit=DIRECT_LIMIT):
     """Certify x; ``improve(x, residual)`` it while the residual is too large and falls.
 
-    Returns x, its certificate, and whether it was improved.
+    Too large is a backward error above `limit` u. Returns x, its certificate, and whether it was
+    improved.
     """
     certificate, improved = certify(operator, added, x, b, norm), False
     for _ in range(REFINEMENTS):
-        if certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(dtype):
+        if certificate.backward_error <= limit * unit_roundoff(dtype):
             break
         better = improve(x, certificate.rows)
         again = certify(operator, added, better, b, norm)

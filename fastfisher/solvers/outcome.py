@@ -27,3 +27,5 @@ class Outcome:
     rcond: float | None = None
     smallest_pivot: float | None = None
     escalation: float = 0.0
+    slices: int | None = None
+    rough_error: float | None = None

@@ -1,140 +1,211 @@
-"""Mixed precision: sums and a Cholesky factor in single, the solution in the precision of G.
+"""Mixed precision: a rough matrix and its single-precision factor, the solution in that of G.
 
-The single-precision factor preconditions conjugate gradients on the true residual, which refines
-where plain refinement does and also where it diverges; docs/math.md X1, X4.
+The factor preconditions conjugate gradients on the true residual, which refine where plain
+refinement does and also where it diverges; docs/math.md X1-X5.
 """
 
-from dataclasses import replace
+import math
 
 import numpy as np
 
-from ..ops.factorizations import factor, solve_factored
-from .certificate import certify, direct_status, refine, row_norms
-from .cg import Iteration
-from .dual import gram_lower
-from .factored import spectral_norm
+from ..kernels.cpu.splitting import SLICED_ORDER
+from ..planning import mixed_costs
+from .certificate import Certificate, direct_status, refine, row_norms
 from .outcome import Outcome
-from .primal import fisher_lower
-from .system import unit_roundoff
+from .pcg import refined
+from .rough import Model, Slicing, power_norm, predicted_steps, rough_matrix
+from .system import RANGE, unit_roundoff
 
-__all__ = ["mixed"]
+__all__ = ["MixedSolver", "mixed"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
-SINGLE = {"float64": "float32", "complex128": "complex64"}
+MOST_SLICES = 4
+REACHED = 9  # backward error, in u, up to which x of the dual is improved
+WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
-class _SingleFactor:
-    """A + D ~ L L' in single precision, scaled by powers of two to a diagonal near 1.
+def integer_unit():
+    """What multiplies bytes here, once all its gates are passed; it brings the compiler along."""
+    from ..kernels.cpu.integer import unit
 
-    `order` is that of the failing pivot, or 0. A (double, lower triangle) is destroyed.
-    """
-
-    def __init__(self, A, added):
-        self.norm = spectral_norm(A) + float(np.max(added, initial=0.0))
-        np.einsum("ii->i", A)[:] += added
-        diagonal = A.diagonal().real
-        exponents = np.frexp(np.where(diagonal > 0, diagonal, 1.0))[1]
-        self._scales = np.ldexp(1.0, -(exponents // 2))
-        A *= self._scales[:, np.newaxis]
-        A *= self._scales
-        with np.errstate(under="ignore"):
-            self._L = A.astype(SINGLE[A.dtype.name])
-        self.order = factor(self._L)
-
-    def solve(self, rows):
-        """(A + D)^-1 rows, nearly: each row in units of its largest entry."""
-        scaled = rows * self._scales
-        exponents = np.frexp(np.abs(scaled).max(axis=1, initial=0.0))[1][:, np.newaxis]
-        half = np.ascontiguousarray(scaled * np.ldexp(1.0, -exponents), dtype=self._L.dtype)
-        solve_factored(self._L, half)
-        return half * np.ldexp(1.0, exponents) * self._scales
+    return unit()
 
 
-class _GramSystem:
-    """The Gram matrix T T' in the place of F, for `Iteration`."""
-
-    def __init__(self, system):
-        self._system, self.dtype = system, system.dtype
-
-    def apply_fisher(self, rows):
-        return self._system.apply_rows(self._system.apply_adjoint(rows))
-
-
-def mixed(system, b, coef, side):
-    """Solve for rows b (k, p) or coef (k, n) through a single-precision factor.
+def mixed(system, plan, b, coef, side):
+    """Solve for rows b (k, p) or coef (k, n) through a rough factor.
 
     None where it does not reach what a direct route promises: single precision cannot hold the
-    damping, or the dual was asked for a diagonal D or for no damping.
+    damping, the dual was asked for a diagonal D or for no damping, or (where nobody asked for it
+    by name) the exact route promises to be as fast.
     """
-    system, diagonal = system.with_diagonal()
-    added = system.resolve_damping(diagonal)
-    scalar = np.ndim(added) == 0
-    if side == "dual" and not (scalar and added > 0):
-        return None
-    half = _halved(system, float(diagonal.max(initial=0.0)))
-    matrix, scaled = (fisher_lower if side == "primal" else gram_lower)(half)
-    square = (scaled.G.scale / system.G.scale) ** 2
-    rough = _SingleFactor(matrix, added * square)
-    del matrix
-    if rough.order:
-        return None
-    f = None if coef is None else system.from_coefficients(coef)
-    if b is None:
-        b = system.apply_adjoint(f)
-        system.checked(b, "b = G'(w o coef)/sum(w)")
-    cancellation = None
-    if side == "primal":
-        x, used = _refine(system, added, b, rough)
-    else:
-        right = system.apply_rows(b) if f is None else f
-        y, used = _refine(_GramSystem(system), added, right, rough)
-        x = system.apply_adjoint(y)
-        if f is None:
-            x = (b - x) / added
-            sizes = row_norms(x) * added
-            growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
-            cancellation = unit_roundoff(system.dtype) * float(growth.max(initial=0.0))
-    norm = rough.norm / square
-    if side == "primal" or f is None:
-        certificate = certify(system, added, x, b, norm)
-    else:
+    return MixedSolver(system, plan.problem, side).solve(b, coef)
 
-        def improve(x, rest):  # as in the dual, on T x + lambda y = f
-            nonlocal y
-            step = square * rough.solve(f - system.apply_rows(x) - added * y)
-            y = y + step
-            return x + system.apply_adjoint(step)
 
-        x, certificate, _ = refine(system, added, x, b, norm, improve, system.dtype)
-    status = direct_status(system, certificate)
-    if status != "converged":
+class MixedSolver:
+    """Rough matrices of one system, for any damping: formed once, when first wanted."""
+
+    def __init__(self, system, problem, side):
+        self.side, self.problem = side, problem
+        self.picky = problem.method == "auto"
+        order = system.p if side == "primal" else system.n
+        large = system.dtype.kind != "c" and order >= SLICED_ORDER
+        unit = integer_unit() if large else "plain"
+        self.costs = mixed_costs(problem, side, unit)
+        self._matrices, self._norm = {}, None
+        self.slicing, self.largest_square = None, None
+        if unit != "plain":
+            self.slicing = Slicing(system, side)
+            system.checked(self.slicing.peaks, "G")
+            largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
+            least, most, _ = RANGE[system.dtype.itemsize]
+            if least <= largest <= most:
+                self.largest_square = largest
+            else:
+                self.slicing = None
+        self.diagonal = None
+        if self.largest_square is None or system.damping.needs:
+            self.system, self.diagonal = system.with_diagonal()
+            self.largest_square = float(self.diagonal.max(initial=0.0))
+            if self.system is not system:  # scaled
+                self.slicing = None
+        else:
+            self.system = system
+
+    @property
+    def norm(self):
+        """||F||, from below."""
+        if self._norm is None:
+            known = 0.0 if self.diagonal is None else float(self.diagonal.max(initial=0.0))
+            self._norm = max(known, power_norm(self.system))
+        return self._norm
+
+    def matrix(self, slices):
+        """The rough matrix from so many slices, 0 for single precision."""
+        if slices not in self._matrices:
+            self._matrices.clear()  # one is in memory at a time
+            self._matrices[slices] = rough_matrix(
+                self.system, self.side, slices, self.slicing, self.largest_square
+            )
+        return self._matrices[slices]
+
+    def model(self):
+        """Sizes of errors before anything is formed."""
+        slicing, s = self.slicing, self.system
+        order, spread = (s.p, s.n) if self.side == "primal" else (s.n, s.p)
+        return Model(None if slicing is None else slicing.noise, order, spread, self.norm)
+
+    def rungs(self, added):
+        """(slices, estimated error, steps allowed), the most promising first."""
+        model, costs, found = self.model(), self.costs, []
+        for slices in range((MOST_SLICES if self.slicing else 0) + 1):
+            error = model.error(slices, added)
+            steps = predicted_steps(error)
+            seconds = costs.product(slices) + costs.factor + steps * costs.step
+            found.append((seconds, slices, error, steps))
+        found.sort()
+        if self.picky:
+            best = [rung for rung in found[:1] if rung[0] <= WORTH * costs.exact]
+            return [(slices, error, min(2 * steps + 4, STEPS)) for _, slices, error, steps in best]
+        tried = [(slices, error, STEPS) for seconds, slices, error, _ in found if seconds < np.inf]
+        single = [(slices, error, STEPS) for _, slices, error, _ in found if slices == 0]
+        best = tried[:1]
+        if best and best[0][0]:  # one more slice where the first has no factor
+            best += [rung for rung in tried[1:] if rung[0] == best[0][0] + 1][:1]
+        return best + [rung for rung in single if rung not in best]
+
+    def solve(self, b, coef, added=None):
+        """The Outcome for the damping asked for, or for D = `added`; None as `mixed` says."""
+        system = self.system
+        if added is None:
+            added = system.resolve_damping(self.diagonal)
+        scalar = np.ndim(added) == 0
+        if self.side == "dual" and not (scalar and added > 0):
+            return None
+        tried = set()
+        f = None if coef is None else system.from_coefficients(coef)
+        for slices, error, steps in self.rungs(added):
+            if slices in tried:
+                continue
+            tried.add(slices)
+            rough = self.matrix(slices).factored(added)
+            if rough is None:
+                continue
+            if b is None:
+                b = system.apply_adjoint(f)
+                system.checked(b, "b = G'(w o coef)/sum(w)")
+            outcome = self._outcome(rough, added, b, f, slices, error, steps)
+            if outcome is not None:
+                return outcome
         return None
-    return Outcome(
-        system,
-        x,
-        certificate,
-        status,
-        added,
-        iterations=used,
-        rung="single+cg",
-        cancellation=cancellation,
-        rank=len(rough._L),
+
+    def _outcome(self, rough, added, b, f, slices, error, steps):
+        system, dtype = self.system, self.system.dtype
+        norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
+        if not math.isfinite(norm):
+            norm = self.norm
+        cancellation = None
+        if self.side == "primal":
+
+            def fisher(rows):
+                return system.apply_fisher(rows) + added * rows
+
+            found = refined(fisher, rough.solve, b, norm, dtype, steps, rough.graded)
+            if found.slow:
+                return None
+            x, certificate = found.x, _certificate(found.rest, found.x, b, norm)
+        else:
+
+            def gram(rows):
+                return system.apply_rows(system.apply_adjoint(rows)) + added * rows
+
+            right = system.apply_rows(b) if f is None else f
+            found = refined(gram, rough.solve, right, norm, dtype, steps)
+            if found.slow:
+                return None
+            y = found.x
+            x = system.apply_adjoint(y)
+
+            def through_rows(x, rest):  # as in the dual, on T x + lambda y = f
+                nonlocal y
+                step = rough.solve(f - system.apply_rows(x) - added * y)
+                y = y + step
+                return x + system.apply_adjoint(step)
+
+            def woodbury(x, rest):
+                inner = rough.solve(system.apply_rows(rest))
+                return x + (rest - system.apply_adjoint(inner)) / added
+
+            if f is None:
+                x = (b - x) / added
+                sizes = row_norms(x) * added
+                growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
+                cancellation = unit_roundoff(dtype) * float(growth.max(initial=0.0))
+            improve = woodbury if f is None else through_rows
+            x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+        status = direct_status(system, certificate)
+        if status != "converged":
+            return None
+        return Outcome(
+            system,
+            x,
+            certificate,
+            status,
+            added,
+            iterations=found.steps,
+            rung=f"{'int8' if slices else 'single'}+cg",
+            cancellation=cancellation,
+            rank=len(rough),
+            slices=slices or None,
+            rough_error=error if math.isfinite(error) else None,
+        )
+
+
+def _certificate(rest, x, b, norm):
+    """The verdict on x whose residual rows were just recomputed."""
+    sizes, given = row_norms(rest), row_norms(b)
+    scale = norm * row_norms(x) + given
+    return Certificate(
+        rest,
+        sizes / np.where(given > 0, given, 1.0),
+        sizes / np.where(scale > 0, scale, 1.0),
     )
-
-
-def _halved(system, largest_square):
-    """The system with scores in single precision, in units of the largest column's mean square."""
-    name = SINGLE.get(system.dtype.name)
-    if name is None:
-        return system
-    s = np.ldexp(1.0, -(int(np.frexp(largest_square)[1]) // 2)) if largest_square > 0 else 1.0
-    mean = None if system.mean is None else system.mean * s
-    G = replace(system.G, dtype=np.dtype(name), scale=system.G.scale * float(s))
-    return replace(system, G=G, mean=mean)
-
-
-def _refine(system, added, right, rough):
-    """Conjugate gradients down to rounding, preconditioned by the rough factor."""
-    iteration = Iteration(system, added, right, rough.solve, 0.0, STEPS)
-    x, _, used = iteration.run(np.zeros_like(right))
-    return x, used

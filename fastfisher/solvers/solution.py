@@ -49,7 +49,7 @@ class Solution:
     rung : str
         What produced x: "cholesky", "division" or "eigenbasis", "cg" or "none"; with a cutoff
         "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen"; in mixed precision
-        "single+cg". "+refinement" is added where the residual corrected x.
+        "int8+cg" or "single+cg". "+refinement" is added where the residual corrected x.
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.
@@ -64,6 +64,12 @@ class Solution:
         The smallest squared diagonal element of the Cholesky factor.
     escalation : float
         What a `Ladder` added to the damping asked for; part of ``damping`` where that is lambda.
+    slices : int or None
+        Mixed precision: 7-bit slices that the scores were cut into; None where it was single
+        precision, or another route.
+    rough_error : float or None
+        Mixed precision: the estimate of the preconditioner's error ||A^-1/2 E A^-1/2|| by which it
+        was chosen (docs/math.md X5).
     """
 
     x: object
@@ -83,6 +89,8 @@ class Solution:
     escalation: float = 0.0
     statuses: tuple | None = None
     residuals: np.ndarray | None = None
+    slices: int | None = None
+    rough_error: float | None = None
 
     @property
     def info(self):

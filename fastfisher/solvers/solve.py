@@ -98,7 +98,7 @@ def solve_system(
     elif plan.method == "mixed":
         _refuse_rank_deficient(system, b)
         side = mixed_side(plan.problem)
-        outcome = mixed(system, b, coef, side) or _direct(system, plan, side, b, coef)
+        outcome = mixed(system, plan, b, coef, side) or _direct(system, plan, side, b, coef)
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
@@ -128,6 +128,8 @@ def solve_system(
         rcond=outcome.rcond,
         smallest_pivot=None if pivot is None else pivot / scale / scale,
         escalation=outcome.escalation / scale / scale,
+        slices=outcome.slices,
+        rough_error=outcome.rough_error,
         **_each(outcome, rows, status),
     )
 

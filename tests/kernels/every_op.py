@@ -92,6 +92,59 @@ def _mirror(d):
         yield (d.sums(n), np.full((n, n), np.nan, d.dtype)), [1]
 
 
+def _peaks(d):
+    if d.dtype.kind == "c":
+        return
+    for a, weights, shift in d.variants(ROWS):
+        for by_rows in (True, False):
+            y = np.zeros(a.shape[1 if by_rows else 0])
+            yield (y, a, by_rows, weights if by_rows else d.none, shift), [0]
+
+
+def _units(d, sizes):
+    """Powers of two that make bytes of numbers up to these sizes."""
+    return np.exp2(np.floor(np.log2(127 / np.maximum(sizes, 1e-3)))).astype(d.dtype)
+
+
+def _sliced_syrk(d):
+    if d.dtype != np.float64:  # in single precision rounding to integers may go the other way
+        return
+    for a, weights, shift in d.variants(((0, 3), (1, 1), (70, 49), (9, 100))):
+        moved = np.abs(a - shift if shift.size else a)
+        roots = np.sqrt(weights)
+        sizes = (moved * roots[:, np.newaxis] if roots.size else moved).max(axis=0, initial=0)
+        for slices, levels in ((1, 1), (3, 3), (2, 3)):
+            args = (d.sums(a.shape[1]), a, _units(d, sizes), slices, levels, roots, shift)
+            yield args, [0]
+
+
+def _sliced_gram(d):
+    if d.dtype != np.float64:
+        return
+    for a, _, shift in d.variants(((3, 0), (1, 1), (49, 70), (100, 9))):
+        n, p = a.shape
+        sizes = np.abs(a - shift if shift.size else a).max(axis=1, initial=0)
+        for slices, levels, lo, hi in ((1, 1, 0, p), (2, 3, p // 3, p - p // 4)):
+            yield (d.sums(n), a, lo, hi, _units(d, sizes), slices, levels, shift), [0]
+
+
+def _narrow(d):
+    if d.dtype.kind == "c":
+        return
+    for n in ORDERS:
+        c = np.round(64 * d.sums(n))  # exact in single precision
+        units = np.exp2(d.rng.integers(-9, 9, n).astype(np.float64))
+        yield (np.zeros((n, n), np.float32), np.where(np.isnan(c), 0, c), units), [0]
+
+
+def _substitute(d):
+    if d.dtype.kind == "c":
+        return
+    for n in (*ORDERS, 65, 700):
+        for k in (1, 3):
+            yield (d.factor(n), d.scores(k, n)), [1]
+
+
 def _matvec(d):
     for a, _, shift in d.variants(ROWS):
         for k in (1, 3):

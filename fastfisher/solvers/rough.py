@@ -1,0 +1,223 @@
+"""Approximate F, or Gram matrices, for preconditioning: from integer slices or single precision.
+
+One of them serves every damping: it is factored anew in single precision, scaled by powers of two.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ops.factorizations import factor, solve_factored
+from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
+from ..planning import choose
+
+__all__ = ["Model", "Rough", "RoughFactor", "power_norm", "predicted_steps", "rough_matrix"]
+
+SINGLE = {"float64": "float32", "complex128": "complex64"}
+SINGLE_ERROR = 1e-7  # of sums and a factor in single precision, in units of the norm
+REACH = 1e14  # by which the error is to fall
+SAMPLE, BLOCK = 1024, 64  # rows that tell the norm, and how many of them are neighbours
+SAMPLE_BYTES = 16 << 20  # of them, where they are copied
+POWER_STEPS = 6
+GRADED = 16  # ratio of scales from which the scaled system is solved to rounding as well
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known before any matrix is formed: sizes of the errors that each form would have.
+
+    `noise`: mean square of the rounding of one slice, in units of F, per row of the matrix;
+    `spread`: length of the other axis; `norm` of F, from below.
+    """
+
+    noise: np.ndarray | None
+    order: int
+    spread: int
+    norm: float
+
+    def error(self, slices, added):
+        """Estimate of ||A^-1/2 E A^-1/2|| for A = F + D and M = A + E (docs/math.md X1, X5).
+
+        E = T'R + R'T + R'R for rounding errors R that are independent; slices 0: single precision.
+        """
+        least = float(np.min(added, initial=math.inf))
+        if not least > 0:
+            return math.inf
+        if slices == 0:
+            return SINGLE_ERROR * self.norm / least
+        if self.noise is None:
+            return math.inf
+        share = float(np.max(self.noise / added, initial=0.0)) * 4.0 ** (-7 * (slices - 1))
+        ratio = min(self.order / max(self.spread, 1), 1.0)
+        return 2 * math.sqrt(share * ratio) + share
+
+
+def predicted_steps(error):
+    """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1)."""
+    if not error < 1:
+        return math.inf
+    if error == 0:
+        return 1
+    root = math.sqrt((1 + error) / (1 - error))
+    return 1 + math.ceil(math.log(2 * REACH) / math.log((root + 1) / (root - 1)))
+
+
+def power_norm(system):
+    """A lower bound of ||F|| close to it: one product with what a sample of rows suggests."""
+    n, p = system.G.shape
+    if not (n and p and system.total):
+        return 0.0
+    most = SAMPLE if system.G.direct else min(SAMPLE, SAMPLE_BYTES // (p * system.G.dtype.itemsize))
+    count = max(most // BLOCK, 1)
+    step = max(1, -(-n // BLOCK) // count) * BLOCK
+    none = np.empty(0, system.dtype)
+    shift = none if system.mean is None else np.ascontiguousarray(system.mean, system.dtype)
+    parts = []
+    for lo in range(0, n, step)[:count]:
+        weights = none.real
+        if system.weights is not None:
+            weights = np.ascontiguousarray(system.weights[lo : lo + BLOCK], none.real.dtype)
+        parts.append((system.G.rows(lo, min(lo + BLOCK, n)), weights))
+    fvp, v = choose("fvp", 1, system.dtype).load(), _longest(parts, shift)
+    for _ in range(POWER_STEPS):
+        size = float(np.linalg.norm(v))
+        if not 0 < size < math.inf:
+            return 0.0
+        start = np.ascontiguousarray(v / size, system.dtype)
+        v = np.zeros(v.shape, sums_dtype(system.dtype))
+        for rows, weights in parts:
+            fvp(v, rows, start, weights, shift)
+    size = float(np.linalg.norm(v))
+    return float(np.linalg.norm(system.apply_fisher(v / size))) if 0 < size < math.inf else 0.0
+
+
+def _longest(parts, shift):
+    """The longest of some rows, weighted and centred: F does not take it to zero. (1, p)."""
+    best, found = 0.0, parts[0][0][:1]
+    for rows, weights in parts:
+        moved = rows - shift if shift.size else rows
+        sizes = np.einsum("ij,ij->i", moved.conj(), moved).real
+        sizes = sizes * weights if weights.size else sizes
+        if sizes.max() > best:
+            k = int(np.argmax(sizes))
+            best, found = sizes[k], moved[k : k + 1]
+    return np.conj(found) if best else np.zeros_like(found)
+
+
+class Slicing:
+    """How the scores of a system become integers: units per column (primal) or row (dual)."""
+
+    def __init__(self, system, side):
+        self.system, self.side = system, side
+        primal = side == "primal"
+        self.peaks = np.zeros(system.p if primal else system.n)
+        weights = system.weights if primal else None
+        add_peaks(self.peaks, system.G, by_rows=primal, weights=weights, shift=system.mean)
+        self.units = byte_units(self.peaks, system.dtype)
+        # c = units (G - m)' w (G - m) units, so F = c / units^2 / W; likewise K.
+        self.outer = 1 / self.units
+        if primal:
+            self.outer /= math.sqrt(system.total or 1.0)
+        else:
+            self.outer *= system.root_weights
+        self.spread = system.n if primal else system.p
+
+    @property
+    def noise(self):
+        """Mean squares of rounding errors, summed over the other axis, in units of F (or K)."""
+        return np.where(self.peaks > 0, self.spread / 12, 0.0) * np.square(self.outer)
+
+    def matrix(self, slices):
+        c = np.zeros((len(self.units), len(self.units)))
+        levels = 2 * slices - 1  # all products: positive semidefinite as it stands
+        s = self.system
+        if self.side == "primal":
+            add_sliced_syrk(c, s.G, self.units, slices, levels, weights=s.weights, shift=s.mean)
+        else:
+            add_sliced_gram(c, s.G, self.units, slices, levels, shift=s.mean)
+        return Rough(c, self.outer, slices)
+
+
+def _halved(system, largest_square):
+    """The system with scores in single precision, in units of the largest column's mean square."""
+    name = SINGLE.get(system.dtype.name)
+    if name is None:
+        return system
+    s = np.ldexp(1.0, -(int(np.frexp(largest_square)[1]) // 2)) if largest_square > 0 else 1.0
+    mean = None if system.mean is None else system.mean * s
+    G = replace(system.G, dtype=np.dtype(name), scale=system.G.scale * float(s))
+    return replace(system, G=G, mean=mean)
+
+
+def rough_matrix(system, side, slices, slicing, largest_square):
+    """The approximate matrix of the primal (F) or the dual (K) from so many slices; 0: single."""
+    if slices:
+        return slicing.matrix(slices)
+    half = _halved(system, largest_square)
+    ratio = half.G.scale / system.G.scale
+    order = system.p if side == "primal" else system.n
+    c = np.zeros((order, order), sums_dtype(system.dtype))
+    if side == "primal":
+        half.add_syrk(c)
+        outer = np.full(order, 1 / (math.sqrt(system.total or 1.0) * ratio))
+    else:
+        half.add_gram(c)
+        outer = system.root_weights / ratio
+    return Rough(c, outer, 0)
+
+
+class Rough:
+    """F (or K) ~ diag(outer) c diag(outer), c in double, its lower triangle."""
+
+    def __init__(self, c, outer, slices):
+        self.c, self.outer, self.slices = c, outer, slices
+        self.diagonal = c.diagonal().real * outer * outer
+
+    def factored(self, added):
+        """The factor of this matrix + added, or None where single precision has none."""
+        found = RoughFactor(self, added)
+        return None if found.order else found
+
+
+class RoughFactor:
+    """A + D ~ L L' in single precision, scaled by powers of two to a diagonal near 1.
+
+    `order` is that of the failing pivot, or 0.
+    """
+
+    def __init__(self, rough, added):
+        c, n = rough.c, len(rough.c)
+        diagonal = rough.diagonal + added
+        exponents = np.frexp(np.where(diagonal > 0, diagonal, 1.0))[1]
+        self._scales = np.ldexp(1.0, -(exponents // 2))
+        by = rough.outer * self._scales
+        self.complex = c.dtype.kind == "c"
+        self._L = np.empty((n, n), np.complex64 if self.complex else np.float32)
+        if self.complex:
+            with np.errstate(under="ignore"):
+                self._L[:] = c * by[:, np.newaxis] * by
+        else:
+            choose("narrow", n, np.float64).load()(self._L, c, by)
+        np.einsum("ii->i", self._L)[:] = diagonal * self._scales**2
+        self.order = factor(self._L)
+
+    def __len__(self):
+        return len(self._L)
+
+    @property
+    def graded(self):
+        """The scales, where they differ much; else None."""
+        s = self._scales
+        return s if len(s) and s.max() > GRADED * s.min() else None
+
+    def solve(self, rows):
+        """(A + D)^-1 rows, nearly: each row in units of its largest entry."""
+        scaled = rows * self._scales
+        exponents = np.frexp(np.abs(scaled).max(axis=1, initial=0.0))[1][:, np.newaxis]
+        half = np.ascontiguousarray(scaled * np.ldexp(1.0, -exponents), dtype=self._L.dtype)
+        if self.complex:
+            solve_factored(self._L, half)
+        else:
+            choose("substitute", len(self._L), np.float32).load()(self._L, half)
+        return half * np.ldexp(1.0, exponents) * self._scales

@@ -1,0 +1,307 @@
+"""Sums of products of bytes, X2: exact, in any order, on every unit; slices, peaks, the gates."""
+
+import re
+
+import numba
+import numpy as np
+import pytest
+
+from fastfisher import machine
+from fastfisher.kernels import reference
+from fastfisher.kernels.cpu import integer, quantise, sliced, threads
+from fastfisher.kernels.cpu.splitting import SLICED_LEAST, SLICED_TERMS, sliced_terms
+from tests.kernels.every_op import in_a_process
+
+UNITS = ["vnni", "plain"]
+NONE = np.empty(0)
+compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is no compiled code")
+
+
+@pytest.fixture(params=UNITS)
+def code(request):
+    if request.param == "vnni" and "+avx512vnni" not in integer.features():
+        pytest.skip("Numba does not compile for VNNI")
+    return integer.unit_code(request.param)
+
+
+def units(sizes):
+    return np.exp2(np.floor(np.log2(127 / sizes)))
+
+
+def products(a, code, *, slices=1, levels=1, by_rows=True):
+    """Through one unit, whichever this machine would take."""
+    x, cut = sliced._source(a, np.ones(a.shape[1 if by_rows else 0], a.dtype), NONE, NONE), None
+    cut = sliced._columns if by_rows else sliced._rows
+    c = np.zeros((len(x.units), len(x.units)))
+    sliced._accumulate(c, x, cut, 0, a.shape[0 if by_rows else 1], slices, levels, code)
+    return c
+
+
+@pytest.mark.parametrize("n, p", [(1, 1), (3, 47), (64, 48), (65, 49), (700, 16), (130, 97)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_X2_sums_of_bytes_are_exact(code, n, p, dtype, rng):
+    """Integers up to 127 either way: not one unit in the last place off, lower triangle only."""
+    a = rng.integers(-127, 128, (n, p)).astype(dtype)
+    a[0], a[-1] = 127, -127
+    for by_rows in (True, False):
+        x = (a if by_rows else a.T).astype(np.float64)
+        np.testing.assert_array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x))
+
+
+def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
+    """8192 terms of 127 * 127 (with the offset: 255 * 127), the most that one flush adds up."""
+    for sign in (1.0, -1.0):
+        a = np.full((SLICED_TERMS, 3), 127.0)
+        a[:, 1] *= sign
+        np.testing.assert_array_equal(products(a, code), np.tril(a.T @ a))
+
+
+def test_sliced_terms_stay_inside_32_bits():
+    for order in (1, 100, 5000, 10**6):
+        for count in (1, 2, 4, 8):
+            terms = sliced_terms(order, count)
+            assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= SLICED_TERMS
+    assert 8 * 255 * 127 * SLICED_TERMS < 2**31
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(90, 33), (33, 90)], ids=str)
+def test_X2_slices_leave_a_known_rest(slices, shape, rng):
+    """|x - x_q| <= 2^-7s of the largest: the sums are those of x_q, and x is that near."""
+    a = rng.standard_normal(shape)
+    peak = np.abs(a).max(axis=0)
+    c, u = np.zeros((shape[1], shape[1])), units(peak)
+    sliced.sliced_syrk(c, a, u, slices, 2 * slices - 1, NONE, NONE)
+    x, rest = np.zeros(shape), a * u
+    for s in range(slices):
+        x, rest = x + np.rint(rest) * 2.0 ** (-7 * s), (rest - np.rint(rest)) * 128
+    assert np.all(np.abs(a - x / u) <= 1.01 * 2.0 ** (-7 * slices) * peak)
+    np.testing.assert_allclose(c, np.tril(x.T @ x), rtol=0, atol=1e-15 * np.abs(x.T @ x).max())
+    found = np.linalg.eigvalsh(c + np.tril(c, -1).T)
+    assert found[0] >= -1e-13 * found[-1]  # X3: positive semidefinite as it stands
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("slices, levels", [(1, 1), (2, 3), (3, 3)])
+def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
+    """Weights and shift are applied before rounding, as the reference does it."""
+    a, m = rng.standard_normal((130, 51)).astype(dtype), rng.standard_normal(51).astype(dtype)
+    w = rng.uniform(0.1, 2, 130).astype(dtype)
+    none = np.empty(0, dtype)
+    u = units(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
+    v = units(np.abs(a - m).max(axis=1)).astype(dtype)
+    ours, theirs = np.zeros((51, 51)), np.zeros((51, 51))
+    sliced.sliced_syrk(ours, a, u, slices, levels, w, m)
+    reference.sliced_syrk(theirs, a, u, slices, levels, w, m)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=4e-16 * np.abs(theirs).max())
+    ours, theirs = np.zeros((130, 130)), np.zeros((130, 130))
+    sliced.sliced_gram(ours, a, 3, 47, v, slices, levels, m)
+    reference.sliced_gram(theirs, a, 3, 47, v, slices, levels, m)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=4e-16 * np.abs(theirs).max())
+    assert not np.array_equal(theirs, theirs + 1)  # the comparison can fail
+    none_shift = np.zeros((51, 51))
+    reference.sliced_syrk(none_shift, a, u, slices, levels, w, none)
+    assert np.abs(none_shift[:51, :51] - ours[:51, :51]).max() > 1
+
+
+@compiled
+def test_A6_one_and_two_threads_give_the_same_bits(rng):
+    a = rng.standard_normal((1500, 300))
+    u = units(np.abs(a).max(axis=0))
+    found = []
+    for count in (1, 2):
+        before = threads._limit
+        threads.set_num_threads(count)
+        try:
+            c = np.zeros((300, 300))
+            sliced.sliced_syrk(c, a, u, 3, 3, NONE, NONE)
+            found.append(c.tobytes())
+        finally:
+            threads.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_sums_of_one_slice_do_not_depend_on_how_they_are_cut(rng):
+    a = rng.standard_normal((700, 60))
+    u = units(np.abs(a).max(axis=0))
+    whole, parts = np.zeros((60, 60)), np.zeros((60, 60))
+    sliced.sliced_syrk(whole, a, u, 1, 1, NONE, NONE)
+    for rows in np.split(a, [13, 400, 401]):
+        sliced.sliced_syrk(parts, rows, u, 1, 1, NONE, NONE)
+    assert whole.tobytes() == parts.tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_peaks_keep_what_is_not_finite(bad, by_rows, rng):
+    for n, p in ((5, 3), (1030, 17), (17, 1030)):
+        a = rng.standard_normal((n, p))
+        a[n - 2, p - 1] = bad
+        y = np.zeros(p if by_rows else n)
+        sliced.peaks(y, a, by_rows, NONE, NONE)
+        where = p - 1 if by_rows else n - 2
+        assert not np.isfinite(y[where]) and np.isfinite(np.delete(y, where)).all()
+        assert np.isnan(y[where]) == np.isnan(bad)
+
+
+def test_peaks_at_the_ends_of_the_range():
+    a = np.array([[1e308, 5e-324, -0.0], [-1.7e308, -1e-310, 0.0]])
+    y = np.zeros(3)
+    sliced.peaks(y, a, True, NONE, NONE)
+    np.testing.assert_array_equal(y, [1.7e308, 1e-310, 0.0])
+
+
+# Code ----------------------------------------------------------------------------------------
+
+
+def assembly(intrinsic, arguments):
+    @numba.njit(no_cpython_wrapper=True)
+    def run(args):
+        intrinsic(*args)
+
+    run.compile((numba.types.UniTuple(numba.types.intp, arguments),))
+    (text,) = run.inspect_asm().values()
+    return text
+
+
+def loop_of(text, instruction):
+    """Lines from the first to the last use of an instruction."""
+    lines = text.splitlines()
+    used = [i for i, line in enumerate(lines) if instruction in line]
+    return len(used), lines[used[0] : used[-1] + 1]
+
+
+@compiled
+def test_the_vnni_tile_spills_nothing():
+    if "+avx512vnni" not in integer.features():
+        pytest.skip("Numba does not compile for VNNI")
+    count, body = loop_of(assembly(integer._vnni_tile, 5), "vpdpbusd")
+    assert count == integer.ROWS * integer.VECTORS
+    assert not [line for line in body if "rsp" in line or "call" in line]
+
+
+def amx_code():
+    """What the tile kernel becomes where Numba compiles for AMX; nothing of it is run."""
+    from fastfisher.kernels.cpu import amx
+
+    amx.code()  # all of it compiles
+    count, body = loop_of(assembly(amx._tile, 5), "tdpbssd")
+    return {
+        "expected": integer.expected(),
+        "count": count,
+        "spills": [line for line in body if "%rsp" in line and "tmm" in line],
+        "first": [line.split()[-3:] for line in body if "tdpbssd" in line][:4],
+        "configures": "ldtilecfg" in assembly(amx._load_configuration, 1),
+        "releases": "tilerelease" in assembly(amx._release, 1),
+    }
+
+
+def host_features(*more):
+    from numba.core.registry import cpu_target
+
+    return ",".join([cpu_target.target_context.codegen().magic_tuple()[2], *more])
+
+
+@compiled
+@pytest.mark.slow
+def test_the_amx_tile_is_four_products_of_tiles_without_spills():
+    if "+avx512vnni" not in integer.features():
+        pytest.skip("only where AVX-512 is")
+    environment = {
+        "NUMBA_CPU_NAME": "sapphirerapids",
+        "NUMBA_CPU_FEATURES": host_features("+amx-tile", "+amx-int8"),
+    }
+    found = in_a_process(amx_code, **environment)
+    assert found["expected"] == "amx" and found["configures"] and found["releases"]
+    assert found["count"] >= 4 and found["count"] % 4 == 0 and not found["spills"]
+    tiles = [[re.sub(r"\W", "", word) for word in line] for line in found["first"]]
+    assert tiles == [  # result += A tile x B tile, in AT&T order: B, A, result
+        ["tmm6", "tmm4", "tmm0"],
+        ["tmm7", "tmm4", "tmm1"],
+        ["tmm6", "tmm5", "tmm2"],
+        ["tmm7", "tmm5", "tmm3"],
+    ]
+
+
+def gate():
+    """Which unit is used, and whether its sums are right."""
+    import fastfisher as ff
+    from fastfisher.kernels.cpu import amx
+    from fastfisher.planning import integer_unit
+
+    used = integer.unit()
+    assert (integer_unit() == "plain") == (ff.plan(16000, 4000).method == "primal")
+    return [used, amx.permitted(), sliced.is_exact(integer.unit_code(used))]
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", ["vnni", "permission"])
+def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
+    """Never an instruction that is not there: without VNNI plain code, without permission VNNI."""
+    if "+avx512vnni" not in integer.features():
+        pytest.skip("Numba does not compile for VNNI")
+    if hidden == "vnni":
+        features = host_features().replace("+avx512vnni", "-avx512vnni")
+        features = features.replace("+amx-int8", "-amx-int8")
+        assert in_a_process(gate, NUMBA_CPU_FEATURES=features)[::2] == ["plain", True]
+        return
+    if "amx_int8" in machine.cpu_features():
+        pytest.skip("this machine has AMX: permission is granted")
+    # Numba is told of tiles, the system grants none: permission is what stops them.
+    features = host_features("+amx-tile", "+amx-int8")
+    used, permitted, exact = in_a_process(gate, NUMBA_CPU_FEATURES=features)
+    assert (used, permitted, exact) == ("vnni", False, True)
+
+
+def test_a_wrong_result_of_the_self_check_is_seen(code, monkeypatch):
+    assert sliced.is_exact(code)
+    assert not sliced.is_exact(code._replace(offset=code.offset + 1))
+
+
+# Twins of the layouts that nothing here can run ----------------------------------------------
+
+
+def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
+    """A tiles are 16 columns as rows of 16 words, B tiles the panel itself (amx.py)."""
+    from fastfisher.kernels.cpu import amx, twins_integer
+
+    steps = 32
+    panel = rng.integers(-127, 128, (steps, 32, 4)).astype(np.int8)
+    left = np.zeros(panel.size, np.int8)
+    for k in range(0, steps, 16):
+        for half in range(2):
+            at = panel.ctypes.data + 128 * k + 64 * half
+            to = left.ctypes.data + 128 * k + 1024 * half
+            twins_integer.transpose_words(to, 16, at, 32)
+    c = np.zeros((32, 32), np.int32)
+    amx._tile_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
+    terms = panel.transpose(0, 2, 1).reshape(-1, 32).astype(np.int64)
+    np.testing.assert_array_equal(c, terms.T @ terms)
+
+
+def test_the_configuration_is_eight_tiles_of_16_rows_of_64_bytes():
+    from fastfisher.kernels.cpu import amx
+
+    config = amx.configuration()
+    assert config.ctypes.data % 64 == 0 and config[0] == 1 and not config[1:16].any()
+    assert (config[16:32].view(np.uint16) == 64).all() and (config[48:56] == 16).all()
+    assert not config[32:48].any() and not config[56:].any()
+
+
+def test_words_of_a_panel_hold_four_terms_of_a_column(rng):
+    a = rng.integers(-127, 128, (4, 16)).astype(np.float64)
+    panel, sums = np.zeros(64, np.int8), np.zeros(16, np.int32)
+
+    def cut(to, sums, a, ones):
+        step = (np.int64(64), np.int64(16), np.int64(1), np.int64(1), np.int64(0))
+        four, width = np.int64(4), np.int64(16)
+        quantise.quantise_rows(to, step, sums, a, width, four, width, ones, ones, ones, 1.0)
+
+    run = cut if numba.config.DISABLE_JIT else numba.njit(cut)
+    ones, buffer = np.ones(16), np.zeros(192, np.int8)
+    start = -buffer.ctypes.data % 64
+    panel = buffer[start : start + 64]
+    run(panel.ctypes.data, sums.ctypes.data, a.ctypes.data, ones.ctypes.data)
+    np.testing.assert_array_equal(panel.reshape(16, 4), a.T.astype(np.int8))
+    np.testing.assert_array_equal(sums, a.sum(axis=0))

@@ -1,0 +1,292 @@
+"""Mixed precision from integer slices, X1-X5: hidden spectra, residuals in extended precision."""
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.arrays import as_scores
+from fastfisher.damping import as_damping
+from fastfisher.errors import InputError
+from fastfisher.planning import Problem
+from fastfisher.planning.costs import MixedCosts
+from fastfisher.solvers import pcg, refine, rough
+from fastfisher.solvers.refine import MixedSolver
+from fastfisher.solvers.rough import Model, predicted_steps
+from fastfisher.solvers.system import make_system
+from tests import matrices, oracle
+from tests.kernels.every_op import in_a_process
+
+SHAPES = {"primal": (131, 47), "dual": (47, 131)}
+over_sides = pytest.mark.parametrize("side", SHAPES)
+# What slices cost where matrix registers make them cheap: they are tried wherever they may do.
+CHEAP = MixedCosts(single=20.0, pair=1.0, slicing=0.1, factor=0.1, step=0.01, exact=40.0)
+
+
+@pytest.fixture
+def sliced(monkeypatch):
+    """Integer sums at every order, whatever multiplies bytes here."""
+    monkeypatch.setattr(refine, "SLICED_ORDER", 1)
+    monkeypatch.setattr(refine, "integer_unit", lambda: "vnni")
+    monkeypatch.setattr(refine, "mixed_costs", lambda *of: CHEAP)
+
+
+def extended(G, x, c, lam):
+    """Backward error and relative residual, recomputed in extended precision."""
+    T = G.astype(np.longdouble) / np.sqrt(np.longdouble(len(G)))
+    wide = np.asarray(x).astype(np.longdouble)
+    b = T.T @ (c.astype(np.longdouble) / np.sqrt(np.longdouble(len(G))))
+    rest = b - T.T @ (T @ wide) - np.longdouble(lam) * wide
+    norm = float(np.linalg.norm(oracle.fisher(G), 2)) + lam
+    size = np.sqrt((rest * rest).sum(axis=0))
+    scale = norm * np.linalg.norm(x, axis=0) + np.linalg.norm(b.astype(float), axis=0)
+    return float((size / scale).max()), float(
+        (size / np.linalg.norm(b.astype(float), axis=0)).max()
+    )
+
+
+def problems(n, p, rng):
+    """Scores whose spectra nobody announced."""
+    t3 = rng.standard_normal((n, p)) * np.sqrt(3 / rng.chisquare(3, n))[:, np.newaxis]
+    hidden = np.maximum(rng.standard_normal((n, 9)) @ rng.standard_normal((9, p)), 0)
+    return {
+        "power": matrices.scores(n, p, spectrum="power", cond=1e3),
+        "exponential": matrices.scores(n, p, cond=1e6),
+        "clustered": matrices.scores(n, p, spectrum="halves", cond=1e4),
+        "deficient": np.repeat(rng.standard_normal((n, -(-p // 3))), 3, axis=1)[:, :p],
+        "heavy": t3,
+        "network": hidden * rng.standard_normal((n, 1)),  # scores of a layer of rectifiers
+        "zero columns": rng.standard_normal((n, p)) * (np.arange(p) % 5 > 0),
+        "duplicated rows": np.tile(rng.standard_normal((1, p)), (n, 1)),
+    }
+
+
+NAMES = tuple(problems(3, 3, np.random.default_rng(0)))
+
+
+@over_sides
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-8])
+def test_X1_accepted_only_at_the_backward_error_of_double(sliced, side, name, share, rng):
+    """Whatever produced x, its error is that of a direct solve, and at kappa <= 1e3 below 1e-12."""
+    n, p = SHAPES[side]
+    G = problems(n, p, rng)[name]
+    lam = share * np.linalg.norm(oracle.fisher(G), 2)
+    c = rng.standard_normal((n, 2))
+    sol = ff.solve(G, coef=c, damping=lam, method="mixed")
+    assert sol.converged, sol
+    backward, residual = extended(G, sol.x, c, lam)
+    # One term adds up n times in the recomputed residual: its own rounding is above the gate.
+    limit = 1e-15 if sol.rung.endswith("cg") and name != "duplicated rows" else 3e-15
+    # In the dual x = T'y cancels where y is large: what a direct dual promises is the limit.
+    assert backward <= (limit if side == "primal" else 1.2e-14), sol
+    if share >= 1e-2 and side == "primal":
+        assert residual <= 1e-12, sol
+    if sol.rung == "int8+cg":
+        assert 1 <= sol.slices <= refine.MOST_SLICES and sol.rough_error < 1
+    else:
+        assert sol.slices is None
+
+
+@over_sides
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("center", [False, True], ids=["raw", "centred"])
+@pytest.mark.parametrize("form", ["b", "coef"])
+def test_slices_take_weights_centring_and_several_sides(
+    sliced, side, dtype, weighted, center, form, rng
+):
+    n, p = SHAPES[side]
+    G = matrices.scores(n, p, dtype, cond=1e3)
+    w = matrices.weights(n, dtype) if weighted else None
+    lam = 1e-2 * np.linalg.norm(oracle.fisher(G, w, center), 2)
+    settings = dict(damping=lam, weights=w, center=center, method="mixed")
+    if form == "b":
+        right = rng.standard_normal((p, 3)).astype(dtype)
+        sol = ff.solve(G, right, **settings)
+    else:
+        c = rng.standard_normal((n, 3)).astype(dtype)
+        sol, right = ff.solve(G, coef=c, **settings), oracle.coef_rhs(G, c, w, center)
+    assert sol.rung == "int8+cg" and sol.converged and sol.x.dtype == dtype, sol
+    A = oracle.fisher(G, w, center) + lam * np.eye(p)
+    expected = np.linalg.solve(A, np.asarray(right, float))
+    u = np.finfo(dtype).eps / 2
+    np.testing.assert_allclose(sol.x, expected, rtol=0, atol=3e4 * u * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("damping", [ff.Relative(1e-1), ff.Marquardt(0.3, shift=1e-3)], ids=str)
+def test_slices_take_every_damping(sliced, damping, rng):
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
+    sol, exact = ff.solve(G, b, damping=damping, method="mixed"), ff.solve(G, b, damping=damping)
+    assert sol.rung == "int8+cg" and sol.damping == pytest.approx(exact.damping)
+    np.testing.assert_allclose(sol.x, exact.x, rtol=1e-9, atol=1e-12)
+
+
+@over_sides
+def test_X5_smaller_damping_takes_more_slices_then_single_precision(sliced, side, rng):
+    n, p = SHAPES[side]
+    G, c = matrices.scores(n, p, cond=1e6), rng.standard_normal(n)
+    top, found = np.linalg.norm(oracle.fisher(G), 2), []
+    for share in (1e-1, 1e-3, 1e-5, 1e-6):
+        sol = ff.solve(G, coef=c, damping=share * top, method="mixed")
+        assert sol.converged and sol.iterations <= 20
+        found.append(sol.slices or 9)
+    assert found == sorted(found) and found[0] == 1 and len(set(found)) > 1, found
+
+
+def test_X5_the_estimated_error_bounds_what_slices_do(rng):
+    """eta = ||A^-1/2 E A^-1/2|| of one and two slices, measured, against the estimate."""
+    n, p = 200, 40
+    scores = problems(n, p, rng)
+    del scores["duplicated rows"]  # whose rounding errors are anything but independent
+    for name, G in scores.items():
+        system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+        slicing = rough.Slicing(system, "primal")
+        F = oracle.fisher(G)
+        top = np.linalg.norm(F, 2)
+        for slices in (1, 2):
+            found = slicing.matrix(slices)
+            lower = found.outer[:, np.newaxis] * found.c * found.outer
+            M = np.tril(lower) + np.tril(lower, -1).T
+            for share in (1e-1, 1e-3):
+                roots, V = np.linalg.eigh(F + share * top * np.eye(p))
+                half = V / np.sqrt(roots)
+                eta = np.linalg.norm(half.T @ (M - F) @ half, 2)
+                estimate = Model(slicing.noise, p, n, top).error(slices, share * top)
+                assert eta <= 3 * estimate, (name, slices, share)
+                assert estimate <= 3e3 * eta or eta < 1e-12, (name, slices, share)
+
+
+def test_predicted_steps_follow_X1():
+    assert predicted_steps(0.0) == 1 and predicted_steps(1.0) == predicted_steps(np.inf) == np.inf
+    steps = [predicted_steps(eta) for eta in (1e-6, 1e-3, 1e-1, 0.5, 0.9)]
+    assert steps == sorted(steps) and steps[0] <= 4 and steps[-1] > 25
+
+
+def test_a_factor_that_fails_takes_one_more_slice(sliced, monkeypatch, rng):
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
+    lam = 1e-1 * np.linalg.norm(oracle.fisher(G), 2)
+    first = ff.solve(G, b, damping=lam, method="mixed")
+    factored, tried = rough.Rough.factored, []
+
+    def fails_once(self, added):
+        tried.append(self.slices)
+        return None if len(tried) == 1 else factored(self, added)
+
+    monkeypatch.setattr(rough.Rough, "factored", fails_once)
+    sol = ff.solve(G, b, damping=lam, method="mixed")
+    assert tried == [1, 2] and first.slices == 1 and sol.slices == 2 and sol.converged
+
+
+@over_sides
+def test_slow_convergence_falls_back_to_the_exact_route(sliced, side, monkeypatch, rng):
+    """A preconditioner that lies: bounded steps, then the bits of the direct route."""
+    n, p = SHAPES[side]
+    G, c = matrices.scores(n, p, cond=1e6), rng.standard_normal(n)
+    lam = 1e-6 * np.linalg.norm(oracle.fisher(G), 2)
+    steps = []
+    sweep = pcg._sweep
+
+    def counted(*args):
+        found = sweep(*args)
+        steps.append(found[1])
+        return found
+
+    monkeypatch.setattr(pcg, "_sweep", counted)
+    monkeypatch.setattr(rough.RoughFactor, "solve", lambda self, rows: rows * self._scales**2)
+    sol = ff.solve(G, coef=c, damping=lam, method="mixed")
+    exact = ff.solve(G, coef=c, damping=lam, method=side)
+    assert sol.method == "mixed" and sol.rung == exact.rung and sol.slices is None
+    assert sol.x.tobytes() == exact.x.tobytes()
+    assert steps and max(steps) <= refine.STEPS
+
+
+def test_not_finite_scores_are_named_before_anything_is_cut(sliced, rng):
+    G, b = rng.standard_normal((131, 47)), rng.standard_normal(47)
+    for bad in (np.nan, np.inf, -np.inf):
+        G[120, 41] = bad
+        with pytest.raises(InputError, match="row 120, column 41"):
+            ff.solve(G, b, damping=1.0, method="mixed")
+    sol = ff.solve(G, b, damping=1.0, method="mixed", nan_policy="skip")
+    rest = np.delete(G, 120, axis=0)
+    assert sol.converged
+    np.testing.assert_allclose(sol.x, ff.solve(rest, b, damping=1.0).x, rtol=1e-10)
+    assert np.isnan(ff.solve(G, b, damping=1.0, method="mixed", nan_policy="propagate").x).all()
+
+
+@over_sides
+@pytest.mark.parametrize("k", [-480, -100, 100, 480])
+def test_26_15_scales_at_the_ends_of_the_range(sliced, side, k, rng):
+    G, c = matrices.scores(*SHAPES[side], cond=1e2), rng.standard_normal(SHAPES[side][0])
+    settings = dict(coef=c, damping=ff.Relative(1.0), method="mixed")
+    plain, sol = ff.solve(G, **settings), ff.solve(G * 2.0**k, **settings)
+    assert sol.converged and plain.rung == "int8+cg"
+    np.testing.assert_allclose(sol.x * 2.0**k, plain.x, rtol=1e-11)
+
+
+def test_columns_of_very_different_scale_share_no_unit(sliced, rng):
+    """Each column has its own: graded ones lose nothing (Marquardt damps each in its measure)."""
+    G, b = matrices.scores(131, 40, cond=1e2), rng.standard_normal(40)
+    D = 2.0 ** -np.round(np.linspace(0, 60, 40))
+    sol = ff.solve(G * D, D * b, damping=ff.Marquardt(1.0), method="mixed")
+    plain = ff.solve(G, b, damping=ff.Marquardt(1.0))
+    assert sol.rung == "int8+cg"
+    np.testing.assert_allclose(D * sol.x, plain.x, rtol=1e-9)
+
+
+def test_a_path_of_dampings_forms_the_matrix_once(sliced, monkeypatch, rng):
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
+    formed = []
+    matrix = rough.Slicing.matrix
+    monkeypatch.setattr(
+        rough.Slicing, "matrix", lambda self, s: formed.append(s) or matrix(self, s)
+    )
+    system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+    solver = MixedSolver(system, Problem(n=131, p=47, method="mixed"), "primal")
+    top = np.linalg.norm(oracle.fisher(G), 2)
+    for share in (1.0, 0.3, 0.1, 0.05):
+        outcome = solver.solve(b[np.newaxis], None, added=share * top)
+        x = np.linalg.solve(oracle.fisher(G) + share * top * np.eye(47), b)
+        np.testing.assert_allclose(outcome.x[0], x, rtol=1e-10, atol=1e-13)
+    assert formed == [1]
+
+
+def test_auto_takes_mixed_precision_where_the_table_expects_a_gain(monkeypatch):
+    from fastfisher.planning import costs, forget_profile
+
+    try:
+        for unit, expected in (("vnni", "mixed"), ("plain", "primal")):
+            monkeypatch.setattr(costs, "integer_unit", lambda unit=unit: unit)
+            forget_profile()
+            plan = ff.plan(16000, 4000)
+            assert plan.method == expected and str(plan)
+            assert ff.plan(16000, 4000, dtype="float32").method == "primal"
+            assert ff.plan(500, 200).method == "primal"
+        assert "sliced" not in str(plan)
+    finally:
+        monkeypatch.undo()
+        forget_profile()
+
+
+def bits_of_a_solve():
+    """The same solve on one and two threads, and what produced it."""
+    import hashlib
+
+    refine.mixed_costs = lambda *of: CHEAP
+    rng = np.random.default_rng(5)
+    G, b = rng.standard_normal((1100, 800)), rng.standard_normal(800)
+    found = []
+    for count in (1, 2):
+        ff.set_num_threads(count)
+        sol = ff.solve(G, b, damping=1.0, method="mixed")
+        found.append([hashlib.sha256(sol.x.tobytes()).hexdigest(), sol.rung])
+    return found
+
+
+@pytest.mark.slow
+def test_A6_one_and_two_threads_give_the_same_bits():
+    from fastfisher.kernels.cpu import integer
+
+    if "+avx512vnni" not in integer.features():
+        pytest.skip("Numba does not compile for VNNI")
+    one, two = in_a_process(bits_of_a_solve, NUMBA_NUM_THREADS="2")
+    assert one == two and one[1] == "int8+cg"
