@@ -18,7 +18,7 @@ __all__ = [
 LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of them
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 # Magnitudes whose squares, and products with what is a thousand times smaller, keep their digits.
-LEAST_SINGLE, LEAST_DOUBLE = 2.0**-52, 2.0**-480
+LEAST_SINGLE, LEAST_DOUBLE = 2.0**-52, 2.0**-506
 
 
 def check_size(value, name):

@@ -23,7 +23,7 @@ __all__ = [
 POWER_STEPS = 4
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
 SINGULAR = 2
-VANISHED = 2.0**-970  # a mean square up to here has lost digits to underflow
+VANISHED = 2.0**-1012  # a mean square up to here has lost digits to underflow
 
 
 def spectral_norm(A):

@@ -403,7 +403,7 @@ def test_law_26_15_squares_that_vanish_are_refused_where_nothing_larger_is_held(
     with pytest.raises(InputError, match="squares vanish; nothing was added"):
         F.update(G * 1e-160, decay=0.5)
     with pytest.raises(InputError, match="squares vanish"):
-        F.update(G * 1e-100, np.full(30, 1e-100))
+        F.update(G * 1e-100, np.full(30, 1e-120))
     assert (F.n_samples, F.weight, F.decayed) == (0, 0.0, False)
     F.update(0 * G)
     with pytest.raises(InputError, match="squares vanish"):
