@@ -97,7 +97,7 @@ G32 = np.ones((3, 2))
         (lambda: ff.natural_gradient(G32, damping="big"), r"damping is 'big'; expected a real"),
         (lambda: ff.natural_gradient(G32, damping=np.ones(2)), r"damping is array"),
         (lambda: ff.natural_gradient(G32, damping=1, method="lu"), r"method is 'lu'; expected one"),
-        (lambda: ff.natural_gradient(G32, damping=1, device="cuda"), r"device is 'cuda'"),
+        (lambda: ff.natural_gradient(G32, damping=1, device="gpu"), r"device is 'gpu'"),
         (lambda: ff.natural_gradient(G32, damping=1, nan_policy="omit"), r"nan_policy is 'omit'"),
         (lambda: ff.solve(G32, np.ones(2), damping=1, maxiter=-1), r"maxiter is -1"),
         (lambda: ff.solve(G32, np.ones(2), damping=1, maxiter=2.5), r"maxiter is 2\.5"),

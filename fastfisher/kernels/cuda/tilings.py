@@ -1,6 +1,7 @@
 """How a block of threads makes a tile of C, as data; nothing here needs CUDA.
 
-The order of sums, and so the bits, depends on `SUM`, `shares` and the tiling: on sizes alone.
+The order of sums, and so the bits, depends on `SUM`, `shares` and the tiling: on sizes, and on the
+capability of the device for float64.
 """
 
 from dataclasses import dataclass
