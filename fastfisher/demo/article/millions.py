@@ -20,10 +20,11 @@ DAMPING = 1e-2
 RATES = (0.001, 0.003, 0.01)
 
 
-def part(quick, seed, sizes=SIZES, n=1000):
+def part(quick, seed, sizes=SIZES, n=None):
     """One solve with its cost, checked by hand; then some steps of training."""
     model = MLP(sizes, output="gaussian")
     made = Part("millions", f"The natural gradient of {model.n_params:,} parameters")
+    n = n or (400 if quick else 1000)
     X = _images(sizes[0], n, seed)
     theta = model.init(np.random.default_rng(seed))
     made.add(
@@ -129,7 +130,7 @@ def _residual(layers, x, b):
 
 def _train(made, model, theta, X, quick, seed):
     """Some full-batch steps, and gradient descent at its best rate beside them."""
-    n, iterations = (min(200, len(X)), 5) if quick else (len(X), 12)
+    n, iterations = (min(100, len(X)), 5) if quick else (len(X), 12)
     X = X[:n]
 
     def fit(optimizer):
