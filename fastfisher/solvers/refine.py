@@ -19,7 +19,7 @@ from .system import RANGE, unit_roundoff
 __all__ = ["MixedSolver", "mixed"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
-MOST_SLICES = 4
+MOST_SLICES = 3  # more are nearer than their factor in single precision
 REACHED = 9  # backward error, in u, up to which x of the dual is improved
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
@@ -92,7 +92,8 @@ class MixedSolver:
         """Sizes of errors before anything is formed."""
         slicing, s = self.slicing, self.system
         order, spread = (s.p, s.n) if self.side == "primal" else (s.n, s.p)
-        return Model(None if slicing is None else slicing.noise, order, spread, self.norm)
+        noise = None if slicing is None else slicing.noise
+        return Model(noise, order, spread, self.norm, self.diagonal)
 
     def rungs(self, added):
         """(slices, estimated error, steps allowed), the most promising first."""

@@ -28,13 +28,14 @@ class Model:
     """What is known before any matrix is formed: sizes of the errors that each form would have.
 
     `noise`: mean square of the rounding of one slice, in units of F, per row of the matrix;
-    `spread`: length of the other axis; `norm` of F, from below.
+    `spread`: length of the other axis; `norm` of F, from below; `diagonal` of F where D is one.
     """
 
     noise: np.ndarray | None
     order: int
     spread: int
     norm: float
+    diagonal: np.ndarray | None = None
 
     def error(self, slices, added):
         """Estimate of ||A^-1/2 E A^-1/2|| for A = F + D and M = A + E (docs/math.md X1, X5).
@@ -44,13 +45,17 @@ class Model:
         least = float(np.min(added, initial=math.inf))
         if not least > 0:
             return math.inf
+        single = SINGLE_ERROR * self.norm / least  # that of the factor, whatever was factored
+        if np.ndim(added):  # it is scaled to a diagonal near 1
+            most = float(np.max(self.diagonal, initial=0.0)) or 1.0
+            single *= float(np.max(self.diagonal / added, initial=0.0)) * least / most
         if slices == 0:
-            return SINGLE_ERROR * self.norm / least
+            return single
         if self.noise is None:
             return math.inf
         share = float(np.max(self.noise / added, initial=0.0)) * 4.0 ** (-7 * (slices - 1))
         ratio = min(self.order / max(self.spread, 1), 1.0)
-        return 2 * math.sqrt(share * ratio) + share
+        return 2 * math.sqrt(share * ratio) + share + single
 
 
 def predicted_steps(error):

@@ -250,6 +250,25 @@ def test_a_path_of_dampings_forms_the_matrix_once(sliced, monkeypatch, rng):
     assert formed == [1]
 
 
+def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):
+    """Damping that no rough matrix can hold: the exact route follows before one is formed."""
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
+    top, formed = np.linalg.norm(oracle.fisher(G), 2), []
+    matrix = rough.Slicing.matrix
+    monkeypatch.setattr(
+        rough.Slicing, "matrix", lambda self, s: formed.append(s) or matrix(self, s)
+    )
+    system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+    solver = MixedSolver(system, Problem(n=131, p=47, method="auto"), "primal")
+    assert solver.solve(b[np.newaxis], None, added=1e-16 * top) is None and not formed
+    assert solver.solve(b[np.newaxis], None, added=0.0) is None and not formed
+    outcome = solver.solve(b[np.newaxis], None, added=1e-1 * top)
+    assert outcome.slices == 1 and formed == [1]
+    slow = MixedCosts(single=20.0, pair=30.0, slicing=0.1, factor=0.1, step=0.01, exact=21.0)
+    solver.costs = slow
+    assert solver.solve(b[np.newaxis], None, added=1e-1 * top) is None
+
+
 def test_auto_takes_mixed_precision_where_the_table_expects_a_gain(monkeypatch):
     from fastfisher.planning import costs, forget_profile
 

@@ -1,0 +1,35 @@
+"""The verdict on a cell, the error all contenders are judged by, and the two exact contenders."""
+
+import numpy as np
+
+from . import mixed
+
+
+def test_a_cell_that_misses_the_gate_has_no_ratio():
+    fast = {"seconds": 1.0, "error": 5e-16, "rung": "int8+cg", "iterations": 7}
+    record = {
+        "n": 6, "p": 2, "spectrum": "power", "share": 1e-4, "stages": {},
+        "contenders": {
+            "fastfisher": fast,
+            "fastfisher-exact": {"seconds": 4.0, "error": 1e-16},
+            "mkl": {"seconds": 3.0, "error": 1e-16},
+            "cg": {"failure": "ValueError"},
+        },
+    }  # fmt: skip
+    mixed._judge(record)
+    assert record["ratio"] == 3.0 and record["over_mkl"] == 3.0
+    assert "ValueError" in mixed._table([record])
+    fast["error"] = 2e-15
+    del record["ratio"], record["over_mkl"]
+    mixed._judge(record)
+    assert "ratio" not in record and "~~1 s~~" in mixed._table([record])
+
+
+def test_the_error_is_that_of_a_direct_solve_and_sees_a_worse_one():
+    for kind in mixed.SPECTRA:
+        G, b = mixed.scores(300, 40, kind)
+        top = mixed._norm(G)
+        A = G.T @ G / 300 + 1e-2 * top * np.eye(40)
+        x = np.linalg.solve(A, b)
+        assert mixed.backward_error(G, b, 1e-2 * top, x, top)[0] < 1e-15
+        assert mixed.backward_error(G, b, 1e-2 * top, x * (1 + 1e-12), top)[0] > 1e-15
