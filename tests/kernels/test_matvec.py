@@ -288,7 +288,10 @@ def test_law_26_13_long_rows_have_the_same_bits_in_every_layout(dtype, monkeypat
     v, u = vectors(1, 600, dtype)[0], vectors(1, 40, dtype)[0]
 
     def products(G):
-        return ff.ops.fvp(G, v, w), ff.ops.rmatvec(G, u), ff.ops.matvec(G, v)
+        centred = np.zeros((2, 1, 600), sums_dtype(dtype))
+        passes.add_rmatvec(centred[0], arrays.as_scores(G), u[np.newaxis], shift=v)
+        passes.add_fvp(centred[1], arrays.as_scores(G), v[np.newaxis], weights=w, shift=v)
+        return ff.ops.fvp(G, v, w), ff.ops.rmatvec(G, u), ff.ops.matvec(G, v), centred
 
     expected = products(G)
     for name, stored in matrices.layouts(G):
