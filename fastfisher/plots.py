@@ -6,6 +6,7 @@ imported on the first call and no window system is asked for; pyplot's state is 
 
 import io
 import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def save(fig, path, *, dpi=130):
     """Write the figure as PNG, whole or not at all; returns the path."""
     path = Path(path)
     image = io.BytesIO()
-    fig.savefig(image, format="png", dpi=dpi)
+    with warnings.catch_warnings():
+        # Said when finding room took a second, which a busy machine makes of anything.
+        warnings.filterwarnings("ignore", message='Creating legend with loc="best"')
+        fig.savefig(image, format="png", dpi=dpi)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         unfinished.write_bytes(image.getvalue())
@@ -303,12 +307,12 @@ def _vector(values, name):
     return values
 
 
-def finish(ax):
+def finish(ax, loc="best"):
     """The look of every picture: a light grid, no box, a legend if something has a name."""
     ax.grid(True, which="major", color="#DDDDDD", linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc=loc)
     return ax

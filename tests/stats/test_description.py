@@ -23,12 +23,15 @@ def test_volumes_V4_as_printed():
     volume = jeffreys_volume(hardy_weinberg, (0, 1))
     assert volume == pytest.approx(math.sqrt(2) * math.pi, rel=1e-8)
 
-    def trinomial(theta):  # what Categorical(3).fisher gives, without its checks
-        return np.diag(1 / theta) + 1 / (1 - theta.sum())
+    def trinomial(t):  # in the first probability and the share of the second in the rest
+        first, share = t
+        return np.diag([1 / (first * (1 - first)), (1 - first) / (share * (1 - share))])
 
-    inside = np.array([0.2, 0.5])
-    np.testing.assert_allclose(trinomial(inside), Categorical(3).fisher(inside))
-    volume = jeffreys_volume(trinomial, [lambda second: (0, 1 - second), (0, 1)])
+    t = np.array([0.2, 0.6])
+    J = np.array([[1.0, 0.0], [-t[1], 1 - t[0]]])
+    F = Categorical(3).fisher(np.array([t[0], (1 - t[0]) * t[1]]))
+    np.testing.assert_allclose(trinomial(t), J.T @ F @ J, atol=1e-14)
+    volume = jeffreys_volume(trinomial, [(0, 1), (0, 1)])
     assert volume == pytest.approx(2 * math.pi, rel=1e-5)
 
 

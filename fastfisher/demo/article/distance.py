@@ -53,7 +53,7 @@ def _picture():
         ax.set_xlabel("x")
         ax.set_ylabel("density")
         ax.set_ylim(0, 0.85)
-        plots.finish(ax)
+        plots.finish(ax, loc="upper right")
     return Picture(
         "distance",
         fig,

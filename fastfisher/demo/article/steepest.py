@@ -86,7 +86,7 @@ def _picture():
             "target", place(TARGET), xytext=(8, -4), textcoords="offset points", fontsize="small"
         )
     for ax in axes:
-        plots.finish(ax)
+        plots.finish(ax, loc="upper right")
         ax.grid(False)
     axes[0].get_legend().remove()
     names = (("μ", "log σ", "parameter space"), ("μ/√2", "σ", "distribution space"))
