@@ -25,7 +25,7 @@ def part(quick, seed, n=None, iterations=None):
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(X))
     X, y = X[order], y[order]
-    usual = (400, 12) if quick else (1437, 40)
+    usual = (300, 10) if quick else (1437, 40)
     made.add(
         """Between gradient descent and the natural gradient lie methods that keep a part of F. A
         diagonal keeps one number for each parameter; KFAC a Kronecker product for each layer;
