@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import compat, memory, rank_k
+from . import compat, memory, rank_k, squares
 from .compat import cuda
 
 __all__ = ["TILE", "Tile", "cholesky"]
@@ -137,30 +137,33 @@ def _kernels(dtype, tile):
     return diagonal, below, update
 
 
-def cholesky(a, *, tile=TILE):
-    # a  INOUT (n, n) C order; the lower triangle in, the factor out; the upper is left alone
-    """a = L L' in place; info (1,) int32 on the device: 0, or the order of the failing pivot."""
-    n, info = a.shape[0], memory.zeros((1,), np.int32)
+def cholesky(l, a=None, damping=0.0, *, tile=TILE):
+    # l  INOUT (n, n) C order; the factor out; the upper triangle is left alone
+    # a  IN READ-ONLY (n, n) the matrix, its lower triangle; None: l
+    """L L' = a + damping I; info (1,) int32 on the device: 0, or the order of the failing pivot."""
+    n, info = l.shape[0], memory.zeros((1,), np.int32)
     if n == 0:
         return info
-    diagonal, below, update = _kernels(np.dtype(a.dtype), tile)
+    if a is not None or damping != 0:
+        squares.take_lower(l, l if a is None else a, l.dtype.type(damping))
+    diagonal, below, update = _kernels(np.dtype(l.dtype), tile)
     threads = (tile.square // tile.micro) ** 2
 
     def subtract(k, end, stop):
         grid = -(-(stop - end) // tile.square), -(-(n - end) // tile.square)
-        compat.launch(update, grid, threads, a, info, k, end, end, stop)
+        compat.launch(update, grid, threads, l, info, k, end, end, stop)
 
     for first in range(0, n, tile.panel):
         last = min(first + tile.panel, n)
         for k in range(first, last, tile.side):
             end = min(k + tile.side, n)
-            compat.launch(diagonal, 1, tile.side, a, info, k)
+            compat.launch(diagonal, 1, tile.side, l, info, k)
             if end < n:
                 blocks = -(-(n - end) // tile.rows)
-                compat.launch(below, blocks, tile.rows, a, info, k)
+                compat.launch(below, blocks, tile.rows, l, info, k)
             if end < last:
                 subtract(k, end, last)
         if last < n:
-            flat, corner = a.reshape(n * n), last * n + last
+            flat, corner = l.reshape(n * n), last * n + last
             rank_k.update(flat, corner, n, flat, last * n + first, n, n - last, last - first)
     return info

@@ -3,7 +3,15 @@
 from .compat import cuda
 from .vectors import per_element
 
-__all__ = ["add_to_diagonal", "diagonal_of", "lower", "lower_of_blocks", "restore", "scale_square"]
+__all__ = [
+    "add_to_diagonal",
+    "diagonal_of",
+    "lower",
+    "lower_of_blocks",
+    "restore",
+    "scale_square",
+    "take_lower",
+]
 
 
 @cuda.jit
@@ -76,6 +84,21 @@ def lower(out, a, damping):
     # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
     """The lower triangle of a + damping I, zeros above."""
     per_element(_lower, out.size, out, a, damping)
+
+
+@cuda.jit
+def _take_lower(out, a, damping):
+    e = cuda.grid(1)
+    if e < out.size:
+        i, j = e // out.shape[1], e % out.shape[1]
+        if j <= i:
+            out[i, j] = a[i, j] + damping if i == j else a[i, j]
+
+
+def take_lower(out, a, damping):
+    # out  INOUT (m, m), its upper triangle left alone;  a  IN READ-ONLY (m, m); `out` may be a
+    """The lower triangle of a + damping I."""
+    per_element(_take_lower, out.size, out, a, damping)
 
 
 @cuda.jit

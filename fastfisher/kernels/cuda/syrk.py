@@ -25,7 +25,7 @@ def plain_syrk(c, a, scale, shift):
 
 
 @compat.kernel(SIDE * ROWS)
-def _mirror(c):
+def _mirror(out, c, whole):
     tile = cuda.shared.array((SIDE, PADDED), types.float64)
     i0, j0 = cuda.blockIdx.y * SIDE, cuda.blockIdx.x * SIDE
     x, order = cuda.threadIdx.x, c.shape[0]
@@ -34,15 +34,19 @@ def _mirror(c):
     for r in range(cuda.threadIdx.y, SIDE, ROWS):
         if i0 + r < order and j0 + x < order:
             tile[r, x] = c[i0 + r, j0 + x]
+            if whole and i0 + r >= j0 + x:
+                out[i0 + r, j0 + x] = c[i0 + r, j0 + x]
     cuda.syncthreads()
     for r in range(cuda.threadIdx.y, SIDE, ROWS):
         if j0 + r < order and i0 + x < order and i0 + x > j0 + r:
-            c[j0 + r, i0 + x] = tile[x, r]
+            out[j0 + r, i0 + x] = tile[x, r]
 
 
-def mirror(c):
-    # c  INOUT (p, p)
-    """Fill the upper triangle with the lower."""
+def mirror(c, out=None):
+    # c  INOUT (p, p); only read where out (p, p) of any precision is given
+    """Both triangles, into c or `out`, from the lower of c."""
     blocks = -(-c.shape[0] // SIDE)
     if blocks:
-        compat.launch(_mirror, (blocks, blocks), (SIDE, ROWS), c)
+        whole = out is not None
+        target = out if whole else c
+        compat.launch(_mirror, (blocks, blocks), (SIDE, ROWS), target, c, whole)

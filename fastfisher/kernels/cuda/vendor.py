@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from . import compat
+from . import compat, squares
 
 __all__ = [
     "cholesky",
@@ -99,9 +99,11 @@ def _potrf(full):
     return info
 
 
-def cholesky(a):
+def cholesky(l, a=None, damping=0.0):
+    if a is not None or damping != 0:
+        squares.take_lower(l, l if a is None else a, l.dtype.type(damping))
     info = compat.empty((1,), np.int32)
-    with _arrays(a, info) as (matrix, status):
+    with _arrays(l, info) as (matrix, status):
         cupy = _cupy()
         full = cupy.tril(matrix)
         full += cupy.tril(matrix, -1).T
