@@ -3,6 +3,7 @@
 The table calls `main` in this process, which saves a start of Python per row.
 """
 
+import math
 import os
 
 import numpy as np
@@ -56,6 +57,12 @@ REFUSED = {
     "unknown option": ("G.npy", "--dmaping 1", "unrecognized arguments: --dmaping 1; see"),
     "unknown method": ("G.npy", "--method newton", "argument --method: invalid choice: 'newton'"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_progress(monkeypatch):
+    """Where kernels are compiled first, a line of progress may be due."""
+    monkeypatch.setattr(console.Progress, "INTERVAL", math.inf)
 
 
 @pytest.mark.parametrize("case", REFUSED)
