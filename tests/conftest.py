@@ -3,6 +3,9 @@
 import os
 import zlib
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy: the spinning pools of two workers
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
