@@ -111,7 +111,7 @@ class DenseFisher(Staged, Fisher):
         if not np.array_equal(sums, sums.conj().T):
             raise InputError("sums is not symmetric to the bit; pass (sums + sums.conj().T) / 2")
         made._sums[:] = sums
-        made.weight = weight
+        made.weight = made._summed = weight
         made.n_samples = check_size(n_samples, "n_samples")
         return made
 

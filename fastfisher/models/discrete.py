@@ -7,7 +7,7 @@ from scipy.special import expit, gammaln, xlogy
 
 from ..errors import InputError
 from .categorical import kl_divergence
-from .family import Family, exp_excess
+from .family import Family, exp_excess, log_ratio
 
 __all__ = ["Bernoulli", "Poisson"]
 
@@ -179,7 +179,7 @@ class Poisson(Family):
             if self.parameter == "log":
                 t = (theta_new - theta)[..., 0]
             else:
-                t = np.log1p((rate_new - rate) / rate)
+                t = log_ratio(rate_new, rate)
             kl = np.where(rate > 0, rate * exp_excess(t), rate_new)
             return np.where(t == 0, np.zeros_like(kl), kl)  # where the rate overflows too
 

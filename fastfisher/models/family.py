@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import InputError
 from .checks import check_floating
 
-__all__ = ["Family", "exp_excess"]
+__all__ = ["Family", "exp_excess", "log_ratio"]
 
 
 def exp_excess(t):
@@ -16,6 +16,13 @@ def exp_excess(t):
         series = 1 + small / k * series
     with np.errstate(over="ignore"):
         return np.where(np.abs(t) < 0.1, small * small / 2 * series, np.expm1(t) - t)
+
+
+def log_ratio(a, b):
+    """log(a / b), accurate where they are near and where they are far apart."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        near = np.abs(a - b) <= b / 2
+        return np.where(near, np.log1p((a - b) / b), np.log(a) - np.log(b))
 
 
 class Family:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .family import Family, exp_excess
+from .family import Family, exp_excess, log_ratio
 
 __all__ = ["Gaussian", "GaussianMean"]
 
@@ -156,11 +156,10 @@ class Gaussian(Family):
             return inverse**self._power / self._power
 
     def _log_ratio(self, theta, theta_new):
-        """log(sigma / sigma_new), accurate where they are near."""
-        difference = (theta - theta_new)[..., 1]
+        """log(sigma / sigma_new), accurate."""
         if self.parameter == "log_sigma":
-            return difference
-        return np.log1p(difference / theta_new[..., 1]) / self._power
+            return (theta - theta_new)[..., 1]
+        return log_ratio(theta[..., 1], theta_new[..., 1]) / self._power
 
     def _log_likelihood(self, theta, y):
         z = _times(y - theta[..., 0], self._inverse(theta))

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..arrays import as_scores
 from ..errors import InputError, NotPositiveDefiniteError
-from ..ops import cho_solve, cholesky, syrk
+from ..ops import cho_solve, cholesky, group_sums, syrk
 
 __all__ = ["covariance", "from_information", "meat", "opg", "sandwich", "standard_errors"]
 
@@ -220,9 +220,7 @@ def _sums_by_group(G, groups):
     if groups.dtype.kind == "f" and not np.isfinite(groups).all():
         raise InputError("groups has labels that are not finite")
     _, label = np.unique(groups, return_inverse=True)
-    sums = np.zeros((label.max(initial=-1) + 1, G.shape[1]))
-    np.add.at(sums, label, G)
-    return sums
+    return group_sums(G, label)
 
 
 def sandwich(scores, information, *, groups=None, lags=0, correction=False, singular="raise"):

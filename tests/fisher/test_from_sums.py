@@ -20,6 +20,12 @@ def test_from_sums_is_the_object_that_updates_would_have_made():
     np.testing.assert_allclose(both.matrix(), grown.matrix(), rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.parametrize("rows", (4, 600))  # that wait, that do not
+def test_U1_sums_taken_over_count_in_the_mean_of_what_follows(rows):
+    made = ff.DenseFisher.from_sums(100 * np.eye(3), 100).update(np.ones((rows, 3)))
+    np.testing.assert_allclose(made.mean, rows / (100 + rows) * np.ones(3), rtol=1e-14)
+
+
 def test_from_sums_copies_and_keeps_the_dtype():
     sums = np.diag([2.0, 4.0])
     made = ff.DenseFisher.from_sums(sums, 2.0, dtype="float32")

@@ -1,6 +1,7 @@
 """Families at the boundary of their domain, their dtypes and shapes, and what they refuse."""
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -194,3 +195,17 @@ def test_named_families_are_values(name):
 def test_bad_input_is_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("ratio", [0.3, 1e-4, 1e-8, 1e-17])
+def test_K2_parameters_far_apart_keep_their_divergence(ratio, dtype):
+    a, b = np.array([0.0, ratio], dtype), np.array([0.0, 1.0], dtype)
+    r = float(a[1])
+    tolerance = dict(rtol=16 * unit_roundoff(dtype))
+    gaussian = -math.log(r) + r * r / 2 - 0.5
+    np.testing.assert_allclose(Gaussian("sigma").kl(a, b), gaussian, **tolerance)
+    poisson = -math.log(r) + r - 1
+    np.testing.assert_allclose(Poisson("rate").kl(b[1:], a[1:]), poisson, **tolerance)
+    distance = math.sqrt(2) * abs(math.log(r))
+    np.testing.assert_allclose(Gaussian("sigma").distance(a, b), distance, **tolerance)

@@ -8,7 +8,6 @@ from ...optim import structured_metric
 from ..report import Part, Picture, Table, close
 
 SIZES = np.logspace(-1, -4, 7)
-SLOPES = (2.0, 3.0, 4.0)
 CURVES = ("KL", "½ d′Fd", "|KL − ½ d′Fd|", "symmetrised, F midway")
 
 
