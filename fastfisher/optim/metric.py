@@ -5,12 +5,12 @@ import numpy as np
 from ..errors import InputError
 from ..fisher import DenseFisher, GramFisher
 
-__all__ = ["FISHERS", "fisher_metric"]
+__all__ = ["FISHERS", "add_scores", "fisher_metric", "labelled"]
 
 FISHERS = ("exact", "mc", "empirical")
 
-# Scores are formed this many bytes at a time, or as many rows as parameters where that is more:
-# then they are no larger than F, and its upkeep per update is small beside the products.
+# Scores are formed this many bytes at a time; for a dense F as many rows as parameters where that
+# is more: they are no larger than F, and its upkeep per update is small beside the products.
 _BLOCK_BYTES = 8 << 20
 
 
@@ -73,28 +73,54 @@ def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1
     """
     if fisher not in FISHERS:
         raise InputError(f"fisher is {fisher!r}, expected one of {', '.join(FISHERS)}")
-    if fisher == "empirical" and y is None:
-        raise InputError("fisher='empirical' needs the labels y of the data")
     if len(X) == 0:
         raise InputError("X has no rows, so the mean over them is undefined; pass at least one")
     rng = np.random.default_rng(rng)
-
-    def rows(block):
-        if fisher == "exact":
-            return model.exact_scores(theta, X[block])
-        if fisher == "empirical":
-            return model.scores(theta, X[block], y[block]), None
-        repeated = np.repeat(X[block], labels, axis=0)
-        return model.scores(theta, repeated, model.sample(theta, repeated, rng)), None
-
     p = len(theta)
-    per_sample = len(rows(slice(0, 1))[0]) if fisher == "exact" else (labels, 1)[fisher != "mc"]
-    if len(X) * per_sample < p:
-        return GramFisher(kind=fisher).update(*rows(slice(None)))
+    if len(X) * _rows_per_sample(model, theta, X, fisher, labels) < p:
+        rows = _scores(model, theta, X, y, fisher, rng, labels)
+        return GramFisher(kind=fisher).update(*rows)
     if fisher == "exact" and hasattr(model, "exact_fisher"):
         return model.exact_fisher(theta, X)
     metric = DenseFisher(p, dtype=np.asarray(theta).dtype, kind=fisher)
-    size = max(p, _BLOCK_BYTES // (p * metric.dtype.itemsize)) // per_sample + 1
+    return add_scores(metric, model, theta, X, y, fisher, rng, labels)
+
+
+def add_scores(metric, model, theta, X, y, fisher, rng, labels, decay=1.0):
+    """Update `metric` with explicit scores, some rows of X at a time."""
+    p = len(theta)
+    decay = decay if metric.weight else 1.0
+    size = _BLOCK_BYTES // (p * np.asarray(theta).itemsize)
+    if isinstance(metric, DenseFisher):
+        size = max(p, size)
+    size = size // _rows_per_sample(model, theta, X, fisher, labels) + 1
     for start in range(0, len(X), size):
-        metric.update(*rows(slice(start, start + size)))
+        block = slice(start, start + size)
+        part = None if y is None else y[block]
+        rows, weights = _scores(model, theta, X[block], part, fisher, rng, labels)
+        metric.update(rows, weights, decay=decay)
+        decay = 1.0
     return metric
+
+
+def labelled(model, theta, X, y, fisher, rng, labels):
+    """The rows and labels whose scores make the sampled or the empirical Fisher."""
+    if fisher == "empirical":
+        if y is None:
+            raise InputError("fisher='empirical' needs the labels y of the data")
+        return X, y
+    X = np.repeat(X, labels, axis=0)
+    return X, model.sample(theta, X, rng)
+
+
+def _scores(model, theta, X, y, fisher, rng, labels):
+    """(scores, weights or None) whose second moment is the Fisher of these rows."""
+    if fisher == "exact":
+        return model.exact_scores(theta, X)
+    return model.scores(theta, *labelled(model, theta, X, y, fisher, rng, labels)), None
+
+
+def _rows_per_sample(model, theta, X, fisher, labels):
+    if fisher == "exact":
+        return len(model.exact_scores(theta, X[:1])[0])
+    return labels if fisher == "mc" else 1

@@ -4,13 +4,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..fisher import DenseFisher, DiagonalFisher, KroneckerFisher, LayeredFisher
-from .metric import FISHERS, fisher_metric
+from .metric import FISHERS, add_scores, fisher_metric, labelled
 
 __all__ = ["STRUCTURES", "structured_metric"]
 
 STRUCTURES = ("full", "layered", "diagonal", "kfac", "ekfac")
-
-_BLOCK_BYTES = 8 << 20  # of scores at a time
 
 
 def structured_metric(
@@ -79,7 +77,7 @@ def structured_metric(
     if structure in ("full", "diagonal"):
         kind = DenseFisher if structure == "full" else DiagonalFisher
         metric = running or kind(len(theta), dtype=np.asarray(theta).dtype, kind=fisher)
-        return _by_scores(metric, model, theta, X, y, fisher, rng, labels, decay)
+        return add_scores(metric, model, theta, X, y, fisher, rng, labels, decay)
     if not hasattr(model, "layers"):
         raise InputError(
             f"{type(model).__name__} has no layers, which structure={structure!r} is made of; "
@@ -110,38 +108,8 @@ def check_structure(structure, fisher, decay):
         raise InputError("structure='layered' keeps its rows and cannot fade; use decay=1")
 
 
-def _labels(model, theta, X, y, fisher, rng, labels):
-    """The rows and labels whose scores make the sampled or the empirical Fisher."""
-    if fisher == "empirical":
-        if y is None:
-            raise InputError("fisher='empirical' needs the labels y of the data")
-        return X, y
-    X = np.repeat(X, labels, axis=0)
-    return X, model.sample(theta, X, rng)
-
-
 def _layers(model, theta, X, y, fisher, rng, labels):
     """(layers, weights) whose Kronecker products are the rows of F."""
     if fisher == "exact":
         return model.exact_layers(theta, X)
-    return model.layers(theta, *_labels(model, theta, X, y, fisher, rng, labels)), None
-
-
-def _by_scores(metric, model, theta, X, y, fisher, rng, labels, decay):
-    """Add explicit scores, some rows of X at a time."""
-    decay = decay if metric.weight else 1.0
-    width = max(1, _BLOCK_BYTES // (len(theta) * np.asarray(theta).itemsize))
-    exact = fisher == "exact"
-    per_row = len(model.exact_scores(theta, X[:1])[0]) if exact else (labels, 1)[fisher != "mc"]
-    size = max(1, width // per_row)
-    for start in range(0, len(X), size):
-        block = slice(start, start + size)
-        if exact:
-            rows, weights = model.exact_scores(theta, X[block])
-        else:
-            part = None if y is None else y[block]
-            chosen = _labels(model, theta, X[block], part, fisher, rng, labels)
-            rows, weights = model.scores(theta, *chosen), None
-        metric.update(rows, weights, decay=decay)
-        decay = 1.0
-    return metric
+    return model.layers(theta, *labelled(model, theta, X, y, fisher, rng, labels)), None
