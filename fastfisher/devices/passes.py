@@ -112,9 +112,9 @@ def add_diag(y, G, *, weights=None, shift=None):
         kernel(y, rows, _part(weights, lo, hi), shift)
 
 
-def mirror(c):
-    """Fill the upper triangle of c from the lower."""
-    _kernel("mirror", c.shape[0], c.dtype)(c)
+def mirror(c, out=None):
+    """Both triangles, into c or `out` of any precision, from the lower of c."""
+    _kernel("mirror", c.shape[0], c.dtype)(c, out)
 
 
 def bad_row(G):

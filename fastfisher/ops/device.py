@@ -55,31 +55,41 @@ def _roots(w):
     return roots
 
 
-def _answer(origin, values, dtype, out=None):
-    """Double values in the kind of `origin` and this dtype, or in `out`."""
-    if out is None:
-        made, view = result(origin, values.shape, dtype)
-    else:
-        made, view = out, device_view(out, "out")[0]
-        if tuple(view.shape) != tuple(values.shape) or view.dtype != dtype:
-            raise InputError(
-                f"out is {view.dtype} {tuple(view.shape)}; expected {np.dtype(dtype)} "
-                f"{tuple(values.shape)}"
-            )
-        if not view.is_c_contiguous():
-            raise InputError("out must be C-ordered")
+def _answer(origin, values, dtype):
+    """Double values in the kind of `origin` and this dtype."""
+    made, view = result(origin, values.shape, dtype)
     memory.copy(view, values)
     return made
 
 
-def _square(G, order, out):
-    """Zeros (order, order) in double: the memory of `out` where that serves."""
-    if out is not None and G.dtype == DOUBLE:
-        view = device_view(out, "out")[0]
-        if tuple(view.shape) == (order, order) and view.dtype == DOUBLE and view.is_c_contiguous():
-            memory.fill(view, 0.0)
-            return view, True
-    return memory.zeros((order, order), DOUBLE), False
+def _output(out, shape, dtype, inputs):
+    """The device view of a caller's `out=`, checked as `arrays.output` does."""
+    view = device_view(out, "out")[0]
+    if tuple(view.shape) != shape or view.dtype != dtype:
+        raise InputError(f"out is {view.dtype} {tuple(view.shape)}; expected {dtype} {shape}")
+    if not view.is_c_contiguous():
+        raise InputError("out must be C-ordered")
+    if any(compat.overlaps(view, device_view(x, "an input")[0]) for x in inputs if x is not None):
+        raise InputError("out shares memory with an input; pass an array of its own")
+    return view
+
+
+def _square(order, G, weights, out):
+    """The answer (order, order), its device view, and zeros in double: the view where it can be."""
+    shape, dtype = (order, order), G.dtype
+    if out is None:
+        made, view = result(G.origin, shape, dtype)
+    else:
+        made, view = out, _output(out, shape, dtype, (G.origin, weights))
+    if dtype != DOUBLE:
+        return made, view, memory.zeros(shape, DOUBLE)
+    memory.fill(view, 0.0)
+    return made, view, view
+
+
+def _complete(view, sums):
+    """Both triangles of the answer from the lower one of the sums."""
+    passes.mirror(sums, None if view is sums else view)
 
 
 def syrk(G, weights=None, *, out=None, precision="entrywise"):
@@ -88,10 +98,11 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, p = G.shape
-        sums, there = _square(G, p, out)
-        passes.add_syrk(sums, G, scale=_roots(_weights(weights, n)))
-        passes.mirror(sums)
-        return out if there else _answer(G.origin, sums, G.dtype, out)
+        roots = _roots(_weights(weights, n))
+        made, view, sums = _square(p, G, weights, out)
+        passes.add_syrk(sums, G, scale=roots)
+        _complete(view, sums)
+        return made
 
 
 def gram(G, weights=None, *, out=None):
@@ -99,13 +110,13 @@ def gram(G, weights=None, *, out=None):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, _ = G.shape
-        sums, there = _square(G, n, out)
-        passes.add_gram(sums, G)
-        passes.mirror(sums)
         roots = _roots(_weights(weights, n))
+        made, view, sums = _square(n, G, weights, out)
+        passes.add_gram(sums, G)
         if roots is not None:
             squares.scale_square(sums, roots)
-        return out if there else _answer(G.origin, sums, G.dtype, out)
+        _complete(view, sums)
+        return made
 
 
 def _columns(origin, rows, single, dtype):
@@ -169,11 +180,11 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     with working_with(A):
         a = _square_matrix(A, "A")
         n, dtype = a.shape[0], np.dtype(a.dtype)
-        made, L = A, a
-        if not overwrite or device_view(A, "A")[0] is not a:
-            made, L = result(A, (n, n), dtype)
-        squares.lower(L, a, damping)
-        order = int(memory.to_host(_kernel("cholesky", n, dtype)(L))[0])
+        made, L, matrix = A, a, None
+        if not (overwrite and _may_be_overwritten(A, dtype)):
+            (made, L), matrix = result(A, (n, n), dtype), a
+            memory.fill(L, 0.0)
+        order = int(memory.to_host(_kernel("cholesky", n, dtype)(L, matrix, damping))[0])
         if order:
             raise NotPositiveDefiniteError(
                 f"pivot {order} of {n} is not positive (or not finite) at damping {damping:g}; "
@@ -181,7 +192,17 @@ def cholesky(A, *, damping=0.0, overwrite=False):
                 order=order,
                 rcond=0.0,
             )
+        if matrix is None:
+            squares.clear_above(L)
         return made
+
+
+def _may_be_overwritten(A, dtype):
+    """True if kernels work on the memory of A itself, and its owner lets them."""
+    view = device_view(A, "A")[0]
+    seen = getattr(A, "__cuda_array_interface__", None)  # of numba in the simulator: none
+    locked = seen is not None and seen["data"][1]
+    return view.dtype == dtype and view.is_c_contiguous() and not locked
 
 
 def cho_solve(L, b):
@@ -285,5 +306,6 @@ def layered_gram(layers):
             tokens = 1 if a.ndim == 2 else a.shape[1]
             flat = (x.reshape(n * tokens, x.shape[x.ndim - 1]) for x in (a, e))
             _kernel("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
-        passes.mirror(sums)
-        return _answer(first, sums, np.dtype(a.dtype))
+        made, view = result(first, (n, n), np.dtype(a.dtype))
+        passes.mirror(sums, view)
+        return made

@@ -13,10 +13,10 @@ from ...devices.door import none
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
-from ...planning import choose, current_options
+from ...planning import choose
 from ..certificate import DIRECT_LIMIT, REFINEMENTS, Certificate, direct_status
 from ..factored import POWER_STEPS, SINGULAR, refusal
-from ..ladder import Ladder
+from ..ladder import HELD, current_ladder, escalation
 from ..outcome import Outcome
 
 __all__ = ["certificate_of", "certify", "dual", "factored", "parts", "primal"]
@@ -181,22 +181,22 @@ def parts(damping):
 
 def _climb(matrix, system, attempt, what):
     """The outcome of the first attempt that holds: without, then with more damping as allowed."""
-    ladder = current_options().ladder
-    tries = ladder.escalations if isinstance(ladder, Ladder) else 0
+    ladder = current_ladder()
+    tries = 0 if ladder is None else ladder.escalations
     outcome = attempt(0.0)
     error = matrix.failure(0.0, what)
     if error is None or not np.isfinite(matrix.report.host[TRACE]):
         return outcome()  # NaN in the scores is told by the certificate
     size = float(matrix.report.host[LARGEST]) + matrix.largest_added(0.0)
     for j in range(1, tries + 1):  # as in `solvers.ladder`
-        extra = matrix.order * 2 * system.roundoff * 10.0**j * (size or 1.0)
+        extra = float(escalation(j, matrix.order, size, system.dtype))
         outcome = attempt(extra)
         if matrix.failure(extra, what) is not None:
             continue
-        if float(matrix.report.host[PIVOT]) ** 2 < 0.9 * extra and j < tries:
+        if float(matrix.report.host[PIVOT]) ** 2 < HELD * extra and j < tries:
             continue
         return outcome()
-    if isinstance(ladder, Ladder) and ladder.cutoff is not None:
+    if ladder is not None and ladder.cutoff is not None:
         error.add_note("the cutoff of a ladder is computed on the host only")
     raise error
 

@@ -57,16 +57,15 @@ class Held:
                 raise InputError(
                     f"G is {scores.dtype} with {p} columns; expected {self.dtype} with {self.p}"
                 )
-            if not n:
-                return 0, 0.0
-            roots, u, total = self._examined(scores, weights)
-            if self.origin is None:
+            roots, u, total = self._examined(scores, weights) if n else (None, None, 0.0)
+            if n and self.origin is None:
                 self._start(G)
-            if decay != 1:
+            if decay != 1 and self.origin is not None:
                 squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
-            passes.add_syrk(self.sums, scores, scale=roots)
-            passes.add_rmatvec(self.first, scores, u)
+            if n:
+                passes.add_syrk(self.sums, scores, scale=roots)
+                passes.add_rmatvec(self.first, scores, u)
             return n, total
 
     def _examined(self, scores, weights):
@@ -123,8 +122,7 @@ class Held:
     def matrix(self, weight):
         """F (p, p) in double, both triangles; a new array."""
         F = compat.empty((self.p, self.p), np.float64)
-        memory.copy(F, self.sums)
-        passes.mirror(F)
+        passes.mirror(self.sums, F)
         squares.scale_square(F, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
         return F
 

@@ -109,6 +109,7 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         squares.add_to_diagonal(A, v, v)
         squares.diagonal_of(v, A)
         squares.restore(A)
+        squares.clear_above(A)
         vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
         vectors.examine_weights(counts, counts, v)
         vectors.roots(v, v, v, report, counts, counts)
