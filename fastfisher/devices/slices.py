@@ -6,11 +6,10 @@ the bus empties it. Nothing is waited for but a buffer that is still in use.
 
 import numpy as np
 
-from ..kernels.cuda import compat, memory
+from ..kernels.cuda import SLICE_BYTES, compat, memory
 
 __all__ = ["column_slices", "first_row", "row_slices"]
 
-SLICE_BYTES = 256 << 20  # of a buffer, at most
 SHARE = 8  # a buffer takes at most this share of the memory that is free
 
 

@@ -8,10 +8,18 @@ import numpy as np
 
 from ..arrays import as_real
 from ..devices import passes
-from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, result, working_with
+from ..devices.door import (
+    as_matrix,
+    as_rows,
+    as_scores,
+    as_weights,
+    device_view,
+    none,
+    result,
+    working_with,
+)
 from ..errors import InputError, NotPositiveDefiniteError
 from ..kernels.cuda import compat, memory, squares, vectors
-from ..planning import choose
 from .products import check_precision
 
 __all__ = [
@@ -33,18 +41,9 @@ __all__ = [
 DOUBLE = np.dtype(np.float64)
 
 
-def _kernel(op, size, dtype):
-    return choose(op, size, dtype, device="cuda").load()
-
-
 def _weights(weights, n):
     """Weights (n,) in double, or None."""
-    if weights is None:
-        return None
-    rows, single = as_rows(weights, n, "weights", axis="n")
-    if not single:
-        raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
-    return rows.reshape(n)
+    return None if weights is None else as_weights(weights, n).reshape(n)
 
 
 def _roots(w):
@@ -184,7 +183,7 @@ def cholesky(A, *, damping=0.0, overwrite=False):
         if not (overwrite and _may_be_overwritten(A, dtype)):
             (made, L), matrix = result(A, (n, n), dtype), a
             memory.fill(L, 0.0)
-        order = int(memory.to_host(_kernel("cholesky", n, dtype)(L, matrix, damping))[0])
+        order = int(memory.to_host(passes.load("cholesky", n, dtype)(L, matrix, damping))[0])
         if order:
             raise NotPositiveDefiniteError(
                 f"pivot {order} of {n} is not positive (or not finite) at damping {damping:g}; "
@@ -212,7 +211,7 @@ def cho_solve(L, b):
         n, dtype = a.shape[0], np.dtype(a.dtype)
         rows, single = as_rows(b, n, "b", dtype=dtype, axis="n")
         for op in ("solve_lower", "solve_lower_adjoint"):
-            _kernel(op, n, dtype)(a, rows)
+            passes.load(op, n, dtype)(a, rows)
         return _columns(b, rows, single, dtype)
 
 
@@ -235,7 +234,7 @@ def batched_solve(F, g, *, damping=0.0):
             if d.size != n:
                 raise InputError(f"damping has {d.size} values; expected ({n},)")
         (x, x_view), (info, info_view) = result(F, (n, p), dtype), result(F, (n,), np.int32)
-        _kernel("batched_solve", p, dtype)(x_view, info_view, f, v, d)
+        passes.load("batched_solve", p, dtype)(x_view, info_view, f, v, d)
         return x, info
 
 
@@ -274,7 +273,7 @@ def block_cholesky(A, *, damping=0.0):
         dtype, shape = np.dtype(a.dtype), tuple(a.shape)
         (made, L), (info, status) = result(A, shape, dtype), result(A, shape[:1], np.int32)
         squares.lower_of_blocks(L, a, damping)
-        _kernel("block_cholesky", shape[1], dtype)(L, status)
+        passes.load("block_cholesky", shape[1], dtype)(L, status)
         return made, info
 
 
@@ -284,7 +283,7 @@ def block_solve(L, b):
         a = _blocks(L, "L")
         blocks, d, _ = a.shape
         rows, single = as_rows(b, blocks * d, "b", dtype=np.dtype(a.dtype), axis="B d")
-        _kernel("block_solve", d, a.dtype)(a, rows)
+        passes.load("block_solve", d, a.dtype)(a, rows)
         return _columns(b, rows, single, np.dtype(a.dtype))
 
 
@@ -305,7 +304,7 @@ def layered_gram(layers):
                 raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
             tokens = 1 if a.ndim == 2 else a.shape[1]
             flat = (x.reshape(n * tokens, x.shape[x.ndim - 1]) for x in (a, e))
-            _kernel("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
+            passes.load("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
         made, view = result(first, (n, n), np.dtype(a.dtype))
         passes.mirror(sums, view)
         return made

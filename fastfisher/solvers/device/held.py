@@ -4,11 +4,11 @@ import numpy as np
 
 from ...damping import Marquardt
 from ...devices import passes
-from ...devices.door import as_rows, as_scores, none, result, working_with
+from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
 from ...errors import InputError, StateError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
-from ...planning import Problem, choose, plan_problem
+from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..solution import Solution
 from ..system import unit_roundoff
@@ -31,8 +31,7 @@ class _Normalised:
     def raw_fisher(self, v):
         """F v for rows v."""
         y = compat.empty(tuple(v.shape), np.float64)
-        multiply = choose("matvec", v.shape[0], np.dtype(np.float64), device="cuda").load()
-        multiply(y, self.F, v, none(np.float64))
+        passes.load("matvec", v.shape[0])(y, self.F, v, none(np.float64))
         return y
 
 
@@ -76,9 +75,7 @@ class Held:
         memory.fill(bad, n)
         memory.fill(u, 1.0)
         if weights is not None:
-            u, single = as_rows(weights, n, "weights", axis="n")
-            if not single:
-                raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
+            u = as_weights(weights, n)
             roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
             vectors.examine_weights(bad, used, u.reshape(n))
             vectors.weight_roots(roots, u.reshape(n))

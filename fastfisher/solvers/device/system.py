@@ -154,7 +154,7 @@ def _mean(G, shares):
     n, p = G.shape
     one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
     memory.fill(one, 1.0)
-    passes.choose("rmatvec", 1, G.dtype, device="cuda").load()(
+    passes.load("rmatvec", 1, G.dtype)(
         first, first_row(G), passes.cast(one, G.dtype), none(G.dtype)
     )
     u = compat.empty((1, n), np.float64)

@@ -116,10 +116,10 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         recurrence.set_sizes(state, w)
         recurrence.rest(state)
         recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
-        recurrence.begin(state, partial, 1e-8, 1e-15, 100, first=True)
+        recurrence.begin(state, partial, 1e-8, 1e-15, 0.5, 100, first=True)
         recurrence.measure(partial, rows, rows, rows, 1.0, v, state)
         recurrence.direct(state, partial)
-        recurrence.turn(state, partial, 1e-15, 1e30, 100)
+        recurrence.turn(state, partial, 1e-15, 0.5, 1e30, 100, 100)
         recurrence.conclude(rows, rows, 1.0, none, state)
 
     found = in_registers(compiled(call, CAPABILITIES[-1]))
