@@ -19,6 +19,7 @@ __all__ = [
     "as_matrix",
     "as_rows",
     "as_scores",
+    "as_weights",
     "device_view",
     "none",
     "on_host",
@@ -165,6 +166,14 @@ def as_rows(b, size, name, *, dtype=np.float64, axis="p"):
     else:
         vectors.take(rows, columns, none(np.float64))
     return rows, single
+
+
+def as_weights(w, n):
+    """Weights (n,) of a device, copied to a row (1, n) in double; not examined."""
+    rows, single = as_rows(w, n, "weights", axis="n")
+    if not single:
+        raise InputError(f"weights has shape {tuple(w.shape)}; expected ({n},)")
+    return rows
 
 
 def as_matrix(A, name, shape):

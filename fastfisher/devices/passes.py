@@ -19,13 +19,15 @@ __all__ = [
     "add_syrk",
     "bad_row",
     "cast",
+    "load",
     "mirror",
     "products",
 ]
 
 
-def _kernel(op, size, dtype):
-    return choose(op, size, dtype, device="cuda").load()
+def load(op, size, dtype=np.float64):
+    """The kernel that the table names for an op on the device."""
+    return choose(op, size, np.dtype(dtype), device="cuda").load()
 
 
 def _part(values, lo, hi):
@@ -48,7 +50,7 @@ def _beside(G, *operands):
 
 def add_syrk(c, G, *, scale=None, shift=None):
     """Lower triangle of c += (G - shift)' diag(scale^2) (G - shift)."""
-    kernel = _kernel("syrk", G.shape[1], G.dtype)
+    kernel = load("syrk", G.shape[1], G.dtype)
     scale, shift = _beside(G, scale, shift)
     for lo, hi, rows in row_slices(G):
         kernel(c, rows, _part(scale, lo, hi), shift)
@@ -56,14 +58,14 @@ def add_syrk(c, G, *, scale=None, shift=None):
 
 def add_block_syrk(c, G, *, scale=None):
     """c[b] += G_b' diag(scale^2) G_b, both triangles, for consecutive blocks of columns."""
-    kernel, (scale,) = _kernel("block_syrk", c.shape[1], G.dtype), _beside(G, scale)
+    kernel, (scale,) = load("block_syrk", c.shape[1], G.dtype), _beside(G, scale)
     for lo, hi, rows in row_slices(G):
         kernel(c, rows, 0, _part(scale, lo, hi))
 
 
 def add_gram(c, G, *, weight=None, shift=None):
     """Lower triangle of c += (G - shift) diag(weight) (G - shift)'."""
-    kernel = _kernel("gram", G.shape[0], G.dtype)
+    kernel = load("gram", G.shape[0], G.dtype)
     weight, shift = _beside(G, weight, shift)
     for lo, hi, columns in column_slices(G):
         kernel(c, columns, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
@@ -71,7 +73,7 @@ def add_gram(c, G, *, weight=None, shift=None):
 
 def products(G, v, *, shift=None):
     """(G - shift) v for rows v (k, p): (k, n)."""
-    kernel, (v, shift) = _kernel("matvec", v.shape[0], G.dtype), _beside(G, v, shift)
+    kernel, (v, shift) = load("matvec", v.shape[0], G.dtype), _beside(G, v, shift)
     y = compat.empty((v.shape[0], G.shape[0]), np.float64)
     for lo, hi, rows in row_slices(G):
         if hi - lo == G.shape[0]:
@@ -87,7 +89,7 @@ def products(G, v, *, shift=None):
 
 def add_rmatvec(y, G, u, *, shift=None):
     """y += (G - shift)'u for rows u (k, n)."""
-    kernel, (u, shift) = _kernel("rmatvec", u.shape[0], G.dtype), _beside(G, u, shift)
+    kernel, (u, shift) = load("rmatvec", u.shape[0], G.dtype), _beside(G, u, shift)
     for lo, hi, rows in row_slices(G):
         here = u
         if hi - lo < G.shape[0]:
@@ -98,7 +100,7 @@ def add_rmatvec(y, G, u, *, shift=None):
 
 def add_fvp(y, G, v, *, weights=None, shift=None):
     """y += (G - shift)'(weights o ((G - shift) v)) for rows v (k, p)."""
-    kernel = _kernel("fvp", v.shape[0], G.dtype)
+    kernel = load("fvp", v.shape[0], G.dtype)
     v, weights, shift = _beside(G, v, weights, shift)
     for lo, hi, rows in row_slices(G):
         kernel(y, rows, v, _part(weights, lo, hi), shift)
@@ -106,20 +108,20 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
 
 def add_diag(y, G, *, weights=None, shift=None):
     """y += sum_n weights_n (G_n - shift)^2."""
-    kernel = _kernel("diag", G.shape[1], G.dtype)
+    kernel = load("diag", G.shape[1], G.dtype)
     weights, shift = _beside(G, weights, shift)
     for lo, hi, rows in row_slices(G):
         kernel(y, rows, _part(weights, lo, hi), shift)
 
 
-def mirror(c):
-    """Fill the upper triangle of c from the lower."""
-    _kernel("mirror", c.shape[0], c.dtype)(c)
+def mirror(c, out=None):
+    """Both triangles, into c or `out` of any precision, from the lower of c."""
+    load("mirror", c.shape[0], c.dtype)(c, out)
 
 
 def bad_row(G):
     """(first row with NaN or Inf or None, largest finite magnitude): waits for the device."""
-    kernel, found, largest = _kernel("scan", G.shape[1], G.dtype), None, 0.0
+    kernel, found, largest = load("scan", G.shape[1], G.dtype), None, 0.0
     for lo, hi, rows in row_slices(G):
         bad = compat.empty((hi - lo,), np.dtype(bool))
         size = kernel(bad, rows)

@@ -6,11 +6,10 @@ the bus empties it. Nothing is waited for but a buffer that is still in use.
 
 import numpy as np
 
-from ..kernels.cuda import compat, memory
+from ..kernels.cuda import SLICE_BYTES, compat, memory
 
-__all__ = ["column_slices", "row_slices"]
+__all__ = ["column_slices", "first_row", "row_slices"]
 
-SLICE_BYTES = 256 << 20  # of a buffer, at most
 SHARE = 8  # a buffer takes at most this share of the memory that is free
 
 
@@ -22,6 +21,22 @@ def row_slices(G):
 def column_slices(G):
     """Yield (lo, hi, columns lo..hi of the scores on the device)."""
     yield from _slices(G, 1)
+
+
+def first_row(G):
+    """The first row (1, p) of the scores on the device."""
+    if G.direct:
+        return G.data[:1]
+    if G.streamed:
+        return memory.to_device(G.data.rows(0, 1, halves=True).view(_bits(G.data.stored)))
+    row = compat.empty((1, G.shape[1]), np.dtype(G.data.dtype))
+    memory.gather(row, G.data[:1])
+    return row
+
+
+def _bits(stored):
+    """The dtype in which kernels get what is stored."""
+    return stored if stored.name != "bfloat16" else np.dtype(np.uint16)
 
 
 def _slices(G, axis):
@@ -55,26 +70,28 @@ def _gathered(data, axis, stored, step, bounds):
 
 def _over_the_bus(scores, axis, stored, step, bounds):
     across, buffers = scores.shape[1 - axis], range(min(2, len(bounds)))
-    bits = stored if stored.name != "bfloat16" else np.dtype(np.uint16)
+    bits = _bits(stored)
     hosts = [memory.pinned((step * across,), bits) for _ in buffers]
     devices = [compat.empty((step * across,), bits) for _ in buffers]
     copying, computing = memory.new_stream(), compat.current_stream()
     copied, used = ([memory.event() for _ in buffers] for _ in range(2))
     for event in used:
         event.record(computing)
-    for i, (lo, hi) in enumerate(bounds):
-        turn, size = i % 2, (hi - lo) * across
-        shape, host = _shape(axis, hi - lo, across), hosts[turn][:size]
-        if i > 1:
-            copied[turn].synchronize()
-        take = scores.rows if axis == 0 else scores.columns
-        np.copyto(host.reshape(shape), take(lo, hi, halves=True).view(bits))
-        with compat.on_stream(copying):
-            used[turn].wait(copying)
-            memory.copy_in(devices[turn][:size], host)
-            copied[turn].record(copying)
-        copied[turn].wait(computing)
-        yield lo, hi, devices[turn][:size].reshape(shape)
-        used[turn].record(computing)
-    for event in copied:  # the host buffers are about to go
-        event.synchronize()
+    try:
+        for i, (lo, hi) in enumerate(bounds):
+            turn, size = i % 2, (hi - lo) * across
+            shape, host = _shape(axis, hi - lo, across), hosts[turn][:size]
+            if i > 1:
+                copied[turn].synchronize()
+            take = scores.rows if axis == 0 else scores.columns
+            np.copyto(host.reshape(shape), take(lo, hi, halves=True).view(bits))
+            with compat.on_stream(copying):
+                used[turn].wait(copying)
+                memory.copy_in(devices[turn][:size], host)
+                copied[turn].record(copying)
+            copied[turn].wait(computing)
+            yield lo, hi, devices[turn][:size].reshape(shape)
+            used[turn].record(computing)
+    finally:  # also where the slices are given up: the host buffers are about to go
+        for event in copied:
+            event.synchronize()

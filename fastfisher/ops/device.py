@@ -8,10 +8,18 @@ import numpy as np
 
 from ..arrays import as_real
 from ..devices import passes
-from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, result, working_with
+from ..devices.door import (
+    as_matrix,
+    as_rows,
+    as_scores,
+    as_weights,
+    device_view,
+    none,
+    result,
+    working_with,
+)
 from ..errors import InputError, NotPositiveDefiniteError
 from ..kernels.cuda import compat, memory, squares, vectors
-from ..planning import choose
 from .products import check_precision
 
 __all__ = [
@@ -33,18 +41,9 @@ __all__ = [
 DOUBLE = np.dtype(np.float64)
 
 
-def _kernel(op, size, dtype):
-    return choose(op, size, dtype, device="cuda").load()
-
-
 def _weights(weights, n):
     """Weights (n,) in double, or None."""
-    if weights is None:
-        return None
-    rows, single = as_rows(weights, n, "weights", axis="n")
-    if not single:
-        raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
-    return rows.reshape(n)
+    return None if weights is None else as_weights(weights, n).reshape(n)
 
 
 def _roots(w):
@@ -55,31 +54,41 @@ def _roots(w):
     return roots
 
 
-def _answer(origin, values, dtype, out=None):
-    """Double values in the kind of `origin` and this dtype, or in `out`."""
-    if out is None:
-        made, view = result(origin, values.shape, dtype)
-    else:
-        made, view = out, device_view(out, "out")[0]
-        if tuple(view.shape) != tuple(values.shape) or view.dtype != dtype:
-            raise InputError(
-                f"out is {view.dtype} {tuple(view.shape)}; expected {np.dtype(dtype)} "
-                f"{tuple(values.shape)}"
-            )
-        if not view.is_c_contiguous():
-            raise InputError("out must be C-ordered")
+def _answer(origin, values, dtype):
+    """Double values in the kind of `origin` and this dtype."""
+    made, view = result(origin, values.shape, dtype)
     memory.copy(view, values)
     return made
 
 
-def _square(G, order, out):
-    """Zeros (order, order) in double: the memory of `out` where that serves."""
-    if out is not None and G.dtype == DOUBLE:
-        view = device_view(out, "out")[0]
-        if tuple(view.shape) == (order, order) and view.dtype == DOUBLE and view.is_c_contiguous():
-            memory.fill(view, 0.0)
-            return view, True
-    return memory.zeros((order, order), DOUBLE), False
+def _output(out, shape, dtype, inputs):
+    """The device view of a caller's `out=`, checked as `arrays.output` does."""
+    view = device_view(out, "out")[0]
+    if tuple(view.shape) != shape or view.dtype != dtype:
+        raise InputError(f"out is {view.dtype} {tuple(view.shape)}; expected {dtype} {shape}")
+    if not view.is_c_contiguous():
+        raise InputError("out must be C-ordered")
+    if any(compat.overlaps(view, device_view(x, "an input")[0]) for x in inputs if x is not None):
+        raise InputError("out shares memory with an input; pass an array of its own")
+    return view
+
+
+def _square(order, G, weights, out):
+    """The answer (order, order), its device view, and zeros in double: the view where it can be."""
+    shape, dtype = (order, order), G.dtype
+    if out is None:
+        made, view = result(G.origin, shape, dtype)
+    else:
+        made, view = out, _output(out, shape, dtype, (G.origin, weights))
+    if dtype != DOUBLE:
+        return made, view, memory.zeros(shape, DOUBLE)
+    memory.fill(view, 0.0)
+    return made, view, view
+
+
+def _complete(view, sums):
+    """Both triangles of the answer from the lower one of the sums."""
+    passes.mirror(sums, None if view is sums else view)
 
 
 def syrk(G, weights=None, *, out=None, precision="entrywise"):
@@ -88,10 +97,11 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, p = G.shape
-        sums, there = _square(G, p, out)
-        passes.add_syrk(sums, G, scale=_roots(_weights(weights, n)))
-        passes.mirror(sums)
-        return out if there else _answer(G.origin, sums, G.dtype, out)
+        roots = _roots(_weights(weights, n))
+        made, view, sums = _square(p, G, weights, out)
+        passes.add_syrk(sums, G, scale=roots)
+        _complete(view, sums)
+        return made
 
 
 def gram(G, weights=None, *, out=None):
@@ -99,13 +109,13 @@ def gram(G, weights=None, *, out=None):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, _ = G.shape
-        sums, there = _square(G, n, out)
-        passes.add_gram(sums, G)
-        passes.mirror(sums)
         roots = _roots(_weights(weights, n))
+        made, view, sums = _square(n, G, weights, out)
+        passes.add_gram(sums, G)
         if roots is not None:
             squares.scale_square(sums, roots)
-        return out if there else _answer(G.origin, sums, G.dtype, out)
+        _complete(view, sums)
+        return made
 
 
 def _columns(origin, rows, single, dtype):
@@ -169,11 +179,11 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     with working_with(A):
         a = _square_matrix(A, "A")
         n, dtype = a.shape[0], np.dtype(a.dtype)
-        made, L = A, a
-        if not overwrite or device_view(A, "A")[0] is not a:
-            made, L = result(A, (n, n), dtype)
-        squares.lower(L, a, damping)
-        order = int(memory.to_host(_kernel("cholesky", n, dtype)(L))[0])
+        made, L, matrix = A, a, None
+        if not (overwrite and _may_be_overwritten(A, dtype)):
+            (made, L), matrix = result(A, (n, n), dtype), a
+            memory.fill(L, 0.0)
+        order = int(memory.to_host(passes.load("cholesky", n, dtype)(L, matrix, damping))[0])
         if order:
             raise NotPositiveDefiniteError(
                 f"pivot {order} of {n} is not positive (or not finite) at damping {damping:g}; "
@@ -181,7 +191,17 @@ def cholesky(A, *, damping=0.0, overwrite=False):
                 order=order,
                 rcond=0.0,
             )
+        if matrix is None:
+            squares.clear_above(L)
         return made
+
+
+def _may_be_overwritten(A, dtype):
+    """True if kernels work on the memory of A itself, and its owner lets them."""
+    view = device_view(A, "A")[0]
+    seen = getattr(A, "__cuda_array_interface__", None)  # of numba in the simulator: none
+    locked = seen is not None and seen["data"][1]
+    return view.dtype == dtype and view.is_c_contiguous() and not locked
 
 
 def cho_solve(L, b):
@@ -191,7 +211,7 @@ def cho_solve(L, b):
         n, dtype = a.shape[0], np.dtype(a.dtype)
         rows, single = as_rows(b, n, "b", dtype=dtype, axis="n")
         for op in ("solve_lower", "solve_lower_adjoint"):
-            _kernel(op, n, dtype)(a, rows)
+            passes.load(op, n, dtype)(a, rows)
         return _columns(b, rows, single, dtype)
 
 
@@ -214,7 +234,7 @@ def batched_solve(F, g, *, damping=0.0):
             if d.size != n:
                 raise InputError(f"damping has {d.size} values; expected ({n},)")
         (x, x_view), (info, info_view) = result(F, (n, p), dtype), result(F, (n,), np.int32)
-        _kernel("batched_solve", p, dtype)(x_view, info_view, f, v, d)
+        passes.load("batched_solve", p, dtype)(x_view, info_view, f, v, d)
         return x, info
 
 
@@ -253,7 +273,7 @@ def block_cholesky(A, *, damping=0.0):
         dtype, shape = np.dtype(a.dtype), tuple(a.shape)
         (made, L), (info, status) = result(A, shape, dtype), result(A, shape[:1], np.int32)
         squares.lower_of_blocks(L, a, damping)
-        _kernel("block_cholesky", shape[1], dtype)(L, status)
+        passes.load("block_cholesky", shape[1], dtype)(L, status)
         return made, info
 
 
@@ -263,7 +283,7 @@ def block_solve(L, b):
         a = _blocks(L, "L")
         blocks, d, _ = a.shape
         rows, single = as_rows(b, blocks * d, "b", dtype=np.dtype(a.dtype), axis="B d")
-        _kernel("block_solve", d, a.dtype)(a, rows)
+        passes.load("block_solve", d, a.dtype)(a, rows)
         return _columns(b, rows, single, np.dtype(a.dtype))
 
 
@@ -284,6 +304,7 @@ def layered_gram(layers):
                 raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
             tokens = 1 if a.ndim == 2 else a.shape[1]
             flat = (x.reshape(n * tokens, x.shape[x.ndim - 1]) for x in (a, e))
-            _kernel("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
-        passes.mirror(sums)
-        return _answer(first, sums, np.dtype(a.dtype))
+            passes.load("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
+        made, view = result(first, (n, n), np.dtype(a.dtype))
+        passes.mirror(sums, view)
+        return made

@@ -6,6 +6,7 @@ No device has been measured: the rates are nominal ones of a data-centre GPU, an
 import functools
 import importlib.util
 
+from ..kernels.cuda import SAMPLES, SLICE_BYTES
 from .records import Stage
 from .table import INF, REAL, Band, Entry, decide
 
@@ -70,12 +71,10 @@ CUDA_TABLE = tuple(
 FLOPS = {"float64": 3e13, "float32": 3e13}  # per second, nominal
 BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
 GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
-CHUNK_BYTES = 256 << 20  # of scores that pass through a buffer at a time
 PARTS_BYTES = 130 << 20  # of partial sums of a product, at most
-BLOCK = 256  # samples per block sum of a pass
 
 
-def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1, workspace=0):
+def _stage(op, size, text, flops, moved, dtype="float64", launches=1, workspace=0):
     choice = decide(op, size, dtype, device="cuda")
     seconds = max(flops / FLOPS[dtype], moved / BANDWIDTH) + launches * LAUNCH
     entry = choice.entry
@@ -96,8 +95,8 @@ def _stage(q, op, size, text, flops, moved, dtype="float64", launches=1, workspa
 def _pass(q, op, factor):
     flops = factor * q.n * q.p * q.rhs
     text = f"{q.n} x {q.p}"
-    sums = 8 * q.rhs * q.p * -(-q.n // BLOCK) if op != "matvec" else 0
-    return _stage(q, op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2, sums)
+    sums = 8 * q.rhs * q.p * -(-q.n // SAMPLES) if op != "matvec" else 0
+    return _stage(op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2, sums)
 
 
 def _factored(q, op, order, summed):
@@ -106,12 +105,12 @@ def _factored(q, op, order, summed):
     flops = summed * order * (order + 1)
     blocks = -(-order // 32)
     half = order * order * q.rhs
-    parts = min(PARTS_BYTES, square * -(-summed // BLOCK))
+    parts = min(PARTS_BYTES, square * -(-summed // SAMPLES))
     return [
-        _stage(q, op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
-        _stage(q, "cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
-        _stage(q, "solve_lower", order, text, half, square / 2, launches=blocks / 2),
-        _stage(q, "solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),
+        _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
+        _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
+        _stage("solve_lower", order, text, half, square / 2, launches=blocks / 2),
+        _stage("solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),
     ]
 
 
@@ -137,5 +136,5 @@ DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 def device_route(q, method):
     """Stages of a method on a device, and its peak bytes there beside the scores."""
     stages, resident = DEVICE_ROUTES[method](q)
-    copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * CHUNK_BYTES)
+    copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * SLICE_BYTES)
     return stages, int(resident + copies + max(stage.workspace for stage in stages))

@@ -52,6 +52,11 @@ CATALOGUE = {
     "layered_diag": "layered_diag is computed on the host only",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
+    "syrk into G": "out shares memory with an input.*; untouched True",
+    "gram into a part of G": "out shares memory with an input.*; untouched True",
+    "syrk into its weights": "out shares memory with an input.*; untouched True",
+    "out and weights": r"weights has shape \(2,\); expected \(5,\).*; untouched True",
+    "no ladder": "expected an ff.Ladder or None",
 }
 
 
@@ -171,11 +176,46 @@ def refused():
     }
     found = {}
     for name, call in calls.items():
-        try:
-            found[name] = f"nothing was refused: {call()}"
-        except ff.errors.FisherError as error:
-            found[name] = str(error)
+        found[name] = _message(call)
+    whole, ones, pair = d(rng.standard_normal((4, 3))), d(np.ones((3, 3))), d(np.ones((1, 1)))
+    for name, kept, call in (
+        ("syrk into G", ones, lambda: ff.ops.syrk(ones, out=ones)),
+        ("gram into a part of G", whole, lambda: ff.ops.gram(whole[:3], out=whole[1:])),
+        ("syrk into its weights", pair, lambda: ff.ops.syrk(pair, pair.reshape(1), out=pair)),
+        ("out and weights", ones, lambda: ff.ops.syrk(d(G), d(w[:2]), out=ones)),
+    ):
+        before = kept.copy_to_host()
+        message = _message(call)
+        found[name] = f"{message}; untouched {np.array_equal(kept.copy_to_host(), before)}"
+    with ff.options(ladder="cholesky"):
+        found["no ladder"] = _message(lambda: ff.solve(d(G), d(v), **h))
     return found
+
+
+def _message(call):
+    try:
+        return f"nothing was refused: {call()}"
+    except ff.errors.FisherError as error:
+        return str(error)
+
+
+def _dropped():
+    """How many copies are waited for where slices of host scores are given up after the first."""
+    from fastfisher.arrays import as_scores as host_scores
+    from fastfisher.devices import door, slices
+
+    waited = []
+    event = types.SimpleNamespace(
+        record=lambda stream: None,
+        wait=lambda stream: None,
+        synchronize=lambda: waited.append(1),
+    )
+    G = door.as_scores(host_scores(np.ones(TALL)))
+    with _slices(48), mock.patch.object(slices.memory, "event", lambda: event):
+        rows = slices.row_slices(G)
+        next(rows)
+        rows.close()
+    return len(waited)
 
 
 def _ladder():
@@ -252,6 +292,7 @@ def counted():
             call()
         found[name] = [traffic.to_device, traffic.to_host, traffic.waits]
     found["ladder"], found["propagated"] = _ladder(), _propagated()
+    found["dropped"] = _dropped()
     return found
 
 
@@ -302,8 +343,10 @@ def held():
     rng = matrices.generator("held")
     G, H, w = rng.standard_normal(TALL), rng.standard_normal((2, 3)), rng.uniform(0.5, 2, 5)
     b, dampings = rng.standard_normal(3), [0.1, 5.0]
-    F = ff.DenseFisher(3).update(G, w).update(H, decay=0.5)
-    D = ff.DeviceFisher(3).update(_there(G), _there(w)).update(_there(H), decay=0.5)
+    none = np.empty((0, 3))
+    F = ff.DenseFisher(3).update(G, w).update(H, decay=0.5).update(none, decay=0.25)
+    D = ff.DeviceFisher(3).update(_there(none), decay=0.5)  # nothing to decay
+    D.update(_there(G), _there(w)).update(_there(H), decay=0.5).update(_there(none), decay=0.25)
     with Traffic() as traffic:
         path = D.path(_there(b), dampings)
     P = F.path(b, dampings)
@@ -388,7 +431,17 @@ def in_kind():
     y = ff.natural_gradient(Foreign(G, 7), Foreign(v, 7), damping=0.1)
     with mock.patch.dict(sys.modules, {"cupy": library}):
         x = ff.natural_gradient(Array(G), Array(v), damping=0.1)
+    A = G.T @ G + np.eye(3)
+    given, kept = Foreign(A.copy()), Foreign(A.copy())
+    locked = Foreign(A.copy())
+    locked.__cuda_array_interface__["data"] = (locked.a.ctypes.data, True)
+    L = np.linalg.cholesky(A + 0.5 * np.eye(3))
+    made = ff.ops.cholesky(given, damping=0.5, overwrite=True)
+    ff.ops.cholesky(kept, damping=0.5)
+    ff.ops.cholesky(locked, damping=0.5, overwrite=True)
     return {
+        "overwritten": made is given and bool(np.allclose(given.a, L, rtol=1e-14, atol=0)),
+        "kept": bool(np.array_equal(kept.a, A) and np.array_equal(locked.a, A)),
         "cupy": type(x).__name__,
         "asked": asked,
         "error": float(np.abs(x.a - expected).max()),

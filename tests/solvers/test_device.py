@@ -94,6 +94,17 @@ def test_cuda_arrays_are_answered_in_kind_from_the_pool_of_their_library(found):
 
 
 @with_cuda
+def test_cholesky_overwrites_a_cuda_array_that_is_only_seen_through_a_view(found):
+    assert found["in kind"]["overwritten"]
+    assert found["in kind"]["kept"], "what may not be overwritten was"
+
+
+@with_cuda
+def test_copies_to_a_cuda_device_are_waited_for_where_the_slices_are_given_up(counted):
+    assert counted["dropped"] == 2
+
+
+@with_cuda
 def test_the_ops_on_cuda_arrays_are_those_of_the_host(found):
     errors = found["operated"]
     assert len(errors) == 15 and max(errors.values()) < 50, errors

@@ -15,7 +15,11 @@ import numpy as np
 
 from ...errors import MissingDependencyError
 
-__all__ = ["is_available", "obstacle", "require"]
+__all__ = ["SAMPLES", "SLICE_BYTES", "is_available", "obstacle", "require"]
+
+# Of the kernels and of plans, which load nothing of CUDA.
+SAMPLES = 256  # per partial sum of a pass
+SLICE_BYTES = 256 << 20  # of a buffer that scores pass through, at most
 
 EXTRA = 'pip install "fastfisher[cuda]"'
 

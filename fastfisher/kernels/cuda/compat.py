@@ -13,6 +13,7 @@ All other files of this room take these names from here, and import neither numb
                      It is a context variable, so kernels have the arguments of their twins.
 `capability`         (major, minor) of the current device
 `array_of`           a device array over memory of others
+`overlaps`           whether two device arrays may share memory
 `empty`              a device array, uninitialised; `allocating` says from whose pool
 `mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
@@ -55,6 +56,7 @@ if SIMULATED:
         mma,
         move,
         opaque,
+        overlaps,
         spread,
         syncwarp,
         to_tf32,
@@ -73,6 +75,7 @@ else:
         mma,
         move,
         opaque,
+        overlaps,
         spread,
         syncwarp,
         to_tf32,
@@ -102,6 +105,7 @@ __all__ = [
     "move",
     "on_stream",
     "opaque",
+    "overlaps",
     "spread",
     "syncwarp",
     "to_tf32",

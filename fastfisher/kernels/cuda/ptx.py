@@ -20,6 +20,7 @@ __all__ = [
     "mma",
     "move",
     "opaque",
+    "overlaps",
     "syncwarp",
     "to_tf32",
 ]
@@ -315,6 +316,23 @@ def opaque(context, x):
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def _bounds(x):
+    """The first byte of a device array, and the one after its last."""
+    first = last = int(x.__cuda_array_interface__["data"][0])
+    for length, step in zip(x.shape, x.strides, strict=True):
+        reach = (length - 1) * step
+        first, last = first + min(reach, 0), last + max(reach, 0)
+    return first, last + x.dtype.itemsize
+
+
+def overlaps(a, b):
+    """True if device arrays may share memory: the bounds of both do."""
+    if not a.size or not b.size:
+        return False
+    (first, last), (start, stop) = _bounds(a), _bounds(b)
+    return first < stop and start < last
 
 
 @intrinsic

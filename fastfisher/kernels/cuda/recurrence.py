@@ -11,6 +11,7 @@ import numpy as np
 
 from . import compat
 from .compat import cuda
+from .sums import THREADS, shares
 
 __all__ = [
     "STATE",
@@ -30,21 +31,10 @@ RZ, ALPHA, BETA, STATUS, ITERATIONS, STRETCH, BEST, SINCE, SIZE, TARGET, REST, L
 STATE = 12
 RUNNING, CONVERGED, STAGNATED, BREAKDOWN, NOT_FINITE, EXHAUSTED = range(6)
 
-PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
-USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
-
-THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
-SHARES, SHARE = 64, 2048  # of a row, at most; elements of one, at least
-
-
-def _shares(m):
-    share = max(-(-m // SHARES), SHARE)
-    return share, max(-(-m // share), 1)
-
 
 def partials(k, m):
     """Room for three sums of each share of each row."""
-    return compat.empty((k, _shares(m)[1], 3), np.float64)
+    return compat.empty((k, shares(m)[1], 3), np.float64)
 
 
 @functools.cache
@@ -85,7 +75,7 @@ def _summing(threads, moving):
 
 def _sum(moving, partial, u, v, first, second, by, weight, state):
     k, m = u.shape
-    share, count = _shares(m)
+    share, count = shares(m)
     threads = min(THREADS, 1 << (min(m, share) - 1).bit_length())
     run = _summing(threads, moving)
     args = partial, share, u, v, first, second, by, weight, state
@@ -118,11 +108,11 @@ def _total(partial, row, j):
 
 
 @compat.device
-def _done(state, row, floor):
-    """The residual meets the tolerance, or the floor that rounding sets."""
+def _done(state, row, floor, useless):
+    """The residual meets the tolerance, or the floor that rounding sets and is below `useless`."""
     rest, size = state[row, REST], state[row, SIZE]
     low = floor * (state[row, STRETCH] * state[row, LENGTH] + size)
-    return rest <= state[row, TARGET] or (rest <= low and rest < USELESS * size)
+    return rest <= state[row, TARGET] or (rest <= low and rest < useless * size)
 
 
 @cuda.jit
@@ -151,7 +141,7 @@ def rest(state):
 
 
 @cuda.jit
-def _begin(state, partial, rtol, floor, limit, first):
+def _begin(state, partial, rtol, floor, useless, limit, first):
     row = cuda.grid(1)
     if row < state.shape[0]:
         rest, length = math.sqrt(_total(partial, row, 0)), math.sqrt(_total(partial, row, 1))
@@ -161,17 +151,17 @@ def _begin(state, partial, rtol, floor, limit, first):
         if first:
             state[row, TARGET] = rtol * state[row, SIZE]
             state[row, ITERATIONS] = 0.0
-        state[row, STATUS] = CONVERGED if _done(state, row, floor) else RUNNING
+        state[row, STATUS] = CONVERGED if _done(state, row, floor, useless) else RUNNING
         if not rest < math.inf:
             state[row, STATUS] = NOT_FINITE
         elif state[row, STATUS] == RUNNING and state[row, ITERATIONS] >= limit:
             state[row, STATUS] = EXHAUSTED
 
 
-def begin(state, partial, rtol, floor, limit, *, first):
+def begin(state, partial, rtol, floor, useless, limit, *, first):
     # state  INOUT (k, STATE), its SIZE given
     """Start the recurrences at a residual whose sums are known."""
-    _per_row(_begin, state, partial, rtol, floor, limit, first)
+    _per_row(_begin, state, partial, rtol, floor, useless, limit, first)
 
 
 @cuda.jit
@@ -202,7 +192,7 @@ def direct(state, partial):
 
 
 @cuda.jit
-def _turn(state, partial, floor, runaway, limit):
+def _turn(state, partial, floor, useless, runaway, patience, limit):
     row = cuda.grid(1)
     if row < state.shape[0] and state[row, STATUS] == RUNNING:
         rest, length = math.sqrt(_total(partial, row, 0)), math.sqrt(_total(partial, row, 1))
@@ -214,21 +204,22 @@ def _turn(state, partial, floor, runaway, limit):
         rz = _total(partial, row, 2)
         state[row, BETA] = rz / state[row, RZ] if state[row, RZ] > 0.0 else 0.0
         state[row, RZ] = rz
-        if _done(state, row, floor):
+        if _done(state, row, floor, useless):
             state[row, STATUS] = CONVERGED
         elif not rest < math.inf:
             state[row, STATUS] = NOT_FINITE
         elif state[row, STRETCH] * length > runaway * state[row, SIZE]:
             state[row, STATUS] = BREAKDOWN
-        elif state[row, SINCE] >= PATIENCE:
+        elif state[row, SINCE] >= patience:
             state[row, STATUS] = STAGNATED
         elif state[row, ITERATIONS] >= limit:
             state[row, STATUS] = EXHAUSTED
 
 
-def turn(state, partial, floor, runaway, limit):
-    """Verdicts and the change of direction from the sums of `advance`."""
-    _per_row(_turn, state, partial, floor, runaway, limit)
+def turn(state, partial, floor, useless, runaway, patience, limit):
+    """Verdicts and the change of direction from the sums of `advance`; a row stagnates after
+    `patience` iterations without a new smallest residual."""
+    _per_row(_turn, state, partial, floor, useless, runaway, patience, limit)
 
 
 @cuda.jit

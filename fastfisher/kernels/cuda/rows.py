@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import compat
+from . import SAMPLES, compat
 from .compat import cuda, types
 from .staging import HALVES, flat, formats
 
 __all__ = ["BLOCK", "WIDEST", "add_sums", "fold", "groups", "team"]
 
-BLOCK = 8 if compat.SIMULATED else 256  # samples per partial sum
+BLOCK = 8 if compat.SIMULATED else SAMPLES  # samples per partial sum
 GROUP = 4 if compat.SIMULATED else 64  # partial sums that a thread adds
 THREADS = 4 if compat.SIMULATED else 256  # of a fold
 LEAST, MOST = (2, 4) if compat.SIMULATED else (32, 512)  # threads of a team
@@ -145,7 +145,7 @@ def _fold(out, parts, count, width, add):
 
 
 def fold(y, parts, count, width, add):
-    # y      INOUT (width,) double;  parts  (count, width) double, flat; spoilt
+    # y      INOUT (width,) double;  parts  (count, width) double, flat
     """y = the sum of the parts, or y +=; groups in order, then groups of these."""
     while True:
         left = -(-count // GROUP)

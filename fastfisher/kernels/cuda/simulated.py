@@ -22,6 +22,7 @@ __all__ = [
     "mma",
     "move",
     "opaque",
+    "overlaps",
     "syncwarp",
     "to_tf32",
 ]
@@ -167,3 +168,8 @@ class _Memory:
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return FakeCUDAArray(np.asarray(_Memory(interface, owner)))
+
+
+def overlaps(a, b):
+    """True if device arrays may share memory: the bounds of both do."""
+    return np.may_share_memory(a._ary, b._ary)

@@ -5,8 +5,8 @@ from .vectors import per_element
 
 __all__ = [
     "add_to_diagonal",
+    "clear_above",
     "diagonal_of",
-    "lower",
     "lower_of_blocks",
     "restore",
     "scale_square",
@@ -70,20 +70,18 @@ def restore(c):
 
 
 @cuda.jit
-def _lower(out, a, damping):
+def _clear_above(c):
     e = cuda.grid(1)
-    if e < out.size:
-        i, j = e // out.shape[1], e % out.shape[1]
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
         if j > i:
-            out[i, j] = 0
-        else:
-            out[i, j] = a[i, j] + damping if i == j else a[i, j]
+            c[i, j] = 0
 
 
-def lower(out, a, damping):
-    # out  OUT (m, m);  a  IN READ-ONLY (m, m); `out` may be a
-    """The lower triangle of a + damping I, zeros above."""
-    per_element(_lower, out.size, out, a, damping)
+def clear_above(c):
+    # c  INOUT (m, m)
+    """Zeros above the diagonal."""
+    per_element(_clear_above, c.size, c)
 
 
 @cuda.jit
@@ -115,5 +113,5 @@ def _lower_of_blocks(out, a, damping):
 
 def lower_of_blocks(out, a, damping):
     # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d)
-    """`lower` for each block."""
+    """The lower triangle of a[b] + damping I for each block, zeros above."""
     per_element(_lower_of_blocks, out.size, out, a, damping)

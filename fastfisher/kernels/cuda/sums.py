@@ -11,11 +11,17 @@ import numpy as np
 from . import compat
 from .compat import cuda
 
-__all__ = ["dots", "largest", "least", "logarithms", "totals"]
+__all__ = ["THREADS", "dots", "largest", "least", "logarithms", "shares", "totals"]
 
 THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
 SHARES = 64  # of a row, at most
 SHARE = 2048  # elements of a share, at least
+
+
+def shares(m):
+    """(elements of a share, number of them) of a row of m elements."""
+    share = max(-(-m // SHARES), SHARE)
+    return share, max(-(-m // share), 1)
 
 
 @functools.cache
@@ -86,11 +92,11 @@ def _reduce(what, out, x, y):
     k, m = x.shape
     if k == 0:
         return
-    share = max(-(-m // SHARES), SHARE)
+    share, count = shares(m)
     threads = min(THREADS, 1 << max(min(m, share) - 1, 0).bit_length())
     first, second = _reduction(what, threads)
-    partial = compat.empty((k, max(-(-m // share), 1)), np.float64)
-    compat.launch(first, (partial.shape[1], k), threads, partial, x, y, share)
+    partial = compat.empty((k, count), np.float64)
+    compat.launch(first, (count, k), threads, partial, x, y, share)
     compat.launch(second, -(-k // THREADS), min(k, THREADS), out, partial)
 
 

@@ -16,6 +16,7 @@ from ...devices.door import (
     DeviceScores,
     as_rows,
     as_scores,
+    as_weights,
     on_host,
     result,
     working_with,
@@ -59,12 +60,7 @@ class _Device:
         return as_rows(b, size, name, axis=axis)
 
     def weights(self, w, n):
-        if w is None:
-            return None
-        rows, single = as_rows(w, n, "weights", axis="n")
-        if not single:
-            raise InputError(f"weights has shape {tuple(w.shape)}; expected ({n},)")
-        return rows
+        return None if w is None else as_weights(w, n)
 
     def new(self, shape, dtype):
         return result(self.origin, shape, dtype)

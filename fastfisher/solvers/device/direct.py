@@ -10,23 +10,19 @@ import numpy as np
 
 from ...devices import passes
 from ...devices.door import none
+from ...devices.passes import load
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
-from ...planning import choose, current_options
 from ..certificate import DIRECT_LIMIT, REFINEMENTS, Certificate, direct_status
 from ..factored import POWER_STEPS, SINGULAR, refusal
-from ..ladder import Ladder
+from ..ladder import HELD, current_ladder, escalation
 from ..outcome import Outcome
 
 __all__ = ["certificate_of", "certify", "dual", "factored", "parts", "primal"]
 
 RESIDUAL, SOLUTION, GIVEN = range(3)  # sums of each right-hand side in the report
 EPS = float(np.finfo(np.float64).eps)
-
-
-def _kernel(op, size):
-    return choose(op, size, np.dtype(np.float64), device="cuda").load()
 
 
 def certify(system, report, added, x, b, keep=None):
@@ -70,7 +66,7 @@ class Matrix:
 
     def measure(self):
         """Queue the spectral norm, from below, by a few power steps."""
-        multiply, rows = _kernel("matvec", 1), self.diagonal.reshape(1, self.order)
+        multiply, rows = load("matvec", 1), self.diagonal.reshape(1, self.order)
         self._power(lambda y, x: multiply(y, self.A, x, none(np.float64)), rows, NORM)
 
     def _power(self, apply, start, place):
@@ -93,7 +89,7 @@ class Matrix:
         if self.free and not extra:
             self._condition_before()
         squares.add_to_diagonal(self.A, self.diagonal, self.added, extra)
-        info = _kernel("cholesky", self.order)(self.A)
+        info = load("cholesky", self.order)(self.A)
         memory.copy(self.report.place(ORDER), info)
         pivots = compat.empty((1, self.order), np.float64)
         squares.diagonal_of(pivots.reshape(self.order), self.A)
@@ -105,7 +101,7 @@ class Matrix:
         """The norm of A scaled to a unit diagonal (docs/math.md P4)."""
         self._up, self._down = (compat.empty((self.order,), np.float64) for _ in range(2))
         vectors.square_roots(self._up, self._down, self.diagonal)
-        multiply, t = _kernel("matvec", 1), compat.empty((1, self.order), np.float64)
+        multiply, t = load("matvec", 1), compat.empty((1, self.order), np.float64)
 
         def apply(y, x):
             vectors.times(t, x, self._down)
@@ -126,8 +122,8 @@ class Matrix:
 
     def solve_in_place(self, x):
         """x <- (L L')^-1 x for rows x."""
-        _kernel("solve_lower", self.order)(self.A, x)
-        _kernel("solve_lower_adjoint", self.order)(self.A, x)
+        load("solve_lower", self.order)(self.A, x)
+        load("solve_lower_adjoint", self.order)(self.A, x)
 
     def solve(self, rows):
         """The same for a copy of the rows."""
@@ -181,22 +177,22 @@ def parts(damping):
 
 def _climb(matrix, system, attempt, what):
     """The outcome of the first attempt that holds: without, then with more damping as allowed."""
-    ladder = current_options().ladder
-    tries = ladder.escalations if isinstance(ladder, Ladder) else 0
+    ladder = current_ladder()
+    tries = 0 if ladder is None else ladder.escalations
     outcome = attempt(0.0)
     error = matrix.failure(0.0, what)
     if error is None or not np.isfinite(matrix.report.host[TRACE]):
         return outcome()  # NaN in the scores is told by the certificate
     size = float(matrix.report.host[LARGEST]) + matrix.largest_added(0.0)
     for j in range(1, tries + 1):  # as in `solvers.ladder`
-        extra = matrix.order * 2 * system.roundoff * 10.0**j * (size or 1.0)
+        extra = float(escalation(j, matrix.order, size, system.dtype))
         outcome = attempt(extra)
         if matrix.failure(extra, what) is not None:
             continue
-        if float(matrix.report.host[PIVOT]) ** 2 < 0.9 * extra and j < tries:
+        if float(matrix.report.host[PIVOT]) ** 2 < HELD * extra and j < tries:
             continue
         return outcome()
-    if isinstance(ladder, Ladder) and ladder.cutoff is not None:
+    if ladder is not None and ladder.cutoff is not None:
         error.add_note("the cutoff of a ladder is computed on the host only")
     raise error
 

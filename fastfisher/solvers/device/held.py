@@ -4,11 +4,11 @@ import numpy as np
 
 from ...damping import Marquardt
 from ...devices import passes
-from ...devices.door import as_rows, as_scores, none, result, working_with
+from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
 from ...errors import InputError, StateError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
-from ...planning import Problem, choose, plan_problem
+from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..solution import Solution
 from ..system import unit_roundoff
@@ -31,8 +31,7 @@ class _Normalised:
     def raw_fisher(self, v):
         """F v for rows v."""
         y = compat.empty(tuple(v.shape), np.float64)
-        multiply = choose("matvec", v.shape[0], np.dtype(np.float64), device="cuda").load()
-        multiply(y, self.F, v, none(np.float64))
+        passes.load("matvec", v.shape[0])(y, self.F, v, none(np.float64))
         return y
 
 
@@ -57,16 +56,15 @@ class Held:
                 raise InputError(
                     f"G is {scores.dtype} with {p} columns; expected {self.dtype} with {self.p}"
                 )
-            if not n:
-                return 0, 0.0
-            roots, u, total = self._examined(scores, weights)
-            if self.origin is None:
+            roots, u, total = self._examined(scores, weights) if n else (None, None, 0.0)
+            if n and self.origin is None:
                 self._start(G)
-            if decay != 1:
+            if decay != 1 and self.origin is not None:
                 squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
-            passes.add_syrk(self.sums, scores, scale=roots)
-            passes.add_rmatvec(self.first, scores, u)
+            if n:
+                passes.add_syrk(self.sums, scores, scale=roots)
+                passes.add_rmatvec(self.first, scores, u)
             return n, total
 
     def _examined(self, scores, weights):
@@ -77,9 +75,7 @@ class Held:
         memory.fill(bad, n)
         memory.fill(u, 1.0)
         if weights is not None:
-            u, single = as_rows(weights, n, "weights", axis="n")
-            if not single:
-                raise InputError(f"weights has shape {tuple(weights.shape)}; expected ({n},)")
+            u = as_weights(weights, n)
             roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
             vectors.examine_weights(bad, used, u.reshape(n))
             vectors.weight_roots(roots, u.reshape(n))
@@ -123,8 +119,7 @@ class Held:
     def matrix(self, weight):
         """F (p, p) in double, both triangles; a new array."""
         F = compat.empty((self.p, self.p), np.float64)
-        memory.copy(F, self.sums)
-        passes.mirror(F)
+        passes.mirror(self.sums, F)
         squares.scale_square(F, none(np.float64), 1.0 / weight if weight > 0 else 0.0)
         return F
 

@@ -12,7 +12,7 @@ from ...kernels.cuda import compat, memory, recurrence, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, TRACE
 from ...planning import current_options
 from ..certificate import USELESS
-from ..cg import BACKWARD_LIMIT, RESTARTS, default_rtol
+from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol
 from ..outcome import Outcome
 from .direct import certificate_of, certify, parts
 
@@ -135,7 +135,7 @@ class _Run:
     def _begin(self, x, r, *, first):
         recurrence.rest(self.state)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, self.state)
-        limits = self.rtol, self.floor, self.maxiter
+        limits = self.rtol, self.floor, USELESS, self.maxiter
         recurrence.begin(self.state, self.partial, *limits, first=first)
         recurrence.conclude(self.d, r, 1.0, self.weight, self.state)
 
@@ -159,5 +159,6 @@ class _Run:
         recurrence.measure(self.partial, self.q, self.d, y, system.inverse_total, self.added, state)
         recurrence.direct(state, self.partial)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, state)
-        recurrence.turn(state, self.partial, self.floor, self.runaway, self.maxiter)
+        limits = self.floor, USELESS, self.runaway, PATIENCE, self.maxiter
+        recurrence.turn(state, self.partial, *limits)
         recurrence.conclude(self.d, r, 1.0, self.weight, state)

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from ...devices.door import none, result, working_with
+from ...devices.passes import load
 from ...errors import NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
-from ...planning import choose
 from ..path import Path
 
 __all__ = ["DevicePath"]
@@ -19,10 +19,6 @@ __all__ = ["DevicePath"]
 # What is measured of x(lambda), in the order of a row of results.
 ORDER, NORM, REST, FITTED, LOGDET, INNER, INVERSE, MISFIT = range(8)
 MEASURED = 8
-
-
-def _kernel(op, size):
-    return choose(op, size, np.dtype(np.float64), device="cuda").load()
 
 
 class DevicePath(Path):
@@ -57,13 +53,13 @@ class DevicePath(Path):
         """The factor of F + damping I, in the lower triangle of the work space."""
         squares.restore(self._work)
         squares.add_to_diagonal(self._work, self._diagonal, self._zeros, damping)
-        memory.copy(order, _kernel("cholesky", self.p)(self._work))
+        memory.copy(order, load("cholesky", self.p)(self._work))
 
     def _solved(self):
         x = compat.empty((1, self.p), np.float64)
         memory.copy(x, self._b)
-        _kernel("solve_lower", self.p)(self._work, x)
-        _kernel("solve_lower_adjoint", self.p)(self._work, x)
+        load("solve_lower", self.p)(self._work, x)
+        load("solve_lower_adjoint", self.p)(self._work, x)
         return x
 
     def _measured(self, dampings):
@@ -87,7 +83,7 @@ class DevicePath(Path):
         p, b = self.p, self._b
         self._factor(damping, places[ORDER])
         x, fitted, rest = self._solved(), *(compat.empty((1, p), np.float64) for _ in range(2))
-        _kernel("matvec", 1)(fitted, self._F, x, none(np.float64))
+        load("matvec", 1)(fitted, self._F, x, none(np.float64))
         sums.dots(places[NORM], x, x)
         sums.dots(places[FITTED], x, fitted)
         sums.dots(places[INNER], x, b)
@@ -99,7 +95,7 @@ class DevicePath(Path):
         pivots = compat.empty((1, p), np.float64)
         squares.diagonal_of(pivots.reshape(p), self._work)
         sums.logarithms(places[LOGDET], pivots)
-        _kernel("inverse_diagonal", p)(pivots.reshape(p), self._work)
+        load("inverse_diagonal", p)(pivots.reshape(p), self._work)
         sums.totals(places[INVERSE], pivots)
 
     def x(self, index=None):

@@ -11,7 +11,7 @@ import numpy as np
 from ...damping import Damping
 from ...devices import passes
 from ...devices.door import DeviceScores, none
-from ...devices.slices import row_slices
+from ...devices.slices import first_row
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, sums, vectors
 from ...kernels.cuda.vectors import BAD, REPORT, TOTAL
@@ -154,9 +154,8 @@ def _mean(G, shares):
     n, p = G.shape
     one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
     memory.fill(one, 1.0)
-    top = next(iter(row_slices(G)))[2][:1]
-    passes.choose("rmatvec", 1, G.dtype, device="cuda").load()(
-        first, top, passes.cast(one, G.dtype), none(G.dtype)
+    passes.load("rmatvec", 1, G.dtype)(
+        first, first_row(G), passes.cast(one, G.dtype), none(G.dtype)
     )
     u = compat.empty((1, n), np.float64)
     if shares is None:

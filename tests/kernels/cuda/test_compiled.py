@@ -140,3 +140,22 @@ def test_cuda_registers_that_are_indexed_by_a_variable_are_seen():
 
     with pytest.raises(AssertionError, match="rolled"):
         fits(compiled(lambda: compat.launch(rolled, 1, 1, np.empty(64), 3), CAPABILITIES[0]))
+
+
+def test_cuda_arrays_overlap_as_numpy_says_of_the_same_bounds():
+    class Seen:
+        """A NumPy array as a device array shows itself."""
+
+        def __init__(self, a):
+            self.shape, self.strides, self.size, self.dtype = a.shape, a.strides, a.size, a.dtype
+            self.__cuda_array_interface__ = a.__array_interface__
+
+    a = np.zeros((6, 4))
+    parts = [a, a[:3], a[3:], a[::-1], a[2::-1, 1:], a[:, :2], a[:, 2:], a[:0], a[2:3, 1], a.copy()]
+    verdicts = set()
+    for x in parts:
+        for y in parts:
+            expected = np.may_share_memory(x, y)
+            assert compat.overlaps(Seen(x), Seen(y)) == expected, (x.shape, y.shape)
+            verdicts.add(expected)
+    assert verdicts == {True, False}
