@@ -62,9 +62,9 @@ def predicted_steps(error):
     """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1)."""
     if not error < 1:
         return math.inf
-    if error == 0:
-        return 1
     root = math.sqrt((1 + error) / (1 - error))
+    if root <= 1:  # the error is nothing, or lost in rounding
+        return 1
     return 1 + math.ceil(math.log(2 * REACH) / math.log((root + 1) / (root - 1)))
 
 
