@@ -228,6 +228,8 @@ def _start(x0, p, dtype, given):
             f"x0 holds {len(rows)} vectors but there are {len(given)} right-hand sides"
         )
     if rows.dtype.kind == "c" and dtype.kind != "c":
+        if given.dtype.kind != "c":
+            raise InputError("x0 is complex but G and the right-hand sides are real; pass x0.real")
         rows = np.concatenate([rows.real, rows.imag])
     elif given.dtype.kind == "c" and dtype.kind != "c":
         rows = np.concatenate([rows, np.zeros_like(rows)])

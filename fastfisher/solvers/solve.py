@@ -96,9 +96,10 @@ def solve_system(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
     elif plan.method == "mixed":
-        _refuse_rank_deficient(system, b)
-        side = mixed_side(plan.problem)
-        outcome = mixed(system, plan, b, coef, side) or _direct(system, plan, side, b, coef)
+        side, outcome = mixed_side(plan.problem), None
+        if not _rank_deficient(system, b):
+            outcome = mixed(system, plan, b, coef, side)
+        outcome = outcome or _direct(system, plan, side, b, coef)
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
@@ -151,8 +152,12 @@ def _each(outcome, rows, status):
     return {"statuses": statuses, "residuals": residuals}
 
 
+def _rank_deficient(system, b):
+    return b is not None and system.damping.is_zero and system.rank_bound < system.p
+
+
 def _refuse_rank_deficient(system, b):
-    if b is not None and system.damping.is_zero and system.rank_bound < system.p:
+    if _rank_deficient(system, b):
         raise rank_deficient(system)
 
 

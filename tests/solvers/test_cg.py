@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
-from fastfisher.errors import ConvergenceError
+from fastfisher.errors import ConvergenceError, InputError
 from tests import matrices, oracle
 from tests.tolerances import unit_roundoff
 
@@ -194,6 +194,14 @@ def test_cg_starts_from_x0_beside_scores_that_drown_the_damping(dtype, rng):
     row = cg(G[:1], np.ones(5), damping=0.1, center=True, x0=np.full(5, 10.0))
     assert row.converged and row.iterations == 0, row
     np.testing.assert_allclose(row.x, 10, rtol=1e-14)
+
+
+def test_cg_complex_x0_of_a_real_problem_is_refused(rng):
+    G = rng.standard_normal((50, 12))
+    for sides in ({"b": np.ones(12)}, {"coef": np.ones(50)}):
+        with pytest.raises(InputError, match="x0 is complex but"):
+            ff.solve(G, damping=0.1, method="cg", x0=1j * np.ones(12), **sides)
+    assert cg(G, 1j * np.ones(12), damping=0.1, x0=1j * np.ones(12)).converged
 
 
 def test_cg_I3_jacobi_repairs_bad_column_scales(rng):

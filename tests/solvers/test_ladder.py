@@ -115,6 +115,21 @@ def test_ladder_P9_escalation_is_bounded_and_reported(method, dtype, rng):
     assert fine.rung == "cholesky" and fine.escalation == 0 and fine.rank == order
 
 
+@pytest.mark.parametrize("ladder", [ff.Ladder(escalations=7), ff.Ladder(cutoff=HARD)], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ladder_P9_mixed_precision_climbs_like_the_exact_routes(ladder, weighted, rng):
+    G, b = rng.standard_normal((25 if weighted else 3, 20)), np.ones(20)
+    weights = np.r_[np.ones(3), np.zeros(22)] if weighted else None
+    settings = dict(damping=0.0, weights=weights)
+    with pytest.raises(NotPositiveDefiniteError, match="rank at most 3"):
+        ff.solve(G, b, method="mixed", **settings)
+    exact = "primal" if weighted else "dual"
+    with ff.options(ladder=ladder):
+        sol, expected = (ff.solve(G, b, method=m, **settings) for m in ("mixed", exact))
+    assert sol.converged and sol.rung == expected.rung and sol.rung != "cholesky"
+    assert sol.escalation == expected.escalation and sol.x.tobytes() == expected.x.tobytes()
+
+
 @pytest.mark.parametrize("method", ["primal", "dual"])
 @over_dtypes
 def test_ladder_P9_cutoff_is_the_last_rung(method, dtype, rng):
