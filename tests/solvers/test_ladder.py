@@ -249,6 +249,19 @@ def test_P4_powers_of_two_change_no_pivot_of_a_cholesky_factor(rng):
     assert np.array_equal(scaled, D[:, None] * L)
 
 
+@pytest.mark.parametrize("method", ["auto", "primal", "dual", "mixed"])
+def test_ladder_P9_zero_has_no_size_to_measure_damping_by(method):
+    G, b = np.zeros((5, 8)), np.ones(8)
+    with ff.options(ladder=ff.Ladder(escalations=7)):
+        for scores in (G, G.T.copy()):
+            with pytest.raises(NotPositiveDefiniteError):
+                ff.solve(scores, np.ones(scores.shape[1]), damping=0, method=method)
+        assert ff.solve(G, b, damping=0.1, method=method).escalation == 0
+    with ff.options(ladder=ff.Ladder(escalations=7, cutoff=HARD)):
+        sol = ff.solve(G, b, damping=0, method=method)
+    assert sol.rung == "eigen" and sol.rank == 0 and not sol.x.any()
+
+
 def test_ladder_refuses_what_is_none():
     for call, message in [
         (lambda: ff.Ladder(escalations=17), "integer from 0 to 16"),

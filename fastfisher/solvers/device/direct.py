@@ -189,7 +189,7 @@ def _climb(matrix, system, attempt, what):
         return outcome()  # NaN in the scores is told by the certificate
     size = float(matrix.report.host[LARGEST]) + matrix.largest_added(0.0)
     for j in range(1, tries + 1):  # as in `solvers.ladder`
-        extra = matrix.order * 2 * system.roundoff * 10.0**j * (size or 1.0)
+        extra = matrix.order * 2 * system.roundoff * 10.0**j * size
         outcome = attempt(extra)
         if matrix.failure(extra, what) is not None:
             continue
