@@ -32,6 +32,9 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
 
     `preconditioner` is "auto", "jacobi", None, a `Preconditioner`, or a callable on arrays (p, k)
     that applies an approximate inverse of F + D, Hermitian positive definite.
+
+    A row has converged where its residual is `rtol` of b or, since rounding allows no more, its
+    backward error is at most BACKWARD_LIMIT u and its residual below USELESS.
     """
     given = system
     system, diagonal = system.with_diagonal()

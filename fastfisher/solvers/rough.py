@@ -163,11 +163,11 @@ def rough_matrix(system, side, slices, slicing, largest_square):
     ratio = half.G.scale / system.G.scale
     order = system.p if side == "primal" else system.n
     c = np.zeros((order, order), sums_dtype(system.dtype))
+    with np.errstate(over="ignore", invalid="ignore"):  # then there is no factor in single either
+        (half.add_syrk if side == "primal" else half.add_gram)(c)
     if side == "primal":
-        half.add_syrk(c)
         outer = np.full(order, 1 / (math.sqrt(system.total or 1.0) * ratio))
     else:
-        half.add_gram(c)
         outer = system.root_weights / ratio
     return Rough(c, outer, 0)
 

@@ -159,6 +159,20 @@ def test_mixed_X1_damping_that_dwarfs_f(shape, dtype, rng):
         assert sol.converged and np.allclose(sol.x * 1e300, b, rtol=1e-14, atol=0)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("n", [1, 5, 45])
+@pytest.mark.parametrize("size", [1.0, 1e60, 1e-60])
+def test_mixed_says_nothing_where_centring_leaves_rounding_or_nothing(n, dtype, size, rng):
+    G = np.tile(matrices.gaussian((1, 20), dtype, rng) * size, (n, 1))
+    lam = 0.1 * size * size
+    for sides in ({"b": np.ones(20)}, {"coef": rng.standard_normal(n)}):
+        sol = ff.solve(G, damping=lam, center=True, method="mixed", **sides)
+        assert sol.converged, sol
+        x = 1 / lam if "b" in sides else 0
+        np.testing.assert_allclose(sol.x, x, rtol=1e-12, atol=1e-12 / lam * max(size, 1) * size)
+
+
 def test_mixed_is_planned_and_chosen_only_where_it_gains():
     plan = ff.plan(5000, 2000, method="mixed")
     exact = ff.plan(5000, 2000, method="primal")
