@@ -66,7 +66,9 @@ def solve(
         "auto" takes it for large float64 problems where the processor multiplies bytes fast, and
         then only tries what the damping lets expect to be faster.
     rtol : float, optional
-        cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision.
+        cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision. Where the
+        condition of F + D puts it out of reach, a backward error of 10 u (u the roundoff) will do
+        with a residual below 1/2: ``converged`` is True then, and ``residual`` above `rtol`.
     maxiter : int, optional
         cg: iteration limit; 10 (min(n, p) + 10) by default.
     x0 : array like x, optional
@@ -228,6 +230,8 @@ def _start(x0, p, dtype, given):
             f"x0 holds {len(rows)} vectors but there are {len(given)} right-hand sides"
         )
     if rows.dtype.kind == "c" and dtype.kind != "c":
+        if given.dtype.kind != "c":
+            raise InputError("x0 is complex but G and the right-hand sides are real; pass x0.real")
         rows = np.concatenate([rows.real, rows.imag])
     elif given.dtype.kind == "c" and dtype.kind != "c":
         rows = np.concatenate([rows, np.zeros_like(rows)])

@@ -46,12 +46,14 @@ MEASURE = """
     cutoff = settings.pop("cutoff", None)
     damping = 1e-1 if cutoff is None else ff.HardCutoff(cutoff)
 
-    # Warm up: the same calls at a size whose arrays stay small, all threads started.
+    # Warm up: the same calls at sizes whose arrays stay small, all threads started, and all code
+    # compiled that the sizes measured run: long rows and integer slices have their own.
     def call(G, w):
         side = {form: np.ones(G.shape[1] if form == "b" else len(G))}
         return ff.solve(G, **side, weights=w, damping=damping, **settings)
 
-    for shape in ((600, 300), (300, 600)):
+    shapes = {"primal": [], "mixed": [(900, 800), (800, 900)]}.get(settings["method"], [(20, 40_000)])
+    for shape in ((600, 300), (300, 600), *shapes):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
         call(small, np.ones(len(small)) if weighted else None)
     G = np.empty((n, p), dtype, order=layout)

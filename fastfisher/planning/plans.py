@@ -227,7 +227,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     Raises
     ------
     InputError
-        For a negative size or an unknown dtype, method or device.
+        For a negative size or an unknown dtype, method or device; for complex scores on a device.
 
     Notes
     -----
@@ -241,14 +241,17 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     >>> ff.plan(100, 5000).method
     'dual'
     """
+    name, device = dtype_name(dtype), check_device(device)
+    if device == "cuda" and name.startswith("complex"):
+        raise InputError(f"dtype is {name!r}; expected float32 or float64 on a device")
     return plan_problem(
         Problem(
             n=_count(n, "n"),
             p=_count(p, "p"),
             rhs=_count(rhs, "rhs"),
-            dtype=dtype_name(dtype),
+            dtype=name,
             method=check_method(method),
-            device=check_device(device),
+            device=device,
             halves=_name(dtype) in HALVES,
         )
     )

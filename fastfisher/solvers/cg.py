@@ -12,7 +12,7 @@ from ..planning import current_options
 from .certificate import USELESS, certify, row_norms, worst
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
-from .system import unit_roundoff
+from .system import made_smaller, shifted, unit_roundoff
 
 __all__ = ["Iteration", "cg"]
 
@@ -32,7 +32,11 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
 
     `preconditioner` is "auto", "jacobi", None, a `Preconditioner`, or a callable on arrays (p, k)
     that applies an approximate inverse of F + D, Hermitian positive definite.
+
+    A row has converged where its residual is `rtol` of b or, since rounding allows no more, its
+    backward error is at most BACKWARD_LIMIT u and its residual below USELESS.
     """
+    given = system
     system, diagonal = system.with_diagonal()
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
@@ -61,7 +65,11 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
             "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
         )
     iteration = Iteration(system, added, b, precondition, rtol, maxiter)
-    x = np.zeros_like(b) if x0 is None else x0.astype(b.dtype)
+    if x0 is None:
+        x = np.zeros_like(b)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = shifted(x0, -made_smaller(system, given, coef is not None)).astype(b.dtype)
     x[~b.any(axis=1)] = 0
     x, statuses, iterations = iteration.run(x)
     certificate = certify(system, added, x, b, iteration.norm)

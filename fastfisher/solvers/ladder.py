@@ -34,7 +34,7 @@ class Ladder:
        as good as twice the precision. Only where the scores are at hand.
     3. "cholesky+damping": up to `escalations` times, damping 2 p u 10^j max diag(F + D) is added,
        j = 1, 2, ... (u the roundoff of the scores), until rounding takes less than a tenth of it
-       from any pivot.
+       from any pivot. A matrix (or a block) that is zero has no size to go by and fails.
     4. "eigen": `cutoff` in place of the inverse.
 
     Parameters
@@ -102,9 +102,9 @@ def allowed(order, size):
 
 def escalation(j, order, size, dtype=np.float64):
     """The damping of try j = 1, 2, ... for matrices of this order, whose largest diagonal elements
-    are `size` (0 counts as 1)."""
+    are `size`: none for zero, which stays singular."""
     # At j = 0 rounding would be as large.
-    return order * 2 * unit_roundoff(dtype) * 10.0**j * np.where(size > 0, size, 1.0)
+    return order * 2 * unit_roundoff(dtype) * 10.0**j * size
 
 
 def climb(A, added, *, trace, what, rows=None, dtype=np.float64):

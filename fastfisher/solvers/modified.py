@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from ..errors import NotPositiveDefiniteError
+from ..errors import InputError, NotPositiveDefiniteError
 from .factored import smallest_pivot, solve_lower
 
 __all__ = ["modified"]
@@ -21,8 +21,14 @@ def modified(factor, V, sign):
     of Q, its part below a panel being of rank k; that part times L is what is left of ``L Q = V'``.
 
     Raises NotPositiveDefiniteError where the result is indefinite or, in a pivot, less than a tenth
-    of D: then rounding may be all that is left of it.
+    of D: then rounding may be all that is left of it. InputError where V'V, or Q Q', overflows.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _modified(factor, V, sign)
+
+
+def _modified(factor, V, sign):
+    change = float(np.square(np.linalg.norm(V)))
     L, p = factor.L, len(factor.L)
     W = np.array(V.conj().T, order="C")
     Q = solve_lower(L, np.array(V.conj(), dtype=L.dtype, order="C"))
@@ -32,8 +38,13 @@ def modified(factor, V, sign):
         hi = min(lo + PANEL, p)
         q, below = Q[lo:hi], slice(hi, None)
         seen = inner @ q.conj().T
+        square = np.eye(hi - lo) + sign * (q @ seen)
+        if not (np.isfinite(change) and np.isfinite(square).all()):
+            raise InputError(
+                "squares of V overflow beside F + D; scale V, and the scores behind F, down"
+            )
         try:
-            C = cholesky(np.eye(hi - lo) + sign * (q @ seen), lower=True)
+            C = cholesky(square, lower=True)
         except LinAlgError:
             raise _refusal(lo, p, sign) from None
         # sign T q' C^-', and with it the Schur complement of what has been done.
@@ -45,7 +56,6 @@ def modified(factor, V, sign):
         inner = inner - sign * (turn @ turn.conj().T)
     made = copy.copy(factor)
     made.L, made.rcond = new, None
-    change = float(np.linalg.norm(V)) ** 2
     largest = float((np.abs(new) ** 2).sum(axis=1).max(initial=0.0))
     made.norm = max(largest, factor.norm - (change if sign < 0 else 0.0))
     least = MARGIN * float(np.min(factor.added)) if p else 0.0

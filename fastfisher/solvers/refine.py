@@ -24,7 +24,7 @@ REACHED = 9  # backward error, in u, up to which x of the dual is improved
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
-def integer_unit():
+def tried_unit():
     """What multiplies bytes here, once all its gates are passed; it brings the compiler along."""
     from ..kernels.cpu.integer import unit
 
@@ -49,7 +49,7 @@ class MixedSolver:
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
-        unit = integer_unit() if large else "plain"
+        unit = tried_unit() if large else "plain"
         self.costs = mixed_costs(problem, side, unit)
         self._matrices, self._norm = {}, None
         self.slicing, self.largest_square = None, None

@@ -62,9 +62,9 @@ def predicted_steps(error):
     """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1)."""
     if not error < 1:
         return math.inf
-    if error == 0:
-        return 1
     root = math.sqrt((1 + error) / (1 - error))
+    if root <= 1:  # the error is nothing, or lost in rounding
+        return 1
     return 1 + math.ceil(math.log(2 * REACH) / math.log((root + 1) / (root - 1)))
 
 
@@ -163,11 +163,11 @@ def rough_matrix(system, side, slices, slicing, largest_square):
     ratio = half.G.scale / system.G.scale
     order = system.p if side == "primal" else system.n
     c = np.zeros((order, order), sums_dtype(system.dtype))
+    with np.errstate(over="ignore", invalid="ignore"):  # then there is no factor in single either
+        (half.add_syrk if side == "primal" else half.add_gram)(c)
     if side == "primal":
-        half.add_syrk(c)
         outer = np.full(order, 1 / (math.sqrt(system.total or 1.0) * ratio))
     else:
-        half.add_gram(c)
         outer = system.root_weights / ratio
     return Rough(c, outer, 0)
 

@@ -31,7 +31,8 @@ class Solution:
     status : str
         One of `fastfisher.solvers.STATUSES`.
     converged : bool
-        Direct routes: backward error <= 100 u. cg: residual <= rtol, or backward error <= 10 u.
+        Direct routes: backward error <= 100 u. cg: residual <= rtol, or backward error <= 10 u
+        with a residual below 1/2 (where the condition puts rtol out of reach).
     residual : float
         max over right-hand sides of ||b - (F + D) x|| / ||b||, recomputed from the scores. With an
         eigenvalue cutoff b stands for what the cutoff leaves of it.

@@ -1,7 +1,6 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
 import functools
-import math
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from .primal import primal
 from .refine import mixed
 from .solution import Solution
 from .spectral import spectral
+from .system import made_smaller, shifted
 
 __all__ = ["plan_system", "solve_system"]
 
@@ -96,9 +96,10 @@ def solve_system(
             system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
         )
     elif plan.method == "mixed":
-        _refuse_rank_deficient(system, b)
-        side = mixed_side(plan.problem)
-        outcome = mixed(system, plan, b, coef, side) or _direct(system, plan, side, b, coef)
+        side, outcome = mixed_side(plan.problem), None
+        if not _rank_deficient(system, b):
+            outcome = mixed(system, plan, b, coef, side)
+        outcome = outcome or _direct(system, plan, side, b, coef)
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
     rows = _unscaled(outcome, system, coef is not None, exponents)
@@ -151,8 +152,12 @@ def _each(outcome, rows, status):
     return {"statuses": statuses, "residuals": residuals}
 
 
+def _rank_deficient(system, b):
+    return b is not None and system.damping.is_zero and system.rank_bound < system.p
+
+
 def _refuse_rank_deficient(system, b):
-    if b is not None and system.damping.is_zero and system.rank_bound < system.p:
+    if _rank_deficient(system, b):
         raise rank_deficient(system)
 
 
@@ -197,19 +202,13 @@ def _not_finite(system, given):
 
 
 def _unscaled(outcome, system, from_coefficients, exponents):
-    """x of the problem as given: undoes the powers of two on scores and right-hand sides.
-
-    Scores times s make x smaller by s^2, or by s where b is made from them.
-    """
-    s = outcome.system.G.scale / system.G.scale
-    if s == 1 and exponents is None:
+    """x of the problem as given: undoes the powers of two on scores and right-hand sides."""
+    power = made_smaller(outcome.system, system, from_coefficients)
+    if power == 0 and exponents is None:
         return outcome.x
     total = np.zeros(len(outcome.x), int) if exponents is None else exponents
-    total = total + round(math.log2(s)) * (1 if from_coefficients else 2)
-    half = total // 2  # in two steps: the factor may be out of range where x is not
     with np.errstate(over="ignore", invalid="ignore"):
-        x = outcome.x * np.ldexp(1.0, half)[:, np.newaxis]
-        return x * np.ldexp(1.0, total - half)[:, np.newaxis]
+        return shifted(outcome.x, (total + power)[:, np.newaxis])
 
 
 def _reported(system, outcome):

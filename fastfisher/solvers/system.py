@@ -4,6 +4,7 @@ F = T'T with T = diag(sqrt(w / W)) (G - mean), D = lambda I or a diagonal. Vecto
 """
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from ..passes import (
     sums_dtype,
 )
 
-__all__ = ["System", "make_system", "tame_weights", "unit_roundoff"]
+__all__ = ["System", "made_smaller", "make_system", "shifted", "tame_weights", "unit_roundoff"]
 
 # By bytes of a real: mean squares of scores that are left as they are, so that squares of those
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
@@ -35,6 +36,19 @@ RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 def unit_roundoff(dtype):
     """u: half the spacing of 1 (2^-24 or 2^-53)."""
     return float(np.finfo(dtype).eps) / 2
+
+
+def shifted(rows, exponents):
+    """Rows times powers of two, in two steps: a factor may be out of range where they are not."""
+    half = exponents // 2
+    return np.ldexp(1.0, half) * rows * np.ldexp(1.0, exponents - half)
+
+
+def made_smaller(scaled, system, from_coefficients):
+    """By which power of two x of the rescaled system is smaller than x of the one given: the
+    square of that of its scores, or itself where the right-hand side is made from them."""
+    root = round(math.log2(scaled.G.scale / system.G.scale))
+    return root if from_coefficients else 2 * root
 
 
 @dataclass(frozen=True)

@@ -349,3 +349,16 @@ def test_Q5_scores_leave_as_they_came_until_rounding_is_all_that_is_left(rng):
     for bad in (np.ones(30), np.ones((2, 29)), 1j * np.ones((1, 30)), np.full((1, 30), np.nan)):
         with pytest.raises(InputError, match="V "):
             factor.plus(bad)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("where", [slice(None), slice(70, 72)])
+def test_Q5_rows_whose_squares_overflow_are_refused(dtype, where, rng):
+    F = ff.DenseFisher(80, dtype=dtype).update(rng.standard_normal((200, 80)).astype(dtype))
+    factor, V = F.factor(damping=0.1), np.zeros((2, 80), dtype)
+    V[:, where] = 1e160
+    for change in (factor.plus, factor.minus):
+        with pytest.raises(InputError, match="squares of V overflow"):
+            change(V)
+    V[:, where] = 1e3
+    assert np.isfinite(factor.plus(V).logdet())

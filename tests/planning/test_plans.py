@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
-from fastfisher.errors import MemoryLimitError
+from fastfisher.errors import InputError, MemoryLimitError
 from fastfisher.planning import plans
 
 ROOT = Path(__file__).parents[2]
@@ -227,3 +227,10 @@ def test_no_line_of_a_printed_plan_is_longer_than_100_characters(n, p, method):
     words = " ".join(text.split())  # wrapped, but all there
     for stage in ff.plan(n, p, method=method).stages:
         assert stage.measured in words
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_plans_of_complex_scores_on_a_device_are_refused(dtype):
+    with pytest.raises(InputError, match=f"{dtype}.*expected float32 or float64 on a device"):
+        ff.plan(100, 50, dtype=dtype, device="cuda")
+    assert ff.plan(100, 50, dtype="float16", device="cuda").method == "primal"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
-from fastfisher.errors import ConvergenceError
+from fastfisher.errors import ConvergenceError, InputError
 from tests import matrices, oracle
 from tests.tolerances import unit_roundoff
 
@@ -155,6 +155,53 @@ def test_cg_starts_from_x0(rng):
     assert near.converged and 0 < near.iterations < far.iterations
     bad = cg(G, b, damping=0.1, x0=1e9 * rng.standard_normal((12, 2)))
     np.testing.assert_allclose(bad.x, x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "size, dtype",
+    [
+        *((size, dtype) for size in (1e-120, 1e100) for dtype in ("float64", "complex128")),
+        *((size, "float32") for size in (1e-15, 1e15)),
+    ],
+)
+@pytest.mark.parametrize("sides", ["b", "coef"])
+def test_cg_starts_from_x0_at_any_scale_of_the_scores(size, dtype, sides, rng):
+    """Powers of two that bring the squares of scores into range are no part of x0."""
+    G = (matrices.gaussian((10, 5), dtype, rng) * size).astype(dtype)
+    H = G.astype(np.complex128 if G.dtype.kind == "c" else np.float64) / size
+    lam = float(np.mean(np.abs(H) ** 2))
+    A = oracle.fisher(H) + lam * np.eye(5)
+    g = matrices.gaussian((5 if sides == "b" else 10,), H.dtype, rng)
+    x = np.linalg.solve(A, g if sides == "b" else oracle.coef_rhs(H, g))
+    x = x / size / size if sides == "b" else x / size
+    if G.dtype == np.float32:
+        g, x = g.astype(np.float32), x.astype(np.float32)
+    settings = {sides: g, "damping": lam * size * size, "preconditioner": "jacobi"}
+    started = ff.solve(G, method="cg", x0=x, **settings)
+    assert started.converged and started.iterations == 0, started
+    np.testing.assert_allclose(started.x, x, rtol=4 * unit_roundoff(dtype))
+    other = ff.solve(G, method="cg", x0=2 * x, **settings)
+    assert other.converged and other.iterations > 0, other
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_cg_starts_from_x0_beside_scores_that_drown_the_damping(dtype, rng):
+    G = matrices.gaussian((10, 5), dtype, rng) * 1e100
+    result = cg(G, np.ones(5), damping=0.1, x0=np.full(5, 1e-190))  # x is of the size 1e-200
+    assert result.converged, result
+    lost = cg(G, np.ones(5), damping=0.1, x0=np.ones(5))  # residual 1e200: as at any scale
+    assert lost.status == cg(G / 1e100, np.ones(5), damping=0.1, x0=np.full(5, 1e200)).status
+    row = cg(G[:1], np.ones(5), damping=0.1, center=True, x0=np.full(5, 10.0))
+    assert row.converged and row.iterations == 0, row
+    np.testing.assert_allclose(row.x, 10, rtol=1e-14)
+
+
+def test_cg_complex_x0_of_a_real_problem_is_refused(rng):
+    G = rng.standard_normal((50, 12))
+    for sides in ({"b": np.ones(12)}, {"coef": np.ones(50)}):
+        with pytest.raises(InputError, match="x0 is complex but"):
+            ff.solve(G, damping=0.1, method="cg", x0=1j * np.ones(12), **sides)
+    assert cg(G, 1j * np.ones(12), damping=0.1, x0=1j * np.ones(12)).converged
 
 
 def test_cg_I3_jacobi_repairs_bad_column_scales(rng):

@@ -115,6 +115,21 @@ def test_ladder_P9_escalation_is_bounded_and_reported(method, dtype, rng):
     assert fine.rung == "cholesky" and fine.escalation == 0 and fine.rank == order
 
 
+@pytest.mark.parametrize("ladder", [ff.Ladder(escalations=7), ff.Ladder(cutoff=HARD)], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ladder_P9_mixed_precision_climbs_like_the_exact_routes(ladder, weighted, rng):
+    G, b = rng.standard_normal((25 if weighted else 3, 20)), np.ones(20)
+    weights = np.r_[np.ones(3), np.zeros(22)] if weighted else None
+    settings = dict(damping=0.0, weights=weights)
+    with pytest.raises(NotPositiveDefiniteError, match="rank at most 3"):
+        ff.solve(G, b, method="mixed", **settings)
+    exact = "primal" if weighted else "dual"
+    with ff.options(ladder=ladder):
+        sol, expected = (ff.solve(G, b, method=m, **settings) for m in ("mixed", exact))
+    assert sol.converged and sol.rung == expected.rung and sol.rung != "cholesky"
+    assert sol.escalation == expected.escalation and sol.x.tobytes() == expected.x.tobytes()
+
+
 @pytest.mark.parametrize("method", ["primal", "dual"])
 @over_dtypes
 def test_ladder_P9_cutoff_is_the_last_rung(method, dtype, rng):
@@ -232,6 +247,19 @@ def test_P4_powers_of_two_change_no_pivot_of_a_cholesky_factor(rng):
     D = 2.0 ** rng.integers(-30, 30, 12)
     L, scaled = ff.ops.cholesky(A), ff.ops.cholesky(D[:, None] * A * D)
     assert np.array_equal(scaled, D[:, None] * L)
+
+
+@pytest.mark.parametrize("method", ["auto", "primal", "dual", "mixed"])
+def test_ladder_P9_zero_has_no_size_to_measure_damping_by(method):
+    G, b = np.zeros((5, 8)), np.ones(8)
+    with ff.options(ladder=ff.Ladder(escalations=7)):
+        for scores in (G, G.T.copy()):
+            with pytest.raises(NotPositiveDefiniteError):
+                ff.solve(scores, np.ones(scores.shape[1]), damping=0, method=method)
+        assert ff.solve(G, b, damping=0.1, method=method).escalation == 0
+    with ff.options(ladder=ff.Ladder(escalations=7, cutoff=HARD)):
+        sol = ff.solve(G, b, damping=0, method=method)
+    assert sol.rung == "eigen" and sol.rank == 0 and not sol.x.any()
 
 
 def test_ladder_refuses_what_is_none():

@@ -138,6 +138,41 @@ def test_mixed_refuses_what_the_exact_routes_refuse(rng):
     assert minimum.rung == "cholesky" and minimum.converged
 
 
+@pytest.mark.parametrize("shape", [(50, 20), (10, 20)], ids=lambda s: f"{s[0]}x{s[1]}")
+@over_dtypes
+def test_mixed_X1_damping_that_dwarfs_f(shape, dtype, rng):
+    """No error is left to a step: F is less than rounding beside D."""
+    G, b = matrices.gaussian(shape, dtype, rng), np.ones(20, dtype)
+    tiny = (G * 1e-6).astype(dtype)
+    for scores, damping, added in (
+        (tiny, 0.1, 0.1),
+        (G, 1e30, 1e30),
+        (G, ff.LevenbergMarquardt(1e12), None),
+        (G, ff.Marquardt(1e15), None),
+    ):
+        sol = ff.solve(scores, b, damping=damping, method="mixed")
+        assert sol.converged and sol.iterations <= 3, sol
+        if added:
+            np.testing.assert_allclose(sol.x, b / added, rtol=1e-6)
+    if G.dtype in (np.float64, np.complex128):
+        sol = ff.solve(G, b, damping=1e300, method="mixed")
+        assert sol.converged and np.allclose(sol.x * 1e300, b, rtol=1e-14, atol=0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("n", [1, 5, 45])
+@pytest.mark.parametrize("size", [1.0, 1e60, 1e-60])
+def test_mixed_says_nothing_where_centring_leaves_rounding_or_nothing(n, dtype, size, rng):
+    G = np.tile(matrices.gaussian((1, 20), dtype, rng) * size, (n, 1))
+    lam = 0.1 * size * size
+    for sides in ({"b": np.ones(20)}, {"coef": rng.standard_normal(n)}):
+        sol = ff.solve(G, damping=lam, center=True, method="mixed", **sides)
+        assert sol.converged, sol
+        x = 1 / lam if "b" in sides else 0
+        np.testing.assert_allclose(sol.x, x, rtol=1e-12, atol=1e-12 / lam * max(size, 1) * size)
+
+
 def test_mixed_is_planned_and_chosen_only_where_it_gains():
     plan = ff.plan(5000, 2000, method="mixed")
     exact = ff.plan(5000, 2000, method="primal")

@@ -26,7 +26,7 @@ CHEAP = MixedCosts(single=20.0, pair=1.0, slicing=0.1, factor=0.1, step=0.01, ex
 def sliced(monkeypatch):
     """Integer sums at every order, whatever multiplies bytes here."""
     monkeypatch.setattr(refine, "SLICED_ORDER", 1)
-    monkeypatch.setattr(refine, "integer_unit", lambda: "vnni")
+    monkeypatch.setattr(refine, "tried_unit", lambda: "vnni")
     monkeypatch.setattr(refine, "mixed_costs", lambda *of: CHEAP)
 
 
@@ -158,6 +158,7 @@ def test_X5_the_estimated_error_bounds_what_slices_do(rng):
 
 def test_predicted_steps_follow_X1():
     assert predicted_steps(0.0) == 1 and predicted_steps(1.0) == predicted_steps(np.inf) == np.inf
+    assert predicted_steps(1e-17) == predicted_steps(5e-324) == 1 <= predicted_steps(1e-15) <= 3
     steps = [predicted_steps(eta) for eta in (1e-6, 1e-3, 1e-1, 0.5, 0.9)]
     assert steps == sorted(steps) and steps[0] <= 4 and steps[-1] > 25
 
