@@ -135,6 +135,11 @@ def minimize(
     """
     if int(iterations) != iterations or iterations < 0:
         raise InputError(f"iterations is {iterations}, expected an integer >= 0")
+    if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
+        raise InputError(
+            f"optimizer is {optimizer!r}, expected an optimizer, such as "
+            "NaturalGradient(damping=0.1) or Adam(0.01)"
+        )
     rng = np.random.default_rng(rng)
     theta = np.array(model.init(rng) if theta0 is None else theta0)
     problem = Problem(model, np.asarray(X), np.asarray(y), rng)
@@ -201,6 +206,7 @@ def _flat(point, gtol):
 
 
 def _row(point, record, seconds, gradient):
-    norm = np.nan if gradient is None else float(np.linalg.norm(gradient))
+    with np.errstate(over="ignore"):
+        norm = np.nan if gradient is None else float(np.linalg.norm(gradient))
     known = {"loss": point.loss, "gradient_norm": norm, "seconds": seconds}
     return {name: known.get(name, record.get(name, blank)) for name, blank in _COLUMNS.items()}

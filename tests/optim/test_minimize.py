@@ -119,6 +119,9 @@ def test_result_is_readable(data):
     [
         ({"iterations": -1}, "iterations is -1, expected an integer >= 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
+        ({"optimizer": "adam"}, r"optimizer is 'adam', expected an optimizer, such as .*Adam\(0"),
+        ({"optimizer": Adam}, r"optimizer is <class .*, expected an optimizer"),
+        ({"optimizer": None}, "optimizer is None"),
         ({"theta0": np.zeros(7)}, r"theta has shape \(7,\), expected \(8,\)"),
         ({"theta0": np.full(8, 1e308)}, "the loss at theta0 is inf; start from a smaller theta0"),
     ],
