@@ -146,7 +146,10 @@ def minimize(
     source = _source(problem, batch, gtol)
     point = problem.at(theta)
     if not point.finite:
-        raise InputError(f"the loss at theta0 is {point.loss}; start from a smaller theta0")
+        gradient = " but its gradient overflows" if np.isfinite(point.loss) else ""
+        raise InputError(
+            f"the loss at theta0 is {point.loss}{gradient}; start from a smaller theta0"
+        )
 
     state, plan, rejected, seconds = None, None, 0, 0.0
     rows = [_row(point, {}, seconds, point.gradient)]

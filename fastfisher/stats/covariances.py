@@ -76,7 +76,7 @@ def from_information(information, *, singular="raise"):
     Raises
     ------
     InputError
-        Not a finite symmetric matrix.
+        Not a finite symmetric matrix, or one whose inverse overflows.
     NotPositiveDefiniteError
         Singular or indefinite; the message names the parameters that are not identified.
 

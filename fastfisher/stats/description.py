@@ -276,6 +276,12 @@ def jeffreys(fisher, bounds):
     JeffreysPrior
         With pdf, mass, mean, interval, volume, and `posterior` of a log-likelihood.
 
+    Raises
+    ------
+    InputError
+        Not of one parameter, or bounds outside its domain; later, from an integral that is not
+        reached or a log-likelihood that is NaN or +inf.
+
     Examples
     --------
     >>> from fastfisher.models import Bernoulli

@@ -168,8 +168,8 @@ def confidence_intervals(theta, covariance, *, alpha=0.05, df=None):
     covariance : (p, p) array
     alpha : float
         One minus the level, in (0, 1).
-    df : int, optional
-        Degrees of freedom of Student's t; the normal by default.
+    df : float, optional
+        Degrees of freedom of Student's t, > 0; the normal by default.
 
     Returns
     -------

@@ -85,7 +85,7 @@ def infer(
         ``sum (y - mean)^2 / variance / (n - p)``, the residual variance of least squares and
         the over-dispersion of quasi-Poisson. llf stays that of the model.
     use_t : bool
-        Student's t with n - p degrees of freedom in place of the normal.
+        Student's t with n - p degrees of freedom in place of the normal; needs n > p.
     names : sequence of str, optional
         Of the p parameters.
     singular : {"raise", "pinv"}

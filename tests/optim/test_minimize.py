@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastfisher.errors import InputError
-from fastfisher.models import SoftmaxRegression
+from fastfisher.models import LinearRegression, SoftmaxRegression
 from fastfisher.optim import Adam, GradientDescent, NaturalGradient, minimize
 
 
@@ -112,6 +112,12 @@ def test_result_is_readable(data):
     fit = minimize(MODEL, *data, optimizer=Adam(0.1), iterations=2)
     assert repr(fit).startswith("MinimizeResult(loss=0.")
     assert "status='max_iterations', iterations=2, rejected=0)" in repr(fit)
+
+
+def test_a_start_whose_gradient_alone_overflows_is_named():
+    model, far = LinearRegression(1, intercept=False), np.array([[1e200], [-1e200]])
+    with pytest.raises(InputError, match=r"theta0 is .* but its gradient overflows"):
+        minimize(model, far, np.full(2, 1e150), optimizer=Adam(0.1), iterations=1)
 
 
 @pytest.mark.parametrize(
