@@ -57,6 +57,14 @@ class Model:
             "take smaller steps or scale X"
         )
 
+    def _layers(self, theta, inputs, E, z):
+        """(A_l, E_l) of all layers, finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            signals = self._backward(theta, inputs, E)
+        if not all(np.isfinite(S).all() for S in signals):
+            self._refuse_overflow(theta, z)
+        return list(zip(inputs, signals, strict=True))
+
     def _outcomes(self, y, n):
         # The family would broadcast a column of outcomes, or one outcome, over all rows.
         core = (self.family.n_params,) if self.family.outcome_ndim else ()
@@ -82,9 +90,9 @@ class Model:
         return self.family.variance(self.outputs(theta, X))
 
     def sample(self, theta, X, rng):
-        """One outcome per row drawn from the model's own p(. | x); rng is a Generator."""
+        """One outcome per row drawn from the model's own p(. | x); rng is a Generator or a seed."""
         z = self.outputs(theta, X)
-        return self.family._sample(z, rng, z.shape[:-1])
+        return self.family._sample(z, np.random.default_rng(rng), z.shape[:-1])
 
     def kl(self, theta, theta_new, X):
         """Mean over rows of KL(p_theta(. | x) || p_theta_new(. | x)), a float."""
@@ -107,16 +115,22 @@ class Model:
         z = self._forward(theta, X)[1]
         if not np.isfinite(z).all():
             return math.inf
-        nll = -self.family.log_likelihood(z, y).mean(dtype=np.float64)
         with np.errstate(over="ignore"):
+            nll = -self.family.log_likelihood(z, y).mean(dtype=np.float64)
+            if self.l2 == 0:  # times an infinite square it is no number
+                return float(nll)
             return float(nll + 0.5 * self.l2 * np.square(theta, dtype=np.float64).sum())
 
     def gradient(self, theta, X, y):
         """Gradient of `loss`, shape (p,); per-sample gradients are never formed."""
         layers = self.layers(theta, X, y)
         n = some_rows(layers[0][0])
-        data = np.concatenate([(E.T @ A).ravel() for A, E in layers]) / n
-        return self.l2 * np.asarray(theta) - data
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = np.concatenate([(E.T @ A).ravel() for A, E in layers]) / n
+            gradient = self.l2 * np.asarray(theta) - data
+        if not np.isfinite(gradient).all():
+            raise InputError(f"the gradient overflows {gradient.dtype}; scale X or y")
+        return gradient
 
     def layers(self, theta, X, y):
         """[(A_l (n, d_in), E_l (n, d_out)), ...] with one score = concatenated kron(e, a).
@@ -126,9 +140,7 @@ class Model:
         """
         inputs, z = self._checked_outputs(theta, X)
         E = self.family.score(z, self._outcomes(y, len(z)))
-        if not np.isfinite(E).all():
-            self._refuse_overflow(theta, z)
-        return list(zip(inputs, self._backward(theta, inputs, E), strict=True))
+        return self._layers(theta, inputs, E, z)
 
     def scores(self, theta, X, y):
         """s_i = grad_theta log p(y_i | x_i), shape (n, p), without the l2 term (F1)."""
@@ -146,12 +158,10 @@ class Model:
         """
         inputs, z = self._checked_outputs(theta, X)
         E, weights = self.family.exact_scores(z)
-        if not np.isfinite(E).all():
-            self._refuse_overflow(theta, z)
         m = E.shape[1]
         inputs = [np.repeat(A, m, axis=0) for A in inputs]
         E = E.reshape(len(z) * m, z.shape[1])
-        return list(zip(inputs, self._backward(theta, inputs, E), strict=True)), weights.ravel()
+        return self._layers(theta, inputs, E, z), weights.ravel()
 
     def exact_scores(self, theta, X):
         """Rows (n m, p) and weights (n m,) whose Fisher is the exact one (F2, F4).
@@ -224,6 +234,10 @@ def _rows(layers, n_params):
     for A, E in layers:
         shape = (len(A), E.shape[1], A.shape[1])
         stop = start + shape[1] * shape[2]
-        np.multiply(E[:, :, None], A[:, None, :], out=G[:, start:stop].reshape(shape))
+        try:
+            with np.errstate(over="raise"):
+                np.multiply(E[:, :, None], A[:, None, :], out=G[:, start:stop].reshape(shape))
+        except FloatingPointError:
+            raise InputError(f"the scores overflow {G.dtype}; scale X or y") from None
         start = stop
     return G

@@ -76,7 +76,13 @@ class Family:
         return rows, np.full(rows.shape[:-1], 1 / m, rows.dtype)
 
     def _root(self, theta):
-        return np.linalg.cholesky(self.fisher(theta))
+        try:
+            return np.linalg.cholesky(self.fisher(theta))
+        except np.linalg.LinAlgError:
+            raise InputError(
+                f"the Fisher information is singular to working precision at theta = {theta}, so "
+                "it has no exact scores there"
+            ) from None
 
     def mean(self, theta):
         """E[y], shape (...)."""

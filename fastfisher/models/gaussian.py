@@ -53,15 +53,21 @@ class GaussianMean(Family):
 
     def _residual(self, theta, y):
         """(y - theta) / sigma, shape (..., dim)."""
-        return ((y if self.outcome_ndim else y[..., None]) - theta) / theta.dtype.type(self.sigma)
+        y = y if self.outcome_ndim else y[..., None]
+        with np.errstate(over="ignore"):
+            return (y - theta) / theta.dtype.type(self.sigma)
 
     def _log_likelihood(self, theta, y):
-        z = self._residual(theta, y)
         constant = self.dim * (_LOG_2PI / 2 + np.log(self.sigma))
-        return -0.5 * np.square(z).sum(axis=-1) - theta.dtype.type(constant)
+        return -self._half_square(theta, y) - theta.dtype.type(constant)
+
+    def _half_square(self, theta, y):
+        with np.errstate(over="ignore"):
+            return 0.5 * np.square(self._residual(theta, y)).sum(axis=-1)
 
     def _score(self, theta, y):
-        return self._residual(theta, y) / theta.dtype.type(self.sigma)
+        with np.errstate(over="ignore"):
+            return self._residual(theta, y) / theta.dtype.type(self.sigma)
 
     def _fisher(self, theta):
         identity = np.eye(self.dim, dtype=theta.dtype) / theta.dtype.type(self.sigma) ** 2
@@ -83,7 +89,7 @@ class GaussianMean(Family):
         return y.mean(axis=0)
 
     def _kl(self, theta, theta_new):
-        return 0.5 * np.square(self._residual(theta, self._mean(theta_new))).sum(axis=-1)
+        return self._half_square(theta, self._mean(theta_new))
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``|theta - theta_new| / sigma``: this manifold is flat."""
@@ -179,6 +185,9 @@ class Gaussian(Family):
             F[..., 0, 0] = inverse**2
             F[..., 1, 1] = 2 * self._slope(inverse) ** 2
         return F
+
+    def _root(self, theta):
+        return np.sqrt(self._fisher(self._parameters(theta)))  # of a diagonal, zeros too
 
     def _mean(self, theta):
         return theta[..., 0]

@@ -101,7 +101,8 @@ class MLP(Classifier, Model):
         return [(d_in + 1, d_out) for d_in, d_out in zip(self.sizes, self.sizes[1:], strict=False)]
 
     def init(self, rng, dtype="float64"):
-        """Random start of Glorot (tanh) or He (relu) variance, biases zero; rng is a Generator."""
+        """Start of Glorot (tanh) or He (relu) variance, biases zero; rng: Generator or seed."""
+        rng = np.random.default_rng(rng)
         layers = []
         for d_in_and_bias, d_out in self.layer_sizes:
             W = np.zeros((d_out, d_in_and_bias))

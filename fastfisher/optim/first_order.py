@@ -21,8 +21,9 @@ class _FirstOrder:
 
     def step(self, problem, point, state):
         state = self.start(point.theta) if state is None else state
-        delta, state = self.update(point.gradient, state, **self._seen(problem, point))
+        seen = self._seen(problem, point)
         with np.errstate(over="ignore", invalid="ignore"):
+            delta, state = self.update(point.gradient, state, **seen)
             theta = point.theta + delta
         return problem.at(theta), state, {}
 

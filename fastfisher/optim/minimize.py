@@ -135,13 +135,21 @@ def minimize(
     """
     if int(iterations) != iterations or iterations < 0:
         raise InputError(f"iterations is {iterations}, expected an integer >= 0")
+    if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
+        raise InputError(
+            f"optimizer is {optimizer!r}, expected an optimizer, such as "
+            "NaturalGradient(damping=0.1) or Adam(0.01)"
+        )
     rng = np.random.default_rng(rng)
     theta = np.array(model.init(rng) if theta0 is None else theta0)
     problem = Problem(model, np.asarray(X), np.asarray(y), rng)
     source = _source(problem, batch, gtol)
     point = problem.at(theta)
     if not point.finite:
-        raise InputError(f"the loss at theta0 is {point.loss}; start from a smaller theta0")
+        gradient = " but its gradient overflows" if np.isfinite(point.loss) else ""
+        raise InputError(
+            f"the loss at theta0 is {point.loss}{gradient}; start from a smaller theta0"
+        )
 
     state, plan, rejected, seconds = None, None, 0, 0.0
     rows = [_row(point, {}, seconds, point.gradient)]
@@ -201,6 +209,7 @@ def _flat(point, gtol):
 
 
 def _row(point, record, seconds, gradient):
-    norm = np.nan if gradient is None else float(np.linalg.norm(gradient))
+    with np.errstate(over="ignore"):
+        norm = np.nan if gradient is None else float(np.linalg.norm(gradient))
     known = {"loss": point.loss, "gradient_norm": norm, "seconds": seconds}
     return {name: known.get(name, record.get(name, blank)) for name, blank in _COLUMNS.items()}

@@ -1,5 +1,6 @@
 """What a natural gradient step takes over from the step before it."""
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ class _Momentum:
         return step
 
     def _check(self):
-        if not 0 <= self.mu <= 1:
+        if not (isinstance(self.mu, numbers.Real) and 0 <= self.mu <= 1):
             raise InputError(f"mu is {self.mu!r}, expected a number from 0 to 1")
 
 

@@ -103,6 +103,13 @@ class NaturalGradient:
             raise InputError("decay is 1, expected a number in (0, 1), or None to forget at once")
         check_power(self.power)
         check_rate(self.learning_rate)
+        momentum = self.momentum
+        if momentum is not None and (
+            isinstance(momentum, type) or not hasattr(momentum, "right_hand_side")
+        ):
+            raise InputError(
+                f"momentum is {momentum!r}, expected None or an object such as HeavyBall(0.9)"
+            )
         if self.metric_X is not None and self.fisher == "empirical":
             raise InputError("metric_X has no labels, which fisher='empirical' needs; use 'mc'")
         lam = _lam(self.damping)

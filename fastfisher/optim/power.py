@@ -1,8 +1,11 @@
 """Powers of an inverse Fisher matrix between the diagonal scaling of Adam and the whole step."""
 
+import numbers
+
 import numpy as np
 from scipy.linalg import eigh
 
+from ..arrays import as_real
 from ..errors import InputError, NotPositiveDefiniteError
 from ..fisher import DiagonalFisher, KroneckerFisher
 
@@ -11,7 +14,7 @@ __all__ = ["check_power", "inverse_power"]
 
 def check_power(power):
     """A number in (0, 1], else InputError."""
-    if not 0 < power <= 1:
+    if not (isinstance(power, numbers.Real) and 0 < power <= 1):
         raise InputError(f"power is {power!r}, expected a number in (0, 1]")
 
 
@@ -35,7 +38,7 @@ def inverse_power(metric, b, *, damping, power):
     Raises
     ------
     InputError
-        The power is out of range.
+        The power is out of range, the damping negative, or b not p finite numbers.
     NotPositiveDefiniteError
         F + damping I has an eigenvalue that is not positive.
 
@@ -52,7 +55,14 @@ def inverse_power(metric, b, *, damping, power):
     array([2., 3.])
     """
     check_power(power)
+    damping = as_real(damping, "damping")
     b = np.asarray(b)
+    if b.dtype.kind not in "fiub":
+        raise InputError(f"b has dtype {b.dtype}, expected real numbers")
+    if b.shape != (metric.p,):
+        raise InputError(f"b has shape {b.shape}, expected ({metric.p},)")
+    if not np.isfinite(b).all():
+        raise InputError("b has entries that are not finite")
     if isinstance(metric, DiagonalFisher):
         values, vectors = metric.diagonal() + damping, None
     elif isinstance(metric, KroneckerFisher) and power == 0.5:

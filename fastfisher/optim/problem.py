@@ -5,6 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..errors import InputError
+
 __all__ = ["Point", "Problem", "batches"]
 
 
@@ -21,7 +23,10 @@ class Point:
         """(p,); None where the loss or the gradient is not finite."""
         if not np.isfinite(self.loss):
             return None
-        gradient = self.problem.model.gradient(self.theta, self.problem.X, self.problem.y)
+        try:
+            gradient = self.problem.model.gradient(self.theta, self.problem.X, self.problem.y)
+        except InputError:  # operands that gave a loss are right, so it overflowed
+            return None
         return gradient if np.isfinite(gradient).all() else None
 
     @property

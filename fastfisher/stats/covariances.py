@@ -5,6 +5,7 @@ import numpy as np
 from ..arrays import as_scores
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops import cho_solve, cholesky, group_sums, syrk
+from .checks import check_count, check_finite
 
 __all__ = ["covariance", "from_information", "meat", "opg", "sandwich", "standard_errors"]
 
@@ -75,7 +76,7 @@ def from_information(information, *, singular="raise"):
     Raises
     ------
     InputError
-        Not a finite symmetric matrix.
+        Not a finite symmetric matrix, or one whose inverse overflows.
     NotPositiveDefiniteError
         Singular or indefinite; the message names the parameters that are not identified.
 
@@ -92,47 +93,60 @@ def from_information(information, *, singular="raise"):
     array([[0.25, 0.  ],
            [0.  , 0.01]])
     """
-    A = _symmetric(information, "information")
     if singular not in ("raise", "pinv"):
         raise InputError(f"singular is {singular!r}, expected 'raise' or 'pinv'")
+    remedy = "drop one, fix a reference class, or pass singular='pinv' for estimable contrasts"
+    return inverse(information, singular=singular, remedy=remedy)
+
+
+def inverse(A, name="information", of="parameters", *, singular="raise", remedy="drop one"):
+    """Inverse of a symmetric matrix `A`; `name`, `of` and `remedy` are words of its refusals."""
+    A = _symmetric(A, name)
     p = len(A)
     diagonal = A.diagonal()
     positive = diagonal > 0
     # powers of two: scaling is exact
     root = np.ldexp(1.0, -(np.frexp(np.where(positive, diagonal, 1.0))[1] // 2))
     scaled = A * root[:, None] * root
-    inverse = None
+    result = None
     if positive.all():
         try:
-            inverse = cho_solve(cholesky(scaled), np.eye(p))
+            result = cho_solve(cholesky(scaled), np.eye(p))
         except NotPositiveDefiniteError:
             pass
     tolerance = p * np.finfo(np.float64).eps
-    if inverse is not None and p:
-        rcond = 1 / (np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1))
+    if result is not None and p:
+        rcond = 1 / (np.linalg.norm(scaled, 1) * np.linalg.norm(result, 1))
         if not rcond > tolerance:
-            inverse = None
-    if inverse is None and singular == "raise":
-        _refuse(scaled, tolerance)
-    if inverse is None:
+            result = None
+    if result is None and singular == "raise":
+        _refuse(scaled, tolerance, name, of, remedy)
+    if result is None:
         from scipy.linalg import pinvh
 
         return _mirrored(pinvh(A))
-    return _mirrored(inverse * root[:, None] * root)
+    with np.errstate(over="ignore"):
+        result = _mirrored(result * root[:, None] * root)
+    lost = np.flatnonzero(~np.isfinite(result).all(axis=1))
+    if len(lost):
+        raise InputError(
+            f"the inverse of the {name} at {of[:-1]} {lost[0]} overflows: its diagonal is "
+            f"{diagonal[lost[0]]:.3g} there; change the unit"
+        )
+    return result
 
 
-def _refuse(scaled, tolerance):
+def _refuse(scaled, tolerance, name, of, remedy):
     eigenvalues, vectors = np.linalg.eigh(scaled)
     direction = np.abs(vectors[:, 0])
     named = np.flatnonzero(direction > 0.1 * direction.max())
     listed = ", ".join(map(str, named[:10])) + (", ..." if len(named) > 10 else "")
     what = "indefinite" if eigenvalues[0] < -tolerance * abs(eigenvalues[-1]) else "singular"
     raise NotPositiveDefiniteError(
-        f"the information is {what} (smallest scaled eigenvalue {eigenvalues[0]:.1e}): parameters "
-        f"{listed} are not identified together; drop one, fix a reference class, or pass "
-        "singular='pinv' for estimable contrasts",
+        f"the {name} is {what} (smallest scaled eigenvalue {eigenvalues[0]:.1e}): {of} "
+        f"{listed} are not identified together; {remedy}",
         order=int(named[-1]) + 1,
-        rcond=max(float(eigenvalues[0] / eigenvalues[-1]), 0.0),
+        rcond=max(float(eigenvalues[0] / eigenvalues[-1]), 0.0) if eigenvalues[-1] else 0.0,
     )
 
 
@@ -199,15 +213,16 @@ def meat(scores, *, groups=None, lags=0):
     G = as_scores(scores, "scores").data
     if G.dtype.kind == "c":
         raise InputError("scores are complex; those of a log-likelihood are real")
-    if int(lags) != lags or lags < 0:
-        raise InputError(f"lags is {lags}, expected an integer >= 0")
+    if len(G) == 0:
+        raise InputError("scores have no rows")
+    lags = check_count(lags, "lags", 0)
     if groups is not None and lags:
         raise InputError("groups and lags exclude each other; pass one of them")
     G = G.astype(np.float64, copy=False)
     if groups is not None:
         G = _sums_by_group(G, groups)
     total = syrk(G)
-    for lag in range(1, min(int(lags), len(G) - 1) + 1):
+    for lag in range(1, min(lags, len(G) - 1) + 1):
         shifted = G[lag:].T @ G[:-lag]
         total += (1 - lag / (lags + 1)) * (shifted + shifted.T)
     return total
@@ -217,9 +232,19 @@ def _sums_by_group(G, groups):
     groups = np.asarray(groups)
     if groups.shape != (len(G),):
         raise InputError(f"groups has shape {groups.shape}, expected one label per row ({len(G)},)")
-    if groups.dtype.kind == "f" and not np.isfinite(groups).all():
+    if groups.dtype.kind in "fc" and not np.isfinite(groups).all():
         raise InputError("groups has labels that are not finite")
-    _, label = np.unique(groups, return_inverse=True)
+    if groups.dtype.kind in "mM" and np.isnat(groups).any():
+        raise InputError("groups has labels that are not a time (NaT)")
+    try:
+        if groups.dtype.kind == "O" and any(g is None or g != g for g in groups):
+            raise TypeError
+        _, label = np.unique(groups, return_inverse=True)
+    except TypeError:  # from the order of labels, too
+        raise InputError(
+            "groups has labels that are missing or cannot be compared; pass all as numbers or "
+            "all as strings"
+        ) from None
     return group_sums(G, label)
 
 
@@ -280,19 +305,28 @@ def sandwich(scores, information, *, groups=None, lags=0, correction=False, sing
 
 def standard_errors(covariance):
     """Square roots of the diagonal, (p,)."""
-    variance = np.diagonal(np.asarray(covariance))
-    if (variance < 0).any():
-        k = int(np.flatnonzero(variance < 0)[0])
-        raise InputError(f"covariance[{k}, {k}] is {variance[k]:.3g}, expected a variance >= 0")
+    covariance = np.asarray(covariance)
+    if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+        raise InputError(f"covariance has shape {covariance.shape}, expected a square one (p, p)")
+    variance = np.diagonal(covariance)
+    wrong = np.flatnonzero(~((variance >= 0) & (variance < np.inf)))
+    if len(wrong):
+        k = int(wrong[0])
+        raise InputError(
+            f"covariance[{k}, {k}] is {variance[k]:.3g}, expected a finite variance >= 0"
+        )
     return np.sqrt(variance)
 
 
 def _symmetric(A, name):
-    A = np.asarray(A, dtype=np.float64)
+    if hasattr(A, "matrix"):
+        raise InputError(
+            f"{name} is a {type(A).__name__}, expected an array, a sum over the sample: "
+            "pass F.weight * F.matrix()"
+        )
+    A = check_finite(A, name)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise InputError(f"{name} has shape {A.shape}, expected a square matrix (p, p)")
-    if not np.isfinite(A).all():
-        raise InputError(f"{name} has entries that are not finite")
     if np.abs(A - A.T).max(initial=0.0) > 1e-8 * np.abs(A).max(initial=0.0):
         raise InputError(f"{name} is not symmetric")
     return _mirrored(A)

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError
+from .checks import check_count, check_number
 
 __all__ = [
     "JeffreysPrior",
@@ -68,25 +69,33 @@ def jeffreys_volume(fisher, bounds):
     >>> round(jeffreys_volume(Bernoulli(), (0, 1)), 6)      # pi
     3.141593
     """
-    import warnings
-
-    from scipy.integrate import IntegrationWarning, nquad
+    from scipy.integrate import nquad
 
     bounds = list(bounds)
     if len(bounds) == 2 and all(np.isscalar(b) for b in bounds):
         bounds = [tuple(bounds)]
     settings = _SETTINGS if len(bounds) == 1 else _NESTED
-    with warnings.catch_warnings(record=True) as said:
-        # Rounding at singular ends stops the refinement early; there the error estimate decides.
-        warnings.simplefilter("always", IntegrationWarning)
-        volume, error = nquad(_root_det(fisher), bounds, opts=settings)
-    divergent = any("divergent" in str(warning.message) for warning in said)
-    if divergent or not (math.isfinite(volume) and error <= 1e-3 * volume):
+    volume, error = _quietly(nquad, _root_det(fisher), bounds, opts=settings)
+    if not (math.isfinite(volume) and error <= 1e-3 * volume):
         raise InputError(
             f"the integral of sqrt(det I) over {bounds} is {volume:.3g} with an error of "
             f"{error:.1g}: Jeffreys' prior is improper there, or too rough; pass finite bounds"
         )
     return float(volume)
+
+
+def _quietly(integrate, *args, **settings):
+    """(integral, its error), the error infinite where the integral seems to diverge."""
+    import warnings
+
+    from scipy.integrate import IntegrationWarning
+
+    with warnings.catch_warnings(record=True) as said:
+        # Rounding at singular ends stops the refinement early; there the error estimate decides.
+        warnings.simplefilter("always", IntegrationWarning)
+        value, error = integrate(*args, **settings)
+    divergent = any("divergent" in str(warning.message) for warning in said)
+    return value, math.inf if divergent else error
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,21 @@ class JeffreysPrior:
     log_likelihood: object = field(default=None, repr=False)
 
     def __post_init__(self):
-        low, high = self.bounds
-        if not low < high:
-            raise InputError(f"bounds are {self.bounds}, expected low < high")
+        bounds = self.bounds
+        numbers = np.shape(bounds) == (2,) and np.asarray(bounds).dtype.kind in "fiu"
+        if not (numbers and bounds[0] < bounds[1]):
+            raise InputError(f"bounds are {bounds}, expected low < high, two numbers")
+        matrix = getattr(self.fisher, "fisher", self.fisher)
+        if not callable(matrix):
+            raise InputError(f"fisher is {self.fisher!r}, expected a family or a function of theta")
+        if getattr(self.fisher, "n_params", 1) != 1:
+            raise InputError(f"{self.fisher} has {self.fisher.n_params} parameters, expected one")
+        for theta in _inside(*bounds):
+            shape = np.shape(matrix(np.array([theta])))
+            if math.prod(shape) != 1:
+                raise InputError(
+                    f"the Fisher information has shape {shape}, expected that of one parameter"
+                )
 
     @cached_property
     def volume(self):
@@ -125,22 +146,45 @@ class JeffreysPrior:
         low, high = self.bounds
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InputError("a posterior needs finite bounds")
-        best = minimize_scalar(
-            lambda t: -self.log_likelihood(t),
-            bounds=self.bounds,
-            method="bounded",
-            options={"xatol": 1e-10 * (high - low)},
-        )
+        with np.errstate(invalid="ignore"):  # of -inf, which a likelihood may be
+            best = minimize_scalar(
+                lambda t: -self._log_likelihood(t),
+                bounds=self.bounds,
+                method="bounded",
+                options={"xatol": 1e-10 * (high - low)},
+            )
+        if best.fun == math.inf:
+            raise InputError(
+                f"log_likelihood is -inf wherever it was tried in {self.bounds}; pass bounds close "
+                "round the mode"
+            )
         return float(best.x), -float(best.fun)
+
+    def _log_likelihood(self, theta):
+        value = float(self.log_likelihood(theta))
+        if not value < math.inf:
+            raise InputError(f"log_likelihood({theta}) is {value}, expected a number or -inf")
+        return value
 
     def _unnormalised(self, theta):
         density = _root_det(self.fisher)(theta)
         if self.log_likelihood is None:
             return density
-        likelihood = math.exp(self.log_likelihood(theta) - self._peak[1])
+        likelihood = self._relative_likelihood(theta)
         return density * likelihood if likelihood else 0.0  # at an end the density is infinite
 
-    def _integral(self, low, high, f=lambda t: 1.0):
+    def _relative_likelihood(self, theta):
+        """Of the peak; higher elsewhere if there are several modes."""
+        try:
+            return math.exp(self._log_likelihood(theta) - self._peak[1])
+        except OverflowError:
+            raise InputError(
+                f"log_likelihood is higher by far at {theta} than at the mode found, "
+                f"{self._peak[0]}; pass bounds with one mode"
+            ) from None
+
+    def _integral(self, low, high, f=lambda t: 1.0, scale=None):
+        """With an error of at most 1e-3 of `scale`, by default of itself."""
         from scipy.integrate import quad
 
         points = None
@@ -152,7 +196,15 @@ class JeffreysPrior:
         def integrand(t):
             return f(t) * self._unnormalised(t)
 
-        return quad(integrand, low, high, points=points, **_SETTINGS)[0]
+        value, error = _quietly(quad, integrand, low, high, points=points, **_SETTINGS)
+        scale = value if scale is None else scale
+        if not (math.isfinite(value) and scale > 0 and error <= 1e-3 * scale):
+            what = "prior" if self.log_likelihood is None else "posterior"
+            raise InputError(
+                f"an integral of the {what} over ({low:.6g}, {high:.6g}) is {value:.3g} with an "
+                f"error of {error:.1g}; pass bounds of the range that matters, with one mode"
+            )
+        return value
 
     @cached_property
     def _total(self):
@@ -171,19 +223,21 @@ class JeffreysPrior:
 
     def mass(self, low, high):
         """Probability of the interval (low, high)."""
+        if not low <= high:
+            raise InputError(f"the interval is ({low}, {high}), expected low <= high")
         low, high = np.clip([low, high], *self.bounds)
-        return self._integral(low, high) / self._total
+        return self._integral(low, high, scale=self._total) / self._total
 
     def mean(self):
         """Expectation of theta."""
-        return self._integral(*self.bounds, f=lambda t: t) / self._total
+        scale = (self.bounds[1] - self.bounds[0]) * self._total
+        return self._integral(*self.bounds, f=lambda t: t, scale=scale) / self._total
 
     def interval(self, level=0.95):
         """Central interval of this probability, (low, high)."""
         from scipy.optimize import brentq
 
-        if not 0 < level < 1:
-            raise InputError(f"level is {level}, expected a number in (0, 1)")
+        level = check_number(level, "level", 0, 1)
 
         def quantile(q):
             return brentq(lambda t: self.mass(self.bounds[0], t) - q, *self.bounds, xtol=1e-10)
@@ -191,8 +245,21 @@ class JeffreysPrior:
         return quantile((1 - level) / 2), quantile((1 + level) / 2)
 
     def posterior(self, log_likelihood):
-        """The posterior given log_likelihood: theta (float) -> float."""
+        """The posterior given log_likelihood: theta (float) -> float, of one mode.
+
+        -inf excludes a theta. Modes are not searched for: of two narrow ones the second can be
+        missed, so pass bounds that hold one.
+        """
         return JeffreysPrior(self.fisher, self.bounds, log_likelihood)
+
+
+def _inside(low, high):
+    """Points between the bounds where the information is tried."""
+    if math.isfinite(high - low):
+        return [low + share * (high - low) for share in (1e-6, 0.5, 1 - 1e-6)]
+    if math.isfinite(low):
+        return [low + 1.0]
+    return [high - 1.0] if math.isfinite(high) else [0.0]
 
 
 def jeffreys(fisher, bounds):
@@ -209,6 +276,12 @@ def jeffreys(fisher, bounds):
     JeffreysPrior
         With pdf, mass, mean, interval, volume, and `posterior` of a log-likelihood.
 
+    Raises
+    ------
+    InputError
+        Not of one parameter, or bounds outside its domain; later, from an integral that is not
+        reached or a log-likelihood that is NaN or +inf.
+
     Examples
     --------
     >>> from fastfisher.models import Bernoulli
@@ -217,7 +290,7 @@ def jeffreys(fisher, bounds):
     >>> round(prior.mass(0.6, 0.7), 4), round(prior.mass(0.9, 1.0), 4)
     (0.0669, 0.2048)
     """
-    return JeffreysPrior(fisher, tuple(bounds))
+    return JeffreysPrior(fisher, tuple(bounds) if np.iterable(bounds) else bounds)
 
 
 def fia_penalty(n, n_params, volume):
@@ -244,10 +317,8 @@ def fia_penalty(n, n_params, volume):
     >>> round(fia_penalty(100, 1, math.pi), 5), round(nml_complexity(100), 5)
     (2.52838, 2.58097)
     """
-    if not n >= 1:
-        raise InputError(f"n is {n}, expected at least one observation")
-    if not 0 < volume < math.inf:
-        raise InputError(f"volume is {volume}, expected a finite number > 0")
+    n, n_params = check_count(n, "n", 1), check_count(n_params, "n_params", 0)
+    volume = check_number(volume, "volume", 0)
     return 0.5 * n_params * math.log(n / (2 * math.pi)) + math.log(volume)
 
 
@@ -256,7 +327,7 @@ def fia(llf, n, n_params, volume):
 
     The model with the smallest wins. llf is the log-likelihood of the sample at its maximum.
     """
-    return fia_penalty(n, n_params, volume) - float(llf)
+    return fia_penalty(n, n_params, volume) - check_number(llf, "llf")
 
 
 def nml_complexity(n, n_classes=2):
@@ -271,8 +342,7 @@ def nml_complexity(n, n_classes=2):
     number of classes).
     """
     for name, value, least in (("n", n, 0), ("n_classes", n_classes, 1)):
-        if int(value) != value or value < least:
-            raise InputError(f"{name} is {value}, expected an integer >= {least}")
+        check_count(value, name, least)
     if n == 0 or n_classes == 1:
         return 0.0
     from scipy.special import gammaln, xlogy

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from .covariances import from_information, opg, standard_errors
+from .checks import check_count, check_finite, check_number
+from .covariances import inverse, meat, standard_errors
 
 __all__ = [
     "HypothesisTest",
@@ -73,9 +74,11 @@ def wald_test(theta, covariance, *, null=0.0, restrictions=None):
     >>> print(wald_test(np.array([0.7]), np.array([[0.021]]), null=0.5))
     Wald: chi2(1) = 1.90476, p = 0.167546
     """
-    theta, V = np.atleast_1d(np.asarray(theta, np.float64)), np.atleast_2d(covariance)
+    theta, V = np.atleast_1d(check_finite(theta, "theta")), np.atleast_2d(covariance)
     p = len(theta)
-    R = np.eye(p) if restrictions is None else np.atleast_2d(np.asarray(restrictions, np.float64))
+    R = np.eye(p)
+    if restrictions is not None:
+        R = np.atleast_2d(check_finite(restrictions, "restrictions"))
     if theta.ndim != 1 or V.shape != (p, p) or R.shape[1:] != (p,):
         raise InputError(
             f"theta, covariance and restrictions have shapes {theta.shape}, {V.shape}, {R.shape}; "
@@ -83,8 +86,10 @@ def wald_test(theta, covariance, *, null=0.0, restrictions=None):
         )
     if np.shape(null) not in ((), (len(R),)):
         raise InputError(f"null has shape {np.shape(null)}, expected one number or ({len(R)},)")
-    difference = R @ theta - null
-    return _quadratic("Wald", difference, R @ V @ R.T)
+    difference = R @ theta - check_finite(null, "null")
+    RVR = R @ check_finite(V, "covariance") @ R.T
+    inner = inverse(RVR, "covariance of the restrictions", "restrictions")
+    return _quadratic("Wald", difference, inner)
 
 
 def score_test(score, information):
@@ -110,14 +115,14 @@ def score_test(score, information):
     >>> print(score_test(np.array([8.0]), np.array([[40.0]])))      # the coin of `wald_test`
     score: chi2(1) = 1.6, p = 0.205903
     """
-    return _quadratic("score", np.atleast_1d(np.asarray(score, np.float64)), information)
+    score = np.atleast_1d(check_finite(score, "score"))
+    return _quadratic("score", score, inverse(np.atleast_2d(information)))
 
 
 def score_test_opg(scores):
     """1'G (G'G)^-1 G'1 at the restricted estimate, at most n (docs/math.md, V2)."""
-    G = np.asarray(scores, np.float64)
-    s = G.sum(axis=0)
-    return HypothesisTest("score (OPG)", max(float(s @ opg(G) @ s), 0.0), G.shape[1])
+    inner = inverse(meat(scores))
+    return _quadratic("score (OPG)", np.asarray(scores, np.float64).sum(axis=0), inner)
 
 
 def likelihood_ratio_test(llf, llf_null, df):
@@ -143,13 +148,15 @@ def likelihood_ratio_test(llf, llf_null, df):
     >>> print(likelihood_ratio_test(free, fair, 1))
     likelihood ratio: chi2(1) = 1.64566, p = 0.199551
     """
+    for name, value in (("llf", llf), ("llf_null", llf_null)):
+        check_number(value, name)
     statistic = 2 * (float(llf) - float(llf_null))
     if not statistic >= -1e-8 * max(1.0, abs(llf)):
         raise InputError(
             f"llf is {llf} and llf_null {llf_null}: the free model must fit at least as well; "
             "swap them or fit to the maximum"
         )
-    return HypothesisTest("likelihood ratio", max(statistic, 0.0), _count(df))
+    return HypothesisTest("likelihood ratio", max(statistic, 0.0), check_count(df, "df", 1))
 
 
 def confidence_intervals(theta, covariance, *, alpha=0.05, df=None):
@@ -161,8 +168,8 @@ def confidence_intervals(theta, covariance, *, alpha=0.05, df=None):
     covariance : (p, p) array
     alpha : float
         One minus the level, in (0, 1).
-    df : int, optional
-        Degrees of freedom of Student's t; the normal by default.
+    df : float, optional
+        Degrees of freedom of Student's t, > 0; the normal by default.
 
     Returns
     -------
@@ -177,12 +184,14 @@ def confidence_intervals(theta, covariance, *, alpha=0.05, df=None):
     """
     from scipy.stats import norm, t
 
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha}, expected a number in (0, 1)")
-    width = (norm.isf(alpha / 2) if df is None else t.isf(alpha / 2, df)) * standard_errors(
-        np.atleast_2d(covariance)
-    )
-    theta = np.atleast_1d(theta)
+    alpha = check_number(alpha, "alpha", 0, 1)
+    theta, V = np.atleast_1d(check_finite(theta, "theta")), np.atleast_2d(covariance)
+    if V.shape != theta.shape * 2:
+        raise InputError(
+            f"theta and covariance have shapes {theta.shape} and {V.shape}; expected (p,), (p, p)"
+        )
+    law = norm if df is None else t(check_number(df, "df", 0))
+    width = law.isf(alpha / 2) * standard_errors(V)
     return np.stack([theta - width, theta + width], axis=1)
 
 
@@ -207,23 +216,16 @@ def cramer_rao(information, jacobian=None):
     >>> cramer_rao(np.array([[40.0]]))                 # ten tosses of a fair coin
     array([[0.025]])
     """
-    inverse = from_information(np.atleast_2d(information))
+    bound = inverse(np.atleast_2d(information))
     if jacobian is None:
-        return inverse
-    J = np.atleast_2d(np.asarray(jacobian, np.float64))
-    if J.shape[1] != len(inverse):
-        raise InputError(f"jacobian has shape {J.shape}, expected (q, {len(inverse)})")
-    return J @ inverse @ J.T
+        return bound
+    J = np.atleast_2d(check_finite(jacobian, "jacobian"))
+    if J.shape[1:] != bound.shape[:1]:
+        raise InputError(f"jacobian has shape {J.shape}, expected (q, {len(bound)})")
+    return J @ bound @ J.T
 
 
-def _quadratic(name, v, M):
-    inverse = from_information(np.atleast_2d(M))
-    if v.shape != inverse.shape[:1]:
-        raise InputError(f"{v.shape} and {inverse.shape} do not belong together")
-    return HypothesisTest(name, max(float(v @ inverse @ v), 0.0), len(v))
-
-
-def _count(df):
-    if int(df) != df or df < 1:
-        raise InputError(f"df is {df}, expected an integer >= 1")
-    return int(df)
+def _quadratic(name, v, inner):
+    if v.shape != inner.shape[:1]:
+        raise InputError(f"{v.shape} and {inner.shape} do not belong together")
+    return HypothesisTest(name, max(float(v @ inner @ v), 0.0), len(v))

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError
+from .checks import check_number
 from .covariances import from_information, meat, opg, sandwich, standard_errors
 from .hypotheses import confidence_intervals, likelihood_ratio_test, wald_test
 
@@ -84,7 +85,7 @@ def infer(
         ``sum (y - mean)^2 / variance / (n - p)``, the residual variance of least squares and
         the over-dispersion of quasi-Poisson. llf stays that of the model.
     use_t : bool
-        Student's t with n - p degrees of freedom in place of the normal.
+        Student's t with n - p degrees of freedom in place of the normal; needs n > p.
     names : sequence of str, optional
         Of the p parameters.
     singular : {"raise", "pinv"}
@@ -109,6 +110,8 @@ def infer(
     >>> result.params.round(4), result.bse.round(4)
     (array([0.9, 0.9]), array([0.2646, 0.495 ]))
     """
+    if not (hasattr(model, "l2") and hasattr(model, "log_likelihood")):
+        raise InputError(f"model is {model!r}, expected a model of fastfisher.models")
     if model.l2:
         raise InputError(
             f"l2 is {model.l2}: the covariance of a penalised estimate is not that of a "
@@ -117,13 +120,17 @@ def infer(
     if cov_type not in COV_TYPES:
         raise InputError(f"cov_type is {cov_type!r}, expected one of {', '.join(COV_TYPES)}")
     for name, value, wanted in (("groups", groups, "cluster"), ("lags", lags, "HAC")):
-        if (value is not None) != (cov_type == wanted):
+        if value is None and cov_type == wanted:
+            raise InputError(f"cov_type={wanted!r} needs {name}=")
+        if value is not None and cov_type != wanted:
             raise InputError(f"{name} belongs to cov_type={wanted!r}; got cov_type={cov_type!r}")
     theta = np.asarray(theta)
     log_likelihood = model.log_likelihood(theta, X, y)
     n, p = len(log_likelihood), len(theta)
     if n == 0:
         raise InputError("X has no rows")
+    if use_t and n <= p:
+        raise InputError(f"use_t=True needs more rows than parameters, got {n} and {p}")
     dispersion = _dispersion(model, theta, X, y, scale, n, p)
 
     if cov_type == "opg":
@@ -168,16 +175,25 @@ def _exact_information(model, theta, X):
 
 
 def _dispersion(model, theta, X, y, scale, n, p):
-    if scale == "pearson":
+    if isinstance(scale, str) and scale == "pearson":
         if n <= p:
             raise InputError(f"scale='pearson' needs more rows than parameters, got {n} and {p}")
         mean, variance = model.mean(theta, X), model.variance(theta, X)
         if mean.shape != np.shape(y):
             raise InputError("scale='pearson' needs one number as outcome of each row")
-        return float((np.square(y - mean) / variance).sum(dtype=np.float64) / (n - p))
-    if not (np.isscalar(scale) and not isinstance(scale, str) and 0 < scale < math.inf):
-        raise InputError(f"scale is {scale!r}, expected a number > 0 or 'pearson'")
-    return float(scale)
+        with np.errstate(all="ignore"):
+            squares = np.square(y - mean) / variance
+            dispersion = float(squares.sum(dtype=np.float64) / (n - p))
+        if not 0 < dispersion < math.inf:
+            raise InputError(
+                f"scale='pearson' is {dispersion} for these residuals, expected a positive finite "
+                "number; pass scale=1.0"
+            )
+        return dispersion
+    try:
+        return check_number(scale, "scale", 0)
+    except InputError:
+        raise InputError(f"scale is {scale!r}, expected a number > 0 or 'pearson'") from None
 
 
 def _names(model, names, p):
@@ -196,7 +212,7 @@ def _names(model, names, p):
     return tuple(f"theta{i}" for i in range(p))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """An estimate with its covariance.
 
@@ -273,6 +289,10 @@ class Results:
 
     def lr_test(self, restricted):
         """Likelihood ratio against the results of a restricted model on the same data."""
+        if not isinstance(restricted, Results):
+            raise InputError(
+                f"restricted is {restricted!r}, expected the Results of the restricted model"
+            )
         if restricted.nobs != self.nobs:
             raise InputError(
                 f"the restricted model saw {restricted.nobs} rows, this one {self.nobs}; "

@@ -342,7 +342,8 @@ def test_a_label_of_probability_zero_is_never_drawn():
 
     model = SoftmaxRegression(1, 4)
     theta = np.array([0, -3000.0, 0, 0, 0, 0, 0, -3000.0])  # only classes 1 and 2 are possible
-    assert set(model.sample(theta, np.zeros((2, 1)), Edges())) == {1, 2}
+    z = model.outputs(theta, np.zeros((2, 1)))
+    assert set(model.family._sample(z, Edges(), (2,))) == {1, 2}
 
 
 # Refusals ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastfisher.errors import InputError
-from fastfisher.models import SoftmaxRegression
+from fastfisher.models import LinearRegression, SoftmaxRegression
 from fastfisher.optim import Adam, GradientDescent, NaturalGradient, minimize
 
 
@@ -114,11 +114,20 @@ def test_result_is_readable(data):
     assert "status='max_iterations', iterations=2, rejected=0)" in repr(fit)
 
 
+def test_a_start_whose_gradient_alone_overflows_is_named():
+    model, far = LinearRegression(1, intercept=False), np.array([[1e200], [-1e200]])
+    with pytest.raises(InputError, match=r"theta0 is .* but its gradient overflows"):
+        minimize(model, far, np.full(2, 1e150), optimizer=Adam(0.1), iterations=1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"iterations": -1}, "iterations is -1, expected an integer >= 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
+        ({"optimizer": "adam"}, r"optimizer is 'adam', expected an optimizer, such as .*Adam\(0"),
+        ({"optimizer": Adam}, r"optimizer is <class .*, expected an optimizer"),
+        ({"optimizer": None}, "optimizer is None"),
         ({"theta0": np.zeros(7)}, r"theta has shape \(7,\), expected \(8,\)"),
         ({"theta0": np.full(8, 1e308)}, "the loss at theta0 is inf; start from a smaller theta0"),
     ],

@@ -109,8 +109,14 @@ def test_model_momentum_T2_lengthens_a_diagonal_step_as_the_model_says(data):
     np.testing.assert_allclose(halves[1], alpha * direction, rtol=1e-9)
 
 
-@pytest.mark.parametrize("mu", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("mu", [-0.1, 1.1, float("nan"), "x"])
 @pytest.mark.parametrize("kind", [HeavyBall, SpringMomentum])
 def test_momentum_out_of_range_is_named(kind, mu):
     with pytest.raises(InputError, match=r"mu is .*, expected a number from 0 to 1"):
         kind(mu)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0, HeavyBall, "heavy"])
+def test_momentum_of_the_wrong_kind_is_named(momentum):
+    with pytest.raises(InputError, match=r"momentum is .*, expected None or .* HeavyBall\(0\.9\)"):
+        NaturalGradient(damping=1.0, momentum=momentum)

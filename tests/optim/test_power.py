@@ -71,3 +71,25 @@ def test_power_out_of_range_is_named(power):
         inverse_power(DiagonalFisher(1), np.ones(1), damping=1.0, power=power)
     with pytest.raises(InputError, match="power is"):
         NaturalGradient(damping=1.0, power=power)
+
+
+@pytest.mark.parametrize("kind", [DiagonalFisher, DenseFisher])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"b": [1.0, np.nan]}, r"b.* not finite|b.*nan"),
+        ({"b": [1.0, 2.0, 3.0]}, "b has shape"),
+        ({"b": [[1.0, 2.0]]}, "b has shape"),
+        ({"b": ["a", "b"]}, "b has dtype"),
+        ({"damping": -0.1}, "damping is -0.1"),
+        ({"damping": np.nan}, "damping is nan"),
+        ({"damping": "x"}, "damping is 'x'"),
+        ({"damping": None}, "damping is None"),
+        ({"power": "x"}, "power is 'x'"),
+    ],
+)
+def test_bad_operands_are_named(kind, change, message):
+    metric = kind(2).update(np.eye(2))
+    given = {"b": np.ones(2), "damping": 1.0, "power": 0.5} | change
+    with pytest.raises(InputError, match=message):
+        inverse_power(metric, np.array(given.pop("b")), **given)

@@ -152,6 +152,23 @@ def test_nearly_singular_information_is_answered_while_digits_remain():
         (lambda G, H: meat(G * 1j), "scores are complex"),
         (lambda G, H: meat(np.where(G == G[3, 1], np.nan, G)), "row 3"),
         (lambda G, H: standard_errors(-np.eye(2)), r"covariance\[0, 0\] is -1"),
+        (lambda G, H: standard_errors(np.diag([1, np.nan])), r"covariance\[1, 1\] is nan"),
+        (lambda G, H: standard_errors(np.ones(2)), r"shape \(2,\), expected a square"),
+        (lambda G, H: covariance(np.empty((0, 2))), "scores have no rows"),
+        (lambda G, H: sandwich(G[:0], H), "scores have no rows"),
+        (lambda G, H: covariance(information="x"), "information has dtype"),
+        (lambda G, H: from_information(H * 1j), "information has dtype complex128"),
+        (
+            lambda G, H: covariance(information=ff.DenseFisher(4).update(G)),
+            r"information is a DenseFisher, .* pass F.weight \* F.matrix\(\)",
+        ),
+        (lambda G, H: from_information(np.diag([1.0, 1e-320])), "parameter 1 overflows"),
+        (lambda G, H: meat(G, groups=np.full(30, "NaT", "M8[D]")), "labels that are not a time"),
+        (lambda G, H: meat(G, groups=[None] + [1] * 29), "labels that are missing or cannot be"),
+        (lambda G, H: meat(G, groups=np.array(["a"] * 29 + [1], object)), "missing or cannot be"),
+        (lambda G, H: meat(G, groups=np.array([np.nan] + [1] * 29, object)), "missing or cannot"),
+        (lambda G, H: meat(G, lags=np.nan), "lags is nan"),
+        (lambda G, H: meat(G, lags="x"), "lags is 'x'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(call, message):

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import beta
 
 from fastfisher.errors import InputError
-from fastfisher.models import Bernoulli, Categorical, Gaussian, Poisson
+from fastfisher.models import Bernoulli, Categorical, Gaussian, GaussianMean, Poisson
 from fastfisher.stats import fia, fia_penalty, jeffreys, jeffreys_volume, nml_complexity
 
 COIN = Bernoulli()
@@ -129,6 +129,23 @@ def test_nml_and_fia_agree_for_many_classes_and_much_data():
         ),
         (lambda: fia_penalty(0, 1, 1.0), "n is 0"),
         (lambda: fia_penalty(10, 1, np.inf), "volume is inf"),
+        (lambda: jeffreys(Gaussian(), (0, 1)), "has 2 parameters, expected one"),
+        (lambda: jeffreys(lambda t: np.eye(2), (0, 1)), r"shape \(2, 2\), expected that of one"),
+        (lambda: jeffreys("coin", (0, 1)), "fisher is 'coin', expected a family"),
+        (lambda: jeffreys(COIN, (-1, 2)), r"theta is \[-0.99"),
+        (lambda: jeffreys(COIN, (0, 1, 2)), r"bounds are \(0, 1, 2\), expected low < high"),
+        (lambda: jeffreys(COIN, (0, np.nan)), "expected low < high"),
+        (lambda: jeffreys(COIN, ("a", "b")), "expected low < high"),
+        (lambda: jeffreys(COIN, 1.0), "bounds are 1.0, expected low < high"),
+        (lambda: jeffreys(COIN, (0, 1)).mass(0.7, 0.6), "the interval is .*, expected low <= high"),
+        (lambda: jeffreys(COIN, (0, 1)).mass(np.nan, 0.6), "the interval is"),
+        (lambda: jeffreys(COIN, (0, 1)).interval("x"), "level is 'x'"),
+        (lambda: fia(np.nan, 10, 1, 1.0), "llf is nan"),
+        (lambda: fia_penalty(10, -1, 1.0), "n_params is -1, expected an integer >= 0"),
+        (lambda: fia_penalty(10, 1.5, 1.0), "n_params is 1.5"),
+        (lambda: fia_penalty("x", 1, 1.0), "n is 'x'"),
+        (lambda: fia_penalty(10, 1, "x"), "volume is 'x'"),
+        (lambda: nml_complexity(np.nan), "n is nan"),
         (lambda: nml_complexity(-1), "n is -1"),
         (lambda: nml_complexity(3, 0), "n_classes is 0"),
     ],
@@ -136,3 +153,38 @@ def test_nml_and_fia_agree_for_many_classes_and_much_data():
 def test_bad_input_is_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_likelihood_that_is_no_number_is_named(value):
+    posterior = jeffreys(COIN, (0.1, 0.9)).posterior(lambda t: value if t > 0.5 else -t)
+    for call in (posterior.mean, lambda: posterior.pdf(0.3), lambda: posterior.mass(0.2, 0.3)):
+        with pytest.raises(InputError, match=f"log_likelihood.* is {value}, expected a number"):
+            call()
+
+
+def test_a_likelihood_whose_mode_is_not_found_is_refused():
+    posterior = jeffreys(COIN, (0.1, 0.9)).posterior(
+        lambda t: 0.0 if 0.7 < t < 0.702 else -math.inf
+    )
+    with pytest.raises(InputError, match="log_likelihood is -inf wherever it was tried"):
+        posterior.mean()
+
+
+def test_posterior_of_a_box_is_the_prior_in_it():
+    prior = jeffreys(COIN, (0.1, 0.9))
+    box = prior.posterior(lambda t: 0.0 if 0.3 < t < 0.6 else -math.inf)
+    assert box.mass(0.4, 0.5) == pytest.approx(prior.mass(0.4, 0.5) / prior.mass(0.3, 0.6), 1e-6)
+
+
+def test_an_integral_that_is_not_reached_is_refused():
+    rough = jeffreys(COIN, (0.1, 0.9)).posterior(lambda t: 5 * math.sin(1e7 * t * t))
+    with pytest.raises(InputError, match=r"the posterior .* with an error of"):
+        rough.mean()
+
+
+def test_mean_of_a_posterior_round_zero():
+    prior = jeffreys(GaussianMean(), (-3.0, 3.0))
+    assert abs(prior.posterior(lambda t: -50 * t * t).mean()) < 1e-8
+    assert abs(prior.mean()) < 1e-8
+    assert abs(jeffreys(Bernoulli("logit"), (-np.inf, np.inf)).mean()) < 1e-6

@@ -147,11 +147,25 @@ def test_cramer_rao_of_a_function_uses_its_jacobian():
         (lambda: wald_test([1.0, 2.0], np.eye(3)), r"shapes \(2,\), \(3, 3\)"),
         (lambda: wald_test([1.0, 2.0], np.eye(2), null=[1.0]), r"null has shape \(1,\)"),
         (lambda: likelihood_ratio_test(-5.0, -4.0, 1), "must fit at least as well"),
-        (lambda: likelihood_ratio_test(np.nan, -4.0, 1), "must fit at least as well"),
+        (lambda: likelihood_ratio_test(np.nan, -4.0, 1), "llf is nan, expected a finite"),
         (lambda: likelihood_ratio_test(-4.0, -5.0, 0), "df is 0, expected an integer >= 1"),
         (lambda: confidence_intervals([1.0], [[1.0]], alpha=1.5), "alpha is 1.5"),
         (lambda: cramer_rao(np.eye(2), np.ones((1, 3))), r"jacobian has shape \(1, 3\)"),
         (lambda: score_test(np.ones(2), np.eye(3)), "do not belong together"),
+        (lambda: confidence_intervals([1.0], [[1.0]], alpha="x"), "alpha is 'x'"),
+        (lambda: confidence_intervals([1.0], [[1.0]], df=0), "df is 0, expected a number > 0"),
+        (lambda: confidence_intervals([1.0], [[1.0]], df=np.nan), "df is nan"),
+        (lambda: confidence_intervals([1.0, 2.0], [[1.0]]), r"shapes \(2,\) and \(1, 1\)"),
+        (lambda: confidence_intervals([np.nan], [[1.0]]), "theta has entries that are not finite"),
+        (lambda: wald_test([1.0], [[1.0]], null=np.nan), "null has entries that are not finite"),
+        (lambda: wald_test([np.nan], [[1.0]]), "theta has entries that are not finite"),
+        (lambda: wald_test([1.0], [[1.0]], restrictions=[[np.inf]]), "restrictions has entries"),
+        (lambda: wald_test(["a"], [[1.0]]), "theta has dtype"),
+        (lambda: score_test([np.nan], [[1.0]]), "score has entries that are not finite"),
+        (lambda: score_test_opg(np.empty((0, 2))), "scores have no rows"),
+        (lambda: likelihood_ratio_test("a", -4.0, 1), "llf is 'a'"),
+        (lambda: likelihood_ratio_test(-4.0, -5.0, 1.5), "df is 1.5, expected an integer >= 1"),
+        (lambda: likelihood_ratio_test(-4.0, -5.0, np.nan), "df is nan, expected an integer"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -162,3 +176,18 @@ def test_bad_input_is_named(call, message):
 def test_redundant_restrictions_are_an_error():
     with pytest.raises(NotPositiveDefiniteError, match="singular"):
         wald_test([1.0, 2.0], np.eye(2), restrictions=[[1.0, 0.0], [2.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: wald_test([1.0, 2.0], np.ones((2, 2))), "restrictions 0, 1 .* drop one"),
+        (lambda: score_test([1.0, 2.0], np.ones((2, 2))), "parameters 0, 1 .* drop one"),
+        (lambda: score_test_opg(np.ones((4, 2))), "parameters 0, 1 .* drop one"),
+        (lambda: cramer_rao(np.zeros((2, 2))), "parameters 0.* drop one"),
+    ],
+)
+def test_singular_matrices_are_named_without_an_option_that_is_not_there(call, words):
+    with pytest.raises(NotPositiveDefiniteError, match=words) as raised:
+        call()
+    assert "pinv" not in str(raised.value)

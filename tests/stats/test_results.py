@@ -195,9 +195,12 @@ def test_results_are_values_that_can_be_copied_and_pickled():
     ("change", "message"),
     [
         ({"cov_type": "HC3"}, "cov_type is 'HC3', expected one of exact, observed, opg"),
-        ({"cov_type": "cluster"}, "groups belongs to cov_type='cluster'"),
+        ({"cov_type": "cluster"}, "cov_type='cluster' needs groups="),
         ({"groups": np.zeros(200)}, "groups belongs to cov_type='cluster'; got cov_type='exact'"),
-        ({"cov_type": "HAC"}, "lags belongs to cov_type='HAC'"),
+        ({"cov_type": "HAC"}, "cov_type='HAC' needs lags="),
+        ({"lags": 2}, "lags belongs to cov_type='HAC'; got cov_type='exact'"),
+        ({"scale": np.nan}, "scale is nan"),
+        ({"scale": [1.0]}, r"scale is \[1.0\]"),
         ({"scale": 0.0}, "scale is 0.0, expected a number > 0 or 'pearson'"),
         ({"scale": "deviance"}, "scale is 'deviance'"),
         ({"names": ["a"]}, "names has 1 entries but there are 4 parameters"),
@@ -212,3 +215,29 @@ def test_penalised_models_are_refused():
     model = PoissonRegression(3, l2=0.1)
     with pytest.raises(InputError, match=r"l2 is 0\.1: the covariance of a penalised estimate"):
         infer(model, *DATA)
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_student_t_needs_more_rows_than_parameters(n):
+    theta, X, y = DATA
+    with pytest.raises(InputError, match=f"use_t=True needs more rows than parameters, got {n} an"):
+        infer(MODEL, theta, X[:n], y[:n], use_t=True, cov_type="exact", singular="pinv")
+
+
+def test_residuals_that_vanish_have_no_pearson_scale():
+    model, X = LinearRegression(1), np.arange(4.0)[:, None]
+    with pytest.raises(InputError, match=r"scale='pearson' is 0\.0 .*, expected a positive"):
+        infer(model, np.array([1.0, 0.0]), X, X[:, 0], scale="pearson")
+
+
+def test_objects_of_the_wrong_kind_are_named():
+    with pytest.raises(InputError, match="model is 'm', expected a model"):
+        infer("m", *DATA)
+    with pytest.raises(InputError, match="restricted is 'x', expected the Results of the"):
+        infer(MODEL, *DATA).lr_test("x")
+
+
+def test_results_compare_by_identity():
+    one, other = infer(MODEL, *DATA), infer(MODEL, *DATA)
+    assert one == one and one != other
+    assert len({one, other}) == 2
