@@ -52,7 +52,8 @@ MEASURE = """
         side = {form: np.ones(G.shape[1] if form == "b" else len(G))}
         return ff.solve(G, **side, weights=w, damping=damping, **settings)
 
-    shapes = {"primal": [], "mixed": [(900, 800), (800, 900)]}.get(settings["method"], [(20, 40_000)])
+    special = {"primal": [], "mixed": [(900, 800), (800, 900)]}
+    shapes = special.get(settings["method"], [(20, 40_000)])
     for shape in ((600, 300), (300, 600), *shapes):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
         call(small, np.ones(len(small)) if weighted else None)

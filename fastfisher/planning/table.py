@@ -31,6 +31,11 @@ __all__ = [
 GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise
 
 
+@functools.cache
+def _home(module):
+    return importlib.import_module("fastfisher.kernels." + module)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One implementation of an op: `module`.`function`, loaded when first used."""
@@ -40,12 +45,8 @@ class Entry:
     function: str
     reproducible: bool = True
 
-    @functools.cached_property
-    def _home(self):
-        return importlib.import_module("fastfisher.kernels." + self.module)
-
     def load(self):
-        return getattr(self._home, self.function)
+        return getattr(_home(self.module), self.function)
 
     @property
     def vendor(self):

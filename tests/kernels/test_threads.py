@@ -18,6 +18,7 @@ from tests import matrices
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted({band.op for band in TABLE})
+REAL = "peaks", "sliced_syrk", "sliced_gram", "narrow", "substitute"  # not of complex scores
 
 
 def operands(shape, dtype):
@@ -47,7 +48,9 @@ def cases(dtype):
         matvec,
         metric,
         moments,
+        sliced,
         small,
+        substitute,
         syrk,
     )
     from fastfisher.kernels.cpu import triangular as triangle
@@ -79,7 +82,7 @@ def cases(dtype):
     damping = matrices.weights(1500, dtype)
     status, samples = np.zeros(1500, np.int32), operands((1500, 20, 4), dtype)
     a, e = operands((3 * 90, 300), dtype), operands((3 * 90, 7), dtype)
-    vectors = np.zeros((2, 4200), wide)
+    vectors, factor = np.zeros((2, 4200), wide), np.linalg.cholesky(A)
     return {
         "syrk": [
             run(syrk.syrk, square(20), thin, no_weights, none),
@@ -112,7 +115,43 @@ def cases(dtype):
         "block_syrk": [run(blocks.block_syrk, np.zeros((700, 6, 6), wide), rows, 0, no_weights)],
         "block_cholesky": [run(blocks.block_cholesky, F, status)],
         "block_solve": [run(lambda y: blocks.block_solve(F, y), operands((2, 6000), dtype))],
-    }
+    } | (
+        {op: [] for op in REAL}
+        if dtype.kind == "c"
+        else {
+            "peaks": [
+                run(sliced.peaks, np.zeros(4200), rows, True, none, none),
+                run(sliced.peaks, np.zeros(1100), rows, False, none, none),
+            ],
+            "sliced_syrk": [
+                run(
+                    sliced.sliced_syrk, square(200), many, np.full(200, 16, dtype), 2, 3, none, none
+                )
+            ],
+            "sliced_gram": [
+                run(
+                    sliced.sliced_gram,
+                    square(600),
+                    many,
+                    0,
+                    200,
+                    np.full(600, 16, dtype),
+                    2,
+                    3,
+                    none,
+                )
+            ],
+            "narrow": [
+                run(
+                    sliced.narrow,
+                    np.zeros((400, 400), np.float32),
+                    A.astype(np.float64),
+                    np.ones(400),
+                )
+            ],
+            "substitute": [run(lambda y: substitute.substitute(factor, y), x)],
+        }
+    )
 
 
 def digest(calls):

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,9 @@ def test_no_choice_of_the_table_was_measured_far_behind():
                 if band.lo <= size < band.hi:
                     first, other = (rates.speed(name, dtype, size) for name in names)
                     assert first > other / 2, (band.op, dtype, size, first / other)
+
+
+def test_entries_can_be_sent_to_other_processes_after_their_use():
+    entry = TABLE[0].entries[0]
+    assert callable(entry.load())
+    assert pickle.loads(pickle.dumps(entry)) == entry
