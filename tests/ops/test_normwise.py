@@ -7,8 +7,9 @@ import fastfisher as ff
 from fastfisher.errors import InputError
 from fastfisher.ops import products
 from tests import matrices, oracle
+from tests.tolerances import unit_roundoff
 
-U = 2.0**-53
+U = unit_roundoff("float64")
 
 
 @pytest.fixture

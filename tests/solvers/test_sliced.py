@@ -15,6 +15,7 @@ from fastfisher.solvers.rough import Model, predicted_steps
 from fastfisher.solvers.system import make_system
 from tests import matrices, oracle
 from tests.kernels.every_op import in_a_process
+from tests.tolerances import unit_roundoff
 
 SHAPES = {"primal": (131, 47), "dual": (47, 131)}
 over_sides = pytest.mark.parametrize("side", SHAPES)
@@ -109,7 +110,7 @@ def test_slices_take_weights_centring_and_several_sides(
     assert sol.rung == "int8+cg" and sol.converged and sol.x.dtype == dtype, sol
     A = oracle.fisher(G, w, center) + lam * np.eye(p)
     expected = np.linalg.solve(A, np.asarray(right, float))
-    u = np.finfo(dtype).eps / 2
+    u = unit_roundoff(dtype)
     np.testing.assert_allclose(sol.x, expected, rtol=0, atol=3e4 * u * np.abs(expected).max())
 
 
