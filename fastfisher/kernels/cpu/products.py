@@ -20,7 +20,7 @@ from .simd import (
     tile_rows,
     tile_width,
 )
-from .splitting import KC, packed_terms
+from .splitting import KC, STEP
 
 __all__ = [
     "KC",
@@ -108,7 +108,7 @@ def panels_of(dtype, depth, *, order=None, subtract=False):
         columns,
         vector,
         8 if double else 4,
-        packed_terms(8 if double else 4),
+        STEP,
         add,
         minus,
         _lower_address(),
@@ -165,7 +165,7 @@ def _tile(b, i, j, count, vectors, short, left, right, ahead):
 
 def _lower(record):
     b = _read(record)
-    full, ahead = b.whole == 2, b.ahead
+    full, ahead, wanted = b.whole == 2, b.ahead, b.ahead < b.ahead_end
     for j in range(b.j0, b.j1 if full else min(b.j1, b.i1), b.columns):
         right = b.right + (j // b.width * b.stride + j % b.width) * b.bytes
         i = b.i0 if full else max(b.i0, j)
@@ -175,9 +175,9 @@ def _lower(record):
             left = b.left + (i // b.width * b.stride + i % b.width) * b.bytes
             last = b.j1 if full else min(i + count, b.order)
             vectors = min(3, (last - 1 - j) // b.lanes + 1)
-            _tile(b, i, j, count, vectors, short, left, right, ahead or right)
-            if ahead:
-                ahead = min(ahead + b.steps // 2 * 64, b.ahead_end)
+            _tile(b, i, j, count, vectors, short, left, right, ahead if wanted else right)
+            ahead += b.steps // 2 * 64
+            wanted = wanted and ahead < b.ahead_end
             i += count
 
 

@@ -1,7 +1,7 @@
 """C += sum_k conj(x_k) x_k' over one axis of the scores, lower triangle: what syrk and gram share.
 
 Up to order SPLIT tasks are shares of the summed axis, each with a C of its own, added in order.
-Above it the axis is worked off in stretches: all threads pack one, then tasks are blocks of C.
+Above it tasks are blocks of one C (see tiled.py).
 """
 
 import numpy as np
@@ -17,16 +17,14 @@ from .products import (
     add_lower,
     add_lower_ahead,
     panels_of,
-    triangle_corner,
     with_layout,
 )
 from .simd import address
-from .splitting import BLOCK, TASKS, THIN, block_terms, share_count, stretch
+from .splitting import THIN, block_terms, share_count
 from .threads import driver
+from .tiled import add_tiled
 
 __all__ = ["add_rank_k"]
-
-GROUP = 8  # panels packed by a task
 
 
 @kernel
@@ -94,61 +92,6 @@ def _add_sums(launch, c, sums):
     for_each(launch, _add_rows, c.shape[0], (c, sums))
 
 
-@kernel
-def _pack_group(t, thread, out, x, k0, kb, count, panels):
-    pack(out, np.int64(0), x, k0, kb, t * GROUP, min((t + 1) * GROUP, count), panels)
-
-
-@driver
-def _pack_stretch(launch, out, x, k0, kb, count, panels):
-    groups = (count + GROUP - 1) // GROUP
-    for_each(launch, _pack_group, groups, (out, x, k0, kb, count, panels))
-
-
-@kernel
-def _block(t, thread, c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch):
-    """Task: a block of c, the last (and longest) rows first; some packed rows after the other."""
-    i, j = triangle_corner(tasks - 1 - t)
-    rows = (i * side, min((i + 1) * side, order))
-    columns = (j * side, min((j + 1) * side, order))
-    tile = scratch[thread]
-    zero, one = np.int64(0), np.int64(1)
-    re, im = Place(zero, order * parts, parts, zero), Place(one, order * parts, parts, zero)
-    block, add = panels.terms // parts, panels.add
-    for k in range(0, terms, block):
-        steps, at = min(block, terms - k), k * parts * panels.ld
-        steps += steps % 2
-        if parts == 1:
-            add_lower(
-                c,
-                re,
-                order,
-                rows,
-                columns,
-                add,
-                packed,
-                at,
-                packed,
-                at,
-                panels.ld,
-                steps,
-                panels,
-                tile,
-            )
-        else:
-            add_complex(
-                c, re, im, order, rows, columns, packed, at, at, steps, conjugate, panels, tile
-            )
-
-
-@driver
-def _blocks(launch, c, packed, parts, conjugate, terms, order, panels, side, scratch):
-    blocks = (order + side - 1) // side
-    tasks = blocks * (blocks + 1) // 2
-    args = (c, packed, parts, conjugate, terms, order, panels, side, tasks, scratch)
-    for_each(launch, _block, tasks, args)
-
-
 def _split(c, x, lo, hi, order, shares):
     thin, block = order <= THIN, block_terms(order, x.parts, x.dtype.itemsize)
     panels = panels_of(
@@ -165,22 +108,6 @@ def _split(c, x, lo, hi, order, shares):
     work = aligned((threads.max_threads(), count * panels.stride), x.dtype)
     _shares(sums, work, x, (lo, hi, share, block), order, panels, readable)
     _add_sums(c.reshape(order, order, x.parts), sums)
-
-
-def _shared(c, x, lo, hi, order):
-    depth = stretch(order, x.dtype.itemsize)
-    panels = panels_of(x.dtype, depth, subtract=x.parts == 2)
-    count = -(-order // panels.width)
-    packed = aligned((count * panels.stride,), x.dtype)
-    scratch = aligned((threads.max_threads(), panels.rows * panels.columns), np.float64)
-    side = BLOCK // panels.width
-    while side > 1 and (count // side) ** 2 < TASKS * threads.thread_count():
-        side //= 2
-    step = depth // x.parts
-    for k0 in range(lo, hi, step):
-        kb = min(step, hi - k0)
-        _pack_stretch(packed, x, k0, kb, count, panels)
-        _blocks(c, packed, x.parts, not x.by_rows, kb, order, panels, side * panels.width, scratch)
 
 
 def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
@@ -202,4 +129,4 @@ def add_rank_k(c, a, by_rows, lo, hi, scale, shift):
     if shares:
         _split(sums, x, lo, hi, order, shares)
     else:
-        _shared(sums, x, lo, hi, order)
+        add_tiled(sums, x, lo, hi, order)

@@ -8,11 +8,12 @@ __all__ = [
     "KC",
     "SLICED_ORDER",
     "SLICE_BYTES",
+    "STEP",
     "TASKS",
     "THIN",
     "block_terms",
+    "is_kept",
     "one_pass",
-    "packed_terms",
     "rank_k_bytes",
     "share_count",
     "sliced_terms",
@@ -21,16 +22,18 @@ __all__ = [
 
 SLICE_BYTES = 64 << 20  # of copied scores, factors or products worked on at once
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
-HALF = 128  # the same of double precision where panels are tiles: room in L1 for what passes by
+STEP = 128  # the same where panels are tiles: room in L1 for what passes by
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
-SPLIT = 512  # up to this order every task owns a whole C and a share of the sum
+SPLIT = 384  # up to this order every task owns a whole C and a share of the sum
 SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
 SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
-STRETCH_BYTES = 8 << 20  # of packed panels between two barriers
-BLOCK = 192  # columns of a task's block of C, which stays in L2 with its panels
-TASKS = 32  # blocks a side, squared, that there are per thread at least: threads end together
+STRETCH_BYTES = 16 << 20  # of packed panels between which C is read and written
+STRETCH_ROWS = 2048  # of them at most
+BLOCK = 144  # columns of a task's block of C, which stays in L2 with its panels and the next ones
+TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
+KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
 FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp reads them again
 EDGE = 48  # the widest register tile: panels are whole tiles
 
@@ -62,19 +65,20 @@ def share_count(order, length, parts):
 def block_terms(order, parts, itemsize):
     """Terms per block sum of such a task."""
     if order > THIN:
-        return packed_terms(itemsize) // parts
+        return STEP // parts
     fitting = THIN_BYTES // (order * parts * itemsize)
     return min(KC // parts, max(32, fitting // 16 * 16))
 
 
-def packed_terms(itemsize):
-    """Packed rows per block sum of tiles; itemsize is that of a real number."""
-    return HALF if itemsize == 8 else KC
-
-
 def stretch(order, itemsize):
-    """Packed rows between two barriers."""
-    return KC * max(1, min(8, STRETCH_BYTES // (order * KC * itemsize)))
+    """Packed rows between two visits to a block of C; itemsize is that of a real number."""
+    rows = min(STRETCH_BYTES // (order * itemsize), STRETCH_ROWS)
+    return max(rows // KC * KC, KC)
+
+
+def is_kept(order, parts, stretches):
+    """True if blocks of C are kept apart and added to it once, not after every stretch."""
+    return stretches > 1 and order**2 * parts * 4 <= KEPT_BYTES
 
 
 def one_pass(width, itemsize):
@@ -84,11 +88,15 @@ def one_pass(width, itemsize):
 
 def rank_k_bytes(order, length, parts, itemsize, threads):
     """Scratch of one call over `length` terms; itemsize is that of a real number."""
-    if not order:
+    if not (order and length):
         return 0
     width = -(-order // EDGE) * EDGE
     shares = share_count(order, length, parts)
     if not shares:
-        return width * stretch(order, itemsize) * itemsize
+        rows = min(stretch(order, itemsize), -(-length * parts // STEP) * STEP)
+        stretches = -(-length * parts // rows)
+        side = -(-order // BLOCK)
+        blocks = side * (side + 1) // 2 if is_kept(order, parts, stretches) else threads
+        return min(stretches, 2) * width * rows * itemsize + blocks * BLOCK**2 * parts * 8
     packed = width * block_terms(order, parts, itemsize) * parts * itemsize
     return shares * parts * (order + EDGE) * width * 8 + threads * packed

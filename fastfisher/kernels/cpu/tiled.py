@@ -1,0 +1,173 @@
+"""C += sum_k conj(x_k) x_k' for a C too large for every task to own one: in blocks.
+
+The summed axis is worked off in stretches. A task packs some columns of a stretch, or sums a block
+of C over a stretch: into scratch that stays in L2, with the panels it needs next fetched meanwhile,
+and added to C at its end. The next stretch is packed between the blocks of this one, so nobody
+waits at a barrier, and reading the scores overlaps with computing.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from . import threads
+from .elimination import LINE, publish, run_blocks, wait_for
+from .jit import kernel
+from .memory import aligned
+from .packing import pack
+from .parallel import for_each
+from .products import Place, add_complex, add_lower_ahead, panels_of, triangle_corner
+from .simd import address
+from .splitting import BLOCK, STEP, TASKS, is_kept, stretch
+from .threads import driver
+
+__all__ = ["add_tiled"]
+
+GROUP = 16  # panels packed by a task
+
+
+class Cut(NamedTuple):
+    """How the sum is cut into tasks."""
+
+    lo: int
+    hi: int
+    stretch: int  # summed terms
+    step: int  # of a block sum
+    panels: int
+    side: int  # panels of a block
+    blocks: int
+    groups: int  # of panels
+    packs: int  # tasks that pack a stretch
+    kept: bool  # blocks are added to C once, not after every stretch
+
+
+@kernel
+def _pack(cut, s, g, packed, x, panels, counters):
+    """Some panels of a step of stretch s, once the blocks of the one before the last are done."""
+    for t in range(cut.blocks):
+        wait_for(counters, t, s - 1)
+    step, group = g // cut.groups, g % cut.groups
+    k0 = cut.lo + s * cut.stretch + step * cut.step
+    kb = min(cut.step, cut.hi - k0)
+    if kb > 0:
+        steps = cut.packs // cut.groups
+        base = (s % 2 * steps + step) * cut.panels * panels.stride
+        first = group * GROUP
+        pack(packed, base, x, k0, kb, first, min(first + GROUP, cut.panels), panels)
+    publish(counters, cut.blocks + g, s + 1)
+
+
+@kernel
+def _add(c, order, parts, own, rows, columns, side, width):
+    """The sums in `own`, one column of tiles after the other, to the lower triangle of c."""
+    for i in range(rows[0], rows[1]):
+        for j in range(columns[0], min(columns[1], i + 1), width):
+            to = (i * order + j) * parts
+            at = (j - columns[0]) * side + (i - rows[0]) * width
+            count = min(width, columns[1] - j, i + 1 - j)
+            if parts == 1:
+                for r in range(count):
+                    c[to + r] += own[at + r]
+            else:
+                for r in range(count):
+                    c[to + 2 * r] += own[at + r]
+                    c[to + 2 * r + 1] += own[side * side + at + r]
+
+
+@kernel
+def _add_step(own, place, order, rows, columns, packed, base, after, terms, panels):
+    """Products of a step's panels to sums in `own`; the same panels of the next are fetched."""
+    at, add, ld, w = address(packed, base), panels.add, panels.ld, panels.width
+    zero, stride = np.int64(0), panels.stride * panels.bytes
+    above, left = (zero, zero), (zero, zero)
+    if after:
+        at_next = address(packed, after)
+        above = (at_next + rows[0] // w * stride, at_next + (rows[1] + w - 1) // w * stride)
+        if rows != columns:
+            left = (at_next + columns[0] // w * stride, at_next + columns[1] // w * stride)
+    middle = min(columns[0] + ((columns[1] - columns[0]) // w + 1) // 2 * w, columns[1])
+    first, second = (columns[0], middle), (middle, columns[1])
+    add_lower_ahead(own, place, order, rows, first, add, at, at, ld, terms, panels, own, above)
+    add_lower_ahead(own, place, order, rows, second, add, at, at, ld, terms, panels, own, left)
+
+
+@kernel
+def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
+    """Block t of c over stretch s."""
+    bi, bj = triangle_corner(cut.blocks - 1 - t)  # the last (and longest) rows first
+    side, w = cut.side * panels.width, panels.width
+    i0, j0 = bi * side, bj * side
+    rows, columns = (i0, min(i0 + side, order)), (j0, min(j0 + side, order))
+    one, start, plane = np.int64(1), -(i0 * w + j0 * side), side * side
+    re, im = Place(start, w, side, one), Place(plane + start, w, side, one)
+    own = sums[t if cut.kept else thread]
+    for g in range(cut.packs):
+        wait_for(counters, cut.blocks + g, s + 1)
+    wait_for(counters, t, s)
+    if s == 0 or not cut.kept:
+        own[:] = 0
+    first = cut.lo + s * cut.stretch
+    last, size = min(first + cut.stretch, cut.hi), cut.panels * panels.stride
+    at = s % 2 * (cut.packs // cut.groups) * size
+    for k in range(first, last, cut.step):
+        terms = min(cut.step, last - k)
+        terms += terms % 2
+        if x.parts == 1:
+            after = at + size if k + cut.step < last else 0
+            _add_step(own, re, order, rows, columns, packed, at, after, terms, panels)
+        else:
+            turned = not x.by_rows
+            add_complex(
+                own, re, im, order, rows, columns, packed, at, at, terms, turned, panels, own
+            )
+        at += size
+    if last == cut.hi or not cut.kept:
+        _add(c, order, x.parts, own, rows, columns, side, w)
+    publish(counters, t, s + 1)
+
+
+@kernel
+def _task(t, thread, c, order, packed, x, panels, cut, sums, counters):
+    """Task: the first stretch is packed; then its blocks, and the next one packed between them."""
+    if t < cut.packs:
+        _pack(cut, np.int64(0), t, packed, x, panels, counters)
+        return
+    every = cut.blocks + cut.packs
+    s, u = (t - cut.packs) // every, (t - cut.packs) % every
+    if cut.lo + (s + 1) * cut.stretch >= cut.hi:
+        _block(cut, s, u, thread, c, order, packed, x, panels, sums, counters)
+        return
+    before, after = u * cut.packs // every, (u + 1) * cut.packs // every
+    if before < after:
+        _pack(cut, s + 1, before, packed, x, panels, counters)
+    else:
+        _block(cut, s, u - before, thread, c, order, packed, x, panels, sums, counters)
+
+
+@driver
+def _tasks(launch, tasks, c, order, packed, x, panels, cut, sums, counters):
+    for_each(launch, _task, tasks, (c, order, packed, x, panels, cut, sums, counters))
+
+
+def add_tiled(c, x, lo, hi, order):
+    # c  INOUT flat double, (order, order, parts) C order; lower triangle
+    # x  IN Operand, summed over lo..hi
+    """c += sum_k conj(x_k) x_k'."""
+    panels = panels_of(x.dtype, STEP, subtract=x.parts == 2)
+    rows = (hi - lo) * x.parts
+    depth = min(stretch(order, x.dtype.itemsize), -(-rows // STEP) * STEP)
+    stretches, count = -(-rows // depth), -(-order // panels.width)
+    side = BLOCK // panels.width
+    while side > 1 and (count / side) ** 2 * stretches < TASKS * threads.thread_count():
+        side //= 2
+    blocks, groups = -(-count // side), -(-count // GROUP)
+    blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // STEP)
+    size = x.parts * (side * panels.width) ** 2
+    kept = is_kept(order, x.parts, stretches)
+    numbers = (depth // x.parts, STEP // x.parts, count, side, blocks, groups, packs, kept)
+    cut = Cut(lo, hi, *numbers)
+    packed = aligned((min(stretches, 2), depth // STEP, count, panels.stride), x.dtype).reshape(-1)
+    sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
+    counters = np.zeros((blocks + packs) * LINE, np.int64)
+    tasks = stretches * (blocks + packs)
+    run_blocks(_tasks, True, tasks, c, order, packed, x, panels, cut, sums, counters)
