@@ -361,7 +361,8 @@ def test_twin_of_the_triangular_tiles(dtype, mode):
 
             def arguments(c, a, b, vectors=vectors, steps=steps):
                 first = at(a, rows * a.shape[1])
-                return vectors, mode, at(c), width, first, a.shape[1], at(b), width, steps
+                b = at(b)
+                return vectors, mode, at(c), width, first, a.shape[1], b, width, steps, b
 
             def twin(vectors, *operands):
                 twins.solver(rows, vectors * n, dtype, *operands)

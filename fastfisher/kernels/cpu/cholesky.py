@@ -87,11 +87,25 @@ def _right(m, q, row):
 
 
 @kernel
-def _strip(m, mode, q, e, count, first, steps):
-    """Rows e.. of panel q, less what `steps` rows from `first` give."""
+def _strip(m, mode, q, e, count, first, steps, ahead=0):
+    """Rows e.. of panel q, less what `steps` rows from `first` give; `ahead` is fetched."""
     wide = m.tile.parts * m.tile.width
     b = _right(m, q, first)
-    solve_strip(mode, _right(m, q, e), count, _left(m, first, e), wide, b, steps, m.tile)
+    a, ahead = _left(m, first, e), ahead or b
+    solve_strip(mode, _right(m, q, e), count, a, wide, b, steps, ahead, m.tile)
+
+
+@kernel
+def _ahead(m, q, k, j, first, steps, done):
+    """What comes next: rows of panel q and of the j-th left panel of block k, from byte `done`."""
+    tile = m.tile
+    right, left = steps * tile.width * tile.bytes, steps * tile.parts * tile.width * tile.bytes
+    if done < right:
+        return _right(m, q, first) + done
+    if done < right + left:
+        e = (k * m.order + j * tile.width) * tile.parts
+        return _left(m, first, e) + done - right
+    return 0
 
 
 @kernel
@@ -111,11 +125,14 @@ def _subtract(m, i, k, e0, e1, inside, counters):
         ready = (first + steps - 1) // whole + 1
         wait_for(counters, i, ready)
         wait_for(counters, k, ready)
+        following = min(DEPTH, e0 - first - steps)
         for j in range(0, inside, tile.width):
-            count = min(tile.width, inside - j)
+            q, count = (i * m.order + j) // tile.width, min(tile.width, inside - j)
             last = min(e1, e0 + (j + count) * tile.parts) if i == k else e1
             for e in range(e0, last, tile.rows):
-                _strip(m, UPDATE, (i * m.order + j) // tile.width, e, count, first, steps)
+                done = (e - e0) // tile.rows * (steps // 2)
+                ahead = _ahead(m, q, k, j // tile.width, first + steps, following, done * 64)
+                _strip(m, UPDATE, q, e, count, first, steps, ahead)
 
 
 @kernel

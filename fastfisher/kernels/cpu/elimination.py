@@ -139,7 +139,7 @@ def _pivot(a, step, x, left, lda, tile, place, width, column, inside, solve, vec
             left[(s - 1) * lda + s] = 0  # imaginary parts on the diagonal do not count
     failing = factor_tile(tile, left, lda, inside)
     here = address(x, 0)
-    call_entry(solve, (vectors, FORWARD, here, width, place, rows, here, width, 0))
+    call_entry(solve, (vectors, FORWARD, here, width, place, rows, here, width, 0, here))
     for s in range(0, rows, parts):
         at = column + s // parts
         for r in range(s + 1):
@@ -221,7 +221,7 @@ def pivot_single(
 
 _CODE = {
     8: (
-        (solve_double, 9),
+        (solve_double, 10),
         (pack_double, 8),
         (unpack_double, 9),
         (embed_double, 5),
@@ -230,7 +230,7 @@ _CODE = {
         (diagonal_double, 6),
     ),
     4: (
-        (solve_single, 9),
+        (solve_single, 10),
         (pack_single, 8),
         (unpack_single, 9),
         (embed_single, 5),
@@ -296,7 +296,10 @@ def run_blocks(driver, parallel, *args):
 
 
 @kernel
-def solve_strip(mode, c, count, a, lda, b, steps, tile):
-    """One register tile of c -= a' b with `count` right-hand sides; addresses."""
+def solve_strip(mode, c, count, a, lda, b, steps, ahead, tile):
+    """One register tile of c -= a' b with `count` right-hand sides; addresses.
+
+    A cache line from `ahead` on is fetched for every two steps.
+    """
     vectors = (count + tile.lanes - 1) // tile.lanes
-    call_entry(tile.solve, (vectors, mode, c, tile.width, a, lda, b, tile.width, steps))
+    call_entry(tile.solve, (vectors, mode, c, tile.width, a, lda, b, tile.width, steps, ahead))

@@ -23,23 +23,28 @@ __all__ = [
 UPDATE, FORWARD, BACKWARD = 0, 1, 2  # what follows c -= a' b: nothing, or a triangle either way
 
 
-def _products(code, rows, vectors, a, lda, b, ldb, steps):
-    """Tile of sums over k of a[k, i] b[k, j], in order; `steps` may be 0."""
+def _products(code, rows, vectors, a, lda, b, ldb, steps, ahead):
+    """Tile of sums over k of a[k, i] b[k, j], in order; `steps` may be 0.
+
+    A cache line from `ahead` on is fetched for every two steps.
+    """
     builder = code.builder
     before, head = builder.block, builder.append_basic_block("head")
     body, after = builder.append_basic_block("body"), builder.append_basic_block("after")
     builder.branch(head)
     builder.position_at_end(head)
-    start = [_index(0), a, b, *[code.zero()] * (rows * vectors)]
+    start = [_index(0), a, b, ahead, *[code.zero()] * (rows * vectors)]
     values = [builder.phi(value.type) for value in start]
-    step, p, q, *sums = values
+    step, p, q, line, *sums = values
     builder.cbranch(builder.icmp_signed("<", step, steps), body, after)
     builder.position_at_end(body)
+    code.prefetch(line, level=2)
     totals = sums
     for _ in range(2):
         totals = code.add_outer(totals, p, q, rows, vectors)
         p, q = code.at(p, lda), code.at(q, ldb)
-    following = [builder.add(step, _index(2)), p, q, *totals]
+    line = code.at(line, 64 // code.bytes)
+    following = [builder.add(step, _index(2)), p, q, line, *totals]
     builder.branch(head)
     for phi, first, later in zip(values, start, following, strict=True):
         phi.add_incoming(first, before)
@@ -67,12 +72,15 @@ def _substitute(code, x, rows, vectors, triangle, ld, order):
 
 def _emit_solve(code, rows, vectors, mode, operands):
     builder = code.builder
-    c, ldc, a, lda, b, ldb, steps = operands
-    c, a, b = (code.address(value) for value in (c, a, b))
+    c, ldc, a, lda, b, ldb, steps, ahead = operands
+    c, a, b, ahead = (code.address(value) for value in (c, a, b, ahead))
     places = [c]
     for _ in range(rows - 1):
         places.append(code.at(places[-1], ldc))
-    sums = _products(code, rows, vectors, a, lda, b, ldb, steps)
+    for place in places:
+        for j in range(0, vectors * code.lanes, 64 // code.bytes):
+            code.prefetch(code.at(place, j), write=True)
+    sums = _products(code, rows, vectors, a, lda, b, ldb, steps, ahead)
     x = []
     for s, total in enumerate(sums):
         place = code.at(places[s // vectors], s % vectors * code.lanes)
@@ -90,20 +98,20 @@ def _emit_solve(code, rows, vectors, mode, operands):
 
 
 def _solver(element):
-    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps): c -= a' b, then a triangle."""
+    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead): c -= a' b, and a triangle."""
 
     def twin(vectors, *operands):
         twins.solver(target().rows, vectors * lanes(element.name), element.name, *operands)
 
     @vector(twin)
-    def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps):
+    def solver(typingctx, vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
             for v in code.switch(values[0], (1, 2, 3)):
                 _emit_solve(code, target().rows, v, values[1], values[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9), emit
+        return types.void(*[types.intp] * 10), emit
 
     return solver
 
@@ -111,12 +119,12 @@ def _solver(element):
 _solve_double, _solve_single = _solver(types.float64), _solver(types.float32)
 
 
-def solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps):
-    _solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps)
+def solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead):
+    _solve_double(vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead)
 
 
-def solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps):
-    _solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps)
+def solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead):
+    _solve_single(vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead)
 
 
 @vector(lambda *args: twins.factor_tile(target().rows, *args))

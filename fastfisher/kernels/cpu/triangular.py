@@ -100,7 +100,7 @@ def _sweep(m, mode, place, base, count, left, height, steps):
                 first, depth = e + tile.rows, height - tile.rows - e
             a = left + (e // wide * stride + e % wide + first * wide) * tile.bytes
             c, b = place + panel + e * row, base + panel + first * row
-            solve_strip(mode, c, inside, a, wide, b, depth, tile)
+            solve_strip(mode, c, inside, a, wide, b, depth, b, tile)
 
 
 @kernel

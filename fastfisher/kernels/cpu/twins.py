@@ -111,7 +111,7 @@ def transpose_at(to, ldt, rows, source, lds, columns, like, stored):
 # Triangular elimination ----------------------------------------------------------------------
 
 
-def solver(rows, columns, dtype, mode, c, ldc, a, lda, b, ldb, steps):
+def solver(rows, columns, dtype, mode, c, ldc, a, lda, b, ldb, steps, ahead):
     """One register tile: c -= a' b, then (mode 1) L^-1 c or (mode 2) L^-' c.
 
     L' is the triangle that follows the rows of a, or L precedes them; reciprocals on the diagonal.
