@@ -215,19 +215,21 @@ def test_twins_of_the_passes_over_rows(dtype):
     )
     for layout, (operation, r, shifted) in enumerate(passes._LAYOUTS):
         for count in (0, 1, unit - 1, unit, 2 * unit + 3):
-            a, x, m = data(dtype, r, count + 2), data(dtype, count + r), data(dtype, count)
+            a, x, m = data(dtype, 2 * r, count + 2), data(dtype, count + r), data(dtype, count)
+            s = data(dtype, r)
 
-            def arguments(out, a, x, m, layout=layout, count=count):
-                return layout, at(out), at(a), a.shape[1], at(x), at(m), count, 0, 64
+            def arguments(out, a, x, m, s=s, r=r, layout=layout, count=count):
+                rows = at(a, r * a.shape[1]), a.shape[1], at(x), at(m), count, 0, 64
+                return layout, at(out), *rows, at(out, r), at(s)
 
             def twin(_, *operands, operation=operation, r=r, shifted=shifted):
                 passes._TWINS[operation](dtype, dtype, r, shifted, *operands)
 
-            out = data(dtype, 3 * unit)
+            out = data(dtype, 3 * unit + r)
             seen = out.copy(), out.copy()
             for call, y in ((function, seen[0]), (twin, seen[1])):
                 call(*arguments(y, a, x, m))
-            written = r if operation == passes.DOTS else count
+            written = {passes.DOTS: r, passes.BOTH: r + count}.get(operation, count)
             np.testing.assert_array_equal(seen[0][written:], out[written:])
             error = np.abs(seen[0] - seen[1]).max()
             assert error <= 64 * unit_roundoff(dtype) * max(1, np.abs(seen[1]).max())

@@ -12,7 +12,7 @@ from . import threads
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import GROUP, combine, dots, real_rows
+from .rows import GROUP, LANE_BYTES, combine, dots, dots_and_combine, real_rows
 from .simd import address, clear
 from .splitting import one_pass
 from .threads import driver
@@ -26,7 +26,7 @@ CACHED = 3  # share of the last cache that rows are kept in between the two prod
 CACHED_BYTES = 16 << 20  # at most
 PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
 PARTIAL_BLOCKS = 4  # or this many where one is larger than that
-PAD = 16  # rows of block sums hold whole vectors
+PAD = LANE_BYTES // 4  # rows of block sums hold whole units of a pass over rows
 
 
 @kernel
@@ -131,36 +131,59 @@ def _rmatvec(launch, parts, x, first, u):
 
 
 @kernel
-def _fvp_task(t, thread, parts, x, first, v, weights, sums):
-    """Task: a block of samples; a group of rows is read for the products and, in cache, again."""
-    zero, out = np.int64(0), sums[thread]
+def _factors(x, i, rows, row, out, pairs, y, before):
+    """out[r] = row i + r times the vector at `row`; the group of rows before these, times its
+    factors `before`, is added to y meanwhile, unless that address is 0."""
+    group, to = rows == GROUP, address(out, np.int64(0))
+    pairs[:] = 0
+    for j in range(0, x.width, CHUNK):
+        at, count = j * x.bytes, min(CHUNK, x.width - j)
+        if before:
+            dots_and_combine(to, y + at, x, i, j, row + at, before, count)
+        else:
+            dots(to, x, i, j, row + at, count, group, x.ahead, x.ahead)
+        if x.width > CHUNK:
+            for r in range(rows):
+                _add_pair(pairs, r, np.float64(out[r]))
+    if x.width > CHUNK:
+        for r in range(rows):
+            out[r] = _settled(pairs, r)
+
+
+@kernel
+def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
+    """Task: a block of samples. A group of rows is read for the products and, out of the cache,
+    again while the next one is, so that memory never waits."""
+    zero, own = np.int64(0), pairs[thread]
     k, ld, weighted = v.shape[0], parts.shape[2], weights.size > 0
     y0 = t * k * ld
     clear(address(parts, y0), k * ld * x.bytes)
-    pairs, factors = np.empty((GROUP, 2)), address(out, zero)
     i, i1 = first + t * BLOCK, min(first + (t + 1) * BLOCK, x.n)
-    while i < i1:
-        rows = GROUP if i + GROUP <= i1 else 1
+    turn, waits = 0, False  # a group, to be added to the sums
+    while i < i1 or waits:
+        rows = GROUP if i + GROUP <= i1 else min(1, i1 - i)
+        both = waits and rows == GROUP
         for c in range(k):
-            row, group = address(v, c * x.width), rows == GROUP
-            if x.width <= CHUNK:
-                dots(factors, x, i, zero, row, x.width, group, x.ahead, zero)
-            else:
-                pairs[:] = 0
-                _add_dots(pairs, zero, x, i, rows, row, zero, x.width, out, zero)
-                for r in range(rows):
-                    out[r] = _settled(pairs, r)
+            y, row = address(parts, y0 + c * ld), address(v, c * x.width)
+            out, old = sums[thread, turn, c], address(sums[thread, 1 - turn, c], zero)
+            if waits and not both:
+                combine(y, x, i - GROUP, zero, old, x.width, True, zero, zero)
+            if rows == 0:
+                continue
+            _factors(x, i, rows, row, out, own, y, old if both else zero)
             if weighted:
                 for r in range(rows):
                     out[r] *= weights[i + r]
-            y = address(parts, y0 + c * ld)
-            combine(y, x, i, zero, factors, x.width, group, zero, x.ahead)
-        i += rows
+            if rows == 1:
+                combine(y, x, i, zero, address(out, zero), x.width, False, zero, zero)
+        waits = rows == GROUP
+        i, turn = i + rows, 1 - turn
 
 
 @driver
-def _fvp(launch, parts, x, first, v, weights, sums):
-    for_each(launch, _fvp_task, parts.shape[0], (parts, x, first, v, weights, sums))
+def _fvp(launch, parts, x, first, v, weights, sums, pairs):
+    args = (parts, x, first, v, weights, sums, pairs)
+    for_each(launch, _fvp_task, parts.shape[0], args)
 
 
 @kernel
@@ -181,14 +204,14 @@ def _chunk_task(t, thread, chunks, x, i0, i1, v):
 
 
 @kernel
-def _settle_task(t, thread, factors, chunks, i0, weights):
+def _settle_task(t, thread, factors, chunks, i0, weights, pairs):
     """Task: the factors of row i0 + t, its chunk sums added in order, times its weight."""
-    pairs = np.zeros((1, 2))
+    own, zero = pairs[thread], np.int64(0)
     for c in range(chunks.shape[0]):
-        pairs[:] = 0
+        own[:] = 0
         for q in range(chunks.shape[1]):
-            _add_pair(pairs, np.int64(0), np.float64(chunks[c, q, t]))
-        factors[c, t] = _settled(pairs, np.int64(0))
+            _add_pair(own, zero, np.float64(chunks[c, q, t]))
+        factors[c, t] = _settled(own, zero)
         if weights.size > 0:
             factors[c, t] *= weights[i0 + t]
 
@@ -208,11 +231,16 @@ def _cached_task(t, thread, sums, x, i0, i1, factors):
 
 
 @driver
-def _cached_rows(launch, sums, x, i0, i1, v, weights, chunks, factors):
+def _cached_rows(launch, sums, x, i0, i1, v, weights, chunks, factors, pairs):
     groups, count = (i1 - i0 + GROUP - 1) // GROUP, stripes(x.width)
     for_each(launch, _chunk_task, groups * count, (chunks, x, i0, i1, v))
-    for_each(launch, _settle_task, i1 - i0, (factors, chunks, i0, weights))
+    for_each(launch, _settle_task, i1 - i0, (factors, chunks, i0, weights, pairs))
     for_each(launch, _cached_task, count, (sums, x, i0, i1, factors))
+
+
+def _pairs():
+    """Room for the sums of a group of rows, and their rounding errors, per thread."""
+    return np.empty((threads.max_threads(), GROUP, 2))
 
 
 def _wide(x, v, weights):
@@ -221,7 +249,7 @@ def _wide(x, v, weights):
     room = min(cache_sizes()["L3"] // CACHED, CACHED_BYTES)
     rows = min(room // (GROUP * x.width * x.stored) * GROUP or BLOCK, BLOCK)
     chunks = aligned((len(v), -(-x.width // CHUNK), -(-rows // GROUP) * GROUP), v.dtype)
-    factors = aligned((len(v), rows), v.dtype)
+    factors, pairs = aligned((len(v), rows), v.dtype), _pairs()
 
     def add(parts, first):
         parts[:] = 0
@@ -229,7 +257,8 @@ def _wide(x, v, weights):
             start = first + b * BLOCK
             last = min(start + BLOCK, x.n)
             for i in range(start, last, rows):
-                _cached_rows(sums, x, i, min(i + rows, last), v, weights, chunks, factors)
+                end = min(i + rows, last)
+                _cached_rows(sums, x, i, end, v, weights, chunks, factors, pairs)
 
     return block_sums(x, len(v), v.dtype, add)
 
@@ -338,10 +367,9 @@ def fvp(y, a, v, weights, shift):
     if not one_pass(x.width, x.bytes):
         _add_adjoint(y, _wide(x, v, weights))
         return
-    sums = np.empty((threads.max_threads(), PAD), v.dtype)
-    _add_adjoint(
-        y,
-        block_sums(
-            x, len(v), v.dtype, lambda parts, first: _fvp(parts, x, first, v, weights, sums)
-        ),
-    )
+    sums, pairs = np.empty((threads.max_threads(), 2, len(v), PAD), v.dtype), _pairs()
+
+    def add(parts, first):
+        _fvp(parts, x, first, v, weights, sums, pairs)
+
+    _add_adjoint(y, block_sums(x, len(v), v.dtype, add))

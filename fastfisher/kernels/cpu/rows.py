@@ -16,7 +16,16 @@ from . import twins
 from .jit import entry_address, kernel
 from .simd import _I32, Code, _index, call, reader, target, vector
 
-__all__ = ["GROUP", "LANE_BYTES", "Rows", "add_squares", "combine", "dots", "real_rows"]
+__all__ = [
+    "GROUP",
+    "LANE_BYTES",
+    "Rows",
+    "add_squares",
+    "combine",
+    "dots",
+    "dots_and_combine",
+    "real_rows",
+]
 
 LANE_BYTES = 128  # independent sums of a dot product, added as a tree; part of the numbers
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
@@ -76,7 +85,7 @@ def _row_pointers(code, first, stride, rows):
 def _dots(code, stored, rows, shifted, operands):
     """out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
     builder = code.builder
-    out, a, lda, v, m, count, low, high = operands
+    out, a, lda, v, m, count, low, high = operands[:8]
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
     pa = _row_pointers(code, code.address(a, stored), lda, rows)
@@ -109,7 +118,7 @@ def _dots(code, stored, rows, shifted, operands):
 def _combinations(squared, code, stored, rows, shifted, operands):
     """y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
     builder = code.builder
-    y, a, lda, s, m, count, low, high = operands
+    y, a, lda, s, m, count, low, high = operands[:8]
     pa = _row_pointers(code, code.address(a, stored), lda, rows)
     py, pm, ps = code.address(y), code.address(m), code.address(s)
     factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
@@ -131,14 +140,61 @@ def _combinations(squared, code, stored, rows, shifted, operands):
     _blocks(code, count, code.lanes, [], body)
 
 
-_PASSES = (_dots, functools.partial(_combinations, False), functools.partial(_combinations, True))
-_TWINS = (twins.dots, twins.combinations, twins.squares)
-DOTS, COMBINE, SQUARES = range(3)
-_LAYOUTS = tuple(itertools.product((DOTS, COMBINE, SQUARES), (1, GROUP), (False, True)))
+def _dots_and_combination(code, stored, rows, shifted, operands):
+    """out[r] as `_dots`; y += sum_r s_r (b_r - m), the rows b before these, as `_combinations`."""
+    builder = code.builder
+    out, a, lda, v, m, count, low, _, y, s = operands
+    unit = LANE_BYTES // code.bytes
+    parts = unit // code.lanes
+    pa = _row_pointers(code, code.address(a, stored), lda, rows)
+    pb = [code.at(p, builder.mul(lda, _index(-rows))) for p in pa]
+    pv, pm, py, ps = (code.address(place) for place in (v, m, y, s))
+    factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
+    size = stored.bitwidth // 8 if stored else code.bytes
+
+    def body(offset, totals, load):
+        totals, place = list(totals), code.at(py, offset)
+        for part in range(parts):
+            j = part * code.lanes
+            x, total = load(pv, j), code.load(code.at(place, j))
+            shift = load(pm, j) if shifted else None
+            for r in range(rows):
+                if j * size % 64 == 0:
+                    ahead = builder.add(builder.add(offset, low), _index(j))
+                    code.prefetch(code.at(pa[r], ahead), level=2)
+                here, before = load(pa[r], j), load(pb[r], j)
+                if shifted:
+                    here, before = builder.fsub(here, shift), builder.fsub(before, shift)
+                at = r * parts + part
+                totals[at] = code.fma(here, x, totals[at])
+                total = code.fma(before, factors[r], total)
+            code.store(total, code.at(place, j))
+        return totals
+
+    totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
+    place = code.address(out)
+    for r in range(rows):
+        total = _fold(code, totals[r * parts : (r + 1) * parts])
+        builder.store(total, code.at(place, r))
+
+
+_PASSES = (
+    _dots,
+    functools.partial(_combinations, False),
+    functools.partial(_combinations, True),
+    _dots_and_combination,
+)
+_TWINS = (twins.dots, twins.combinations, twins.squares, twins.dots_and_combination)
+DOTS, COMBINE, SQUARES, BOTH = range(4)
+_LAYOUTS = (
+    *itertools.product((DOTS, COMBINE, SQUARES), (1, GROUP), (False, True)),
+    (BOTH, GROUP, False),
+    (BOTH, GROUP, True),
+)
 
 
 def rows_kernel(element, stored=None):
-    """Intrinsic (layout, out, a, lda, x, mean, count, low, high): one pass, see `Pass`.
+    """Intrinsic (layout, out, a, lda, x, mean, count, low, high, y, s): one pass, see `Pass`.
 
     What is at `a` is `stored` (simd.STORED), or elements.
     """
@@ -148,7 +204,7 @@ def rows_kernel(element, stored=None):
         _TWINS[operation](element.name, (stored or element).name, rows, shifted, *operands)
 
     @vector(twin)
-    def rows_pass(typingctx, layout, out, a, lda, x, mean, count, low, high):
+    def rows_pass(typingctx, layout, out, a, lda, x, mean, count, low, high, y, s):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
             for number in code.switch(values[0], range(len(_LAYOUTS))):
@@ -156,7 +212,7 @@ def rows_kernel(element, stored=None):
                 _PASSES[operation](code, stored, rows, shifted, values[1:])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 9), emit
+        return types.void(*[types.intp] * 11), emit
 
     return rows_pass
 
@@ -173,6 +229,8 @@ class Pass(NamedTuple):
     count: int
     low: int
     high: int
+    y: int  # the combination made with dot products, and its factors
+    s: int
 
 
 _read = reader(Pass)
@@ -236,8 +294,8 @@ class Rows(NamedTuple):
 @kernel
 def _run(operation, out, x, i, j, vector, count, group, low, high):
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
-    layout = 4 * operation + 2 * group + x.shifted
-    call(x.code, Pass(layout, out, at, x.width, vector, mean, count, low, high))
+    layout, none = 4 * operation + 2 * group + x.shifted, np.int64(0)
+    call(x.code, Pass(layout, out, at, x.width, vector, mean, count, low, high, none, none))
 
 
 @kernel
@@ -248,6 +306,17 @@ def dots(out, x, i, j, v, count, group, low, high):
     half `high`.
     """
     _run(np.int64(DOTS), out, x, i, j, v, count, group, low, high)
+
+
+@kernel
+def dots_and_combine(out, y, x, i, j, v, s, count):
+    """`dots` of the group of rows at i, and `combine` of the group before it, in one pass.
+
+    y has room for whole units of LANE_BYTES.
+    """
+    at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
+    layout = 4 * BOTH + x.shifted
+    call(x.code, Pass(layout, out, at, x.width, v, mean, count, x.ahead, x.ahead, y, s))
 
 
 @kernel

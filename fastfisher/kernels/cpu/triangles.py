@@ -98,7 +98,7 @@ def _emit_solve(code, rows, vectors, mode, operands):
 
 
 def _solver(element):
-    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead): c -= a' b, and a triangle."""
+    """Intrinsic (vectors, mode, c, ldc, a, lda, b, ldb, steps, ahead): c -= a' b, then mode."""
 
     def twin(vectors, *operands):
         twins.solver(target().rows, vectors * lanes(element.name), element.name, *operands)

@@ -67,12 +67,12 @@ def _shifted(dtype, stored, rows, shifted, a, lda, m, count):
     return block - memory(m, dtype, count) if shifted else block
 
 
-def dots(dtype, stored, rows, shifted, out, a, lda, v, m, count, low, high):
+def dots(dtype, stored, rows, shifted, out, a, lda, v, m, count, *_):
     block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
     memory(out, dtype, rows)[:] = block @ memory(v, dtype, count)
 
 
-def combinations(dtype, stored, rows, shifted, y, a, lda, s, m, count, low, high, power=1):
+def combinations(dtype, stored, rows, shifted, y, a, lda, s, m, count, *_, power=1):
     block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
     total = memory(y, dtype, count)
     total += memory(s, dtype, rows) @ block**power
@@ -80,6 +80,12 @@ def combinations(dtype, stored, rows, shifted, y, a, lda, s, m, count, low, high
 
 def squares(*args):
     combinations(*args, power=2)
+
+
+def dots_and_combination(dtype, stored, rows, shifted, out, a, lda, v, m, count, low, high, y, s):
+    dots(dtype, stored, rows, shifted, out, a, lda, v, m, count)
+    before = a - rows * lda * np.dtype(stored).itemsize
+    combinations(dtype, stored, rows, shifted, y, before, lda, s, m, count)
 
 
 def load_at(place, like):
