@@ -118,28 +118,13 @@ def solve(
     >>> sol.status, sol.method, bool(sol.residual < 1e-12)
     ('converged', 'primal', True)
     """
-    damping = as_damping(damping)
-    check_method(method)
+    settings = _settings(damping, center, method, nan_policy, rtol, maxiter)
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
     if check_device(device) == "cuda" or lies_on_device(G):
-        return _solve_on_device(
-            G,
-            b,
-            coef,
-            groups=groups,
-            damping=damping,
-            weights=weights,
-            center=bool(center),
-            method=method,
-            nan_policy=nan_policy,
-            device=device,
-            x0=x0,
-            rtol=None if rtol is None else as_real(rtol, "rtol"),
-            maxiter=_limit(maxiter),
-            preconditioner=preconditioner,
-        )
+        settings |= {"x0": x0, "preconditioner": preconditioner}
+        return _solve_on_device(G, b, coef, weights, groups, device, **settings)
     scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
@@ -149,33 +134,32 @@ def solve(
         coefs, single = as_vectors(coef, n, scores.dtype, "coef", axis="n")
         rows = None
     start = _start(x0, p, scores.dtype, rows if coefs is None else coefs)
-    return _solve(
-        scores,
-        rows,
-        coefs,
-        damping,
-        w,
-        center,
-        method,
-        nan_policy,
-        single=single,
-        rtol=None if rtol is None else as_real(rtol, "rtol"),
-        maxiter=_limit(maxiter),
-        x0=start,
-        preconditioner=preconditioner,
-    )
+    settings |= {"x0": start, "preconditioner": preconditioner}
+    return _solve(scores, rows, coefs, w, single=single, **settings)
+
+
+def _settings(damping, center, method, nan_policy, rtol, maxiter):
+    """What is the same on the host and on a device, checked."""
+    return {
+        "damping": as_damping(damping),
+        "center": bool(center),
+        "method": check_method(method),
+        "nan_policy": nan_policy,
+        "rtol": None if rtol is None else as_real(rtol, "rtol"),
+        "maxiter": _limit(maxiter),
+    }
 
 
 def _solve(
     scores,
     rows,
     coefs,
-    damping,
     weights,
+    *,
+    damping,
     center,
     method,
     nan_policy,
-    *,
     single,
     announce=None,
     **settings,
@@ -184,12 +168,10 @@ def _solve(
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and damping.is_zero
     spectral = isinstance(damping, Cutoff)
-    plan = plan_system(
-        scores, weights, bool(center), sides, method, undamped=undamped, spectral=spectral
-    )
+    plan = plan_system(scores, weights, center, sides, method, undamped=undamped, spectral=spectral)
     if announce is not None:
         announce(plan)
-    system = make_system(scores, weights, bool(center), damping, nan_policy)
+    system = make_system(scores, weights, center, damping, nan_policy)
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
 
@@ -202,7 +184,7 @@ def _samples(scores, weights, groups, nan_policy):
     return scores, as_weights(weights, scores.shape[0])
 
 
-def _solve_on_device(G, b, coef, *, groups, **settings):
+def _solve_on_device(G, b, coef, weights, groups, device, **settings):
     if groups is not None:
         raise InputError(
             "groups= is computed on the host only; sum the scores of each group on the device first"
@@ -210,7 +192,7 @@ def _solve_on_device(G, b, coef, *, groups, **settings):
     require_device()
     from .solvers.device import solve_on_device  # loads CUDA
 
-    return solve_on_device(G, b, coef, **settings)
+    return solve_on_device(G, b, coef, weights=weights, device=device, **settings)
 
 
 def _limit(maxiter):
@@ -330,25 +312,10 @@ def gradient_solution(
     announce=None,
 ):
     """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
-    damping = as_damping(damping)
-    check_method(method)
+    settings = _settings(damping, center, method, nan_policy, rtol, maxiter)
+    settings["announce"] = announce
     if check_device(device) == "cuda" or lies_on_device(G):
-        return _solve_on_device(
-            G,
-            g,
-            None,
-            groups=groups,
-            damping=damping,
-            weights=weights,
-            center=bool(center),
-            method=method,
-            nan_policy=nan_policy,
-            device=device,
-            announce=announce,
-            name="g",
-            rtol=None if rtol is None else as_real(rtol, "rtol"),
-            maxiter=_limit(maxiter),
-        )
+        return _solve_on_device(G, g, None, weights, groups, device, name="g", **settings)
     scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     rows = coefs = None
@@ -361,20 +328,7 @@ def gradient_solution(
         rows = _mean_gradient(scores, w, nan_policy)
     else:
         coefs = np.ones((1, n), scores.dtype)
-    return _solve(
-        scores,
-        rows,
-        coefs,
-        damping,
-        w,
-        center,
-        method,
-        nan_policy,
-        single=True,
-        announce=announce,
-        rtol=None if rtol is None else as_real(rtol, "rtol"),
-        maxiter=_limit(maxiter),
-    )
+    return _solve(scores, rows, coefs, w, single=True, **settings)
 
 
 def _mean_gradient(scores, weights, nan_policy):

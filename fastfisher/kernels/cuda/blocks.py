@@ -13,6 +13,7 @@ from . import compat, memory
 from .batched import SQUARE_BYTES, TILE
 from .cholesky import cholesky
 from .compat import cuda
+from .elimination import eliminate, fetch_lower, substitute
 from .triangular import solve_lower, solve_lower_adjoint
 
 __all__ = ["block_cholesky", "block_solve", "block_syrk"]
@@ -84,54 +85,22 @@ def _split(d, dtype):
 
 @functools.cache
 def _factor(dtype, lanes, systems, alone):
-    scalar, one, pitch = getattr(compat.types, dtype.name), dtype.type(1), lanes + 1
-    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
-    syncwarp = compat.syncwarp
+    scalar, pitch, nan = getattr(compat.types, dtype.name), lanes + 1, dtype.type(math.nan)
+    fetch, barrier, eliminated = fetch_lower(lanes), compat.barrier(alone), eliminate(dtype, alone)
 
     @compat.kernel(lanes * systems)
     def factor(c, info):
         s = cuda.shared.array((systems, lanes, pitch), scalar)
         i, w, d = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1]
-        b, bad, mine = cuda.blockIdx.x * systems + w, 0, zero
+        b = cuda.blockIdx.x * systems + w
         active = b < info.size
         if active:
-            for r in range(d):
-                for k in range(i, r + 1, lanes):
-                    s[w, r, k] = c[b, r, k]
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
-        for j in range(d):
-            if active and j <= i < d:
-                total = s[w, i, j]
-                for k in range(j):
-                    total -= s[w, i, k] * s[w, j, k]
-                s[w, i, j] = total
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-            pivot = s[w, j, j] if active else one
-            if not (pivot > zero and pivot < infinity):
-                if bad == 0:
-                    bad = j + 1
-                pivot = one
-            root = math.sqrt(pivot)
-            if i == j:
-                mine = root
-            elif active and j < i < d:
-                s[w, i, j] /= root
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
+            fetch(s, w, i, c[b], d)
+        barrier()
+        bad, mine = eliminated(s, w, i, d, active)
         if active and i < d:
             s[w, i, i] = mine
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+        barrier()
         if active:
             for r in range(d):
                 for k in range(i, r + 1, lanes):
@@ -174,7 +143,8 @@ def block_cholesky(c, info):
 @functools.cache
 def _substitute(dtype, lanes, systems, alone):
     scalar, zero, one = getattr(compat.types, dtype.name), dtype.type(0), dtype.type(1)
-    pitch, syncwarp = lanes + 1, compat.syncwarp
+    pitch, fetch, substituted = lanes + 1, fetch_lower(lanes), substitute(alone)
+    barrier = compat.barrier(alone)
 
     @compat.kernel(lanes * systems)
     def solve(l, x):
@@ -185,37 +155,12 @@ def _substitute(dtype, lanes, systems, alone):
         b = cuda.blockIdx.x * systems + w
         active = b < l.shape[0]
         if active:
-            for r in range(d):
-                for k in range(i, r + 1, lanes):
-                    s[w, r, k] = l[b, r, k]
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+            fetch(s, w, i, l[b], d)
+        barrier()
         mine = s[w, i, i] if active and i < d else one
         for right in range(x.shape[0]):
             value = x[right, b * d + i] if active and i < d else zero
-            for j in range(d):
-                if i == j:
-                    value /= mine
-                    v[w, j] = value
-                if alone:
-                    syncwarp()
-                else:
-                    cuda.syncthreads()
-                if active and j < i < d:
-                    value -= s[w, i, j] * v[w, j]
-            for r in range(d):
-                j = d - 1 - r
-                if i == j:
-                    value /= mine
-                    v[w, j] = value
-                if alone:
-                    syncwarp()
-                else:
-                    cuda.syncthreads()
-                if active and i < j:
-                    value -= s[w, j, i] * v[w, j]
+            value = substituted(s, v, w, i, d, active, value, mine)
             if active and i < d:
                 x[right, b * d + i] = value
 

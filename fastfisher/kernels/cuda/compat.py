@@ -20,7 +20,7 @@ All other files of this room take these names from here, and import neither numb
 `load_vector(count)` elements that lie 16 bytes aligned, at once
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
-`syncwarp`           a barrier of the lanes of a warp
+`barrier(alone)`     of the lanes of a warp that is alone on its work, or of a thread block
 `clear`, `move`, `spread`, `add_lower`   loops over registers, written out
 `opaque`             an integer that the compiler can draw no conclusions from
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
@@ -87,6 +87,7 @@ __all__ = [
     "add_lower",
     "allocating",
     "array_of",
+    "barrier",
     "capability",
     "clear",
     "cp_async",
@@ -107,7 +108,6 @@ __all__ = [
     "opaque",
     "overlaps",
     "spread",
-    "syncwarp",
     "to_tf32",
     "types",
 ]
@@ -116,6 +116,16 @@ __all__ = [
 ALIGNED = None if SIMULATED else 16
 
 device = cuda.jit(device=True) if SIMULATED else cuda.jit(device=True, forceinline=True)
+
+
+@device
+def _syncthreads():
+    cuda.syncthreads()
+
+
+def barrier(alone):
+    """The barrier of a warp's lanes where it is `alone` on its work, else of a thread block's."""
+    return syncwarp if alone else _syncthreads
 
 
 def kernel(threads, blocks=1):
