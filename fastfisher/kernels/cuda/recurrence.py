@@ -44,7 +44,7 @@ def _summing(threads, moving):
     @cuda.jit
     def run(partial, share, u, v, first, second, by, weight, state):
         s = cuda.shared.array((3, threads), compat.types.float64)
-        t, row, lo = cuda.threadIdx.x, cuda.blockIdx.y, cuda.blockIdx.x * share
+        t, row, lo = cuda.threadIdx.x, cuda.blockIdx.x, cuda.blockIdx.y * share
         a, b, c, alpha = 0.0, 0.0, 0.0, state[row, ALPHA]
         for i in range(lo + t, min(lo + share, u.shape[1]), threads):
             if moving:  # u, v = x, r;  first, second = d, q;  weight preconditions
@@ -68,7 +68,7 @@ def _summing(threads, moving):
             half //= 2
         if t == 0:
             for j in range(3):
-                partial[row, cuda.blockIdx.x, j] = s[j, 0]
+                partial[row, cuda.blockIdx.y, j] = s[j, 0]
 
     return run
 
@@ -79,7 +79,7 @@ def _sum(moving, partial, u, v, first, second, by, weight, state):
     threads = min(THREADS, 1 << (min(m, share) - 1).bit_length())
     run = _summing(threads, moving)
     args = partial, share, u, v, first, second, by, weight, state
-    compat.launch(run, (count, k), threads, *args)
+    compat.launch(run, (k, count), threads, *args)  # only x goes beyond 65535
 
 
 def measure(partial, q, d, y, by, added, state):

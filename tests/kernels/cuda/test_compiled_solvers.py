@@ -1,6 +1,7 @@
 """Factorisations, small systems and what solvers do between them, compiled for real devices."""
 
 import importlib.util
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fastfisher.kernels.cuda import (
     batched,
     blocks,
     cholesky,
+    compat,
     recurrence,
     squares,
     sums,
@@ -126,3 +128,24 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
     assert len(found) >= 22
     # No sum depends on who comes first: atomics only on integers.
     assert not any("atom.add.f" in k.ptx or "red.add.f" in k.ptx for k in found.values())
+
+
+def test_cuda_grids_take_any_number_of_right_hand_sides():
+    k, m = 3 << 18, 2  # beyond 65535 blocks of any number of rows
+    rows, sides, none = np.empty((k, m)), np.empty(k), np.zeros(0)
+    state, partial = np.empty((k, recurrence.STATE)), np.empty((k, 1, 3))
+    grids = []
+
+    def record(kernel, blocks, threads, *args):
+        grids.append(np.atleast_1d(blocks))
+
+    with mock.patch.object(compat, "launch", record), mock.patch.object(compat, "empty", np.empty):
+        sums.dots(sides, rows, rows)
+        vectors.scale_rows(rows, sides)
+        recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
+        recurrence.turn(state, partial, 1e-15, 0.5, 1e30, 100, 100)
+        triangular.solve_lower(np.eye(m), rows)
+        triangular.solve_lower_adjoint(np.eye(m), rows)
+        blocks.block_solve(np.ones((1, m, m)), rows)
+    assert any(grid[0] > 1 << 16 for grid in grids)
+    assert all(grid[1:].max(initial=0) < 1 << 16 and grid[0] < 1 << 31 for grid in grids), grids
