@@ -81,8 +81,10 @@ def solve(
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu", "cuda"}
         Where to compute; None is where G lies. "cuda" copies host arrays in and the answer out;
-        scores beyond the memory of the device pass through it in slices. On a device: primal, dual
-        (scalar damping) and cg (Jacobi or no preconditioner), one wait per solve.
+        scores beyond the memory of the device pass through it in slices. A solve by primal or dual
+        waits once for the device, by cg once in 16 iterations; rungs of a `Ladder`, bad rows and
+        scores out of range cost further waits. For a cutoff F (or the Gram matrix), not the
+        scores, is copied to the host, where its eigenvalues are found.
 
     Returns
     -------

@@ -5,8 +5,10 @@ No device has been measured: the rates are nominal ones of a data-centre GPU, an
 
 import functools
 import importlib.util
+from dataclasses import replace
 
 from ..kernels.cuda import SAMPLES, SLICE_BYTES
+from .costs import eigen_stage
 from .records import Stage
 from .table import INF, REAL, Band, Entry, decide
 
@@ -106,8 +108,14 @@ def _factored(q, op, order, summed):
     blocks = -(-order // 32)
     half = order * order * q.rhs
     parts = min(PARTS_BYTES, square * -(-summed // SAMPLES))
+    product = _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts)
+    if q.spectral:
+        eigen = eigen_stage(replace(q, device="cpu"), order, text, square)
+        seconds = eigen.seconds + square / BUS  # the matrix goes to the host
+        kernel = "scipy.eigh, on the host"
+        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=0)]
     return [
-        _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
+        product,
         _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
         _stage("solve_lower", order, text, half, square / 2, launches=blocks / 2),
         _stage("solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),

@@ -40,14 +40,14 @@ CATALOGUE = {
     "host b": "b lies on the host .* device=",
     "device=cpu": "G lies on a device but device='cpu'",
     "mixed": "method='mixed' is computed on the host only",
-    "cutoff": "HardCutoff.* computed on the host only",
-    "skip": "nan_policy='skip' is for the host",
+    "cutoff by cg": "HardCutoff.* needs a dense or a Gram matrix",
     "complex": "complex arrays are computed on the host",
     "rank": "F has rank at most 3 but 5 parameters",
     "singular": "pivot . of 3 of F .* is not positive at damping 0",
-    "dual marquardt": "diagonal damping is computed on the host only",
+    "dual marquardt": "parameter 1 has no score and no damping",
+    "noise": "looks at single samples: pass coef=",
     "preconditioner": "on a device expected 'auto', 'jacobi' or None",
-    "range": r"multiply G by 2.0\*\*-",
+    "bad weights of a cutoff": r"weights\[3\] is negative",
     "shape": r"b has shape \(2,\); expected \(3,\)",
     "layered_diag": "layered_diag is computed on the host only",
     "cholesky": "pivot 1 of 4 is not positive",
@@ -159,16 +159,20 @@ def refused():
         "host b": lambda: ff.solve(d(G), v, **h),
         "device=cpu": lambda: ff.solve(d(G), d(v), device="cpu", **h),
         "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
-        "cutoff": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3)),
-        "skip": lambda: ff.solve(d(G), d(v), nan_policy="skip", **h),
+        "cutoff by cg": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3), method="cg"),
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
         "rank": lambda: ff.solve(d(wide), d(w), damping=0.0),
         "singular": lambda: ff.solve(d(same), d(v), damping=0.0, method="primal"),
-        "dual marquardt": lambda: ff.solve(d(wide), d(w), damping=ff.Marquardt(0.1), method="dual"),
+        "dual marquardt": lambda: ff.solve(
+            d(wide * [1, 0, 1, 1, 1]), d(w), damping=ff.Marquardt(0.1), method="dual"
+        ),
+        "noise": lambda: ff.solve(d(G), d(v), damping=ff.SNRCutoff(1.0)),
         "preconditioner": lambda: ff.solve(
             d(G), d(v), damping=0.1, method="cg", preconditioner=ff.Nystrom(2)
         ),
-        "range": lambda: ff.solve(d((G * 1e18).astype(np.float32)), d(v), **h),
+        "bad weights of a cutoff": lambda: ff.solve(
+            d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)
+        ),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
         "layered_diag": lambda: ff.ops.layered_diag(d(G), d(G)),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),

@@ -8,6 +8,7 @@ __all__ = [
     "clear_above",
     "diagonal_of",
     "lower_of_blocks",
+    "mend",
     "restore",
     "scale_square",
     "take_lower",
@@ -52,6 +53,25 @@ def add_to_diagonal(c, d, added, by=0.0):
     # c  INOUT (m, m);  d, added  IN READ-ONLY (m,)
     """c[i, i] = d[i] + added[i] + by."""
     per_element(_add_to_diagonal, d.size, c, d, added, by)
+
+
+@cuda.jit
+def _mend(c, u, alike, trace, used, along):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        left = u[i] if u.size > 0 else alike
+        size = trace[0] / max(used[0], 1.0)
+        if i == j and left == 0:
+            c[i, i] += size
+        elif along:
+            c[i, j] += size * left * (u[j] if u.size > 0 else alike)
+
+
+def mend(c, u, alike, trace, used, *, along):
+    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): `alike` everywhere;  trace, used  IN (1,)
+    """c += trace / used times the projection on zeros of u and, `along`, times u u'."""
+    per_element(_mend, c.size, c, u, alike, trace, used, along)
 
 
 @cuda.jit

@@ -11,6 +11,7 @@ from .compat import cuda
 
 __all__ = [
     "REPORT",
+    "blank",
     "combine",
     "emit",
     "examine_weights",
@@ -37,8 +38,8 @@ THREADS = 256
 TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT = range(12)
-REPORT = 12
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT, LEAST = range(13)
+REPORT = 13
 
 
 def per_element(kernel, size, *args):
@@ -79,19 +80,20 @@ def take_one(out, source):
     per_element(_take_one, source.size, out, source)
 
 
-def emit(out, rows, scale):
+def emit(out, rows, scale, power=0):
     # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  scale  IN (k,) or (0,)
-    """Columns of the rows, each divided by its scale, in the dtype of `out`."""
-    per_element(_emit, out.size, out, rows, scale)
+    """Columns of the rows times 2^power, each divided by its scale, in the dtype of `out`."""
+    half = power // 2  # the whole power may be out of range where the result is not
+    per_element(_emit, out.size, out, rows, scale, 2.0**half, 2.0 ** (power - half))
 
 
 @cuda.jit
-def _emit(out, rows, scale):
+def _emit(out, rows, scale, by, more):
     e = cuda.grid(1)
     if e < out.size:
         r, c = e // out.shape[1], e % out.shape[1]
         factor = scale[c] if scale.size > 0 else 1.0
-        out[r, c] = rows[c, r] / factor
+        out[r, c] = rows[c, r] * by / factor * more
 
 
 @cuda.jit
@@ -135,6 +137,19 @@ def silence(x, sizes):
     # x  INOUT (k, m);  sizes  IN READ-ONLY (k,)
     """Zeros in rows of size 0."""
     per_element(_silence, x.size, x, sizes)
+
+
+@cuda.jit
+def _blank(w, bad):
+    i = cuda.grid(1)
+    if i < w.size and bad[i]:
+        w[i] = 0
+
+
+def blank(w, bad):
+    # w  INOUT (n,);  bad  IN READ-ONLY (n,) bool
+    """Zeros where `bad` is True."""
+    per_element(_blank, w.size, w, bad)
 
 
 # Linear combinations.

@@ -2,18 +2,19 @@
 
 import numpy as np
 
-from ...damping import Marquardt
 from ...devices import passes
 from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
-from ...errors import InputError, StateError
+from ...errors import InputError, NotPositiveDefiniteError, StateError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
-from ..solution import Solution
+from ..ladder import allowed_cutoff
 from ..system import unit_roundoff
 from .direct import factored
 from .path import DevicePath
+from .solve import dressed
+from .spectral import HeldSeen, spectral
 from .system import Report
 
 __all__ = ["Held"]
@@ -22,11 +23,15 @@ __all__ = ["Held"]
 class _Normalised:
     """F (p, p) as a system: what the certificate of a solve asks of one."""
 
-    inverse_total, shares, mean = 1.0, None, None
+    inverse_total, roots, shares, mean = 1.0, None, None, None
 
     def __init__(self, F, damping, dtype):
         self.F, self.damping, self.dtype, self.p = F, damping, dtype, F.shape[0]
         self.roundoff = unit_roundoff(dtype)
+
+    def add_fisher(self, F):
+        """F, into zeros."""
+        memory.copy(F, self.F)
 
     def raw_fisher(self, v):
         """F v for rows v."""
@@ -155,42 +160,36 @@ class Held:
 
     def solve(self, b, damping, weight, n):
         """The Solution of (F + D) x = b."""
-        if isinstance(damping, Cutoff):
-            raise InputError(f"{damping} needs eigenvalues, which are computed on the host only")
         with self.working(b):
             given, single = self.rows(b, weight)
-            F = self.matrix(weight)
-            work, report = compat.empty((self.p, self.p), np.float64), Report(given.shape[0])
-            memory.copy(work, F)
-            shape = (self.p,) if single else (self.p, given.shape[0])
-            made, out = result(self.origin, shape, self.dtype)
+            F, report = self.matrix(weight), Report(given.shape[0])
+            k, system = given.shape[0], _Normalised(F, damping, self.dtype)
+            made, out = result(self.origin, (self.p,) if single else (self.p, k), self.dtype)
 
             def finish(x):
-                vectors.emit(out.reshape(self.p, x.shape[0]), x, none(np.float64))
+                vectors.emit(out.reshape(self.p, k), x, none(np.float64))
                 sums.largest(report.place(OUT), out.reshape(1, out.size))
 
-            system = _Normalised(F, damping, self.dtype)
-            outcome = factored(system, report, work, given, finish)
-            problem = Problem(n, self.p, given.shape[0], self.dtype.name, "primal", device="cuda")
-            certificate, status = outcome.certificate, outcome.status
-            if not np.isfinite(report.host[OUT]):
-                status = "not_finite"
-            return Solution(
-                x=made,
-                status=status,
-                converged=status == "converged",
-                residual=certificate.residual,
-                backward_error=certificate.backward_error,
-                iterations=0,
-                method="primal",
-                damping=damping.c if isinstance(damping, Marquardt) else float(outcome.added),
-                rung=outcome.rung,
-                plan=plan_problem(problem),
-                rank=outcome.rank,
-                rcond=outcome.rcond,
-                smallest_pivot=outcome.smallest_pivot,
-                escalation=outcome.escalation,
+            outcome = None
+            cutoff = damping if isinstance(damping, Cutoff) else allowed_cutoff()
+            if cutoff is not damping:
+                work = compat.empty((self.p, self.p), np.float64)
+                memory.copy(work, F)
+                try:
+                    outcome = factored(system, report, work, given, finish)
+                except NotPositiveDefiniteError:
+                    if cutoff is None:
+                        raise
+            if outcome is None:
+                outcome = spectral(HeldSeen.of(system), given, None, "primal", cutoff=cutoff)
+                finish(memory.to_device(outcome.x))
+                report.read()
+            spectrum = outcome.rung == "eigen"
+            problem = Problem(
+                n, self.p, k, self.dtype.name, "primal", device="cuda", spectral=spectrum
             )
+            finite = bool(np.isfinite(report.host[OUT]))
+            return dressed(made, outcome, plan_problem(problem), damping, 1.0, finite)
 
     def path(self, b, dampings, weight):
         """The DevicePath for b and absolute dampings."""

@@ -9,12 +9,13 @@ import numpy as np
 from ...devices.door import none
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, recurrence, sums, vectors
-from ...kernels.cuda.vectors import ADDED, LARGEST, TRACE
+from ...kernels.cuda.vectors import ADDED, LARGEST
 from ...planning import current_options
-from ..certificate import USELESS
+from ..certificate import USELESS, worst
 from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol
 from ..outcome import Outcome
-from .direct import certificate_of, certify, parts
+from .direct import certificate_of, certify
+from .matrix import resolved
 
 __all__ = ["CHUNK", "cg"]
 
@@ -26,6 +27,7 @@ VERDICTS = {
     recurrence.NOT_FINITE: "not_finite",
     recurrence.EXHAUSTED: "max_iterations",
 }
+FATAL = recurrence.BREAKDOWN, recurrence.NOT_FINITE, recurrence.EXHAUSTED  # no restart helps
 
 
 def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
@@ -36,12 +38,8 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
         )
     p, floor = system.p, BACKWARD_LIMIT * system.roundoff
     rtol = default_rtol(system.dtype) if rtol is None else rtol
-    diagonal, added = system.diagonal(), compat.empty((p,), np.float64)
-    rows = diagonal.reshape(1, p)
-    sums.largest(report.place(LARGEST), rows)
-    sums.totals(report.place(TRACE), rows)
-    lam, share, ratio = parts(system.damping)
-    vectors.resolve(added, report.device, diagonal, lam, share / p, ratio)
+    diagonal = system.diagonal()
+    added, ratio = resolved(report, diagonal, system.damping, p)
     if preconditioner == "auto":  # as in `solvers.cg`
         few = system.rank_bound < p and not ratio
         preconditioner = None if few else "jacobi"
@@ -54,7 +52,7 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
     run = _Run(system, added, b, weight, rtol, floor, maxiter)
-    x, status, iterations = run.solve(x0)
+    x, statuses, iterations = run.solve(x0)
     certify(system, report, added, x, b)
     finish(x)
     host = report.read()
@@ -64,15 +62,15 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
     reached = (certificate.residuals <= rtol) | (
         (certificate.backward_errors <= floor) & (certificate.residuals < USELESS)
     )
-    if reached.all():
-        status = "converged"
-    elif not np.isfinite(certificate.residual):
-        status = "not_finite"
-    elif status == "converged":
-        status = "stagnated"
-    return Outcome(
-        system, x, certificate, status, float(host[ADDED]), iterations=iterations, rung="cg"
-    )
+    for j, residual in enumerate(certificate.residuals):
+        if reached[j]:
+            statuses[j] = "converged"
+        elif not np.isfinite(residual):
+            statuses[j] = "not_finite"
+        elif statuses[j] == "converged":  # by its recurrence only
+            statuses[j] = "stagnated"
+    facts = {"statuses": tuple(statuses), "iterations": iterations, "rung": "cg"}
+    return Outcome(system, x, certificate, worst(statuses), float(host[ADDED]), **facts)
 
 
 class _Run:
@@ -89,7 +87,7 @@ class _Run:
         self.stretch = 0.0
 
     def solve(self, x0):
-        """x, a verdict and the number of iterations."""
+        """x, a verdict for each row and the number of iterations."""
         x, r = (compat.empty(self.shape, np.float64) for _ in range(2))
         sizes = compat.empty((self.shape[0],), np.float64)
         sums.dots(sizes, self.b, self.b)
@@ -101,24 +99,22 @@ class _Run:
             memory.copy(x, x0)
             vectors.silence(x, sizes)
             self._residual(r, x)
-        before, status = np.full(self.shape[0], np.inf), "stagnated"
+        before = np.full(self.shape[0], np.inf)
         for restart in range(RESTARTS + 1):
             self._begin(x, r, first=restart == 0)
             if restart:
                 host = self._look()
                 active = host[:, recurrence.STATUS] == recurrence.RUNNING
                 rest = host[:, recurrence.REST]
-                if not active.any():
-                    return x, "converged", self._iterations(host)
                 if not (rest[active] < 0.5 * before[active]).any():
-                    break
+                    break  # done, or rounding is all that is left
                 before = rest
-            host, status = self._sweep(x, r)
-            if status in ("breakdown", "not_finite", "max_iterations"):
+            host = self._sweep(x, r)
+            if np.isin(host[:, recurrence.STATUS], FATAL).any():
                 break
             self._residual(r, x)
-        status = "stagnated" if status == "converged" else status
-        return x, status, self._iterations(host)
+        verdicts = [VERDICTS.get(int(code), "stagnated") for code in host[:, recurrence.STATUS]]
+        return x, verdicts, self._iterations(host)
 
     def _iterations(self, host):
         return int(host[:, recurrence.ITERATIONS].max(initial=0))
@@ -140,7 +136,7 @@ class _Run:
         recurrence.conclude(self.d, r, 1.0, self.weight, self.state)
 
     def _sweep(self, x, r):
-        """Chunks of iterations until no row is active; the state, and the worst verdict."""
+        """Chunks of iterations until no row is active; the state."""
         progress = current_options().progress
         while True:
             for _ in range(CHUNK):
@@ -149,9 +145,8 @@ class _Run:
             done = self._iterations(host)
             if progress is not None:
                 progress("cg", done, self.maxiter)
-            codes = host[:, recurrence.STATUS].astype(int)
-            if not (codes == recurrence.RUNNING).any():
-                return host, VERDICTS[int(codes.max())]
+            if not (host[:, recurrence.STATUS] == recurrence.RUNNING).any():
+                return host
 
     def _iterate(self, x, r):
         system, state = self.system, self.state

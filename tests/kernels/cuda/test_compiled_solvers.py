@@ -14,6 +14,7 @@ from fastfisher.kernels.cuda import (
     blocks,
     cholesky,
     compat,
+    copies,
     recurrence,
     squares,
     sums,
@@ -98,7 +99,8 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         for reduce in (sums.dots, sums.largest, sums.least, sums.totals):
             reduce(w, *([rows] * (2 if reduce is sums.dots else 1)))
         vectors.take(rows, rows.T.copy(), none)
-        vectors.emit(rows.T.copy().astype(SINGLE), rows, w)
+        vectors.emit(rows.T.copy().astype(SINGLE), rows, w, -3)
+        vectors.blank(v, np.zeros(m, bool))
         vectors.tame(w, w)
         vectors.scale_rows(rows, w)
         vectors.combine(rows, rows, rows, 0.5, v, rows)
@@ -112,6 +114,11 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         squares.diagonal_of(v, A)
         squares.restore(A)
         squares.clear_above(A)
+        squares.mend(A, none, 0.5, report[:1], report[:1], along=True)
+        for dtype, by in ((SINGLE, 0.5), (np.float16, 1.0), (np.float16, 2.0), (np.uint16, 2.0)):
+            to = np.zeros((k, m), dtype if by == 1 else SINGLE)
+            copies.changed(to, np.zeros((k, m), dtype), by, np.zeros(k, bool))
+            copies.rows_of(A[:k], np.zeros((k, m), dtype), 0, v, w, 0, 0.5)
         vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
         vectors.examine_weights(counts, counts, v)
         vectors.roots(v, v, v, report, counts, counts)
@@ -125,7 +132,7 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         recurrence.conclude(rows, rows, 1.0, none, state)
 
     found = in_registers(compiled(call, CAPABILITIES[-1]))
-    assert len(found) >= 22
+    assert len(found) >= 25
     # No sum depends on who comes first: atomics only on integers.
     assert not any("atom.add.f" in k.ptx or "red.add.f" in k.ptx for k in found.values())
 
