@@ -19,10 +19,13 @@ def placed(function):
         if not lies_on_device(first):
             return function(*args, **kwargs)
         require_device()
-        from . import device  # loads CUDA
+        from . import device, device_batched  # loads CUDA
 
-        twin = getattr(device, function.__name__, None)
-        if twin is None:
+        for module in (device, device_batched):
+            if function.__name__ in module.__all__:
+                twin = getattr(module, function.__name__)
+                break
+        else:
             raise InputError(f"{function.__name__} is computed on the host only; pass host copies")
         return twin(*args, **kwargs)
 

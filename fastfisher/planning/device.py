@@ -62,6 +62,8 @@ CUDA_TABLE = tuple(
         ("solve_lower_adjoint", _both("solve_lower_adjoint", "triangular"), _ROWS),
         ("inverse_diagonal", (_ours("inverse_diagonal", "triangular"),), _ONLY),
         ("batched_solve", (_ours("batched_solve", "batched"),), _SMALL),
+        ("batched_metric_solve", (_ours("batched_metric_solve", "metric"),), _ONLY),
+        ("batched_syrk", (_ours("batched_syrk", "blocks"),), _ONLY),
         ("block_syrk", (_ours("block_syrk", "blocks"),), _ONLY),
         ("block_cholesky", (_ours("block_cholesky", "blocks"),), _SMALL),
         ("block_solve", (_ours("block_solve", "blocks"),), _SMALL),

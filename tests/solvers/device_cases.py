@@ -49,7 +49,7 @@ CATALOGUE = {
     "preconditioner": "on a device expected 'auto', 'jacobi' or None",
     "bad weights of a cutoff": r"weights\[3\] is negative",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "layered_diag": "layered_diag is computed on the host only",
+    "group_sums": "group_sums is computed on the host only",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
     "syrk into G": "out shares memory with an input.*; untouched True",
@@ -174,7 +174,7 @@ def refused():
             d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)
         ),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
-        "layered_diag": lambda: ff.ops.layered_diag(d(G), d(G)),
+        "group_sums": lambda: ff.ops.group_sums(d(G), d(w)),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
         "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
     }
@@ -308,6 +308,7 @@ def operated():
     A = G.T @ G + np.eye(3)
     blocks, single = np.stack([A, 2 * A]), G.astype(np.float32)
     L, E = np.linalg.cholesky(A), rng.standard_normal((5, 2))
+    scores = rng.standard_normal((2, 4, 3))
     calls = {
         "syrk": ((G, w), {}),
         "syrk-float32": ((single, w), {}),
@@ -320,14 +321,25 @@ def operated():
         "cho_solve": ((L, v), {}),
         "batched_solve": ((blocks, v.T.copy()), {"damping": 0.1}),
         "block_syrk": ((G, 1, w), {}),
-        "block_cholesky": ((blocks,), {"damping": 0.5}),
+        "block_cholesky": ((blocks,), {"damping": np.array([0.5, 1.5])}),
+        "layered_diag": ((G, E), {}),
+        "layered_diag-tokens": (
+            (
+                single.reshape(1, 5, 3),
+                E.reshape(1, 5, 2).astype("f"),
+            ),
+            {},
+        ),
+        "batched_metric_solve": ((scores, v.T.copy(), w[:4]), {"damping": 0.1}),
+        "batched_syrk": ((scores, np.stack([w[:4], w[1:]])), {}),
         "block_solve": ((np.stack([L, L]), rng.standard_normal(6)), {}),
     }
     found = {}
     for name, (args, settings) in calls.items():
         op = getattr(ff.ops, name.partition("-")[0])
         there = [_there(x) if isinstance(x, np.ndarray) else x for x in args]
-        pairs = op(*there, **settings), op(*args, **settings)
+        also = {k: _there(x) if isinstance(x, np.ndarray) else x for k, x in settings.items()}
+        pairs = op(*there, **also), op(*args, **settings)
         if not isinstance(pairs[1], tuple):
             pairs = (pairs[0],), (pairs[1],)
         for x, y in zip(*pairs, strict=True):

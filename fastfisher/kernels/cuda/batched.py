@@ -12,7 +12,7 @@ import numpy as np
 from . import compat, memory
 from .cholesky import cholesky
 from .compat import cuda
-from .elimination import eliminate, fetch_lower, substitute
+from .elimination import elimination, fetch_lower, substitution
 from .triangular import solve_lower, solve_lower_adjoint
 
 __all__ = ["TILE", "Tile", "batched_solve"]
@@ -110,7 +110,7 @@ def _per_row(dtype, lanes, systems, alone):
     scalar, pitch = getattr(compat.types, dtype.name), lanes + 1
     zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
     fetch, barrier = fetch_lower(lanes), compat.barrier(alone)
-    factor, substituted = eliminate(dtype, alone), substitute(alone)
+    factor, substituted = elimination(dtype, alone), substitution(alone)
 
     @compat.kernel(lanes * systems)
     def solve(x, info, f, g, damping):

@@ -13,10 +13,10 @@ from . import compat, memory
 from .batched import SQUARE_BYTES, TILE
 from .cholesky import cholesky
 from .compat import cuda
-from .elimination import eliminate, fetch_lower, substitute
+from .elimination import elimination, fetch_lower, substitution
 from .triangular import solve_lower, solve_lower_adjoint
 
-__all__ = ["block_cholesky", "block_solve", "block_syrk"]
+__all__ = ["batched_syrk", "block_cholesky", "block_solve", "block_syrk"]
 
 # Samples summed in the dtype of the scores before they are added in double.
 TERMS = 4 if compat.SIMULATED else 256
@@ -28,24 +28,25 @@ def _sums(dtype, side):
     scalar, zero = getattr(compat.types, dtype.name), dtype.type(0)
 
     @compat.kernel(side * side)
-    def add(c, a, start, scale):
-        """Tile (i, j) of block b, `side` samples at a time through shared memory."""
+    def add(c, a, n, down, start, over, scale, along):
+        """Tile (i, j) of block b, `side` samples at a time through shared memory: of rows b down..
+        b down + n of a, columns from start + b over; scale from b along."""
         left = cuda.shared.array((side, side), scalar)
         right = cuda.shared.array((side, side), scalar)
-        x, y, d, n = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1], a.shape[0]
+        x, y, d = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1]
         b, i0, j0 = cuda.blockIdx.x, cuda.blockIdx.y * side, cuda.blockIdx.z * side
         if j0 > i0:
             return
-        first, total = start + b * d, 0.0
+        row, first, total = b * down, start + b * over, 0.0
         for lo in range(0, n, TERMS):
             part = zero
             for k in range(lo, min(lo + TERMS, n), side):
                 inside = k + y < min(lo + TERMS, n)
-                u = a[k + y, first + i0 + x] if inside and i0 + x < d else zero
-                v = a[k + y, first + j0 + x] if inside and j0 + x < d else zero
+                u = a[row + k + y, first + i0 + x] if inside and i0 + x < d else zero
+                v = a[row + k + y, first + j0 + x] if inside and j0 + x < d else zero
                 if inside and scale.size > 0:
-                    u *= scale[k + y]
-                    v *= scale[k + y]
+                    u *= scale[b * along + k + y]
+                    v *= scale[b * along + k + y]
                 left[y, x], right[y, x] = u, v
                 cuda.syncthreads()
                 for t in range(side):
@@ -66,12 +67,25 @@ def block_syrk(c, a, start, scale):
     # a      IN READ-ONLY (n, p) C order; the blocks are its columns start.. start + B d
     # scale  IN (n,) square roots of the weights, or (0,)
     """c[b] += a_b' diag(scale^2) a_b, both triangles, symmetric to the bit."""
-    blocks, d, _ = c.shape
-    if c.size == 0 or a.shape[0] == 0:
-        return
-    tiles = -(-d // SIDE)
+    if c.size and a.shape[0]:
+        _add(c, a, a.shape[0], 0, start, c.shape[1], scale, 0)
+
+
+def batched_syrk(c, a, scale):
+    # c      INOUT (n, p, p) double
+    # a      IN READ-ONLY (n, S, p) C order
+    # scale  IN (n, S), (S,) or (0,) square roots of the weights
+    """c[t] += a[t]' diag(scale_t^2) a[t], both triangles, symmetric to the bit."""
+    n, count, p = a.shape
+    if c.size and count:
+        along = count if scale.ndim == 2 else 0
+        _add(c, a.reshape(n * count, p), count, count, 0, 0, scale.reshape(scale.size), along)
+
+
+def _add(c, a, *where):
+    tiles = -(-c.shape[1] // SIDE)
     add = _sums(np.dtype(a.dtype), SIDE)
-    compat.launch(add, (blocks, tiles, tiles), (SIDE, SIDE), c, a, start, scale)
+    compat.launch(add, (c.shape[0], tiles, tiles), (SIDE, SIDE), c, a, *where)
 
 
 def _split(d, dtype):
@@ -86,7 +100,11 @@ def _split(d, dtype):
 @functools.cache
 def _factor(dtype, lanes, systems, alone):
     scalar, pitch, nan = getattr(compat.types, dtype.name), lanes + 1, dtype.type(math.nan)
-    fetch, barrier, eliminated = fetch_lower(lanes), compat.barrier(alone), eliminate(dtype, alone)
+    fetch, barrier, eliminated = (
+        fetch_lower(lanes),
+        compat.barrier(alone),
+        elimination(dtype, alone),
+    )
 
     @compat.kernel(lanes * systems)
     def factor(c, info):
@@ -143,7 +161,7 @@ def block_cholesky(c, info):
 @functools.cache
 def _substitute(dtype, lanes, systems, alone):
     scalar, zero, one = getattr(compat.types, dtype.name), dtype.type(0), dtype.type(1)
-    pitch, fetch, substituted = lanes + 1, fetch_lower(lanes), substitute(alone)
+    pitch, fetch, substituted = lanes + 1, fetch_lower(lanes), substitution(alone)
     barrier = compat.barrier(alone)
 
     @compat.kernel(lanes * systems)

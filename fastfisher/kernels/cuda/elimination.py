@@ -10,7 +10,7 @@ import math
 from . import compat
 from .compat import device
 
-__all__ = ["eliminate", "fetch_lower", "substitute"]
+__all__ = ["elimination", "fetch_lower", "substitution"]
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def fetch_lower(lanes):
 
 
 @functools.cache
-def eliminate(dtype, alone):
+def elimination(dtype, alone):
     """s[w] <- L, but for its diagonal; `alone`: by a warp, not a thread block.
 
     Returns (0 or the order of the failing pivot, the diagonal element of L that is lane i's).
@@ -62,7 +62,7 @@ def eliminate(dtype, alone):
 
 
 @functools.cache
-def substitute(alone):
+def substitution(alone):
     """(L L')^-1 of a right-hand side: lane i brings and gets element i, and its diagonal of L.
 
     v (systems, lanes) is where lanes meet; it holds the solution in the end.

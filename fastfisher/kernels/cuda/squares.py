@@ -128,10 +128,10 @@ def _lower_of_blocks(out, a, damping):
         if j > i:
             out[b, i, j] = 0
         else:
-            out[b, i, j] = a[b, i, j] + damping if i == j else a[b, i, j]
+            out[b, i, j] = a[b, i, j] + damping[b] if i == j else a[b, i, j]
 
 
 def lower_of_blocks(out, a, damping):
-    # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d)
-    """The lower triangle of a[b] + damping I for each block, zeros above."""
+    # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d);  damping  IN (B,)
+    """The lower triangle of a[b] + damping[b] I for each block, zeros above."""
     per_element(_lower_of_blocks, out.size, out, a, damping)

@@ -15,6 +15,7 @@ from fastfisher.kernels.cuda import (
     cholesky,
     compat,
     copies,
+    metric,
     recurrence,
     squares,
     sums,
@@ -76,6 +77,17 @@ def test_cuda_blocks_spill_nothing():
         blocks.block_solve(c, np.zeros((2, 45)))
 
     assert set(in_registers(compiled(call, CAPABILITIES[-1]))) == {"add", "factor", "solve"}
+
+
+def test_cuda_metrics_spill_nothing():
+    g, scores = np.zeros((2, 9), SINGLE), np.zeros((2, 20, 9), SINGLE)
+
+    def call():
+        metric.batched_metric_solve(
+            g, np.zeros(2, np.int32), scores, scores[:, :, 0].copy(), g, g[0]
+        )
+
+    assert {"add", "_mean", "solve"} <= set(in_registers(compiled(call, CAPABILITIES[-1])))
 
 
 def test_cuda_substitutions_spill_nothing():
