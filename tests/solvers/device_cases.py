@@ -49,7 +49,7 @@ CATALOGUE = {
     "preconditioner": "on a device expected 'auto', 'jacobi' or None",
     "bad weights of a cutoff": r"weights\[3\] is negative",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "group_sums": "group_sums is computed on the host only",
+    "group_sums": "G lies on a CUDA device, but this is computed on the host",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
     "syrk into G": "out shares memory with an input.*; untouched True",
