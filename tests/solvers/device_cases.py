@@ -46,8 +46,9 @@ CATALOGUE = {
     "singular": "pivot . of 3 of F .* is not positive at damping 0",
     "dual marquardt": "parameter 1 has no score and no damping",
     "noise": "looks at single samples: pass coef=",
-    "preconditioner": "on a device expected 'auto', 'jacobi' or None",
+    "preconditioner": "on a device expected 'auto', 'jacobi', None, ff.Nystrom",
     "bad weights of a cutoff": r"weights\[3\] is negative",
+    "nystrom": "needs damping > 0 for every parameter",
     "shape": r"b has shape \(2,\); expected \(3,\)",
     "group_sums": "G lies on a CUDA device, but this is computed on the host",
     "cholesky": "pivot 1 of 4 is not positive",
@@ -161,6 +162,9 @@ def refused():
         "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
         "cutoff by cg": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3), method="cg"),
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
+        "nystrom": lambda: ff.solve(
+            d(G), d(v), damping=0.0, method="cg", preconditioner=ff.Nystrom(2)
+        ),
         "rank": lambda: ff.solve(d(wide), d(w), damping=0.0),
         "singular": lambda: ff.solve(d(same), d(v), damping=0.0, method="primal"),
         "dual marquardt": lambda: ff.solve(
@@ -168,7 +172,7 @@ def refused():
         ),
         "noise": lambda: ff.solve(d(G), d(v), damping=ff.SNRCutoff(1.0)),
         "preconditioner": lambda: ff.solve(
-            d(G), d(v), damping=0.1, method="cg", preconditioner=ff.Nystrom(2)
+            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: r
         ),
         "bad weights of a cutoff": lambda: ff.solve(
             d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)

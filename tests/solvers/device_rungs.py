@@ -70,6 +70,40 @@ CASES = {
         {"b": 1, "damping": ff.Relative(0.1), "method": "cg", "x0": 1e240},
         None,
     ),
+    "cg-nystrom": (
+        (6, 5),
+        "float64",
+        {},
+        {"b": 2, "damping": 0.01, "method": "cg", "preconditioner": ff.Nystrom(3)},
+        None,
+    ),
+    "cg-blocks": (
+        (5, 4),
+        "float32",
+        {"bad": 1},
+        {
+            "coef": 1,
+            "damping": ff.Marquardt(0.1),
+            "method": "cg",
+            "center": True,
+            "preconditioner": ff.BlockJacobi((1, 2, 1)),
+        },
+        None,
+    ),
+    "cg-blocks-streamed": (
+        (5, 4),
+        "float64",
+        {"streamed": True},
+        {"b": 1, "damping": 0.1, "method": "cg", "preconditioner": ff.BlockJacobi(4)},
+        None,
+    ),
+    "cg-blocks-singular": (
+        ALIKE,
+        "float64",
+        {},
+        {"coef": 1, "damping": 0.0, "method": "cg", "preconditioner": ff.BlockJacobi((2, 1))},
+        None,
+    ),
     "huge-cutoff": (
         (4, 3),
         "float64",
@@ -139,6 +173,7 @@ def _solved(name):
         "each": [made.statuses == expected.statuses, len(made.residuals)],
         "facts": [[s.rank, s.method] for s in (made, expected)],
         "damping": [[s.damping, s.escalation] for s in (made, expected)],
+        "iterations": [made.iterations, expected.iterations],
         "host": "scipy.eigh, on the host" in str(made.plan),
     }
 

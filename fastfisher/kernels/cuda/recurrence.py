@@ -19,6 +19,7 @@ __all__ = [
     "begin",
     "conclude",
     "direct",
+    "inner",
     "measure",
     "partials",
     "rest",
@@ -92,6 +93,20 @@ def advance(partial, x, r, d, q, by, weight, state):
     # x, r  INOUT (k, m);  d, q  IN READ-ONLY (k, m);  weight  IN READ-ONLY (m,), or (0,): `by`
     """x += alpha d, r -= alpha q, and the sums r'r, x'x, r'z with z = weight o r."""
     _sum(True, partial, x, r, d, q, by, weight, state)
+
+
+@cuda.jit
+def _inner(partial, products):
+    row = cuda.grid(1)
+    if row < partial.shape[0]:
+        for i in range(partial.shape[1]):
+            partial[row, i, 2] = products[row] if i == 0 else 0.0
+
+
+def inner(partial, products):
+    # partial  INOUT (k, shares, 3);  products  IN READ-ONLY (k,)
+    """These r'z in place of those of `advance`, where no weight preconditions."""
+    _per_row(_inner, partial, products)
 
 
 def _per_row(kernel, state, *args):

@@ -1,14 +1,18 @@
 """Square matrices on the device, a thread per element: scaling, diagonals, triangles."""
 
+import math
+
 from .compat import cuda
 from .vectors import per_element
 
 __all__ = [
     "add_to_diagonal",
     "clear_above",
+    "damp_blocks",
     "diagonal_of",
     "lower_of_blocks",
     "mend",
+    "mend_blocks",
     "restore",
     "scale_square",
     "take_lower",
@@ -135,3 +139,37 @@ def lower_of_blocks(out, a, damping):
     # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d);  damping  IN (B,)
     """The lower triangle of a[b] + damping[b] I for each block, zeros above."""
     per_element(_lower_of_blocks, out.size, out, a, damping)
+
+
+@cuda.jit
+def _damp_blocks(c, by, where, diagonal, added):
+    e = cuda.grid(1)
+    if e < c.size:
+        d = c.shape[1]
+        b, i, j = e // (d * d), e // d % d, e % d
+        k = where[b] + i
+        c[b, i, j] = diagonal[k] + added[k] if i == j else c[b, i, j] * by
+
+
+def damp_blocks(c, by, where, diagonal, added):
+    # c  INOUT (B, d, d);  where  IN (B,) int64 first elements;  diagonal, added  IN READ-ONLY (p,)
+    """c *= by, but for its diagonal, which becomes that part of diagonal + added."""
+    per_element(_damp_blocks, c.size, c, by, where, diagonal, added)
+
+
+@cuda.jit
+def _mend_blocks(l, info, where, diagonal, added):
+    e = cuda.grid(1)
+    if e < l.size:
+        d = l.shape[1]
+        b, i, j = e // (d * d), e // d % d, e % d
+        if info[b] != 0:
+            k = where[b] + i
+            size = diagonal[k] + added[k]
+            l[b, i, j] = (math.sqrt(size) if size > 0 else 1.0) if i == j else 0.0
+
+
+def mend_blocks(l, info, where, diagonal, added):
+    # l  INOUT (B, d, d) factors;  info  IN (B,);  the rest as in `damp_blocks`
+    """The factor of its diagonal for a block that has none."""
+    per_element(_mend_blocks, l.size, l, info, where, diagonal, added)

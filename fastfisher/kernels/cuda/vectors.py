@@ -19,6 +19,7 @@ __all__ = [
     "normalise",
     "per_element",
     "project",
+    "put_blocks",
     "resolve",
     "roots",
     "scale_rows",
@@ -26,6 +27,7 @@ __all__ = [
     "spread",
     "square_roots",
     "take",
+    "take_blocks",
     "take_one",
     "tame",
     "times",
@@ -150,6 +152,34 @@ def blank(w, bad):
     # w  INOUT (n,);  bad  IN READ-ONLY (n,) bool
     """Zeros where `bad` is True."""
     per_element(_blank, w.size, w, bad)
+
+
+@cuda.jit
+def _take_blocks(part, x, where, d):
+    e = cuda.grid(1)
+    if e < part.size:
+        r, c = e // part.shape[1], e % part.shape[1]
+        part[r, c] = x[r, where[c // d] + c % d]
+
+
+def take_blocks(part, x, where, d):
+    # part  OUT (k, B d);  x  IN READ-ONLY (k, m);  where  IN READ-ONLY (B,) int64
+    """The d elements of each row from each place on."""
+    per_element(_take_blocks, part.size, part, x, where, d)
+
+
+@cuda.jit
+def _put_blocks(x, part, where, d):
+    e = cuda.grid(1)
+    if e < part.size:
+        r, c = e // part.shape[1], e % part.shape[1]
+        x[r, where[c // d] + c % d] = part[r, c]
+
+
+def put_blocks(x, part, where, d):
+    # x  INOUT (k, m);  part  IN READ-ONLY (k, B d);  where  IN READ-ONLY (B,) int64
+    """The inverse of `take_blocks`."""
+    per_element(_put_blocks, part.size, x, part, where, d)
 
 
 # Linear combinations.

@@ -7,7 +7,6 @@ vain; step lengths, tests and verdicts are the kernels' (`kernels.cuda.recurrenc
 import numpy as np
 
 from ...devices.door import none
-from ...errors import InputError
 from ...kernels.cuda import compat, memory, recurrence, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST
 from ...planning import current_options
@@ -16,6 +15,7 @@ from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol
 from ..outcome import Outcome
 from .direct import certificate_of, certify
 from .matrix import resolved
+from .preconditioners import built
 
 __all__ = ["CHUNK", "cg"]
 
@@ -32,10 +32,6 @@ FATAL = recurrence.BREAKDOWN, recurrence.NOT_FINITE, recurrence.EXHAUSTED  # no 
 
 def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
     """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x."""
-    if preconditioner not in ("auto", "jacobi", None):
-        raise InputError(
-            f"preconditioner is {preconditioner!r}; on a device expected 'auto', 'jacobi' or None"
-        )
     p, floor = system.p, BACKWARD_LIMIT * system.roundoff
     rtol = default_rtol(system.dtype) if rtol is None else rtol
     diagonal = system.diagonal()
@@ -45,13 +41,15 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
         preconditioner = None if few else "jacobi"
     if maxiter is None:
         maxiter = 10 * ((p if preconditioner else min(system.n, p)) + 10)
-    weight = none(np.float64)
-    if preconditioner:
+    weight, precondition = none(np.float64), None
+    if preconditioner == "jacobi":
         weight = compat.empty((p,), np.float64)
         vectors.invert_sum(weight, diagonal, added)
+    elif preconditioner is not None:
+        precondition = built(preconditioner, system, added, diagonal)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
-    run = _Run(system, added, b, weight, rtol, floor, maxiter)
+    run = _Run(system, added, b, weight, precondition, rtol, floor, maxiter)
     x, statuses, iterations = run.solve(x0)
     certify(system, report, added, x, b)
     finish(x)
@@ -76,8 +74,9 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
 class _Run:
     """The vectors of the recurrences, and the state of each row."""
 
-    def __init__(self, system, added, b, weight, rtol, floor, maxiter):
+    def __init__(self, system, added, b, weight, precondition, rtol, floor, maxiter):
         self.system, self.added, self.b, self.weight = system, added, b, weight
+        self.precondition = precondition
         self.rtol, self.floor, self.maxiter = rtol, floor, maxiter
         self.runaway = system.roundoff**-2
         self.shape = tuple(b.shape)
@@ -132,8 +131,18 @@ class _Run:
         recurrence.rest(self.state)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, self.state)
         limits = self.rtol, self.floor, USELESS, self.maxiter
+        z = self._preconditioned(r)
         recurrence.begin(self.state, self.partial, *limits, first=first)
-        recurrence.conclude(self.d, r, 1.0, self.weight, self.state)
+        recurrence.conclude(self.d, z, 1.0, self.weight, self.state)
+
+    def _preconditioned(self, r):
+        """What the weight is multiplied by: r, or P^-1 r, whose products with r enter the sums."""
+        if self.precondition is None:
+            return r
+        z, products = self.precondition(r), compat.empty((self.shape[0],), np.float64)
+        sums.dots(products, r, z)
+        recurrence.inner(self.partial, products)
+        return z
 
     def _sweep(self, x, r):
         """Chunks of iterations until no row is active; the state."""
@@ -155,5 +164,6 @@ class _Run:
         recurrence.direct(state, self.partial)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, state)
         limits = self.floor, USELESS, self.runaway, PATIENCE, self.maxiter
+        z = self._preconditioned(r)
         recurrence.turn(state, self.partial, *limits)
-        recurrence.conclude(self.d, r, 1.0, self.weight, state)
+        recurrence.conclude(self.d, z, 1.0, self.weight, state)
