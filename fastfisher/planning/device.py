@@ -24,18 +24,25 @@ def _plain(function):
     return Entry(f"cuda.plain_{function}", f"cuda.{function}", f"plain_{function}")
 
 
-def _cupy(function):
-    return Entry(f"cupy.{function}", "cuda.vendor", function, reproducible=False)
+# Who brings cuBLAS and cuSOLVER, in the order in which they are taken, and our module for each.
+VENDORS = {"cupy": "cuda.vendor", "nvmath": "cuda.vendor_nvmath"}
 
 
 @functools.cache
-def _with_vendor():
-    return importlib.util.find_spec("cupy") is not None
+def _installed():
+    return [name for name in VENDORS if importlib.util.find_spec(name) is not None]
 
 
 def _both(function, module=None, *others):
-    """Ours, and cuBLAS or cuSOLVER where CuPy is installed."""
-    return (_ours(function, module), *others, *([_cupy(function)] if _with_vendor() else []))
+    """Ours, and cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
+    theirs = (Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed())
+    return (_ours(function, module), *others, *theirs)
+
+
+def _because(text, entries):
+    """Why the first entry, and what else there is."""
+    others = [entry.name for entry in entries[1:] if not entry.reproducible]
+    return f"{text}; {' and '.join(others)} not measured against it" if others else text
 
 
 _TILES = "compute bound: tiles in shared memory, tensor cores for float64, sums in double"
@@ -47,7 +54,7 @@ _ONLY = "no vendor routine does this"
 
 # One row per op and size range, as in table.py.
 CUDA_TABLE = tuple(
-    Band(op, REAL, 0, INF, entries, because, "cuda")
+    Band(op, REAL, 0, INF, entries, _because(because, entries), "cuda")
     for op, entries, because in (
         ("syrk", _both("syrk", None, _plain("syrk")), _TILES),
         ("gram", _both("gram", None, _plain("gram")), _TILES),

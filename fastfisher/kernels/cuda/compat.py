@@ -11,7 +11,7 @@ All other files of this room take these names from here, and import neither numb
 `launch`             run a kernel on the current stream; nothing else launches
 `on_stream`          choose that stream: ``with on_stream(stream): syrk(c, a, scale, shift)``.
                      It is a context variable, so kernels have the arguments of their twins.
-`capability`         (major, minor) of the current device
+`capability`         (major, minor) of the current device; `device_number`, its number
 `array_of`           a device array over memory of others
 `overlaps`           whether two device arrays may share memory
 `empty`              a device array, uninitialised; `allocating` says from whose pool
@@ -96,6 +96,7 @@ __all__ = [
     "cuda",
     "current_stream",
     "device",
+    "device_number",
     "empty",
     "from_bfloat16",
     "from_float16",
@@ -174,3 +175,8 @@ def empty(shape, dtype):
 def capability():
     """(major, minor) compute capability of the current device; the simulator is as good as any."""
     return (9, 0) if SIMULATED else tuple(cuda.get_current_device().compute_capability)
+
+
+def device_number():
+    """Number of the current device."""
+    return 0 if SIMULATED else int(cuda.get_current_device().id)

@@ -15,7 +15,7 @@ from fastfisher.kernels import reference
 from fastfisher.planning import Entry
 from tests.kernels import every_op
 
-__all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_vendor"]
+__all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_nvmath", "examine_vendor"]
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 FACTORS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
@@ -134,6 +134,22 @@ def examine_vendor(ops, dtypes):
     ):
         entries = {op: Entry(f"cupy.{op}", "cuda.vendor", op) for op in ops}
         return _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+
+
+def examine_nvmath(ops, dtypes):
+    """The same for the entries through nvmath-python."""
+    from fastfisher.kernels.cuda import vendor_nvmath
+    from tests.kernels.cuda import nvmath
+
+    with (
+        mock.patch.object(vendor_nvmath, "_bindings", lambda: (nvmath.cublas, nvmath.cusolverDn)),
+        mock.patch.object(vendor_nvmath, "_address", nvmath.address),
+        mock.patch.object(vendor_nvmath, "BLOCK", 4),
+    ):
+        entries = {op: Entry(f"nvmath.{op}", "cuda.vendor_nvmath", op) for op in ops}
+        found = _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+    assert set(nvmath.cublas.streams) == {(7, 0)}
+    return found
 
 
 def examine(ops, dtypes):

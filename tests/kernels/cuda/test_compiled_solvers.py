@@ -21,6 +21,7 @@ from fastfisher.kernels.cuda import (
     sums,
     triangular,
     vectors,
+    vendor_nvmath,
 )
 from tests.kernels.cuda.compiling import CAPABILITIES, compiled
 
@@ -134,6 +135,8 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
         vectors.examine_weights(counts, counts, v)
         vectors.roots(v, v, v, report, counts, counts)
+        vectors.per_element(vendor_nvmath._add, A.size, A, A.astype(SINGLE), True)
+        vectors.per_element(vendor_nvmath._take_transposed, A.size, A, A)
         places, cubes = np.zeros(2, np.int64), np.zeros((2, 2, 2))
         squares.damp_blocks(cubes, 0.5, places, v, v)
         squares.mend_blocks(cubes, np.zeros(2, np.int32), places, v, v)
