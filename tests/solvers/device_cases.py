@@ -102,7 +102,6 @@ def everything():
         "refused": refused(),
         "counted": counted(),
         "in kind": in_kind(),
-        "held": held(),
         "operated": operated(),
     }
 
@@ -356,59 +355,6 @@ def operated():
     assert ff.ops.syrk(_there(G), out=out) is out
     found["out"] = float(np.abs(out.copy_to_host() - G.T @ G).max() * 2**52)
     return found
-
-
-def held():
-    """What a DeviceFisher answers, beside a DenseFisher."""
-    rng = matrices.generator("held")
-    G, H, w = rng.standard_normal(TALL), rng.standard_normal((2, 3)), rng.uniform(0.5, 2, 5)
-    b, dampings = rng.standard_normal(3), [0.1, 5.0]
-    none = np.empty((0, 3))
-    F = ff.DenseFisher(3).update(G, w).update(H, decay=0.5).update(none, decay=0.25)
-    D = ff.DeviceFisher(3).update(_there(none), decay=0.5)  # nothing to decay
-    D.update(_there(G), _there(w)).update(_there(H), decay=0.5).update(_there(none), decay=0.25)
-    with Traffic() as traffic:
-        path = D.path(_there(b), dampings)
-    P = F.path(b, dampings)
-    pairs = {
-        "matrix": (D.matrix(), F.matrix()),
-        "diagonal": (D.diagonal(), F.diagonal()),
-        "mean": (D.mean, F.mean),
-        "product": (D @ _there(b), F @ b),
-        "solve": (D.solve(damping=0.1).x, F.solve(damping=0.1).x),
-        "x": (path.x(), P.x()),
-        "one x": (path.x(1), P.x(1)),
-    }
-    values = {name: (x.copy_to_host(), y) for name, (x, y) in pairs.items()}
-    for name in ("norms", "kl", "logdet", "inner", "effective_dimension", "misfits"):
-        values[name] = getattr(path, name), getattr(P, name)
-    goal = 0.7 * float(P.norms[0])
-    values["trust"] = path.damping_for(norm=goal), P.damping_for(norm=goal)
-    merged = ff.DeviceFisher(3).update(_there(G)).merge(ff.DeviceFisher(3).update(_there(H)))
-    values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
-    found = {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in values.items()}
-    before = D.matrix().copy_to_host()
-    refusals = {}
-    for name, call in {
-        "host": lambda: D.update(G),
-        "nan": lambda: D.update(_there(np.full((2, 3), np.nan))),
-        "weights": lambda: D.update(_there(G), _there(-w)),
-        "host Fisher": lambda: ff.DenseFisher(3).update(_there(G)),
-        "empty": lambda: ff.DeviceFisher(3).solve(damping=1.0),
-        "decayed": lambda: merged.merge(D),
-        "indefinite": lambda: ff.DeviceFisher(3).update(_there(H[:1])).path(_there(b), [0.0]),
-    }.items():
-        try:
-            refusals[name] = f"nothing was refused: {call()}"
-        except ff.errors.FisherError as error:
-            refusals[name] = str(error)
-    return {
-        "errors": found,
-        "refusals": refusals,
-        "waits": traffic.waits,
-        "unchanged": bool(np.array_equal(before, D.matrix().copy_to_host())),
-        "facts": [D.n_samples == F.n_samples, bool(np.isclose(D.weight, F.weight))],
-    }
 
 
 class Foreign:

@@ -150,7 +150,7 @@ def solve_on_device(
             )
         weights = place.weights(weights, n)
         if nan_policy == "skip":
-            scores, weights = without_bad_rows(scores, weights)
+            scores, weights, _ = without_bad_rows(scores, weights)
         plan = _plan(scores, weights, center, sides, method, damping, undamped=given is None)
         if announce is not None:
             announce(plan)

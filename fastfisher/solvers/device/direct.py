@@ -20,7 +20,7 @@ from ..ladder import HELD, allowed, current_ladder, escalation
 from ..outcome import Outcome
 from .matrix import Matrix, resolved
 
-__all__ = ["certificate_of", "certify", "dual", "factored", "primal"]
+__all__ = ["certificate_of", "certify", "climb", "dual", "factored", "primal"]
 
 RESIDUAL, SOLUTION, GIVEN = range(3)  # sums of each right-hand side in the report
 
@@ -45,7 +45,7 @@ def certificate_of(report, norm):
     return Certificate(None, residuals, backward)
 
 
-def _climb(matrix, system, attempt, what, blocks=None):
+def climb(matrix, system, attempt, what, blocks=None):
     """The outcome of the first factor that holds: without more damping, from the scores (`blocks`),
     with more damping; the last two as the ladder in force allows."""
     ladder = current_ladder()
@@ -92,7 +92,7 @@ def factored(system, report, F, b, finish, blocks=None):
             added = _sum(added.reshape(1, added.size), rows).reshape(added.size)
         return _attempted(system, report, matrix, added, extra, matrix.solve(b), b, None, finish)
 
-    return _climb(matrix, system, attempt, "F + damping", blocks)
+    return climb(matrix, system, attempt, "F + damping", blocks)
 
 
 def dual(system, report, b, coef, finish):
@@ -148,7 +148,7 @@ def _scalar(system, report, b, coef, finish):
 
         return _attempted(system, report, matrix, added, extra, x, given, improve, finish)
 
-    outcome = _climb(matrix, system, attempt, "the Gram matrix + damping", blocks)
+    outcome = climb(matrix, system, attempt, "the Gram matrix + damping", blocks)
     if f is not None:
         return outcome
     sizes = report.sizes(SOLUTION) * outcome.added

@@ -12,10 +12,11 @@ from ..cutoffs import Cutoff
 from ..ladder import allowed_cutoff
 from ..system import unit_roundoff
 from .direct import factored
+from .factor import DeviceFactor
 from .path import DevicePath
 from .solve import dressed
 from .spectral import HeldSeen, spectral
-from .system import Report
+from .system import Report, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -52,8 +53,9 @@ class Held:
         self.sums = memory.zeros((self.p, self.p), np.float64)
         self.first = memory.zeros((1, self.p), np.float64)
 
-    def add(self, G, weights, decay):
-        """Add a batch after the sums so far are multiplied by decay; (rows, sum of weights)."""
+    def add(self, G, weights, decay, skip=False):
+        """Add a batch after the sums so far are multiplied by decay; (rows, sum of weights, rows
+        left out because they are not finite)."""
         with working_with(G, weights, self.origin):
             scores = as_scores(G)
             n, p = scores.shape
@@ -61,7 +63,10 @@ class Held:
                 raise InputError(
                     f"G is {scores.dtype} with {p} columns; expected {self.dtype} with {self.p}"
                 )
-            roots, u, total = self._examined(scores, weights) if n else (None, None, 0.0)
+            rows, bad = None if weights is None else as_weights(weights, n), 0
+            if skip and n:
+                scores, rows, bad = without_bad_rows(scores, rows)
+            roots, u, total = self._examined(scores, rows) if n else (None, None, 0.0)
             if n and self.origin is None:
                 self._start(G)
             if decay != 1 and self.origin is not None:
@@ -70,17 +75,18 @@ class Held:
             if n:
                 passes.add_syrk(self.sums, scores, scale=roots)
                 passes.add_rmatvec(self.first, scores, u)
-            return n, total
+            return n - bad, total, bad
 
     def _examined(self, scores, weights):
-        """Roots of the weights, the weights as a row, and their sum; waits for the verdict."""
+        """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
+        verdict."""
         n, _ = scores.shape
         report, bad = Report(0), compat.empty((1,), np.int64)
         roots, u, total = None, compat.empty((1, n), np.float64), float(n)
         memory.fill(bad, n)
         memory.fill(u, 1.0)
         if weights is not None:
-            u = as_weights(weights, n)
+            u = weights
             roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
             vectors.examine_weights(bad, used, u.reshape(n))
             vectors.weight_roots(roots, u.reshape(n))
@@ -190,6 +196,25 @@ class Held:
             )
             finite = bool(np.isfinite(report.host[OUT]))
             return dressed(made, outcome, plan_problem(problem), damping, 1.0, finite)
+
+    def factor(self, damping, weight):
+        """The DeviceFactor of F + D."""
+        with self.working():
+            return DeviceFactor(_Normalised(self.matrix(weight), damping, self.dtype), self.origin)
+
+    def trace(self, weight):
+        """Trace of F, on the host."""
+        diagonal, total = (compat.empty((size,), np.float64) for size in (self.p, 1))
+        squares.diagonal_of(diagonal, self.sums)
+        sums.totals(total, diagonal.reshape(1, self.p))
+        return float(memory.to_host(total)[0]) / (weight or 1.0)
+
+    def on_host(self, weight):
+        """The sums (p, p), both triangles, and the mean (p,), copied to the host."""
+        with self.working():
+            both = compat.empty((self.p, self.p), np.float64)
+            passes.mirror(self.sums, both)
+            return memory.to_host(both), memory.to_host(self.mean(weight))[0]
 
     def path(self, b, dampings, weight):
         """The DevicePath for b and absolute dampings."""

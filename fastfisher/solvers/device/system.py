@@ -214,16 +214,17 @@ class System:
 
 
 def without_bad_rows(G, weights):
-    """Scores and weights (1, n), or None, without the rows that are not finite. Waits."""
+    """Scores and weights (1, n), or None, without the rows that are not finite, and how many these
+    are. Waits."""
     bad, _ = passes.bad_rows(G)
     if not bad.any():
-        return G, weights
+        return G, weights, 0
     n = G.shape[0]
     if weights is None:
         weights = compat.empty((1, n), np.float64)
         memory.fill(weights, 1.0)
     vectors.blank(weights.reshape(n), memory.to_device(bad))
-    return G.without(bad), weights
+    return G.without(bad), weights, int(bad.sum())
 
 
 def make_system(G, weights, center, damping, report):
