@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy
+from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy, to_origin
 from .damping import as_damping
 from .devices import lies_on_device, require_device
 from .errors import InputError
-from .ops.groups import grouped
+from .ops.groups import group_sums, grouped
 from .planning import check_device, check_method
 from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
@@ -187,13 +187,17 @@ def _samples(scores, weights, groups, nan_policy):
 
 
 def _solve_on_device(G, b, coef, weights, groups, device, **settings):
-    if groups is not None:
-        raise InputError(
-            "groups= is computed on the host only; sum the scores of each group on the device first"
-        )
     require_device()
-    from .solvers.device import solve_on_device  # loads CUDA
+    from .solvers.device import finite_rows, solve_on_device  # loads CUDA
 
+    if groups is not None and lies_on_device(G):
+        check_policy(settings["nan_policy"])
+        if settings["nan_policy"] == "raise":
+            finite_rows(G)
+        G = group_sums(G, groups)
+    elif groups is not None:
+        scores = grouped(as_scores(G), groups, weights, settings["nan_policy"])
+        G = to_origin(scores.data, G)
     return solve_on_device(G, b, coef, weights=weights, device=device, **settings)
 
 

@@ -7,7 +7,7 @@ docstrings of the twins in this room hold for the rest.
 import numpy as np
 
 from ..arrays import as_real, computing_dtype
-from ..devices import passes
+from ..devices import lies_on_device, passes
 from ..devices.door import (
     as_matrix,
     as_rows,
@@ -19,7 +19,8 @@ from ..devices.door import (
     working_with,
 )
 from ..errors import InputError, NotPositiveDefiniteError
-from ..kernels.cuda import compat, memory, squares, vectors
+from ..kernels.cuda import compat, copies, memory, squares, vectors
+from .groups import members
 from .products import check_precision
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "diag",
     "fvp",
     "gram",
+    "group_sums",
     "layered_diag",
     "layered_gram",
     "matvec",
@@ -161,6 +163,20 @@ def diag(G, weights=None):
         y = memory.zeros((p,), DOUBLE)
         passes.add_diag(y, G, weights=weights_of(weights, n))
         return answer(G.origin, y, G.dtype)
+
+
+def group_sums(G, groups):
+    """Sums of the rows of each group; `groups` may lie on the host, where they are sorted."""
+    with working_with(G, groups if lies_on_device(groups) else None):
+        G = as_scores(G)
+        if lies_on_device(groups):
+            groups = memory.to_host(device_view(groups, "groups")[0])
+        ids, member = members(groups, G.shape[0])
+        order = memory.to_device(np.argsort(member, kind="stable"))
+        starts = memory.to_device(np.searchsorted(np.sort(member), np.arange(len(ids) + 1)))
+        made, view = result(G.origin, (len(ids), G.shape[1]), G.dtype)
+        copies.group_sums(view, G.data, order, starts)
+        return made
 
 
 def _square_matrix(A, name):

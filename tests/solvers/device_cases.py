@@ -50,7 +50,8 @@ CATALOGUE = {
     "bad weights of a cutoff": r"weights\[3\] is negative",
     "nystrom": "needs damping > 0 for every parameter",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "group_sums": "G lies on a CUDA device, but this is computed on the host",
+    "groups": "groups is float64 of shape",
+    "groups nan": "G is not finite in row 2",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
     "syrk into G": "out shares memory with an input.*; untouched True",
@@ -177,7 +178,8 @@ def refused():
             d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)
         ),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
-        "group_sums": lambda: ff.ops.group_sums(d(G), d(w)),
+        "groups": lambda: ff.ops.group_sums(d(G), d(w)),
+        "groups nan": lambda: ff.solve(d(bad), d(v), groups=[0, 1, 0, 1, 1], **h),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
         "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
     }
@@ -334,6 +336,7 @@ def operated():
             {},
         ),
         "batched_metric_solve": ((scores, v.T.copy(), w[:4]), {"damping": 0.1}),
+        "group_sums": ((single.astype("e"), np.array([7, 3, 7, -1, 3])), {}),
         "batched_syrk": ((scores, np.stack([w[:4], w[1:]])), {}),
         "block_solve": ((np.stack([L, L]), rng.standard_normal(6)), {}),
     }

@@ -48,6 +48,13 @@ CASES = {
         {"coef": 1, "damping": 0.1, "weights": SHARES, "center": True},
         None,
     ),
+    "groups": (
+        (6, 3),
+        "float64",
+        {"bad": 2},
+        {"b": 1, "damping": 0.1, "groups": np.array([5, 2, 9, 9, 2, 7]), "weights": SHARES + 0.5},
+        None,
+    ),
     "skip-streamed": (
         (5, 3),
         "float32",

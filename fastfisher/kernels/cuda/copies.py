@@ -8,7 +8,7 @@ from .compat import cuda
 from .staging import HALVES
 from .vectors import per_element
 
-__all__ = ["changed", "rows_of"]
+__all__ = ["changed", "group_sums", "rows_of"]
 
 
 def _storage(a):
@@ -75,3 +75,30 @@ def rows_of(out, a, first, shift, u, at, alike, *, across=False):
     """Rows first.. of diag(u) (a - shift), or of its adjoint."""
     storage, bits = _storage(a)
     per_element(_rows_of(storage, across), out.size, out, bits, first, shift, u, at, alike)
+
+
+@functools.cache
+def _group_sums(storage):
+    half, widen = storage in HALVES, HALVES.get(storage, compat.from_float16)
+
+    @cuda.jit
+    def add(out, a, order, starts):
+        e = cuda.grid(1)
+        if e < out.size:
+            c, j = e // out.shape[1], e % out.shape[1]
+            total = 0.0
+            for k in range(starts[c], starts[c + 1]):
+                x = a[order[k], j]
+                total += float(widen(x) if half else x)
+            out[c, j] = total
+
+    return add
+
+
+def group_sums(out, a, order, starts):
+    # out     OUT (m, p);  a  IN READ-ONLY (n, p), at any strides
+    # order   IN READ-ONLY (n,) int64: rows order[starts[c]..starts[c + 1]] are those of group c
+    # starts  IN READ-ONLY (m + 1,) int64
+    """out[c] = the sum of the rows of group c, in double and in their order."""
+    storage, bits = _storage(a)
+    per_element(_group_sums(storage), out.size, out, bits, order, starts)

@@ -18,15 +18,16 @@ from ...devices.door import (
     result,
     working_with,
 )
+from ...devices.passes import bad_row
 from ...devices.slices import row_slices
 from ...errors import InputError
 from ...kernels.cuda import compat, memory
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
-from .solve import Run
+from .solve import Run, not_finite
 from .system import Report, make_system, without_bad_rows
 
-__all__ = ["solve_on_device"]
+__all__ = ["finite_rows", "solve_on_device"]
 
 RESIDENT_SHARE = 0.5  # of free memory that host scores may take and stay on the device
 
@@ -161,6 +162,14 @@ def solve_on_device(
             memory.copy(given, system.mean.reshape(1, p))
         run = Run(place, plan, given, f, start, single, nan_policy, settings)
         return run.solution(system, report)
+
+
+def finite_rows(G):
+    """InputError naming the first row of device scores that is not finite. Waits."""
+    with working_with(G):
+        row, _ = bad_row(as_scores(G))
+    if row is not None:
+        raise not_finite(row)
 
 
 def _plan(scores, weights, center, sides, method, damping, *, undamped):

@@ -23,7 +23,7 @@ from .iterative import cg
 from .spectral import Seen, spectral
 from .system import Report, check_weights
 
-__all__ = ["Run", "dressed"]
+__all__ = ["Run", "dressed", "not_finite"]
 
 ROUTES = {"primal": primal, "dual": dual}
 
@@ -115,7 +115,7 @@ class Run:
     def _spectral(self, system, report, finish, cutoff=None):
         seen = Seen.of(system, self.nan_policy == "propagate")
         if seen.propagate and bad_rows(system.G)[0].any():
-            outcome = _not_finite(seen, report.sides)
+            outcome = _propagated(seen, report.sides)
         else:
             outcome = spectral(seen, self.b, self.f, self.plan.method, cutoff=cutoff)
         power = made_smaller(outcome.system, system, self.f is not None)
@@ -149,11 +149,7 @@ class Run:
             if bad.any():
                 if self.nan_policy == "propagate":
                     return system
-                row = int(np.argmax(bad))
-                raise InputError(
-                    f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
-                    "nan_policy='skip'"
-                )
+                raise not_finite(int(np.argmax(bad)))
             largest = np.inf
         return system.rescaled(largest)
 
@@ -162,7 +158,15 @@ class Run:
         return outcome.system.G.scale / system.G.scale
 
 
-def _not_finite(seen, sides):
+def not_finite(row):
+    """The error for a row of scores with NaN or Inf."""
+    return InputError(
+        f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
+        "nan_policy='skip'"
+    )
+
+
+def _propagated(seen, sides):
     """What NaN in the scores gives where the caller wants it propagated."""
     x, nan = np.full((sides, seen.p), np.nan), np.full(sides, np.nan)
     return Outcome(seen, x, Certificate(None, nan, nan), "not_finite", np.nan, rung="none")

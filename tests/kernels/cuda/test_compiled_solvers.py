@@ -135,6 +135,7 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
         vectors.examine_weights(counts, counts, v)
         vectors.roots(v, v, v, report, counts, counts)
+        copies.group_sums(A, rows.astype(np.float16), np.zeros(k, np.int64), np.zeros(k, np.int64))
         vectors.per_element(vendor_nvmath._add, A.size, A, A.astype(SINGLE), True)
         vectors.per_element(vendor_nvmath._take_transposed, A.size, A, A)
         places, cubes = np.zeros(2, np.int64), np.zeros((2, 2, 2))
