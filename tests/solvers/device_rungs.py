@@ -63,6 +63,7 @@ CASES = {
         None,
     ),
     "huge": ((5, 3), "float32", {"scale": 1e19}, {"b": 2, "damping": ff.Relative(0.1)}, None),
+    "zero": ((4, 3), "float64", {"scale": 0.0}, {"b": 1, "damping": 0.1}, None),
     "tiny-coef": (
         (3, 5),
         "float64",

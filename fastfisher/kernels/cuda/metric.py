@@ -33,10 +33,12 @@ def batched_metric_solve(x, info, scores, weights, g, damping):
         memory.fill(info, np.int32(0))
         return
     dtype, own = np.dtype(scores.dtype), weights.ndim == 2
-    roots = compat.empty(tuple(weights.shape), dtype)
-    weight_roots(roots.reshape(roots.size), weights.reshape(weights.size))
-    totals = compat.empty((weights.size // count,), np.float64)
-    sums.totals(totals, weights.reshape(totals.size, count))
+    roots, totals = weights, weights
+    if weights.size:
+        roots = compat.empty(tuple(weights.shape), dtype)
+        weight_roots(roots.reshape(roots.size), weights.reshape(weights.size))
+        totals = compat.empty((weights.size // count,), np.float64)
+        sums.totals(totals, weights.reshape(totals.size, count))
     step = max(METRIC_BYTES // (p * p * (8 + dtype.itemsize)), 1)
     for lo in range(0, n, step):
         part = slice(lo, min(lo + step, n))

@@ -24,8 +24,8 @@ from ...errors import InputError
 from ...kernels.cuda import compat, memory
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
-from .solve import Run, not_finite
-from .system import Report, make_system, without_bad_rows
+from .solve import Run
+from .system import Report, make_system, not_finite, without_bad_rows
 
 __all__ = ["finite_rows", "solve_on_device"]
 
@@ -152,7 +152,7 @@ def solve_on_device(
         weights = place.weights(weights, n)
         if nan_policy == "skip":
             scores, weights, _ = without_bad_rows(scores, weights)
-        plan = _plan(scores, weights, center, sides, method, damping, undamped=given is None)
+        plan = _plan(scores, weights, center, sides, method, damping, undamped=f is not None)
         if announce is not None:
             announce(plan)
         report = Report(sides)

@@ -16,7 +16,7 @@ from .factor import DeviceFactor
 from .path import DevicePath
 from .solve import dressed
 from .spectral import HeldSeen, spectral
-from .system import Report, without_bad_rows
+from .system import Report, not_finite, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -105,7 +105,7 @@ class Held:
         if not np.isfinite([host[LARGEST], total]).all():
             row, largest = passes.bad_row(scores)
             if row is not None:
-                raise InputError(f"G is not finite in row {row}; drop the row")
+                raise not_finite(row)
             raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
         return roots, u, total
 

@@ -9,7 +9,7 @@ from ...devices.door import none
 from ...devices.passes import bad_rows
 from ...errors import InputError, NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, sums, vectors
-from ...kernels.cuda.vectors import LARGEST, OUT, TRACE
+from ...kernels.cuda.vectors import LARGEST, OUT, TOTAL, TRACE
 from ...planning import Plan
 from ..certificate import Certificate, direct_statuses
 from ..cutoffs import Cutoff
@@ -21,9 +21,9 @@ from ..system import made_smaller
 from .direct import GIVEN, dual, primal
 from .iterative import cg
 from .spectral import Seen, spectral
-from .system import Report, check_weights
+from .system import Report, check_weights, not_finite
 
-__all__ = ["Run", "dressed", "not_finite"]
+__all__ = ["Run", "dressed"]
 
 ROUTES = {"primal": primal, "dual": dual}
 
@@ -151,19 +151,13 @@ class Run:
                     return system
                 raise not_finite(int(np.argmax(bad)))
             largest = np.inf
+        if system.shares is not None and not report.host[TOTAL] > 0:  # F = 0 at any scale
+            return system
         return system.rescaled(largest)
 
     @staticmethod
     def _scale(outcome, system):
         return outcome.system.G.scale / system.G.scale
-
-
-def not_finite(row):
-    """The error for a row of scores with NaN or Inf."""
-    return InputError(
-        f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
-        "nan_policy='skip'"
-    )
 
 
 def _propagated(seen, sides):

@@ -14,6 +14,7 @@ from ...kernels.cuda import memory
 from ...planning import require_memory
 from ..spectral import spectral as spectral_on_host
 from ..system import System as HostSystem
+from .system import not_finite
 
 __all__ = ["HeldSeen", "Seen", "spectral"]
 
@@ -45,7 +46,7 @@ class Seen(HostSystem):
             return values
         row, size = passes.bad_row(self.G)
         if row is not None:
-            raise InputError(f"G is not finite in row {row}; drop the row")
+            raise not_finite(row)
         raise InputError(f"{what} overflows: the largest |G| is {size:.3g}; scale G")
 
     def rescaled(self, largest_square):

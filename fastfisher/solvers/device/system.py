@@ -17,7 +17,14 @@ from ...kernels.cuda import compat, copies, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, REPORT, TOTAL, USED
 from ..system import RANGE, unit_roundoff
 
-__all__ = ["Report", "System", "check_weights", "make_system", "without_bad_rows"]
+__all__ = [
+    "Report",
+    "System",
+    "check_weights",
+    "make_system",
+    "not_finite",
+    "without_bad_rows",
+]
 
 BLOCK_BYTES = 64 << 20  # of rows of T in double
 
@@ -272,3 +279,11 @@ def check_weights(system, report):
         raise InputError(f"weights[{int(bad)}] is negative or not finite; expected finite, >= 0")
     if not np.isfinite(total):
         raise InputError("the sum of the weights overflows; divide them by their largest")
+
+
+def not_finite(row):
+    """The error for a row of scores with NaN or Inf."""
+    return InputError(
+        f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
+        "nan_policy='skip'"
+    )
