@@ -74,9 +74,9 @@ def solve(
     x0 : array like x, optional
         cg: starting point; columns that need nothing more are not touched.
     preconditioner : {"auto", "jacobi", None}, BlockJacobi, Nystrom or callable
-        cg: approximate inverse; a callable (on the host only) is applied to arrays (p, k) of the k
-        columns that are not solved yet. "auto" is Jacobi, but none where F has fewer samples than
-        parameters and damping is a number.
+        cg: approximate inverse; a callable is applied to arrays (p, k) of the k columns that are
+        not solved yet (on a device: of all columns, as arrays of the kind of G in float64). "auto"
+        is Jacobi, but none where F has fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu", "cuda"}

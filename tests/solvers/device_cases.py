@@ -47,6 +47,8 @@ CATALOGUE = {
     "dual marquardt": "parameter 1 has no score and no damping",
     "noise": "looks at single samples: pass coef=",
     "preconditioner": "on a device expected 'auto', 'jacobi', None, ff.Nystrom",
+    "columns of a preconditioner": r"returned 2 columns; expected shape \(3, 1\)",
+    "shape of a preconditioner": r"what the preconditioner returned has shape \(2, 1\)",
     "bad weights of a cutoff": r"weights\[3\] is negative",
     "nystrom": "needs damping > 0 for every parameter",
     "shape": r"b has shape \(2,\); expected \(3,\)",
@@ -162,6 +164,12 @@ def refused():
         "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
         "cutoff by cg": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3), method="cg"),
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
+        "columns of a preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: d(np.ones((3, 2)))
+        ),
+        "shape of a preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: r[:2]
+        ),
         "nystrom": lambda: ff.solve(
             d(G), d(v), damping=0.0, method="cg", preconditioner=ff.Nystrom(2)
         ),
@@ -172,7 +180,7 @@ def refused():
         ),
         "noise": lambda: ff.solve(d(G), d(v), damping=ff.SNRCutoff(1.0)),
         "preconditioner": lambda: ff.solve(
-            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: r
+            d(G), d(v), damping=0.1, method="cg", preconditioner="ilu"
         ),
         "bad weights of a cutoff": lambda: ff.solve(
             d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)

@@ -18,6 +18,14 @@ NEARLY = np.array([[1.0, 2.0, 0.0, 1.0], [1.0, 2.0, 1e-9, 1.0], [0.0, 1.0, 3.0, 
 LADDER = ff.Ladder(escalations=4)
 CUT = ff.Ladder(cutoff=ff.HardCutoff(1e-6))
 SHARES = np.array([0.5, 0.0, 2.0, 1.0])
+
+
+def _halves(r):
+    """A preconditioner: other weights for other parameters, wherever the array lies."""
+    weights = np.arange(1.0, 4.0)[:, np.newaxis]
+    return weights * r if isinstance(r, np.ndarray) else _there(weights * r.copy_to_host())
+
+
 # name: (scores or their shape, dtype, what is done to them, what solve is given, ladder)
 CASES = {
     "undamped-dual-mended": (
@@ -83,6 +91,13 @@ CASES = {
         "float64",
         {},
         {"b": 2, "damping": 0.01, "method": "cg", "preconditioner": ff.Nystrom(3)},
+        None,
+    ),
+    "cg-callable": (
+        (4, 3),
+        "float64",
+        {},
+        {"b": 1, "damping": 0.1, "method": "cg", "preconditioner": _halves},
         None,
     ),
     "cg-blocks": (

@@ -16,7 +16,13 @@ pytestmark = pytest.mark.skipif(
 )
 # In units of u: of a condition number of the scores of 1e10, of a tolerance, of rounding. A rung
 # that only damps would be off by 1 / u.
-LIMITS = {"orthogonal": 1e12, "orthogonal-dual": 1e11, "tiny-cg": 1e6, "cg-nystrom": 1e6}
+LIMITS = {
+    "orthogonal": 1e12,
+    "orthogonal-dual": 1e11,
+    "tiny-cg": 1e6,
+    "cg-nystrom": 1e6,
+    "cg-callable": 1e6,
+}
 
 
 def sides(case):

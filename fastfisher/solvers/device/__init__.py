@@ -35,6 +35,8 @@ RESIDENT_SHARE = 0.5  # of free memory that host scores may take and stay on the
 class _Device:
     """Operands that lie on a device, answered in kind."""
 
+    there = True
+
     def __init__(self, G, *others):
         self._scope = working_with(G, *others)
         self.origin = G
@@ -63,6 +65,8 @@ class _Device:
 
 class _Host:
     """Operands of the host, copied in and answered there, in kind."""
+
+    there = False
 
     def __init__(self, G, *others):
         self._scope = on_host()

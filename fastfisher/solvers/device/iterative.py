@@ -30,8 +30,23 @@ VERDICTS = {
 FATAL = recurrence.BREAKDOWN, recurrence.NOT_FINITE, recurrence.EXHAUSTED  # no restart helps
 
 
-def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
-    """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x."""
+def cg(
+    system,
+    report,
+    b,
+    coef,
+    finish,
+    *,
+    rtol=None,
+    maxiter=None,
+    x0=None,
+    preconditioner="auto",
+    new=None,
+):
+    """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x.
+
+    A callable preconditioner gets arrays that ``new(shape, dtype)`` makes.
+    """
     p, floor = system.p, BACKWARD_LIMIT * system.roundoff
     rtol = default_rtol(system.dtype) if rtol is None else rtol
     diagonal = system.diagonal()
@@ -46,7 +61,7 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
         weight = compat.empty((p,), np.float64)
         vectors.invert_sum(weight, diagonal, added)
     elif preconditioner is not None:
-        precondition = built(preconditioner, system, added, diagonal)
+        precondition = built(preconditioner, system, added, diagonal, new)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
     run = _Run(system, added, b, weight, precondition, rtol, floor, maxiter)

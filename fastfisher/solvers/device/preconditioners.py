@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...devices import passes
-from ...devices.door import none
+from ...devices.door import as_rows, none
 from ...devices.passes import load
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, vectors
@@ -22,15 +22,32 @@ from .spectral import Seen
 __all__ = ["built"]
 
 
-def built(preconditioner, system, added, diagonal):
-    """The function for an object; InputError for one that has no twin here."""
+def built(preconditioner, system, added, diagonal, new=None):
+    """The function for an object, or for a callable on arrays that ``new(shape, dtype)`` makes."""
+    if callable(preconditioner) and new is not None:
+        return _callable(preconditioner, new)
     for kind, make in ((Nystrom, _nystrom), (BlockJacobi, _block_jacobi)):
         if isinstance(preconditioner, kind):
             return make(preconditioner, system, added, diagonal)
     raise InputError(
         f"preconditioner is {preconditioner!r}; on a device expected 'auto', 'jacobi', None, "
-        "ff.Nystrom(rank) or ff.BlockJacobi(sizes)"
+        "ff.Nystrom(rank), ff.BlockJacobi(sizes) or, for arrays of the device, a callable"
     )
+
+
+def _callable(apply, new):
+    def precondition(rows):
+        k, p = rows.shape
+        made, view = new((p, k), np.float64)
+        vectors.emit(view, rows, none(np.float64))
+        back, _ = as_rows(apply(made), p, "what the preconditioner returned")
+        if back.shape[0] != k:
+            raise InputError(
+                f"preconditioner returned {back.shape[0]} columns; expected shape {(p, k)}"
+            )
+        return back
+
+    return precondition
 
 
 def _nystrom(preconditioner, system, added, diagonal):

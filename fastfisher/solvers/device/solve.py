@@ -109,7 +109,9 @@ class Run:
             finish(x, report, power)
 
         if self.plan.method == "cg":
-            return cg(system, report, self.b, self.f, take, x0=self.x0, **self.settings)
+            new = self.place.new if self.place.there else None
+            settings = {**self.settings, "x0": self.x0, "new": new}
+            return cg(system, report, self.b, self.f, take, **settings)
         return ROUTES[self.plan.method](system, report, self.b, self.f, take)
 
     def _spectral(self, system, report, finish, cutoff=None):
