@@ -18,8 +18,8 @@ class DeviceFisher:
     """F = sum w g g' / sum w over device arrays, kept on their device as p x p sums in double.
 
     The verbs of `DenseFisher` for CuPy, torch CUDA and numba arrays; answers are of the kind of the
-    first batch. Not centred. What is missing here, and files, are those of the `DenseFisher` that
-    `to_host` gives.
+    first batch. What is missing here, and files, are those of the `DenseFisher` that `to_host`
+    gives.
 
     Parameters
     ----------
@@ -27,6 +27,8 @@ class DeviceFisher:
         Number of parameters.
     dtype : str
         float32 or float64.
+    center : bool
+        Subtract the weighted mean row: F is then the covariance of the scores.
     kind : str, optional
         A printed label.
 
@@ -55,7 +57,7 @@ class DeviceFisher:
     fastfisher.errors.InputError: dtype is complex64; on a device expected float32 or float64
     """
 
-    def __init__(self, p, *, dtype="float64", kind=None):
+    def __init__(self, p, *, dtype="float64", center=False, kind=None):
         self.dtype = np.dtype(dtype_name(dtype))
         if self.dtype.kind == "c":
             raise InputError(f"dtype is {self.dtype}; on a device expected float32 or float64")
@@ -68,7 +70,8 @@ class DeviceFisher:
         self.kind = None if kind is None else str(kind)
         self.n_samples = self.n_skipped = 0
         self.weight, self.decayed = 0.0, False
-        self._held = Held(self.p, self.dtype)
+        self.center = bool(center)
+        self._held = Held(self.p, self.dtype, self.center)
 
     def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
         """Add a batch of scores (n, p) of the device, in place; returns self.
@@ -88,7 +91,7 @@ class DeviceFisher:
             )
         if not lies_on_device(G):
             raise InputError("G lies on the host; use DenseFisher, or copy G to the device")
-        n, total, bad = self._held.add(G, weights, decay, nan_policy == "skip")
+        n, total, bad = self._held.add(G, weights, decay, self.weight, nan_policy == "skip")
         if decay != 1:
             self.weight *= decay
             self.decayed = True
@@ -98,19 +101,24 @@ class DeviceFisher:
         return self
 
     def merge(self, other):
-        """Add everything another DeviceFisher of the same p and dtype has seen; returns self.
+        """Add everything another DeviceFisher of the same p, dtype and centring has seen.
+
+        Returns self.
 
         Raises
         ------
         StateError
             If the two differ, or were decayed.
         """
-        alike = isinstance(other, DeviceFisher) and (self.p, self.dtype) == (other.p, other.dtype)
+        same = ("p", "dtype", "center")
+        alike = isinstance(other, DeviceFisher) and all(
+            getattr(self, name) == getattr(other, name) for name in same
+        )
         if not alike or other is self:
             raise StateError(f"cannot merge {other!r} into {self!r}; expected the like of it")
         if self.decayed or other.decayed:
             raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
-        self._held.merge(other._held)
+        self._held.merge(other._held, self.weight, other.weight)
         self.n_samples += other.n_samples
         self.n_skipped += other.n_skipped
         self.weight += other.weight
@@ -181,13 +189,11 @@ class DeviceFisher:
 
         Copies 8 p^2 bytes.
         """
-        made = DenseFisher(self.p, dtype=self.dtype, kind=self.kind)
+        made = DenseFisher(self.p, dtype=self.dtype, center=self.center, kind=self.kind)
         if self.weight > 0:
-            sums, mean = self._held.on_host(self.weight)
-            made = DenseFisher.from_sums(
-                sums, self.weight, n_samples=self.n_samples, dtype=self.dtype, kind=self.kind
-            )
-            made._mean[:] = mean
+            made._absorbed[:], made._mean[:] = self._held.on_host(self.weight)
+            made.weight = made._summed = self.weight
+        made.n_samples = self.n_samples
         made.n_skipped, made.decayed = self.n_skipped, self.decayed
         return made
 
@@ -198,7 +204,8 @@ class DeviceFisher:
             return self._held.answer(self._held.mean(self.weight).reshape(self.p))
 
     def __repr__(self):
-        label = "" if self.kind is None else f", kind={self.kind!r}"
+        label = ", center=True" if self.center else ""
+        label += "" if self.kind is None else f", kind={self.kind!r}"
         return (
             f"DeviceFisher(p={self.p}, dtype={self.dtype.name}{label}, "
             f"n_samples={self.n_samples}, weight={self.weight:g})"

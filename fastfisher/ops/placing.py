@@ -3,13 +3,12 @@
 import functools
 
 from ..devices import lies_on_device, require_device
-from ..errors import InputError
 
 __all__ = ["placed"]
 
 
 def placed(function):
-    """The op for host arrays, or its twin of the same name in `device` for those of a device."""
+    """The op for host arrays; for those of a device its twin, in `device` or `device_batched`."""
 
     @functools.wraps(function)
     def op(*args, **kwargs):
@@ -21,12 +20,8 @@ def placed(function):
         require_device()
         from . import device, device_batched  # loads CUDA
 
-        for module in (device, device_batched):
-            if function.__name__ in module.__all__:
-                twin = getattr(module, function.__name__)
-                break
-        else:
-            raise InputError(f"{function.__name__} is computed on the host only; pass host copies")
+        name = function.__name__
+        twin = getattr(device if name in device.__all__ else device_batched, name)
         return twin(*args, **kwargs)
 
     return op

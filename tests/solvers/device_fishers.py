@@ -61,6 +61,17 @@ def held():
             )
         ]
     values["climbed"] = climbed[0].x.copy_to_host(), climbed[1].x
+    centred = [
+        kind(3, center=True).update(move(G + 100.0), move(w)).update(move(H), decay=0.5)
+        for kind, move in ((ff.DeviceFisher, _there), (ff.DenseFisher, lambda x: x))
+    ]
+    values["centred"] = centred[0].matrix().copy_to_host(), centred[1].matrix()
+    values["centred mean"] = centred[0].mean.copy_to_host(), centred[1].mean
+    apart = [ff.DeviceFisher(3, center=True).update(_there(x)) for x in (G, H + 5.0)]
+    values["centred merge"] = (
+        apart[0].merge(apart[1]).to_host().matrix(),
+        np.cov(np.vstack([G, H + 5.0]).T, bias=True),
+    )
     merged = ff.DeviceFisher(3).update(_there(G)).merge(ff.DeviceFisher(3).update(_there(H)))
     values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
     found = {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in values.items()}
@@ -75,6 +86,7 @@ def held():
         "factor": lambda: D.factor(ff.HardCutoff(0.1)),
         "singular": lambda: ff.DeviceFisher(3).update(_there(H)).factor(0.0),
         "decayed": lambda: merged.merge(D),
+        "centring": lambda: merged.merge(ff.DeviceFisher(3, center=True)),
         "indefinite": lambda: ff.DeviceFisher(3).update(_there(H[:1])).path(_there(b), [0.0]),
     }.items():
         try:

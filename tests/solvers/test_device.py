@@ -134,6 +134,7 @@ def test_what_a_cuda_fisher_does_not_do_is_said_and_changes_nothing(fisher):
         "factor": r"use to_host\(\).factor\(HardCutoff",
         "singular": "pivot . of 3 of F . damping is not positive",
         "decayed": "decayed sums do not commute",
+        "centring": "cannot merge DeviceFisher.*center=True",
         "indefinite": "pivot . of 3; start the path higher",
     }
     for name, message in expected.items():

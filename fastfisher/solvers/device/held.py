@@ -16,7 +16,7 @@ from .factor import DeviceFactor
 from .path import DevicePath
 from .solve import dressed
 from .spectral import HeldSeen, spectral
-from .system import Report, not_finite, without_bad_rows
+from .system import Report, mean_row, not_finite, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -42,10 +42,13 @@ class _Normalised:
 
 
 class Held:
-    """Raw sums over everything that was added: lower triangle of sum w g g', and sum w g."""
+    """Raw sums over everything that was added: lower triangle of sum w g g', and sum w g.
 
-    def __init__(self, p, dtype):
-        self.p, self.dtype, self.origin = p, dtype, None
+    Centred, the first are those of g less the mean: batches meet as in docs/math.md U2.
+    """
+
+    def __init__(self, p, dtype, center=False):
+        self.p, self.dtype, self.center, self.origin = p, dtype, center, None
 
     def _start(self, G):
         """The first batch decides on which device, and in which kind answers come."""
@@ -53,9 +56,9 @@ class Held:
         self.sums = memory.zeros((self.p, self.p), np.float64)
         self.first = memory.zeros((1, self.p), np.float64)
 
-    def add(self, G, weights, decay, skip=False):
-        """Add a batch after the sums so far are multiplied by decay; (rows, sum of weights, rows
-        left out because they are not finite)."""
+    def add(self, G, weights, decay, weight, skip=False):
+        """Add a batch after the sums so far, of this weight, are multiplied by decay; (rows, sum of
+        weights, rows left out because they are not finite)."""
         with working_with(G, weights, self.origin):
             scores = as_scores(G)
             n, p = scores.shape
@@ -73,9 +76,33 @@ class Held:
                 squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
             if n:
-                passes.add_syrk(self.sums, scores, scale=roots)
+                mean = self._mean_of(scores, u, roots, total) if self.center else None
+                passes.add_syrk(self.sums, scores, scale=roots, shift=mean)
+                if self.center:
+                    self._between(mean, weight * decay, total)
                 passes.add_rmatvec(self.first, scores, u)
             return n - bad, total, bad
+
+    @staticmethod
+    def _mean_of(scores, u, roots, total):
+        """The mean row (p,) of a batch."""
+        shares = None
+        if roots is not None:
+            rows = compat.empty(tuple(u.shape), np.float64)
+            vectors.times(rows, u, none(np.float64), 1.0 / total if total > 0 else 0.0)
+            shares = rows.reshape(rows.size)
+        return mean_row(scores, shares)
+
+    def _between(self, mean, weight, total):
+        """Add what lies between the means of the sums so far and of a batch."""
+        if not (weight > 0 and total > 0):
+            return
+        row, none_ = compat.empty((1, self.p), np.float64), none(np.float64)
+        rows = mean.reshape(1, self.p)
+        vectors.combine(row, rows, self.first, 1.0 / weight, none_, none(np.float64, 2))
+        root = float(np.sqrt(weight * (total / (weight + total))))
+        vectors.times(row, row, none_, root)
+        passes.load("syrk", self.p)(self.sums, row, none_, none_)
 
     def _examined(self, scores, weights):
         """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
@@ -109,13 +136,15 @@ class Held:
             raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
         return roots, u, total
 
-    def merge(self, other):
-        """Add the sums of another."""
+    def merge(self, other, weight, total):
+        """Add the sums of another; the weights of both."""
         if other.origin is None:
             return
         with working_with(other.origin, self.origin):
             if self.origin is None:
                 self._start(other.origin)
+            if self.center:
+                self._between(other.mean(total).reshape(self.p), weight, total)
             for mine, theirs in ((self.sums, other.sums), (self.first, other.first)):
                 vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
 

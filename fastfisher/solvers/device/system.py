@@ -22,6 +22,7 @@ __all__ = [
     "System",
     "check_weights",
     "make_system",
+    "mean_row",
     "not_finite",
     "without_bad_rows",
 ]
@@ -216,7 +217,7 @@ class System:
         except InputError:  # lambda overflows: F is negligible beside it, as it should be
             return self
         G = self.G.scaled(scale)
-        mean = None if self.mean is None else _mean(G, self.shares)
+        mean = None if self.mean is None else mean_row(G, self.shares)
         return replace(self, G=G, mean=mean, damping=damping)
 
 
@@ -247,11 +248,11 @@ def make_system(G, weights, center, damping, report):
         roots, shares = (compat.empty((n,), np.float64) for _ in range(2))
         vectors.roots(roots, shares, w, report.device, bad, used)
     if center:
-        mean = _mean(G, shares)
+        mean = mean_row(G, shares)
     return System(G, roots, shares, mean, damping)
 
 
-def _mean(G, shares):
+def mean_row(G, shares):
     """Weighted mean row, about the first row: a constant column has exactly its value as mean."""
     n, p = G.shape
     one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)

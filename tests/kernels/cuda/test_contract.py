@@ -45,6 +45,16 @@ def test_the_cuda_room_has_the_ops_that_solvers_need():
     assert {"syrk", "gram", "mirror", "fvp", "cholesky", "solve_lower", "layered_gram"} <= found
 
 
+def test_every_public_op_has_a_cuda_twin_with_its_arguments():
+    found = {}
+    for path in (ROOM.parent / "ops").glob("device*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                found[node.name] = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+    for name in fastfisher.ops.__all__:
+        assert found[name] == [*inspect.signature(getattr(fastfisher.ops, name)).parameters], name
+
+
 # Availability --------------------------------------------------------------------------------
 
 
