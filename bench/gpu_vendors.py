@@ -1,4 +1,4 @@
-"""cuBLAS and cuSOLVER through torch and CuPy, as compositions that do the work of an op.
+"""cuBLAS and cuSOLVER through torch, CuPy and nvmath-python: compositions that do what an op does.
 
 A contender takes the device arrays of a case and returns a function of no arguments. Full float32
 arithmetic: TF32 is off.
@@ -28,15 +28,24 @@ def _cupy():
     return cupy
 
 
+def _nvmath():
+    if importlib.util.find_spec("nvmath") is None:
+        return None
+    import nvmath
+
+    return nvmath
+
+
 def versions():
     """Versions of what is compared with."""
-    torch, cupy = _torch(), _cupy()
+    torch, cupy, nvmath = _torch(), _cupy(), _nvmath()
     return {
         name: version
         for name, version in (
             ("torch", torch and torch.__version__),
             ("torch.cuda", torch and torch.version.cuda),
             ("cupy", cupy and cupy.__version__),
+            ("nvmath", nvmath and nvmath.__version__),
         )
         if version
     }
@@ -120,6 +129,15 @@ def _of_cupy(cupy, case, arrays):
     return {}
 
 
+def _of_nvmath(case, arrays):
+    from fastfisher.kernels.cuda import vendor_nvmath
+
+    if case.op not in ("syrk", "gram", "matvec", "rmatvec"):
+        return {}
+    function = getattr(vendor_nvmath, case.op)
+    return {f"nvmath {case.op}": lambda: function(*arrays)}
+
+
 def contenders(case, arrays):
     """{name: function of no arguments} of what there is."""
     found = {}
@@ -127,4 +145,6 @@ def contenders(case, arrays):
         found |= _of_torch(torch, case, arrays)
     if cupy := _cupy():
         found |= _of_cupy(cupy, case, arrays)
+    if _nvmath():
+        found |= _of_nvmath(case, arrays)
     return found

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy
+from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy, to_origin
 from .damping import as_damping
 from .devices import lies_on_device, require_device
 from .errors import InputError
-from .ops.groups import grouped
+from .ops.groups import group_sums, grouped
 from .planning import check_device, check_method
 from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
@@ -75,14 +75,16 @@ def solve(
         cg: starting point; columns that need nothing more are not touched.
     preconditioner : {"auto", "jacobi", None}, BlockJacobi, Nystrom or callable
         cg: approximate inverse; a callable is applied to arrays (p, k) of the k columns that are
-        not solved yet. "auto" is Jacobi, but none where F has fewer samples than parameters and
-        damping is a number.
+        not solved yet (on a device: of all columns, as arrays of the kind of G in float64). "auto"
+        is Jacobi, but none where F has fewer samples than parameters and damping is a number.
     nan_policy : {"raise", "skip", "propagate"}
         Rows with NaN or Inf: an error naming the row; left out as if of weight 0; or NaN out.
     device : {None, "cpu", "cuda"}
         Where to compute; None is where G lies. "cuda" copies host arrays in and the answer out;
-        scores beyond the memory of the device pass through it in slices. On a device: primal, dual
-        (scalar damping) and cg (Jacobi or no preconditioner), one wait per solve.
+        scores beyond the memory of the device pass through it in slices. A solve by primal or dual
+        waits once for the device, by cg once in 16 iterations; rungs of a `Ladder`, bad rows and
+        scores out of range cost further waits. For a cutoff F (or the Gram matrix), not the
+        scores, is copied to the host, where its eigenvalues are found.
 
     Returns
     -------
@@ -118,28 +120,13 @@ def solve(
     >>> sol.status, sol.method, bool(sol.residual < 1e-12)
     ('converged', 'primal', True)
     """
-    damping = as_damping(damping)
-    check_method(method)
+    settings = _settings(damping, center, method, nan_policy, rtol, maxiter)
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
     if check_device(device) == "cuda" or lies_on_device(G):
-        return _solve_on_device(
-            G,
-            b,
-            coef,
-            groups=groups,
-            damping=damping,
-            weights=weights,
-            center=bool(center),
-            method=method,
-            nan_policy=nan_policy,
-            device=device,
-            x0=x0,
-            rtol=None if rtol is None else as_real(rtol, "rtol"),
-            maxiter=_limit(maxiter),
-            preconditioner=preconditioner,
-        )
+        settings |= {"x0": x0, "preconditioner": preconditioner}
+        return _solve_on_device(G, b, coef, weights, groups, device, **settings)
     scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
@@ -149,33 +136,32 @@ def solve(
         coefs, single = as_vectors(coef, n, scores.dtype, "coef", axis="n")
         rows = None
     start = _start(x0, p, scores.dtype, rows if coefs is None else coefs)
-    return _solve(
-        scores,
-        rows,
-        coefs,
-        damping,
-        w,
-        center,
-        method,
-        nan_policy,
-        single=single,
-        rtol=None if rtol is None else as_real(rtol, "rtol"),
-        maxiter=_limit(maxiter),
-        x0=start,
-        preconditioner=preconditioner,
-    )
+    settings |= {"x0": start, "preconditioner": preconditioner}
+    return _solve(scores, rows, coefs, w, single=single, **settings)
+
+
+def _settings(damping, center, method, nan_policy, rtol, maxiter):
+    """What is the same on the host and on a device, checked."""
+    return {
+        "damping": as_damping(damping),
+        "center": bool(center),
+        "method": check_method(method),
+        "nan_policy": nan_policy,
+        "rtol": None if rtol is None else as_real(rtol, "rtol"),
+        "maxiter": _limit(maxiter),
+    }
 
 
 def _solve(
     scores,
     rows,
     coefs,
-    damping,
     weights,
+    *,
+    damping,
     center,
     method,
     nan_policy,
-    *,
     single,
     announce=None,
     **settings,
@@ -184,12 +170,10 @@ def _solve(
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and damping.is_zero
     spectral = isinstance(damping, Cutoff)
-    plan = plan_system(
-        scores, weights, bool(center), sides, method, undamped=undamped, spectral=spectral
-    )
+    plan = plan_system(scores, weights, center, sides, method, undamped=undamped, spectral=spectral)
     if announce is not None:
         announce(plan)
-    system = make_system(scores, weights, bool(center), damping, nan_policy)
+    system = make_system(scores, weights, center, damping, nan_policy)
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
 
@@ -202,15 +186,19 @@ def _samples(scores, weights, groups, nan_policy):
     return scores, as_weights(weights, scores.shape[0])
 
 
-def _solve_on_device(G, b, coef, *, groups, **settings):
-    if groups is not None:
-        raise InputError(
-            "groups= is computed on the host only; sum the scores of each group on the device first"
-        )
+def _solve_on_device(G, b, coef, weights, groups, device, **settings):
     require_device()
-    from .solvers.device import solve_on_device  # loads CUDA
+    from .solvers.device import finite_rows, solve_on_device  # loads CUDA
 
-    return solve_on_device(G, b, coef, **settings)
+    if groups is not None and lies_on_device(G):
+        check_policy(settings["nan_policy"])
+        if settings["nan_policy"] == "raise":
+            finite_rows(G)
+        G = group_sums(G, groups)
+    elif groups is not None:
+        scores = grouped(as_scores(G), groups, weights, settings["nan_policy"])
+        G = to_origin(scores.data, G)
+    return solve_on_device(G, b, coef, weights=weights, device=device, **settings)
 
 
 def _limit(maxiter):
@@ -330,25 +318,10 @@ def gradient_solution(
     announce=None,
 ):
     """The Solution behind `natural_gradient`, converged or not; ``announce(plan)`` comes first."""
-    damping = as_damping(damping)
-    check_method(method)
+    settings = _settings(damping, center, method, nan_policy, rtol, maxiter)
+    settings["announce"] = announce
     if check_device(device) == "cuda" or lies_on_device(G):
-        return _solve_on_device(
-            G,
-            g,
-            None,
-            groups=groups,
-            damping=damping,
-            weights=weights,
-            center=bool(center),
-            method=method,
-            nan_policy=nan_policy,
-            device=device,
-            announce=announce,
-            name="g",
-            rtol=None if rtol is None else as_real(rtol, "rtol"),
-            maxiter=_limit(maxiter),
-        )
+        return _solve_on_device(G, g, None, weights, groups, device, name="g", **settings)
     scores, w = _samples(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     rows = coefs = None
@@ -361,20 +334,7 @@ def gradient_solution(
         rows = _mean_gradient(scores, w, nan_policy)
     else:
         coefs = np.ones((1, n), scores.dtype)
-    return _solve(
-        scores,
-        rows,
-        coefs,
-        damping,
-        w,
-        center,
-        method,
-        nan_policy,
-        single=True,
-        announce=announce,
-        rtol=None if rtol is None else as_real(rtol, "rtol"),
-        maxiter=_limit(maxiter),
-    )
+    return _solve(scores, rows, coefs, w, single=True, **settings)
 
 
 def _mean_gradient(scores, weights, nan_policy):

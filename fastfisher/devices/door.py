@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,12 +35,15 @@ LEAST = (8, 0)  # compute capability: asynchronous copies, TF32 and float64 tens
 class DeviceScores:
     """Per-sample scores G (n, p): a device array, or `Scores` of the host that come in slices.
 
-    `dtype` is what they are computed in; bfloat16 is an array of its bits, uint16.
+    `dtype` is what they are computed in; bfloat16 is an array of its bits, uint16. Where a device
+    array is to be multiplied, or rows of it to be read as zeros, it comes in slices as well.
     """
 
     data: object
     dtype: np.dtype
     origin: object = None
+    factor: float = 1.0  # a power of two
+    skipped: object = None  # (n,) bool on the device
 
     @property
     def shape(self):
@@ -53,7 +56,40 @@ class DeviceScores:
     @property
     def direct(self):
         """True if kernels read the scores where they lie."""
-        return not self.streamed and self.data.is_c_contiguous()
+        return not self.streamed and not self.changed and self.data.is_c_contiguous()
+
+    @property
+    def changed(self):
+        """True if a device array is not taken as it is."""
+        return self.factor != 1 or self.skipped is not None
+
+    @property
+    def scale(self):
+        """What the scores are multiplied by."""
+        return self.data.scale if self.streamed else self.factor
+
+    @property
+    def stored(self):
+        """The dtype in which slices come: as stored, but for halves that are multiplied, or come
+        from a host that leaves rows out."""
+        if not self.streamed:
+            bits = np.dtype(self.data.dtype)
+            return bits if self.factor == 1 or bits.itemsize > 2 else self.dtype
+        plain = self.data.scale == 1 and not self.data.skipped
+        return self.data.stored if plain else self.dtype
+
+    def scaled(self, factor):
+        """The same, multiplied by a power of two."""
+        if self.streamed:
+            return replace(self, data=replace(self.data, scale=self.data.scale * factor))
+        return replace(self, factor=self.factor * factor)
+
+    def without(self, bad):
+        """The same with zeros for the rows where `bad` (n,) bool, of the host, is True."""
+        if self.streamed:
+            rows = tuple(np.flatnonzero(bad).tolist())
+            return replace(self, data=replace(self.data, skipped=rows))
+        return replace(self, skipped=memory.to_device(bad))
 
 
 @contextlib.contextmanager

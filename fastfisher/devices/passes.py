@@ -18,6 +18,7 @@ __all__ = [
     "add_rmatvec",
     "add_syrk",
     "bad_row",
+    "bad_rows",
     "cast",
     "load",
     "mirror",
@@ -119,14 +120,19 @@ def mirror(c, out=None):
     load("mirror", c.shape[0], c.dtype)(c, out)
 
 
-def bad_row(G):
-    """(first row with NaN or Inf or None, largest finite magnitude): waits for the device."""
-    kernel, found, largest = load("scan", G.shape[1], G.dtype), None, 0.0
+def bad_rows(G):
+    """(which rows hold NaN or Inf (n,) on the host, largest finite magnitude): waits."""
+    kernel, largest = load("scan", G.shape[1], G.dtype), 0.0
+    found = np.zeros(G.shape[0], bool)
     for lo, hi, rows in row_slices(G):
         bad = compat.empty((hi - lo,), np.dtype(bool))
         size = kernel(bad, rows)
         largest = max(largest, float(memory.to_host(size)[0]))
-        mask = memory.to_host(bad)
-        if found is None and mask.any():
-            found = lo + int(np.argmax(mask))
+        found[lo:hi] = memory.to_host(bad)
     return found, largest
+
+
+def bad_row(G):
+    """(first row with NaN or Inf or None, largest finite magnitude): waits for the device."""
+    bad, largest = bad_rows(G)
+    return (int(np.argmax(bad)) if bad.any() else None), largest

@@ -4,9 +4,12 @@ Scores of the host pass through two buffers: while kernels read one, the host fi
 the bus empties it. Nothing is waited for but a buffer that is still in use.
 """
 
+import functools
+
 import numpy as np
 
-from ..kernels.cuda import SLICE_BYTES, compat, memory
+from ..kernels.cuda import SLICE_BYTES, compat, copies, memory
+from .door import none
 
 __all__ = ["column_slices", "first_row", "row_slices"]
 
@@ -28,9 +31,9 @@ def first_row(G):
     if G.direct:
         return G.data[:1]
     if G.streamed:
-        return memory.to_device(G.data.rows(0, 1, halves=True).view(_bits(G.data.stored)))
-    row = compat.empty((1, G.shape[1]), np.dtype(G.data.dtype))
-    memory.gather(row, G.data[:1])
+        return memory.to_device(_taken(G, 0)(0, 1).view(_bits(G.stored)))
+    row = compat.empty((1, G.shape[1]), G.stored)
+    _copied(row, G, G.data[:1], 0)
     return row
 
 
@@ -47,30 +50,46 @@ def _slices(G, axis):
         yield 0, G.shape[axis], G.data
         return
     length, across = (n, p) if axis == 0 else (p, n)
-    stored = G.data.stored if G.streamed else np.dtype(G.data.dtype)
     room = min(SLICE_BYTES, memory.free_bytes() // SHARE)
-    step = max(min(room // (across * stored.itemsize), length), 1)
+    step = max(min(room // (across * G.stored.itemsize), length), 1)
     bounds = [(lo, min(lo + step, length)) for lo in range(0, length, step)]
-    yield from (_over_the_bus if G.streamed else _gathered)(G.data, axis, stored, step, bounds)
+    yield from (_over_the_bus if G.streamed else _gathered)(G, axis, step, bounds)
+
+
+def _taken(G, axis):
+    """A function that gives slices of host scores in the dtype that `G.stored` says."""
+    take = G.data.rows if axis == 0 else G.data.columns
+    return functools.partial(take, halves=G.stored == G.data.stored)
+
+
+def _copied(out, G, part, first):
+    """A slice of scores on the device, whose first row is number `first`, as it is to be read."""
+    if G.changed:
+        copies.changed(out, part, G.factor, none(bool) if G.skipped is None else G.skipped, first)
+    else:
+        memory.gather(out, part)
 
 
 def _shape(axis, count, across):
     return (count, across) if axis == 0 else (across, count)
 
 
-def _gathered(data, axis, stored, step, bounds):
-    """Copies, on the device, of scores at other strides."""
-    across = data.shape[1 - axis]
-    buffer = compat.empty((step * across,), stored)
+def _gathered(G, axis, step, bounds):
+    """Copies, on the device, of scores at other strides, or changed."""
+    across = G.shape[1 - axis]
+    buffer = compat.empty((step * across,), G.stored)
     for lo, hi in bounds:
         out = buffer[: (hi - lo) * across].reshape(_shape(axis, hi - lo, across))
-        memory.gather(out, data[lo:hi] if axis == 0 else data[:, lo:hi])
+        if axis == 0:
+            _copied(out, G, G.data[lo:hi], lo)
+        else:
+            _copied(out, G, G.data[:, lo:hi], 0)
         yield lo, hi, out
 
 
-def _over_the_bus(scores, axis, stored, step, bounds):
-    across, buffers = scores.shape[1 - axis], range(min(2, len(bounds)))
-    bits = _bits(stored)
+def _over_the_bus(G, axis, step, bounds):
+    across, buffers = G.shape[1 - axis], range(min(2, len(bounds)))
+    bits, take = _bits(G.stored), _taken(G, axis)
     hosts = [memory.pinned((step * across,), bits) for _ in buffers]
     devices = [compat.empty((step * across,), bits) for _ in buffers]
     copying, computing = memory.new_stream(), compat.current_stream()
@@ -83,8 +102,7 @@ def _over_the_bus(scores, axis, stored, step, bounds):
             shape, host = _shape(axis, hi - lo, across), hosts[turn][:size]
             if i > 1:
                 copied[turn].synchronize()
-            take = scores.rows if axis == 0 else scores.columns
-            np.copyto(host.reshape(shape), take(lo, hi, halves=True).view(bits))
+            np.copyto(host.reshape(shape), take(lo, hi).view(bits))
             with compat.on_stream(copying):
                 used[turn].wait(copying)
                 memory.copy_in(devices[turn][:size], host)

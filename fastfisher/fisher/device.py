@@ -6,7 +6,9 @@ from ..damping import as_damping
 from ..devices import lies_on_device, require_device
 from ..errors import InputError, StateError
 from ..planning import dtype_name
+from ..solvers.cutoffs import Cutoff
 from ..solvers.path import as_dampings
+from .dense import DenseFisher
 from .size import check_decay, check_size
 
 __all__ = ["DeviceFisher"]
@@ -16,7 +18,8 @@ class DeviceFisher:
     """F = sum w g g' / sum w over device arrays, kept on their device as p x p sums in double.
 
     The verbs of `DenseFisher` for CuPy, torch CUDA and numba arrays; answers are of the kind of the
-    first batch. Not centred, and without `factor`, eigenvalues and files: those are the host's.
+    first batch. What is missing here, and files, are those of the `DenseFisher` that `to_host`
+    gives.
 
     Parameters
     ----------
@@ -24,13 +27,15 @@ class DeviceFisher:
         Number of parameters.
     dtype : str
         float32 or float64.
+    center : bool
+        Subtract the weighted mean row: F is then the covariance of the scores.
     kind : str, optional
         A printed label.
 
     Attributes
     ----------
-    n_samples : int
-        Rows seen.
+    n_samples, n_skipped : int
+        Rows seen, and left out because they were not finite.
     weight : float
         Sum of weights, after decay.
 
@@ -41,8 +46,8 @@ class DeviceFisher:
 
     Notes
     -----
-    `update` waits once, for the verdict on the batch; `solve` and `path` wait once. 8 p^2 bytes,
-    `solve` 16 p^2 more.
+    `update` waits once, for the verdict on the batch; `solve`, `factor` and `path` wait once. 8 p^2
+    bytes, `solve` 16 p^2 more. Cutoffs and `eigvalsh` copy F to the host.
 
     Examples
     --------
@@ -52,7 +57,7 @@ class DeviceFisher:
     fastfisher.errors.InputError: dtype is complex64; on a device expected float32 or float64
     """
 
-    def __init__(self, p, *, dtype="float64", kind=None):
+    def __init__(self, p, *, dtype="float64", center=False, kind=None):
         self.dtype = np.dtype(dtype_name(dtype))
         if self.dtype.kind == "c":
             raise InputError(f"dtype is {self.dtype}; on a device expected float32 or float64")
@@ -63,11 +68,16 @@ class DeviceFisher:
         if not self.p:
             raise InputError("p is 0; on a device there must be a parameter")
         self.kind = None if kind is None else str(kind)
-        self.n_samples, self.weight, self.decayed = 0, 0.0, False
-        self._held = Held(self.p, self.dtype)
+        self.n_samples = self.n_skipped = 0
+        self.weight, self.decayed = 0.0, False
+        self.center = bool(center)
+        self._held = Held(self.p, self.dtype, self.center)
 
-    def update(self, G, weights=None, decay=1.0):
+    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
         """Add a batch of scores (n, p) of the device, in place; returns self.
+
+        With nan_policy "skip", rows that are not finite are left out and counted; "raise" is the
+        default.
 
         Raises
         ------
@@ -75,31 +85,42 @@ class DeviceFisher:
             For bad operands, host arrays, or a row that is not finite; nothing was changed.
         """
         decay = check_decay(decay)
+        if nan_policy not in ("raise", "skip"):
+            raise InputError(
+                f"nan_policy is {nan_policy!r}; on a device expected 'raise' or 'skip'"
+            )
         if not lies_on_device(G):
             raise InputError("G lies on the host; use DenseFisher, or copy G to the device")
-        n, total = self._held.add(G, weights, decay)
+        n, total, bad = self._held.add(G, weights, decay, self.weight, nan_policy == "skip")
         if decay != 1:
             self.weight *= decay
             self.decayed = True
         self.n_samples += n
+        self.n_skipped += bad
         self.weight += total
         return self
 
     def merge(self, other):
-        """Add everything another DeviceFisher of the same p and dtype has seen; returns self.
+        """Add everything another DeviceFisher of the same p, dtype and centring has seen.
+
+        Returns self.
 
         Raises
         ------
         StateError
             If the two differ, or were decayed.
         """
-        alike = isinstance(other, DeviceFisher) and (self.p, self.dtype) == (other.p, other.dtype)
+        same = ("p", "dtype", "center")
+        alike = isinstance(other, DeviceFisher) and all(
+            getattr(self, name) == getattr(other, name) for name in same
+        )
         if not alike or other is self:
             raise StateError(f"cannot merge {other!r} into {self!r}; expected the like of it")
         if self.decayed or other.decayed:
             raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
-        self._held.merge(other._held)
+        self._held.merge(other._held, self.weight, other.weight)
         self.n_samples += other.n_samples
+        self.n_skipped += other.n_skipped
         self.weight += other.weight
         return self
 
@@ -116,6 +137,22 @@ class DeviceFisher:
             As in `fastfisher.solve`.
         """
         return self._held.solve(b, as_damping(damping), self.weight, self.n_samples)
+
+    def factor(self, damping):
+        """F + D factored for many questions: ``solve, whiten, logdet, inv_diagonal, inv_quad,
+        sample``, as of `DenseFisher.factor`, answered on the device.
+
+        Raises
+        ------
+        InputError
+            For a cutoff: ``to_host().factor(cutoff)`` has its answers.
+        NotPositiveDefiniteError
+            With ``.order`` and ``.suggested_damping``.
+        """
+        damping = as_damping(damping)
+        if isinstance(damping, Cutoff):
+            raise InputError(f"{damping} has no Cholesky factor; use to_host().factor({damping})")
+        return self._held.factor(damping, self.weight)
 
     def path(self, b, dampings):
         """What `solve` would give for each of many absolute dampings; see `DenseFisher.path`.
@@ -138,6 +175,28 @@ class DeviceFisher:
             squares.diagonal_of(d, F)
             return self._held.answer(d)
 
+    def trace(self):
+        """Trace of F; waits."""
+        with self._held.working():
+            return self._held.trace(self.weight)
+
+    def eigvalsh(self):
+        """Eigenvalues of F in ascending order, (p,); found on the host, where they are answered."""
+        return self.to_host().eigvalsh()
+
+    def to_host(self):
+        """A `DenseFisher` of the host with the same sums: for files, eigenvalues, cutoffs.
+
+        Copies 8 p^2 bytes.
+        """
+        made = DenseFisher(self.p, dtype=self.dtype, center=self.center, kind=self.kind)
+        if self.weight > 0:
+            made._absorbed[:], made._mean[:] = self._held.on_host(self.weight)
+            made.weight = made._summed = self.weight
+        made.n_samples = self.n_samples
+        made.n_skipped, made.decayed = self.n_skipped, self.decayed
+        return made
+
     @property
     def mean(self):
         """Weighted mean of the rows seen, (p,)."""
@@ -145,7 +204,8 @@ class DeviceFisher:
             return self._held.answer(self._held.mean(self.weight).reshape(self.p))
 
     def __repr__(self):
-        label = "" if self.kind is None else f", kind={self.kind!r}"
+        label = ", center=True" if self.center else ""
+        label += "" if self.kind is None else f", kind={self.kind!r}"
         return (
             f"DeviceFisher(p={self.p}, dtype={self.dtype.name}{label}, "
             f"n_samples={self.n_samples}, weight={self.weight:g})"

@@ -6,8 +6,8 @@ docstrings of the twins in this room hold for the rest.
 
 import numpy as np
 
-from ..arrays import as_real
-from ..devices import passes
+from ..arrays import as_real, computing_dtype
+from ..devices import lies_on_device, passes
 from ..devices.door import (
     as_matrix,
     as_rows,
@@ -19,19 +19,18 @@ from ..devices.door import (
     working_with,
 )
 from ..errors import InputError, NotPositiveDefiniteError
-from ..kernels.cuda import compat, memory, squares, vectors
+from ..kernels.cuda import compat, copies, memory, squares, vectors
+from .groups import members
 from .products import check_precision
 
 __all__ = [
-    "batched_solve",
-    "block_cholesky",
-    "block_solve",
-    "block_syrk",
     "cho_solve",
     "cholesky",
     "diag",
     "fvp",
     "gram",
+    "group_sums",
+    "layered_diag",
     "layered_gram",
     "matvec",
     "rmatvec",
@@ -41,12 +40,12 @@ __all__ = [
 DOUBLE = np.dtype(np.float64)
 
 
-def _weights(weights, n):
+def weights_of(weights, n):
     """Weights (n,) in double, or None."""
     return None if weights is None else as_weights(weights, n).reshape(n)
 
 
-def _roots(w):
+def roots_of(w):
     if w is None:
         return None
     roots = compat.empty((w.size,), DOUBLE)
@@ -54,7 +53,7 @@ def _roots(w):
     return roots
 
 
-def _answer(origin, values, dtype):
+def answer(origin, values, dtype):
     """Double values in the kind of `origin` and this dtype."""
     made, view = result(origin, values.shape, dtype)
     memory.copy(view, values)
@@ -97,7 +96,7 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, p = G.shape
-        roots = _roots(_weights(weights, n))
+        roots = roots_of(weights_of(weights, n))
         made, view, sums = _square(p, G, weights, out)
         passes.add_syrk(sums, G, scale=roots)
         _complete(view, sums)
@@ -109,7 +108,7 @@ def gram(G, weights=None, *, out=None):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, _ = G.shape
-        roots = _roots(_weights(weights, n))
+        roots = roots_of(weights_of(weights, n))
         made, view, sums = _square(n, G, weights, out)
         passes.add_gram(sums, G)
         if roots is not None:
@@ -118,7 +117,7 @@ def gram(G, weights=None, *, out=None):
         return made
 
 
-def _columns(origin, rows, single, dtype):
+def columns(origin, rows, single, dtype):
     """Rows (k, m) answered as (m,) or (m, k)."""
     k, m = rows.shape
     made, view = result(origin, (m,) if single else (m, k), dtype)
@@ -133,8 +132,8 @@ def fvp(G, v, weights=None):
         n, p = G.shape
         rows, single = as_rows(v, p, "v")
         y = memory.zeros(tuple(rows.shape), DOUBLE)
-        passes.add_fvp(y, G, rows, weights=_weights(weights, n))
-        return _columns(G.origin, y, single, G.dtype)
+        passes.add_fvp(y, G, rows, weights=weights_of(weights, n))
+        return columns(G.origin, y, single, G.dtype)
 
 
 def matvec(G, v):
@@ -142,7 +141,7 @@ def matvec(G, v):
     with working_with(G, v):
         G = as_scores(G)
         rows, single = as_rows(v, G.shape[1], "v")
-        return _columns(G.origin, passes.products(G, rows), single, G.dtype)
+        return columns(G.origin, passes.products(G, rows), single, G.dtype)
 
 
 def rmatvec(G, u):
@@ -153,7 +152,7 @@ def rmatvec(G, u):
         rows, single = as_rows(u, n, "u", axis="n")
         y = memory.zeros((rows.shape[0], p), DOUBLE)
         passes.add_rmatvec(y, G, rows)
-        return _columns(G.origin, y, single, G.dtype)
+        return columns(G.origin, y, single, G.dtype)
 
 
 def diag(G, weights=None):
@@ -162,8 +161,22 @@ def diag(G, weights=None):
         G = as_scores(G)
         n, p = G.shape
         y = memory.zeros((p,), DOUBLE)
-        passes.add_diag(y, G, weights=_weights(weights, n))
-        return _answer(G.origin, y, G.dtype)
+        passes.add_diag(y, G, weights=weights_of(weights, n))
+        return answer(G.origin, y, G.dtype)
+
+
+def group_sums(G, groups):
+    """Sums of the rows of each group; `groups` may lie on the host, where they are sorted."""
+    with working_with(G, groups if lies_on_device(groups) else None):
+        G = as_scores(G)
+        if lies_on_device(groups):
+            groups = memory.to_host(device_view(groups, "groups")[0])
+        ids, member = members(groups, G.shape[0])
+        order = memory.to_device(np.argsort(member, kind="stable"))
+        starts = memory.to_device(np.searchsorted(np.sort(member), np.arange(len(ids) + 1)))
+        made, view = result(G.origin, (len(ids), G.shape[1]), G.dtype)
+        copies.group_sums(view, G.data, order, starts)
+        return made
 
 
 def _square_matrix(A, name):
@@ -212,79 +225,23 @@ def cho_solve(L, b):
         rows, single = as_rows(b, n, "b", dtype=dtype, axis="n")
         for op in ("solve_lower", "solve_lower_adjoint"):
             passes.load(op, n, dtype)(a, rows)
-        return _columns(b, rows, single, dtype)
+        return columns(b, rows, single, dtype)
 
 
-def batched_solve(F, g, *, damping=0.0):
-    """Solve (F_i + damping_i I) x_i = g_i with a status per system."""
-    with working_with(F, g, None if np.isscalar(damping) else damping):
-        f, v = as_matrix(F, "F", ("n", "p", "p")), as_matrix(g, "g", ("n", "p"))
-        n, p = v.shape
-        if tuple(f.shape) != (n, p, p) or f.dtype != v.dtype:
-            raise InputError(
-                f"F is {f.dtype} {tuple(f.shape)}, g {v.dtype} {tuple(v.shape)}; expected (n, p, p)"
-                " and (n, p) of one dtype"
-            )
-        dtype = np.dtype(v.dtype)
-        if np.isscalar(damping):
-            d = compat.empty((n,), dtype)
-            memory.fill(d, dtype.type(as_real(damping, "damping")))
-        else:
-            d = passes.cast(as_matrix(damping, "damping", ("n",)), dtype)
-            if d.size != n:
-                raise InputError(f"damping has {d.size} values; expected ({n},)")
-        (x, x_view), (info, info_view) = result(F, (n, p), dtype), result(F, (n,), np.int32)
-        passes.load("batched_solve", p, dtype)(x_view, info_view, f, v, d)
-        return x, info
-
-
-def block_syrk(G, block, weights=None):
-    """Diagonal blocks of G' diag(w) G."""
-    with working_with(G, weights):
-        G = as_scores(G)
-        n, p = G.shape
-        if G.dtype != G.data.dtype:
-            raise InputError("on a device block_syrk reads no half precision; cast G to float32")
-        d = as_real(block, "block", least=1)
-        if d != int(d) or p % int(d):
-            raise InputError(
-                f"block is {block}; expected an integer that divides the {p} columns of G"
-            )
-        sums = memory.zeros((p // int(d), int(d), int(d)), DOUBLE)
-        roots = _roots(_weights(weights, n))
-        passes.add_block_syrk(sums, G, scale=roots)
-        return _answer(G.origin, sums, G.dtype)
-
-
-def _blocks(A, name):
-    a = as_matrix(A, name, ("B", "d", "d"))
-    if a.shape[1] != a.shape[2]:
-        raise InputError(f"{name} has shape {tuple(a.shape)}; expected (B, d, d)")
-    return a
-
-
-def block_cholesky(A, *, damping=0.0):
-    """Lower factors of A_b + damping I with a status per block; damping is one number."""
-    if not np.isscalar(damping):
-        raise InputError("damping is an array; on a device block_cholesky takes one number")
-    damping = as_real(damping, "damping")
-    with working_with(A):
-        a = _blocks(A, "A")
-        dtype, shape = np.dtype(a.dtype), tuple(a.shape)
-        (made, L), (info, status) = result(A, shape, dtype), result(A, shape[:1], np.int32)
-        squares.lower_of_blocks(L, a, damping)
-        passes.load("block_cholesky", shape[1], dtype)(L, status)
-        return made, info
-
-
-def block_solve(L, b):
-    """Solve L_b L_b' x_b = b_b for all blocks."""
-    with working_with(L, b):
-        a = _blocks(L, "L")
-        blocks, d, _ = a.shape
-        rows, single = as_rows(b, blocks * d, "b", dtype=np.dtype(a.dtype), axis="B d")
-        passes.load("block_solve", d, a.dtype)(a, rows)
-        return _columns(b, rows, single, np.dtype(a.dtype))
+def _layer(i, A, E):
+    """Device views of a layer, (n tokens, d) each, and its tokens."""
+    a, e = device_view(A, f"A of layer {i}")[0], device_view(E, f"E of layer {i}")[0]
+    if a.ndim not in (2, 3) or tuple(a.shape[:-1]) != tuple(e.shape[:-1]):
+        raise InputError(
+            f"layer {i} has shapes {tuple(a.shape)} and {tuple(e.shape)}; expected "
+            "(n, d) and (n, d'), or (n, tokens, d) and (n, tokens, d')"
+        )
+    if a.dtype != e.dtype or not (a.is_c_contiguous() and e.is_c_contiguous()):
+        raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
+    computing_dtype(a.dtype, f"A of layer {i}")
+    tokens = 1 if a.ndim == 2 else a.shape[1]
+    rows = a.shape[0] * tokens
+    return *(x.reshape(rows, x.shape[x.ndim - 1]) for x in (a, e)), tokens
 
 
 def layered_gram(layers):
@@ -294,17 +251,19 @@ def layered_gram(layers):
         n = first.shape[0]
         sums = memory.zeros((n, n), DOUBLE)
         for i, (A, E) in enumerate(layers):
-            a, e = device_view(A, f"A of layer {i}")[0], device_view(E, f"E of layer {i}")[0]
-            if a.ndim not in (2, 3) or tuple(a.shape[:-1]) != tuple(e.shape[:-1]) or len(a) != n:
-                raise InputError(
-                    f"layer {i} has shapes {tuple(a.shape)} and {tuple(e.shape)}; expected "
-                    f"({n}, d) and ({n}, d'), or ({n}, tokens, d) and ({n}, tokens, d')"
-                )
-            if a.dtype != e.dtype or not (a.is_c_contiguous() and e.is_c_contiguous()):
-                raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
-            tokens = 1 if a.ndim == 2 else a.shape[1]
-            flat = (x.reshape(n * tokens, x.shape[x.ndim - 1]) for x in (a, e))
-            passes.load("layered_gram", n * tokens, a.dtype)(sums, *flat, tokens)
+            a, e, tokens = _layer(i, A, E)
+            if a.shape[0] != n * tokens:
+                raise InputError(f"layer {i} has {len(A)} samples but layer 0 has {n}")
+            passes.load("layered_gram", n * tokens, a.dtype)(sums, a, e, tokens)
         made, view = result(first, (n, n), np.dtype(a.dtype))
         passes.mirror(sums, view)
         return made
+
+
+def layered_diag(A, E):
+    """sum_n |sum_t e_nt a_nt'|^2."""
+    with working_with(A, E):
+        a, e, tokens = _layer(0, A, E)
+        sums = memory.zeros((e.shape[1], a.shape[1]), DOUBLE)
+        passes.load("layered_diag", tokens, a.dtype)(sums, a, e, tokens)
+        return answer(A, sums, np.dtype(a.dtype))

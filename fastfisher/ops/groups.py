@@ -8,10 +8,12 @@ from ..arrays import Scores, as_array, as_scores, to_origin
 from ..errors import InputError
 from ..passes import bad_rows, check_finite, slices, sums_dtype
 from ..planning import require_memory
+from .placing import placed
 
-__all__ = ["group_sums", "grouped"]
+__all__ = ["group_sums", "grouped", "members"]
 
 
+@placed
 def group_sums(G, groups):
     """Sum scores over groups of samples: row c of the result is the sum of G_i over groups_i = c.
 
@@ -51,19 +53,24 @@ def group_sums(G, groups):
     return to_origin(sums.data, G)
 
 
-def grouped(G, groups, weights=None, nan_policy="raise"):
-    """`Scores` of the sums over groups, for which there are as many weights. Groups with NaN or Inf
-    are refused, naming the row, or kept as they are for a policy that deals with them."""
-    from scipy.sparse import csr_array
-
-    n, p = G.shape
+def members(groups, n):
+    """(the integers of the groups, ascending; the number of its group for each of n rows)."""
     a = as_array(groups, "groups", need="one integer per row of G")
     if a.shape != (n,) or (a.size and a.dtype.kind not in "iu"):
         raise InputError(
             f"groups is {a.dtype} of shape {a.shape}; expected one integer for each of the {n} "
             "rows of G"
         )
-    ids, member = np.unique(a, return_inverse=True)
+    return np.unique(a, return_inverse=True)
+
+
+def grouped(G, groups, weights=None, nan_policy="raise"):
+    """`Scores` of the sums over groups, for which there are as many weights. Groups with NaN or Inf
+    are refused, naming the row, or kept as they are for a policy that deals with them."""
+    from scipy.sparse import csr_array
+
+    n, p = G.shape
+    ids, member = members(groups, n)
     if weights is not None and np.shape(weights) != ids.shape:
         raise InputError(
             f"weights has shape {np.shape(weights)}; with groups pass one weight for each of the "

@@ -3,13 +3,12 @@
 import functools
 
 from ..devices import lies_on_device, require_device
-from ..errors import InputError
 
 __all__ = ["placed"]
 
 
 def placed(function):
-    """The op for host arrays, or its twin of the same name in `device` for those of a device."""
+    """The op for host arrays; for those of a device its twin, in `device` or `device_batched`."""
 
     @functools.wraps(function)
     def op(*args, **kwargs):
@@ -19,11 +18,10 @@ def placed(function):
         if not lies_on_device(first):
             return function(*args, **kwargs)
         require_device()
-        from . import device  # loads CUDA
+        from . import device, device_batched  # loads CUDA
 
-        twin = getattr(device, function.__name__, None)
-        if twin is None:
-            raise InputError(f"{function.__name__} is computed on the host only; pass host copies")
+        name = function.__name__
+        twin = getattr(device if name in device.__all__ else device_batched, name)
         return twin(*args, **kwargs)
 
     return op

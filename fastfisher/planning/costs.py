@@ -18,6 +18,7 @@ __all__ = [
     "direct_stages",
     "division_stage",
     "eigen_route",
+    "eigen_stage",
     "integer_unit",
     "layered_route",
     "mixed_costs",
@@ -128,7 +129,7 @@ def division_stage(q):
     return Stage("divide", "numpy", f"{q.p}", flops, words, seconds=seconds)
 
 
-def _eigen_stage(q, order, text, square):
+def eigen_stage(q, order, text, square):
     """Eigenvalues and eigenvectors; LAPACK, 9 n^3 flops, at the speed of a Cholesky at best."""
     flops = q.multiply_add * 4.5 * order**3
     rates, sums = current_rates(), _sums_dtype(q)
@@ -153,7 +154,7 @@ def direct_stages(q, op, order, summed, *, sums=None):
         _product_workspace(q, op, order, summed),
     )
     if q.spectral:
-        return [product, _eigen_stage(q, order, text, square)]
+        return [product, eigen_stage(q, order, text, square)]
     return [
         product,
         _stage(

@@ -5,8 +5,10 @@ No device has been measured: the rates are nominal ones of a data-centre GPU, an
 
 import functools
 import importlib.util
+from dataclasses import replace
 
 from ..kernels.cuda import SAMPLES, SLICE_BYTES
+from .costs import eigen_stage
 from .records import Stage
 from .table import INF, REAL, Band, Entry, decide
 
@@ -22,18 +24,25 @@ def _plain(function):
     return Entry(f"cuda.plain_{function}", f"cuda.{function}", f"plain_{function}")
 
 
-def _cupy(function):
-    return Entry(f"cupy.{function}", "cuda.vendor", function, reproducible=False)
+# Who brings cuBLAS and cuSOLVER, in the order in which they are taken, and our module for each.
+VENDORS = {"cupy": "cuda.vendor", "nvmath": "cuda.vendor_nvmath"}
 
 
 @functools.cache
-def _with_vendor():
-    return importlib.util.find_spec("cupy") is not None
+def _installed():
+    return [name for name in VENDORS if importlib.util.find_spec(name) is not None]
 
 
 def _both(function, module=None, *others):
-    """Ours, and cuBLAS or cuSOLVER where CuPy is installed."""
-    return (_ours(function, module), *others, *([_cupy(function)] if _with_vendor() else []))
+    """Ours, and cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
+    theirs = (Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed())
+    return (_ours(function, module), *others, *theirs)
+
+
+def _because(text, entries):
+    """Why the first entry, and what else there is."""
+    others = [entry.name for entry in entries[1:] if not entry.reproducible]
+    return f"{text}; {' and '.join(others)} not measured against it" if others else text
 
 
 _TILES = "compute bound: tiles in shared memory, tensor cores for float64, sums in double"
@@ -45,7 +54,7 @@ _ONLY = "no vendor routine does this"
 
 # One row per op and size range, as in table.py.
 CUDA_TABLE = tuple(
-    Band(op, REAL, 0, INF, entries, because, "cuda")
+    Band(op, REAL, 0, INF, entries, _because(because, entries), "cuda")
     for op, entries, because in (
         ("syrk", _both("syrk", None, _plain("syrk")), _TILES),
         ("gram", _both("gram", None, _plain("gram")), _TILES),
@@ -60,6 +69,8 @@ CUDA_TABLE = tuple(
         ("solve_lower_adjoint", _both("solve_lower_adjoint", "triangular"), _ROWS),
         ("inverse_diagonal", (_ours("inverse_diagonal", "triangular"),), _ONLY),
         ("batched_solve", (_ours("batched_solve", "batched"),), _SMALL),
+        ("batched_metric_solve", (_ours("batched_metric_solve", "metric"),), _ONLY),
+        ("batched_syrk", (_ours("batched_syrk", "blocks"),), _ONLY),
         ("block_syrk", (_ours("block_syrk", "blocks"),), _ONLY),
         ("block_cholesky", (_ours("block_cholesky", "blocks"),), _SMALL),
         ("block_solve", (_ours("block_solve", "blocks"),), _SMALL),
@@ -106,8 +117,14 @@ def _factored(q, op, order, summed):
     blocks = -(-order // 32)
     half = order * order * q.rhs
     parts = min(PARTS_BYTES, square * -(-summed // SAMPLES))
+    product = _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts)
+    if q.spectral:
+        eigen = eigen_stage(replace(q, device="cpu"), order, text, square)
+        seconds = eigen.seconds + square / BUS  # the matrix goes to the host
+        kernel = "scipy.eigh, on the host"
+        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=0)]
     return [
-        _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts),
+        product,
         _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
         _stage("solve_lower", order, text, half, square / 2, launches=blocks / 2),
         _stage("solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),

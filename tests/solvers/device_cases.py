@@ -40,16 +40,20 @@ CATALOGUE = {
     "host b": "b lies on the host .* device=",
     "device=cpu": "G lies on a device but device='cpu'",
     "mixed": "method='mixed' is computed on the host only",
-    "cutoff": "HardCutoff.* computed on the host only",
-    "skip": "nan_policy='skip' is for the host",
+    "cutoff by cg": "HardCutoff.* needs a dense or a Gram matrix",
     "complex": "complex arrays are computed on the host",
     "rank": "F has rank at most 3 but 5 parameters",
     "singular": "pivot . of 3 of F .* is not positive at damping 0",
-    "dual marquardt": "diagonal damping is computed on the host only",
-    "preconditioner": "on a device expected 'auto', 'jacobi' or None",
-    "range": r"multiply G by 2.0\*\*-",
+    "dual marquardt": "parameter 1 has no score and no damping",
+    "noise": "looks at single samples: pass coef=",
+    "preconditioner": "on a device expected 'auto', 'jacobi', None, ff.Nystrom",
+    "columns of a preconditioner": r"returned 2 columns; expected shape \(3, 1\)",
+    "shape of a preconditioner": r"what the preconditioner returned has shape \(2, 1\)",
+    "bad weights of a cutoff": r"weights\[3\] is negative",
+    "nystrom": "needs damping > 0 for every parameter",
     "shape": r"b has shape \(2,\); expected \(3,\)",
-    "layered_diag": "layered_diag is computed on the host only",
+    "groups": "groups is float64 of shape",
+    "groups nan": "G is not finite in row 2",
     "cholesky": "pivot 1 of 4 is not positive",
     "integers": "G has dtype int64",
     "syrk into G": "out shares memory with an input.*; untouched True",
@@ -101,7 +105,6 @@ def everything():
         "refused": refused(),
         "counted": counted(),
         "in kind": in_kind(),
-        "held": held(),
         "operated": operated(),
     }
 
@@ -159,18 +162,32 @@ def refused():
         "host b": lambda: ff.solve(d(G), v, **h),
         "device=cpu": lambda: ff.solve(d(G), d(v), device="cpu", **h),
         "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
-        "cutoff": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3)),
-        "skip": lambda: ff.solve(d(G), d(v), nan_policy="skip", **h),
+        "cutoff by cg": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3), method="cg"),
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
+        "columns of a preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: d(np.ones((3, 2)))
+        ),
+        "shape of a preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner=lambda r: r[:2]
+        ),
+        "nystrom": lambda: ff.solve(
+            d(G), d(v), damping=0.0, method="cg", preconditioner=ff.Nystrom(2)
+        ),
         "rank": lambda: ff.solve(d(wide), d(w), damping=0.0),
         "singular": lambda: ff.solve(d(same), d(v), damping=0.0, method="primal"),
-        "dual marquardt": lambda: ff.solve(d(wide), d(w), damping=ff.Marquardt(0.1), method="dual"),
-        "preconditioner": lambda: ff.solve(
-            d(G), d(v), damping=0.1, method="cg", preconditioner=ff.Nystrom(2)
+        "dual marquardt": lambda: ff.solve(
+            d(wide * [1, 0, 1, 1, 1]), d(w), damping=ff.Marquardt(0.1), method="dual"
         ),
-        "range": lambda: ff.solve(d((G * 1e18).astype(np.float32)), d(v), **h),
+        "noise": lambda: ff.solve(d(G), d(v), damping=ff.SNRCutoff(1.0)),
+        "preconditioner": lambda: ff.solve(
+            d(G), d(v), damping=0.1, method="cg", preconditioner="ilu"
+        ),
+        "bad weights of a cutoff": lambda: ff.solve(
+            d(G), d(v), weights=d(negative), damping=ff.HardCutoff(0.1)
+        ),
         "shape": lambda: ff.solve(d(G), d(v[:2]), **h),
-        "layered_diag": lambda: ff.ops.layered_diag(d(G), d(G)),
+        "groups": lambda: ff.ops.group_sums(d(G), d(w)),
+        "groups nan": lambda: ff.solve(d(bad), d(v), groups=[0, 1, 0, 1, 1], **h),
         "cholesky": lambda: ff.ops.cholesky(d(-np.eye(4))),
         "integers": lambda: ff.solve(d(np.ones((3, 4), int)), d(v), **h),
     }
@@ -304,6 +321,7 @@ def operated():
     A = G.T @ G + np.eye(3)
     blocks, single = np.stack([A, 2 * A]), G.astype(np.float32)
     L, E = np.linalg.cholesky(A), rng.standard_normal((5, 2))
+    scores = rng.standard_normal((2, 4, 3))
     calls = {
         "syrk": ((G, w), {}),
         "syrk-float32": ((single, w), {}),
@@ -316,14 +334,26 @@ def operated():
         "cho_solve": ((L, v), {}),
         "batched_solve": ((blocks, v.T.copy()), {"damping": 0.1}),
         "block_syrk": ((G, 1, w), {}),
-        "block_cholesky": ((blocks,), {"damping": 0.5}),
+        "block_cholesky": ((blocks,), {"damping": np.array([0.5, 1.5])}),
+        "layered_diag": ((G, E), {}),
+        "layered_diag-tokens": (
+            (
+                single.reshape(1, 5, 3),
+                E.reshape(1, 5, 2).astype("f"),
+            ),
+            {},
+        ),
+        "batched_metric_solve": ((scores, v.T.copy(), w[:4]), {"damping": 0.1}),
+        "group_sums": ((single.astype("e"), np.array([7, 3, 7, -1, 3])), {}),
+        "batched_syrk": ((scores, np.stack([w[:4], w[1:]])), {}),
         "block_solve": ((np.stack([L, L]), rng.standard_normal(6)), {}),
     }
     found = {}
     for name, (args, settings) in calls.items():
         op = getattr(ff.ops, name.partition("-")[0])
         there = [_there(x) if isinstance(x, np.ndarray) else x for x in args]
-        pairs = op(*there, **settings), op(*args, **settings)
+        also = {k: _there(x) if isinstance(x, np.ndarray) else x for k, x in settings.items()}
+        pairs = op(*there, **also), op(*args, **settings)
         if not isinstance(pairs[1], tuple):
             pairs = (pairs[0],), (pairs[1],)
         for x, y in zip(*pairs, strict=True):
@@ -336,59 +366,6 @@ def operated():
     assert ff.ops.syrk(_there(G), out=out) is out
     found["out"] = float(np.abs(out.copy_to_host() - G.T @ G).max() * 2**52)
     return found
-
-
-def held():
-    """What a DeviceFisher answers, beside a DenseFisher."""
-    rng = matrices.generator("held")
-    G, H, w = rng.standard_normal(TALL), rng.standard_normal((2, 3)), rng.uniform(0.5, 2, 5)
-    b, dampings = rng.standard_normal(3), [0.1, 5.0]
-    none = np.empty((0, 3))
-    F = ff.DenseFisher(3).update(G, w).update(H, decay=0.5).update(none, decay=0.25)
-    D = ff.DeviceFisher(3).update(_there(none), decay=0.5)  # nothing to decay
-    D.update(_there(G), _there(w)).update(_there(H), decay=0.5).update(_there(none), decay=0.25)
-    with Traffic() as traffic:
-        path = D.path(_there(b), dampings)
-    P = F.path(b, dampings)
-    pairs = {
-        "matrix": (D.matrix(), F.matrix()),
-        "diagonal": (D.diagonal(), F.diagonal()),
-        "mean": (D.mean, F.mean),
-        "product": (D @ _there(b), F @ b),
-        "solve": (D.solve(damping=0.1).x, F.solve(damping=0.1).x),
-        "x": (path.x(), P.x()),
-        "one x": (path.x(1), P.x(1)),
-    }
-    values = {name: (x.copy_to_host(), y) for name, (x, y) in pairs.items()}
-    for name in ("norms", "kl", "logdet", "inner", "effective_dimension", "misfits"):
-        values[name] = getattr(path, name), getattr(P, name)
-    goal = 0.7 * float(P.norms[0])
-    values["trust"] = path.damping_for(norm=goal), P.damping_for(norm=goal)
-    merged = ff.DeviceFisher(3).update(_there(G)).merge(ff.DeviceFisher(3).update(_there(H)))
-    values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
-    found = {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in values.items()}
-    before = D.matrix().copy_to_host()
-    refusals = {}
-    for name, call in {
-        "host": lambda: D.update(G),
-        "nan": lambda: D.update(_there(np.full((2, 3), np.nan))),
-        "weights": lambda: D.update(_there(G), _there(-w)),
-        "host Fisher": lambda: ff.DenseFisher(3).update(_there(G)),
-        "empty": lambda: ff.DeviceFisher(3).solve(damping=1.0),
-        "decayed": lambda: merged.merge(D),
-        "indefinite": lambda: ff.DeviceFisher(3).update(_there(H[:1])).path(_there(b), [0.0]),
-    }.items():
-        try:
-            refusals[name] = f"nothing was refused: {call()}"
-        except ff.errors.FisherError as error:
-            refusals[name] = str(error)
-    return {
-        "errors": found,
-        "refusals": refusals,
-        "waits": traffic.waits,
-        "unchanged": bool(np.array_equal(before, D.matrix().copy_to_host())),
-        "facts": [D.n_samples == F.n_samples, bool(np.isclose(D.weight, F.weight))],
-    }
 
 
 class Foreign:

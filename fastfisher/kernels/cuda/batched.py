@@ -12,6 +12,7 @@ import numpy as np
 from . import compat, memory
 from .cholesky import cholesky
 from .compat import cuda
+from .elimination import elimination, fetch_lower, substitution
 from .triangular import solve_lower, solve_lower_adjoint
 
 __all__ = ["TILE", "Tile", "batched_solve"]
@@ -106,9 +107,10 @@ def _per_thread(dtype, p, threads):
 @functools.cache
 def _per_row(dtype, lanes, systems, alone):
     """Systems of any order up to `lanes`, a lane per row; `alone`: by a warp each."""
-    scalar, one, pitch = getattr(compat.types, dtype.name), dtype.type(1), lanes + 1
+    scalar, pitch = getattr(compat.types, dtype.name), lanes + 1
     zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
-    syncwarp = compat.syncwarp
+    fetch, barrier = fetch_lower(lanes), compat.barrier(alone)
+    factor, substituted = elimination(dtype, alone), substitution(alone)
 
     @compat.kernel(lanes * systems)
     def solve(x, info, f, g, damping):
@@ -116,63 +118,16 @@ def _per_row(dtype, lanes, systems, alone):
         v = cuda.shared.array((systems, lanes), scalar)
         i, w = cuda.threadIdx.x, cuda.threadIdx.y
         p, t = g.shape[1], cuda.blockIdx.x * systems + w
-        active = t < info.size
-        bad, mine, value = 0, one, zero
+        active, value = t < info.size, zero
         if active:
-            for r in range(p):
-                for c in range(i, r + 1, lanes):
-                    s[w, r, c] = f[t, r, c] + (damping[t] if c == r else zero)
-            if i < p:
-                value = g[t, i]
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
-        for j in range(p):
-            if active and j <= i < p:
-                total = s[w, i, j]
-                for k in range(j):
-                    total -= s[w, i, k] * s[w, j, k]
-                s[w, i, j] = total
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-            pivot = s[w, j, j] if active else one
-            if not (pivot > zero and pivot < infinity):
-                if bad == 0:
-                    bad = j + 1
-                pivot = one
-            root = one / math.sqrt(pivot)
-            if i == j:
-                mine = root
-            elif active and j < i < p:
-                s[w, i, j] *= root
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-        for j in range(p):
-            if i == j:
-                value *= mine
-                v[w, j] = value
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-            if active and j < i < p:
-                value -= s[w, i, j] * v[w, j]
-        for r in range(p):
-            j = p - 1 - r
-            if i == j:
-                value *= mine
-                v[w, j] = value
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-            if active and i < j:
-                value -= s[w, j, i] * v[w, j]
+            fetch(s, w, i, f[t], p)
+        barrier()
+        if active and i < p:
+            s[w, i, i] += damping[t]
+            value = g[t, i]
+        barrier()
+        bad, mine = factor(s, w, i, p, active)
+        value = substituted(s, v, w, i, p, active, value, mine)
         if active:
             for j in range(p):
                 if bad == 0 and not abs(v[w, j]) < infinity:

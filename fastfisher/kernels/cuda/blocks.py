@@ -13,9 +13,10 @@ from . import compat, memory
 from .batched import SQUARE_BYTES, TILE
 from .cholesky import cholesky
 from .compat import cuda
+from .elimination import elimination, fetch_lower, substitution
 from .triangular import solve_lower, solve_lower_adjoint
 
-__all__ = ["block_cholesky", "block_solve", "block_syrk"]
+__all__ = ["batched_syrk", "block_cholesky", "block_solve", "block_syrk"]
 
 # Samples summed in the dtype of the scores before they are added in double.
 TERMS = 4 if compat.SIMULATED else 256
@@ -27,24 +28,25 @@ def _sums(dtype, side):
     scalar, zero = getattr(compat.types, dtype.name), dtype.type(0)
 
     @compat.kernel(side * side)
-    def add(c, a, start, scale):
-        """Tile (i, j) of block b, `side` samples at a time through shared memory."""
+    def add(c, a, n, down, start, over, scale, along):
+        """Tile (i, j) of block b, `side` samples at a time through shared memory: of rows b down..
+        b down + n of a, columns from start + b over; scale from b along."""
         left = cuda.shared.array((side, side), scalar)
         right = cuda.shared.array((side, side), scalar)
-        x, y, d, n = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1], a.shape[0]
+        x, y, d = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1]
         b, i0, j0 = cuda.blockIdx.x, cuda.blockIdx.y * side, cuda.blockIdx.z * side
         if j0 > i0:
             return
-        first, total = start + b * d, 0.0
+        row, first, total = b * down, start + b * over, 0.0
         for lo in range(0, n, TERMS):
             part = zero
             for k in range(lo, min(lo + TERMS, n), side):
                 inside = k + y < min(lo + TERMS, n)
-                u = a[k + y, first + i0 + x] if inside and i0 + x < d else zero
-                v = a[k + y, first + j0 + x] if inside and j0 + x < d else zero
+                u = a[row + k + y, first + i0 + x] if inside and i0 + x < d else zero
+                v = a[row + k + y, first + j0 + x] if inside and j0 + x < d else zero
                 if inside and scale.size > 0:
-                    u *= scale[k + y]
-                    v *= scale[k + y]
+                    u *= scale[b * along + k + y]
+                    v *= scale[b * along + k + y]
                 left[y, x], right[y, x] = u, v
                 cuda.syncthreads()
                 for t in range(side):
@@ -65,12 +67,25 @@ def block_syrk(c, a, start, scale):
     # a      IN READ-ONLY (n, p) C order; the blocks are its columns start.. start + B d
     # scale  IN (n,) square roots of the weights, or (0,)
     """c[b] += a_b' diag(scale^2) a_b, both triangles, symmetric to the bit."""
-    blocks, d, _ = c.shape
-    if c.size == 0 or a.shape[0] == 0:
-        return
-    tiles = -(-d // SIDE)
+    if c.size and a.shape[0]:
+        _add(c, a, a.shape[0], 0, start, c.shape[1], scale, 0)
+
+
+def batched_syrk(c, a, scale):
+    # c      INOUT (n, p, p) double
+    # a      IN READ-ONLY (n, S, p) C order
+    # scale  IN (n, S), (S,) or (0,) square roots of the weights
+    """c[t] += a[t]' diag(scale_t^2) a[t], both triangles, symmetric to the bit."""
+    n, count, p = a.shape
+    if c.size and count:
+        along = count if scale.ndim == 2 else 0
+        _add(c, a.reshape(n * count, p), count, count, 0, 0, scale.reshape(scale.size), along)
+
+
+def _add(c, a, *where):
+    tiles = -(-c.shape[1] // SIDE)
     add = _sums(np.dtype(a.dtype), SIDE)
-    compat.launch(add, (blocks, tiles, tiles), (SIDE, SIDE), c, a, start, scale)
+    compat.launch(add, (c.shape[0], tiles, tiles), (SIDE, SIDE), c, a, *where)
 
 
 def _split(d, dtype):
@@ -84,54 +99,26 @@ def _split(d, dtype):
 
 @functools.cache
 def _factor(dtype, lanes, systems, alone):
-    scalar, one, pitch = getattr(compat.types, dtype.name), dtype.type(1), lanes + 1
-    zero, nan, infinity = dtype.type(0), dtype.type(math.nan), dtype.type(math.inf)
-    syncwarp = compat.syncwarp
+    scalar, pitch, nan = getattr(compat.types, dtype.name), lanes + 1, dtype.type(math.nan)
+    fetch, barrier, eliminated = (
+        fetch_lower(lanes),
+        compat.barrier(alone),
+        elimination(dtype, alone),
+    )
 
     @compat.kernel(lanes * systems)
     def factor(c, info):
         s = cuda.shared.array((systems, lanes, pitch), scalar)
         i, w, d = cuda.threadIdx.x, cuda.threadIdx.y, c.shape[1]
-        b, bad, mine = cuda.blockIdx.x * systems + w, 0, zero
+        b = cuda.blockIdx.x * systems + w
         active = b < info.size
         if active:
-            for r in range(d):
-                for k in range(i, r + 1, lanes):
-                    s[w, r, k] = c[b, r, k]
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
-        for j in range(d):
-            if active and j <= i < d:
-                total = s[w, i, j]
-                for k in range(j):
-                    total -= s[w, i, k] * s[w, j, k]
-                s[w, i, j] = total
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
-            pivot = s[w, j, j] if active else one
-            if not (pivot > zero and pivot < infinity):
-                if bad == 0:
-                    bad = j + 1
-                pivot = one
-            root = math.sqrt(pivot)
-            if i == j:
-                mine = root
-            elif active and j < i < d:
-                s[w, i, j] /= root
-            if alone:
-                syncwarp()
-            else:
-                cuda.syncthreads()
+            fetch(s, w, i, c[b], d)
+        barrier()
+        bad, mine = eliminated(s, w, i, d, active)
         if active and i < d:
             s[w, i, i] = mine
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+        barrier()
         if active:
             for r in range(d):
                 for k in range(i, r + 1, lanes):
@@ -174,7 +161,8 @@ def block_cholesky(c, info):
 @functools.cache
 def _substitute(dtype, lanes, systems, alone):
     scalar, zero, one = getattr(compat.types, dtype.name), dtype.type(0), dtype.type(1)
-    pitch, syncwarp = lanes + 1, compat.syncwarp
+    pitch, fetch, substituted = lanes + 1, fetch_lower(lanes), substitution(alone)
+    barrier = compat.barrier(alone)
 
     @compat.kernel(lanes * systems)
     def solve(l, x):
@@ -185,37 +173,12 @@ def _substitute(dtype, lanes, systems, alone):
         b = cuda.blockIdx.x * systems + w
         active = b < l.shape[0]
         if active:
-            for r in range(d):
-                for k in range(i, r + 1, lanes):
-                    s[w, r, k] = l[b, r, k]
-        if alone:
-            syncwarp()
-        else:
-            cuda.syncthreads()
+            fetch(s, w, i, l[b], d)
+        barrier()
         mine = s[w, i, i] if active and i < d else one
         for right in range(x.shape[0]):
             value = x[right, b * d + i] if active and i < d else zero
-            for j in range(d):
-                if i == j:
-                    value /= mine
-                    v[w, j] = value
-                if alone:
-                    syncwarp()
-                else:
-                    cuda.syncthreads()
-                if active and j < i < d:
-                    value -= s[w, i, j] * v[w, j]
-            for r in range(d):
-                j = d - 1 - r
-                if i == j:
-                    value /= mine
-                    v[w, j] = value
-                if alone:
-                    syncwarp()
-                else:
-                    cuda.syncthreads()
-                if active and i < j:
-                    value -= s[w, j, i] * v[w, j]
+            value = substituted(s, v, w, i, d, active, value, mine)
             if active and i < d:
                 x[right, b * d + i] = value
 

@@ -11,7 +11,7 @@ All other files of this room take these names from here, and import neither numb
 `launch`             run a kernel on the current stream; nothing else launches
 `on_stream`          choose that stream: ``with on_stream(stream): syrk(c, a, scale, shift)``.
                      It is a context variable, so kernels have the arguments of their twins.
-`capability`         (major, minor) of the current device
+`capability`         (major, minor) of the current device; `device_number`, its number
 `array_of`           a device array over memory of others
 `overlaps`           whether two device arrays may share memory
 `empty`              a device array, uninitialised; `allocating` says from whose pool
@@ -20,7 +20,7 @@ All other files of this room take these names from here, and import neither numb
 `load_vector(count)` elements that lie 16 bytes aligned, at once
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;
 `cp_async_commit`, `cp_async_wait(pending)`
-`syncwarp`           a barrier of the lanes of a warp
+`barrier(alone)`     of the lanes of a warp that is alone on its work, or of a thread block
 `clear`, `move`, `spread`, `add_lower`   loops over registers, written out
 `opaque`             an integer that the compiler can draw no conclusions from
 `from_float16`, `from_bfloat16`   float32 of 16 stored bits
@@ -87,6 +87,7 @@ __all__ = [
     "add_lower",
     "allocating",
     "array_of",
+    "barrier",
     "capability",
     "clear",
     "cp_async",
@@ -95,6 +96,7 @@ __all__ = [
     "cuda",
     "current_stream",
     "device",
+    "device_number",
     "empty",
     "from_bfloat16",
     "from_float16",
@@ -107,7 +109,6 @@ __all__ = [
     "opaque",
     "overlaps",
     "spread",
-    "syncwarp",
     "to_tf32",
     "types",
 ]
@@ -116,6 +117,16 @@ __all__ = [
 ALIGNED = None if SIMULATED else 16
 
 device = cuda.jit(device=True) if SIMULATED else cuda.jit(device=True, forceinline=True)
+
+
+@device
+def _syncthreads():
+    cuda.syncthreads()
+
+
+def barrier(alone):
+    """The barrier of a warp's lanes where it is `alone` on its work, else of a thread block's."""
+    return syncwarp if alone else _syncthreads
 
 
 def kernel(threads, blocks=1):
@@ -164,3 +175,8 @@ def empty(shape, dtype):
 def capability():
     """(major, minor) compute capability of the current device; the simulator is as good as any."""
     return (9, 0) if SIMULATED else tuple(cuda.get_current_device().compute_capability)
+
+
+def device_number():
+    """Number of the current device."""
+    return 0 if SIMULATED else int(cuda.get_current_device().id)

@@ -19,6 +19,7 @@ __all__ = [
     "begin",
     "conclude",
     "direct",
+    "inner",
     "measure",
     "partials",
     "rest",
@@ -44,7 +45,7 @@ def _summing(threads, moving):
     @cuda.jit
     def run(partial, share, u, v, first, second, by, weight, state):
         s = cuda.shared.array((3, threads), compat.types.float64)
-        t, row, lo = cuda.threadIdx.x, cuda.blockIdx.y, cuda.blockIdx.x * share
+        t, row, lo = cuda.threadIdx.x, cuda.blockIdx.x, cuda.blockIdx.y * share
         a, b, c, alpha = 0.0, 0.0, 0.0, state[row, ALPHA]
         for i in range(lo + t, min(lo + share, u.shape[1]), threads):
             if moving:  # u, v = x, r;  first, second = d, q;  weight preconditions
@@ -68,7 +69,7 @@ def _summing(threads, moving):
             half //= 2
         if t == 0:
             for j in range(3):
-                partial[row, cuda.blockIdx.x, j] = s[j, 0]
+                partial[row, cuda.blockIdx.y, j] = s[j, 0]
 
     return run
 
@@ -79,7 +80,7 @@ def _sum(moving, partial, u, v, first, second, by, weight, state):
     threads = min(THREADS, 1 << (min(m, share) - 1).bit_length())
     run = _summing(threads, moving)
     args = partial, share, u, v, first, second, by, weight, state
-    compat.launch(run, (count, k), threads, *args)
+    compat.launch(run, (k, count), threads, *args)  # only x goes beyond 65535
 
 
 def measure(partial, q, d, y, by, added, state):
@@ -92,6 +93,20 @@ def advance(partial, x, r, d, q, by, weight, state):
     # x, r  INOUT (k, m);  d, q  IN READ-ONLY (k, m);  weight  IN READ-ONLY (m,), or (0,): `by`
     """x += alpha d, r -= alpha q, and the sums r'r, x'x, r'z with z = weight o r."""
     _sum(True, partial, x, r, d, q, by, weight, state)
+
+
+@cuda.jit
+def _inner(partial, products):
+    row = cuda.grid(1)
+    if row < partial.shape[0]:
+        for i in range(partial.shape[1]):
+            partial[row, i, 2] = products[row] if i == 0 else 0.0
+
+
+def inner(partial, products):
+    # partial  INOUT (k, shares, 3);  products  IN READ-ONLY (k,)
+    """These r'z in place of those of `advance`, where no weight preconditions."""
+    _per_row(_inner, partial, products)
 
 
 def _per_row(kernel, state, *args):

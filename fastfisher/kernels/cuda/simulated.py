@@ -4,9 +4,12 @@ Lanes exchange through shared memory between two barriers, so all threads of a b
 """
 
 import functools
+import sys
+import threading
 
 import numpy as np
 from numba import cuda
+from numba.cuda.simulator import kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
@@ -26,6 +29,25 @@ __all__ = [
     "syncwarp",
     "to_tf32",
 ]
+
+
+_allocating = threading.Lock()
+
+
+def _once(self, shape, dtype, alignment=None):
+    """cuda.shared.array of the simulator, told apart by where it is asked for, as there. The
+    simulator's own may give two threads that ask at the same time an array each."""
+    if isinstance(dtype, kernelapi.types.Type):
+        dtype = kernelapi.numpy_support.as_dtype(dtype)
+    frame = sys._getframe(1)
+    caller = frame.f_code.co_filename, frame.f_lineno
+    with _allocating:
+        if caller not in self._allocations:
+            self._allocations[caller] = np.empty(shape, dtype)
+        return self._allocations[caller]
+
+
+kernelapi.FakeCUDAShared.array = _once
 
 
 def _cut(dtype, x):

@@ -1,13 +1,18 @@
 """Square matrices on the device, a thread per element: scaling, diagonals, triangles."""
 
+import math
+
 from .compat import cuda
 from .vectors import per_element
 
 __all__ = [
     "add_to_diagonal",
     "clear_above",
+    "damp_blocks",
     "diagonal_of",
     "lower_of_blocks",
+    "mend",
+    "mend_blocks",
     "restore",
     "scale_square",
     "take_lower",
@@ -52,6 +57,25 @@ def add_to_diagonal(c, d, added, by=0.0):
     # c  INOUT (m, m);  d, added  IN READ-ONLY (m,)
     """c[i, i] = d[i] + added[i] + by."""
     per_element(_add_to_diagonal, d.size, c, d, added, by)
+
+
+@cuda.jit
+def _mend(c, u, alike, trace, used, along):
+    e = cuda.grid(1)
+    if e < c.size:
+        i, j = e // c.shape[1], e % c.shape[1]
+        left = u[i] if u.size > 0 else alike
+        size = trace[0] / max(used[0], 1.0)
+        if i == j and left == 0:
+            c[i, i] += size
+        elif along:
+            c[i, j] += size * left * (u[j] if u.size > 0 else alike)
+
+
+def mend(c, u, alike, trace, used, *, along):
+    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): `alike` everywhere;  trace, used  IN (1,)
+    """c += trace / used times the projection on zeros of u and, `along`, times u u'."""
+    per_element(_mend, c.size, c, u, alike, trace, used, along)
 
 
 @cuda.jit
@@ -108,10 +132,44 @@ def _lower_of_blocks(out, a, damping):
         if j > i:
             out[b, i, j] = 0
         else:
-            out[b, i, j] = a[b, i, j] + damping if i == j else a[b, i, j]
+            out[b, i, j] = a[b, i, j] + damping[b] if i == j else a[b, i, j]
 
 
 def lower_of_blocks(out, a, damping):
-    # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d)
-    """The lower triangle of a[b] + damping I for each block, zeros above."""
+    # out  OUT (B, d, d);  a  IN READ-ONLY (B, d, d);  damping  IN (B,)
+    """The lower triangle of a[b] + damping[b] I for each block, zeros above."""
     per_element(_lower_of_blocks, out.size, out, a, damping)
+
+
+@cuda.jit
+def _damp_blocks(c, by, where, diagonal, added):
+    e = cuda.grid(1)
+    if e < c.size:
+        d = c.shape[1]
+        b, i, j = e // (d * d), e // d % d, e % d
+        k = where[b] + i
+        c[b, i, j] = diagonal[k] + added[k] if i == j else c[b, i, j] * by
+
+
+def damp_blocks(c, by, where, diagonal, added):
+    # c  INOUT (B, d, d);  where  IN (B,) int64 first elements;  diagonal, added  IN READ-ONLY (p,)
+    """c *= by, but for its diagonal, which becomes that part of diagonal + added."""
+    per_element(_damp_blocks, c.size, c, by, where, diagonal, added)
+
+
+@cuda.jit
+def _mend_blocks(l, info, where, diagonal, added):
+    e = cuda.grid(1)
+    if e < l.size:
+        d = l.shape[1]
+        b, i, j = e // (d * d), e // d % d, e % d
+        if info[b] != 0:
+            k = where[b] + i
+            size = diagonal[k] + added[k]
+            l[b, i, j] = (math.sqrt(size) if size > 0 else 1.0) if i == j else 0.0
+
+
+def mend_blocks(l, info, where, diagonal, added):
+    # l  INOUT (B, d, d) factors;  info  IN (B,);  the rest as in `damp_blocks`
+    """The factor of its diagonal for a block that has none."""
+    per_element(_mend_blocks, l.size, l, info, where, diagonal, added)

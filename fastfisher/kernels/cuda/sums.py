@@ -34,8 +34,8 @@ def _reduction(what, threads):
     @cuda.jit
     def first(partial, x, y, share):
         s = cuda.shared.array((threads,), compat.types.float64)
-        t, row = cuda.threadIdx.x, cuda.blockIdx.y
-        lo = cuda.blockIdx.x * share
+        t, row = cuda.threadIdx.x, cuda.blockIdx.x
+        lo = cuda.blockIdx.y * share
         value = start
         for i in range(lo + t, min(lo + share, x.shape[1]), threads):
             if maximum:
@@ -67,7 +67,7 @@ def _reduction(what, threads):
             cuda.syncthreads()
             half //= 2
         if t == 0:
-            partial[row, cuda.blockIdx.x] = s[0]
+            partial[row, cuda.blockIdx.y] = s[0]
 
     @cuda.jit
     def second(out, partial):
@@ -96,7 +96,8 @@ def _reduce(what, out, x, y):
     threads = min(THREADS, 1 << max(min(m, share) - 1, 0).bit_length())
     first, second = _reduction(what, threads)
     partial = compat.empty((k, count), np.float64)
-    compat.launch(first, (count, k), threads, partial, x, y, share)
+    # Only the first direction of a grid goes beyond 65535.
+    compat.launch(first, (k, count), threads, partial, x, y, share)
     compat.launch(second, -(-k // THREADS), min(k, THREADS), out, partial)
 
 

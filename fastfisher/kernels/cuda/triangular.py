@@ -42,8 +42,8 @@ def _step(dtype, tile, adjoint):
         a = cuda.shared.array((side, pitch), scalar)
         v = cuda.shared.array((rows, side), scalar)
         i, g = cuda.threadIdx.x, cuda.threadIdx.y
-        mine = block - cuda.blockIdx.x if adjoint else block + cuda.blockIdx.x
-        n, right = l.shape[0], cuda.blockIdx.y * rows + g
+        mine = block - cuda.blockIdx.y if adjoint else block + cuda.blockIdx.y
+        n, right = l.shape[0], cuda.blockIdx.x * rows + g
         first, count = mine * side, min(side, n - mine * side)
         solved = block + 1 if adjoint else block - 1
         active = i < count and right < x.shape[0]
@@ -96,7 +96,7 @@ def _substitute(l, x, start, tile, adjoint):
     for done in range(blocks - (0 if adjoint else first)):
         block = first - done if adjoint else first + done
         left = block + 1 if adjoint else blocks - block
-        grid = left, -(-k // tile.rows)
+        grid = -(-k // tile.rows), left  # only x goes beyond 65535
         compat.launch(step, grid, (tile.side, tile.rows), l, x, block, first)
 
 

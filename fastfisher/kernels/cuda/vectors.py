@@ -11,6 +11,7 @@ from .compat import cuda
 
 __all__ = [
     "REPORT",
+    "blank",
     "combine",
     "emit",
     "examine_weights",
@@ -18,6 +19,7 @@ __all__ = [
     "normalise",
     "per_element",
     "project",
+    "put_blocks",
     "resolve",
     "roots",
     "scale_rows",
@@ -25,6 +27,7 @@ __all__ = [
     "spread",
     "square_roots",
     "take",
+    "take_blocks",
     "take_one",
     "tame",
     "times",
@@ -37,8 +40,8 @@ THREADS = 256
 TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT = range(12)
-REPORT = 12
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT, LEAST = range(13)
+REPORT = 13
 
 
 def per_element(kernel, size, *args):
@@ -79,19 +82,20 @@ def take_one(out, source):
     per_element(_take_one, source.size, out, source)
 
 
-def emit(out, rows, scale):
+def emit(out, rows, scale, power=0):
     # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  scale  IN (k,) or (0,)
-    """Columns of the rows, each divided by its scale, in the dtype of `out`."""
-    per_element(_emit, out.size, out, rows, scale)
+    """Columns of the rows times 2^power, each divided by its scale, in the dtype of `out`."""
+    half = power // 2  # the whole power may be out of range where the result is not
+    per_element(_emit, out.size, out, rows, scale, 2.0**half, 2.0 ** (power - half))
 
 
 @cuda.jit
-def _emit(out, rows, scale):
+def _emit(out, rows, scale, by, more):
     e = cuda.grid(1)
     if e < out.size:
         r, c = e // out.shape[1], e % out.shape[1]
         factor = scale[c] if scale.size > 0 else 1.0
-        out[r, c] = rows[c, r] / factor
+        out[r, c] = rows[c, r] * by / factor * more
 
 
 @cuda.jit
@@ -135,6 +139,47 @@ def silence(x, sizes):
     # x  INOUT (k, m);  sizes  IN READ-ONLY (k,)
     """Zeros in rows of size 0."""
     per_element(_silence, x.size, x, sizes)
+
+
+@cuda.jit
+def _blank(w, bad):
+    i = cuda.grid(1)
+    if i < w.size and bad[i]:
+        w[i] = 0
+
+
+def blank(w, bad):
+    # w  INOUT (n,);  bad  IN READ-ONLY (n,) bool
+    """Zeros where `bad` is True."""
+    per_element(_blank, w.size, w, bad)
+
+
+@cuda.jit
+def _take_blocks(part, x, where, d):
+    e = cuda.grid(1)
+    if e < part.size:
+        r, c = e // part.shape[1], e % part.shape[1]
+        part[r, c] = x[r, where[c // d] + c % d]
+
+
+def take_blocks(part, x, where, d):
+    # part  OUT (k, B d);  x  IN READ-ONLY (k, m);  where  IN READ-ONLY (B,) int64
+    """The d elements of each row from each place on."""
+    per_element(_take_blocks, part.size, part, x, where, d)
+
+
+@cuda.jit
+def _put_blocks(x, part, where, d):
+    e = cuda.grid(1)
+    if e < part.size:
+        r, c = e // part.shape[1], e % part.shape[1]
+        x[r, where[c // d] + c % d] = part[r, c]
+
+
+def put_blocks(x, part, where, d):
+    # x  INOUT (k, m);  part  IN READ-ONLY (k, B d);  where  IN READ-ONLY (B,) int64
+    """The inverse of `take_blocks`."""
+    per_element(_put_blocks, part.size, x, part, where, d)
 
 
 # Linear combinations.

@@ -4,13 +4,10 @@ The host waits once per solve, for a report of some numbers; cg once per chunk o
 of any size may lie on the host: they then pass over the bus in slices.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from ... import arrays
 from ...arrays import check_policy, to_origin
-from ...damping import Marquardt
 from ...devices import lies_on_device
 from ...devices.door import (
     DeviceScores,
@@ -24,24 +21,21 @@ from ...devices.door import (
 from ...devices.passes import bad_row
 from ...devices.slices import row_slices
 from ...errors import InputError
-from ...kernels.cuda import compat, memory, sums, vectors
-from ...kernels.cuda.vectors import LARGEST, OUT, TRACE
+from ...kernels.cuda import compat, memory
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
-from ..factored import rank_deficient
-from ..solution import Solution
-from ..system import RANGE
-from .direct import GIVEN, dual, primal
-from .iterative import cg
-from .system import Report, check_weights, make_system
+from .solve import Run
+from .system import Report, make_system, not_finite, without_bad_rows
 
-__all__ = ["solve_on_device"]
+__all__ = ["finite_rows", "solve_on_device"]
 
 RESIDENT_SHARE = 0.5  # of free memory that host scores may take and stay on the device
 
 
 class _Device:
     """Operands that lie on a device, answered in kind."""
+
+    there = True
 
     def __init__(self, G, *others):
         self._scope = working_with(G, *others)
@@ -71,6 +65,8 @@ class _Device:
 
 class _Host:
     """Operands of the host, copied in and answered there, in kind."""
+
+    there = False
 
     def __init__(self, G, *others):
         self._scope = on_host()
@@ -136,10 +132,6 @@ def solve_on_device(
         raise InputError(
             "G lies on a device but device='cpu'; pass a host copy (torch: .cpu(), cupy: .get())"
         )
-    if nan_policy == "skip":
-        raise InputError("nan_policy='skip' is for the host; drop the rows that are not finite")
-    if isinstance(damping, Cutoff):
-        raise InputError(f"{damping} needs eigenvalues, which are computed on the host only")
     with (_Device if there else _Host)(G, b, coef, weights, x0) as place:
         scores = place.scores(G)
         n, p = scores.shape
@@ -161,114 +153,43 @@ def solve_on_device(
             raise InputError(
                 f"x0 holds {start.shape[0]} vectors but there are {sides} right-hand sides"
             )
-        plan = _plan(scores, weights, center, sides, method, damping)
+        weights = place.weights(weights, n)
+        if nan_policy == "skip":
+            scores, weights, _ = without_bad_rows(scores, weights)
+        plan = _plan(scores, weights, center, sides, method, damping, undamped=f is not None)
         if announce is not None:
             announce(plan)
         report = Report(sides)
-        system = make_system(scores, place.weights(weights, n), center, damping, report)
+        system = make_system(scores, weights, center, damping, report)
         if given is None and f is None:  # docs/math.md D6
             given = compat.empty((1, p), np.float64)
             memory.copy(given, system.mean.reshape(1, p))
-        return _solve(place, system, report, plan, given, f, start, single, nan_policy, settings)
+        run = Run(place, plan, given, f, start, single, nan_policy, settings)
+        return run.solution(system, report)
 
 
-def _plan(scores, weights, center, sides, method, damping):
+def finite_rows(G):
+    """InputError naming the first row of device scores that is not finite. Waits."""
+    with working_with(G):
+        row, _ = bad_row(as_scores(G))
+    if row is not None:
+        raise not_finite(row)
+
+
+def _plan(scores, weights, center, sides, method, damping, *, undamped):
     n, p = scores.shape
-    forced = method == "auto" and damping.needs == "diagonal" and n < p
-    halves = not scores.streamed and np.dtype(scores.data.dtype).itemsize == 2
     problem = Problem(
         n=n,
         p=p,
         rhs=sides,
         dtype=scores.dtype.name,
-        method="cg" if forced else method,
+        method=method,
         device="cuda",
         weighted=weights is not None,
         centered=bool(center),
         direct=scores.direct,
-        halves=halves,
+        halves=scores.stored.itemsize == 2,
+        singular=undamped and damping.is_zero and n - bool(center) < p,
+        spectral=isinstance(damping, Cutoff),
     )
-    plan = plan_problem(problem, enforce=True)
-    if forced:
-        return replace(plan, because="n < p, and the dual with a diagonal damping is the host's")
-    return plan
-
-
-def _solve(place, system, report, plan, b, f, x0, single, nan_policy, settings):
-    damping, p = system.damping, system.p
-    given = b if f is None else f
-    if f is None and damping.is_zero and system.rank_bound < p:
-        raise rank_deficient(system)
-    sizes, scale = (compat.empty((report.sides,), np.float64) for _ in range(2))
-    sums.largest(sizes, given)
-    vectors.tame(scale, sizes)
-    for rows in (given, x0):
-        if rows is not None:
-            vectors.scale_rows(rows, scale)
-    shape = (p,) if single else (p, report.sides)
-    made, out = place.new(shape, system.dtype)
-    columns = out.reshape(p, report.sides)
-
-    def finish(x):
-        vectors.emit(columns, x, scale)
-        sums.largest(report.place(OUT), out.reshape(1, p * report.sides))
-
-    routes = {"primal": primal, "dual": dual}
-    try:
-        if plan.method == "cg":
-            outcome = cg(system, report, b, f, finish, x0=x0, **settings)
-        else:
-            outcome = routes[plan.method](system, report, b, f, finish)
-    finally:
-        _check(system, report, given, nan_policy)
-    status, certificate = outcome.status, outcome.certificate
-    if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
-        memory.fill(out, np.nan)
-    if not np.isfinite(report.host[[TRACE, OUT]]).all():
-        status = "not_finite"
-    return Solution(
-        x=place.answer(made),
-        status=status,
-        converged=status == "converged",
-        residual=certificate.residual,
-        backward_error=certificate.backward_error,
-        iterations=outcome.iterations,
-        method=plan.method,
-        damping=damping.c if isinstance(damping, Marquardt) else float(outcome.added),
-        rung=outcome.rung,
-        plan=plan,
-        cancellation=outcome.cancellation,
-        rank=outcome.rank,
-        rcond=outcome.rcond,
-        smallest_pivot=outcome.smallest_pivot,
-        escalation=outcome.escalation,
-    )
-
-
-def _check(system, report, given, nan_policy):
-    """InputError for what the report says of the operands; it explains any other failure."""
-    if report.host is None:
-        return
-    check_weights(system, report)
-    largest, trace = report.host[LARGEST], report.host[TRACE]
-    finite = np.isfinite(report.sizes(GIVEN)).all()
-    if np.isfinite(trace) and finite:
-        least, most, _ = RANGE[system.dtype.itemsize]
-        if largest > 0 and not least <= largest <= most:
-            raise InputError(
-                f"the squares of the scores reach {largest:.3g}, out of the range of the device "
-                f"routes; multiply G by 2.0**{-int(np.floor(np.log2(largest) / 2))} first"
-            )
-        return
-    bad = memory.to_host(given)
-    if not np.isfinite(bad).all():
-        index = int(np.flatnonzero(~np.isfinite(bad).all(axis=0))[0])
-        raise InputError(f"the right-hand side is not finite at index {index}; repair it")
-    if nan_policy == "propagate":
-        return
-    row, size = bad_row(system.G)
-    if row is not None:
-        raise InputError(f"G is not finite in row {row}; drop the row (weight 0 is not enough)")
-    raise InputError(
-        f"F overflows: the largest |G| is {size:.3g}; multiply G by a power of two first"
-    )
+    return plan_problem(problem, enforce=True)

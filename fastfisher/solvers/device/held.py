@@ -2,19 +2,21 @@
 
 import numpy as np
 
-from ...damping import Marquardt
 from ...devices import passes
 from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
-from ...errors import InputError, StateError
+from ...errors import InputError, NotPositiveDefiniteError, StateError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
-from ..solution import Solution
+from ..ladder import allowed_cutoff
 from ..system import unit_roundoff
 from .direct import factored
+from .factor import DeviceFactor
 from .path import DevicePath
-from .system import Report
+from .solve import dressed
+from .spectral import HeldSeen, spectral
+from .system import Report, mean_row, not_finite, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -22,11 +24,15 @@ __all__ = ["Held"]
 class _Normalised:
     """F (p, p) as a system: what the certificate of a solve asks of one."""
 
-    inverse_total, shares, mean = 1.0, None, None
+    inverse_total, roots, shares, mean = 1.0, None, None, None
 
     def __init__(self, F, damping, dtype):
         self.F, self.damping, self.dtype, self.p = F, damping, dtype, F.shape[0]
         self.roundoff = unit_roundoff(dtype)
+
+    def add_fisher(self, F):
+        """F, into zeros."""
+        memory.copy(F, self.F)
 
     def raw_fisher(self, v):
         """F v for rows v."""
@@ -36,10 +42,13 @@ class _Normalised:
 
 
 class Held:
-    """Raw sums over everything that was added: lower triangle of sum w g g', and sum w g."""
+    """Raw sums over everything that was added: lower triangle of sum w g g', and sum w g.
 
-    def __init__(self, p, dtype):
-        self.p, self.dtype, self.origin = p, dtype, None
+    Centred, the first are those of g less the mean: batches meet as in docs/math.md U2.
+    """
+
+    def __init__(self, p, dtype, center=False):
+        self.p, self.dtype, self.center, self.origin = p, dtype, center, None
 
     def _start(self, G):
         """The first batch decides on which device, and in which kind answers come."""
@@ -47,8 +56,9 @@ class Held:
         self.sums = memory.zeros((self.p, self.p), np.float64)
         self.first = memory.zeros((1, self.p), np.float64)
 
-    def add(self, G, weights, decay):
-        """Add a batch after the sums so far are multiplied by decay; (rows, sum of weights)."""
+    def add(self, G, weights, decay, weight, skip=False):
+        """Add a batch after the sums so far, of this weight, are multiplied by decay; (rows, sum of
+        weights, rows left out because they are not finite)."""
         with working_with(G, weights, self.origin):
             scores = as_scores(G)
             n, p = scores.shape
@@ -56,26 +66,54 @@ class Held:
                 raise InputError(
                     f"G is {scores.dtype} with {p} columns; expected {self.dtype} with {self.p}"
                 )
-            roots, u, total = self._examined(scores, weights) if n else (None, None, 0.0)
+            rows, bad = None if weights is None else as_weights(weights, n), 0
+            if skip and n:
+                scores, rows, bad = without_bad_rows(scores, rows)
+            roots, u, total = self._examined(scores, rows) if n else (None, None, 0.0)
             if n and self.origin is None:
                 self._start(G)
             if decay != 1 and self.origin is not None:
                 squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
             if n:
-                passes.add_syrk(self.sums, scores, scale=roots)
+                mean = self._mean_of(scores, u, roots, total) if self.center else None
+                passes.add_syrk(self.sums, scores, scale=roots, shift=mean)
+                if self.center:
+                    self._between(mean, weight * decay, total)
                 passes.add_rmatvec(self.first, scores, u)
-            return n, total
+            return n - bad, total, bad
+
+    @staticmethod
+    def _mean_of(scores, u, roots, total):
+        """The mean row (p,) of a batch."""
+        shares = None
+        if roots is not None:
+            rows = compat.empty(tuple(u.shape), np.float64)
+            vectors.times(rows, u, none(np.float64), 1.0 / total if total > 0 else 0.0)
+            shares = rows.reshape(rows.size)
+        return mean_row(scores, shares)
+
+    def _between(self, mean, weight, total):
+        """Add what lies between the means of the sums so far and of a batch."""
+        if not (weight > 0 and total > 0):
+            return
+        row, none_ = compat.empty((1, self.p), np.float64), none(np.float64)
+        rows = mean.reshape(1, self.p)
+        vectors.combine(row, rows, self.first, 1.0 / weight, none_, none(np.float64, 2))
+        root = float(np.sqrt(weight * (total / (weight + total))))
+        vectors.times(row, row, none_, root)
+        passes.load("syrk", self.p)(self.sums, row, none_, none_)
 
     def _examined(self, scores, weights):
-        """Roots of the weights, the weights as a row, and their sum; waits for the verdict."""
+        """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
+        verdict."""
         n, _ = scores.shape
         report, bad = Report(0), compat.empty((1,), np.int64)
         roots, u, total = None, compat.empty((1, n), np.float64), float(n)
         memory.fill(bad, n)
         memory.fill(u, 1.0)
         if weights is not None:
-            u = as_weights(weights, n)
+            u = weights
             roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
             vectors.examine_weights(bad, used, u.reshape(n))
             vectors.weight_roots(roots, u.reshape(n))
@@ -94,17 +132,19 @@ class Held:
         if not np.isfinite([host[LARGEST], total]).all():
             row, largest = passes.bad_row(scores)
             if row is not None:
-                raise InputError(f"G is not finite in row {row}; drop the row")
+                raise not_finite(row)
             raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
         return roots, u, total
 
-    def merge(self, other):
-        """Add the sums of another."""
+    def merge(self, other, weight, total):
+        """Add the sums of another; the weights of both."""
         if other.origin is None:
             return
         with working_with(other.origin, self.origin):
             if self.origin is None:
                 self._start(other.origin)
+            if self.center:
+                self._between(other.mean(total).reshape(self.p), weight, total)
             for mine, theirs in ((self.sums, other.sums), (self.first, other.first)):
                 vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
 
@@ -155,42 +195,55 @@ class Held:
 
     def solve(self, b, damping, weight, n):
         """The Solution of (F + D) x = b."""
-        if isinstance(damping, Cutoff):
-            raise InputError(f"{damping} needs eigenvalues, which are computed on the host only")
         with self.working(b):
             given, single = self.rows(b, weight)
-            F = self.matrix(weight)
-            work, report = compat.empty((self.p, self.p), np.float64), Report(given.shape[0])
-            memory.copy(work, F)
-            shape = (self.p,) if single else (self.p, given.shape[0])
-            made, out = result(self.origin, shape, self.dtype)
+            F, report = self.matrix(weight), Report(given.shape[0])
+            k, system = given.shape[0], _Normalised(F, damping, self.dtype)
+            made, out = result(self.origin, (self.p,) if single else (self.p, k), self.dtype)
 
             def finish(x):
-                vectors.emit(out.reshape(self.p, x.shape[0]), x, none(np.float64))
+                vectors.emit(out.reshape(self.p, k), x, none(np.float64))
                 sums.largest(report.place(OUT), out.reshape(1, out.size))
 
-            system = _Normalised(F, damping, self.dtype)
-            outcome = factored(system, report, work, given, finish)
-            problem = Problem(n, self.p, given.shape[0], self.dtype.name, "primal", device="cuda")
-            certificate, status = outcome.certificate, outcome.status
-            if not np.isfinite(report.host[OUT]):
-                status = "not_finite"
-            return Solution(
-                x=made,
-                status=status,
-                converged=status == "converged",
-                residual=certificate.residual,
-                backward_error=certificate.backward_error,
-                iterations=0,
-                method="primal",
-                damping=damping.c if isinstance(damping, Marquardt) else float(outcome.added),
-                rung=outcome.rung,
-                plan=plan_problem(problem),
-                rank=outcome.rank,
-                rcond=outcome.rcond,
-                smallest_pivot=outcome.smallest_pivot,
-                escalation=outcome.escalation,
+            outcome = None
+            cutoff = damping if isinstance(damping, Cutoff) else allowed_cutoff()
+            if cutoff is not damping:
+                work = compat.empty((self.p, self.p), np.float64)
+                memory.copy(work, F)
+                try:
+                    outcome = factored(system, report, work, given, finish)
+                except NotPositiveDefiniteError:
+                    if cutoff is None:
+                        raise
+            if outcome is None:
+                outcome = spectral(HeldSeen.of(system), given, None, "primal", cutoff=cutoff)
+                finish(memory.to_device(outcome.x))
+                report.read()
+            spectrum = outcome.rung == "eigen"
+            problem = Problem(
+                n, self.p, k, self.dtype.name, "primal", device="cuda", spectral=spectrum
             )
+            finite = bool(np.isfinite(report.host[OUT]))
+            return dressed(made, outcome, plan_problem(problem), damping, 1.0, finite)
+
+    def factor(self, damping, weight):
+        """The DeviceFactor of F + D."""
+        with self.working():
+            return DeviceFactor(_Normalised(self.matrix(weight), damping, self.dtype), self.origin)
+
+    def trace(self, weight):
+        """Trace of F, on the host."""
+        diagonal, total = (compat.empty((size,), np.float64) for size in (self.p, 1))
+        squares.diagonal_of(diagonal, self.sums)
+        sums.totals(total, diagonal.reshape(1, self.p))
+        return float(memory.to_host(total)[0]) / (weight or 1.0)
+
+    def on_host(self, weight):
+        """The sums (p, p), both triangles, and the mean (p,), copied to the host."""
+        with self.working():
+            both = compat.empty((self.p, self.p), np.float64)
+            passes.mirror(self.sums, both)
+            return memory.to_host(both), memory.to_host(self.mean(weight))[0]
 
     def path(self, b, dampings, weight):
         """The DevicePath for b and absolute dampings."""

@@ -7,14 +7,15 @@ vain; step lengths, tests and verdicts are the kernels' (`kernels.cuda.recurrenc
 import numpy as np
 
 from ...devices.door import none
-from ...errors import InputError
 from ...kernels.cuda import compat, memory, recurrence, sums, vectors
-from ...kernels.cuda.vectors import ADDED, LARGEST, TRACE
+from ...kernels.cuda.vectors import ADDED, LARGEST
 from ...planning import current_options
-from ..certificate import USELESS
+from ..certificate import USELESS, worst
 from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol
 from ..outcome import Outcome
-from .direct import certificate_of, certify, parts
+from .direct import certificate_of, certify
+from .matrix import resolved
+from .preconditioners import built
 
 __all__ = ["CHUNK", "cg"]
 
@@ -26,35 +27,45 @@ VERDICTS = {
     recurrence.NOT_FINITE: "not_finite",
     recurrence.EXHAUSTED: "max_iterations",
 }
+FATAL = recurrence.BREAKDOWN, recurrence.NOT_FINITE, recurrence.EXHAUSTED  # no restart helps
 
 
-def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
-    """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x."""
-    if preconditioner not in ("auto", "jacobi", None):
-        raise InputError(
-            f"preconditioner is {preconditioner!r}; on a device expected 'auto', 'jacobi' or None"
-        )
+def cg(
+    system,
+    report,
+    b,
+    coef,
+    finish,
+    *,
+    rtol=None,
+    maxiter=None,
+    x0=None,
+    preconditioner="auto",
+    new=None,
+):
+    """Solve for rows b (k, p), or b = G'(w o coef)/W with rows coef (k, n); `finish` takes x.
+
+    A callable preconditioner gets arrays that ``new(shape, dtype)`` makes.
+    """
     p, floor = system.p, BACKWARD_LIMIT * system.roundoff
     rtol = default_rtol(system.dtype) if rtol is None else rtol
-    diagonal, added = system.diagonal(), compat.empty((p,), np.float64)
-    rows = diagonal.reshape(1, p)
-    sums.largest(report.place(LARGEST), rows)
-    sums.totals(report.place(TRACE), rows)
-    lam, share, ratio = parts(system.damping)
-    vectors.resolve(added, report.device, diagonal, lam, share / p, ratio)
+    diagonal = system.diagonal()
+    added, ratio = resolved(report, diagonal, system.damping, p)
     if preconditioner == "auto":  # as in `solvers.cg`
         few = system.rank_bound < p and not ratio
         preconditioner = None if few else "jacobi"
     if maxiter is None:
         maxiter = 10 * ((p if preconditioner else min(system.n, p)) + 10)
-    weight = none(np.float64)
-    if preconditioner:
+    weight, precondition = none(np.float64), None
+    if preconditioner == "jacobi":
         weight = compat.empty((p,), np.float64)
         vectors.invert_sum(weight, diagonal, added)
+    elif preconditioner is not None:
+        precondition = built(preconditioner, system, added, diagonal, new)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
-    run = _Run(system, added, b, weight, rtol, floor, maxiter)
-    x, status, iterations = run.solve(x0)
+    run = _Run(system, added, b, weight, precondition, rtol, floor, maxiter)
+    x, statuses, iterations = run.solve(x0)
     certify(system, report, added, x, b)
     finish(x)
     host = report.read()
@@ -64,22 +75,23 @@ def cg(system, report, b, coef, finish, *, rtol=None, maxiter=None, x0=None, pre
     reached = (certificate.residuals <= rtol) | (
         (certificate.backward_errors <= floor) & (certificate.residuals < USELESS)
     )
-    if reached.all():
-        status = "converged"
-    elif not np.isfinite(certificate.residual):
-        status = "not_finite"
-    elif status == "converged":
-        status = "stagnated"
-    return Outcome(
-        system, x, certificate, status, float(host[ADDED]), iterations=iterations, rung="cg"
-    )
+    for j, residual in enumerate(certificate.residuals):
+        if reached[j]:
+            statuses[j] = "converged"
+        elif not np.isfinite(residual):
+            statuses[j] = "not_finite"
+        elif statuses[j] == "converged":  # by its recurrence only
+            statuses[j] = "stagnated"
+    facts = {"statuses": tuple(statuses), "iterations": iterations, "rung": "cg"}
+    return Outcome(system, x, certificate, worst(statuses), float(host[ADDED]), **facts)
 
 
 class _Run:
     """The vectors of the recurrences, and the state of each row."""
 
-    def __init__(self, system, added, b, weight, rtol, floor, maxiter):
+    def __init__(self, system, added, b, weight, precondition, rtol, floor, maxiter):
         self.system, self.added, self.b, self.weight = system, added, b, weight
+        self.precondition = precondition
         self.rtol, self.floor, self.maxiter = rtol, floor, maxiter
         self.runaway = system.roundoff**-2
         self.shape = tuple(b.shape)
@@ -89,7 +101,7 @@ class _Run:
         self.stretch = 0.0
 
     def solve(self, x0):
-        """x, a verdict and the number of iterations."""
+        """x, a verdict for each row and the number of iterations."""
         x, r = (compat.empty(self.shape, np.float64) for _ in range(2))
         sizes = compat.empty((self.shape[0],), np.float64)
         sums.dots(sizes, self.b, self.b)
@@ -101,24 +113,22 @@ class _Run:
             memory.copy(x, x0)
             vectors.silence(x, sizes)
             self._residual(r, x)
-        before, status = np.full(self.shape[0], np.inf), "stagnated"
+        before = np.full(self.shape[0], np.inf)
         for restart in range(RESTARTS + 1):
             self._begin(x, r, first=restart == 0)
             if restart:
                 host = self._look()
                 active = host[:, recurrence.STATUS] == recurrence.RUNNING
                 rest = host[:, recurrence.REST]
-                if not active.any():
-                    return x, "converged", self._iterations(host)
                 if not (rest[active] < 0.5 * before[active]).any():
-                    break
+                    break  # done, or rounding is all that is left
                 before = rest
-            host, status = self._sweep(x, r)
-            if status in ("breakdown", "not_finite", "max_iterations"):
+            host = self._sweep(x, r)
+            if np.isin(host[:, recurrence.STATUS], FATAL).any():
                 break
             self._residual(r, x)
-        status = "stagnated" if status == "converged" else status
-        return x, status, self._iterations(host)
+        verdicts = [VERDICTS.get(int(code), "stagnated") for code in host[:, recurrence.STATUS]]
+        return x, verdicts, self._iterations(host)
 
     def _iterations(self, host):
         return int(host[:, recurrence.ITERATIONS].max(initial=0))
@@ -136,11 +146,21 @@ class _Run:
         recurrence.rest(self.state)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, self.state)
         limits = self.rtol, self.floor, USELESS, self.maxiter
+        z = self._preconditioned(r)
         recurrence.begin(self.state, self.partial, *limits, first=first)
-        recurrence.conclude(self.d, r, 1.0, self.weight, self.state)
+        recurrence.conclude(self.d, z, 1.0, self.weight, self.state)
+
+    def _preconditioned(self, r):
+        """What the weight is multiplied by: r, or P^-1 r, whose products with r enter the sums."""
+        if self.precondition is None:
+            return r
+        z, products = self.precondition(r), compat.empty((self.shape[0],), np.float64)
+        sums.dots(products, r, z)
+        recurrence.inner(self.partial, products)
+        return z
 
     def _sweep(self, x, r):
-        """Chunks of iterations until no row is active; the state, and the worst verdict."""
+        """Chunks of iterations until no row is active; the state."""
         progress = current_options().progress
         while True:
             for _ in range(CHUNK):
@@ -149,9 +169,8 @@ class _Run:
             done = self._iterations(host)
             if progress is not None:
                 progress("cg", done, self.maxiter)
-            codes = host[:, recurrence.STATUS].astype(int)
-            if not (codes == recurrence.RUNNING).any():
-                return host, VERDICTS[int(codes.max())]
+            if not (host[:, recurrence.STATUS] == recurrence.RUNNING).any():
+                return host
 
     def _iterate(self, x, r):
         system, state = self.system, self.state
@@ -160,5 +179,6 @@ class _Run:
         recurrence.direct(state, self.partial)
         recurrence.advance(self.partial, x, r, self.d, self.q, 1.0, self.weight, state)
         limits = self.floor, USELESS, self.runaway, PATIENCE, self.maxiter
+        z = self._preconditioned(r)
         recurrence.turn(state, self.partial, *limits)
-        recurrence.conclude(self.d, r, 1.0, self.weight, state)
+        recurrence.conclude(self.d, z, 1.0, self.weight, state)

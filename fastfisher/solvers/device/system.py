@@ -4,28 +4,42 @@ F = T'T with T = diag(u) (G - mean), u = sqrt(w / W). Vectors are rows (k, p) in
 solve must know of them is gathered in its report, which the host reads once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...damping import Damping
 from ...devices import passes
 from ...devices.door import DeviceScores, none
-from ...devices.slices import first_row
+from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
-from ...kernels.cuda import compat, memory, sums, vectors
-from ...kernels.cuda.vectors import BAD, REPORT, TOTAL
-from ..system import unit_roundoff
+from ...kernels.cuda import compat, copies, memory, squares, sums, vectors
+from ...kernels.cuda.vectors import BAD, REPORT, TOTAL, USED
+from ..system import RANGE, unit_roundoff
 
-__all__ = ["Report", "System", "check_weights", "make_system"]
+__all__ = [
+    "Report",
+    "System",
+    "check_weights",
+    "make_system",
+    "mean_row",
+    "not_finite",
+    "without_bad_rows",
+]
+
+BLOCK_BYTES = 64 << 20  # of rows of T in double
 
 
 class Report:
-    """Scalars of a solve in device memory, and the sums of its right-hand sides after them."""
+    """Scalars of a solve in device memory, and the sums of its right-hand sides after them.
+
+    `inner` is a report of scalars alone, of a matrix that is not the one that is solved with.
+    """
 
     def __init__(self, sides):
         self.sides, self.host = sides, None
-        self.device = memory.zeros((REPORT + 3 * sides,), np.float64)
+        self.device = memory.zeros((2 * REPORT + 3 * sides,), np.float64)
+        self.inner = _Part(self)
 
     def place(self, i):
         """One scalar, as a device array (1,)."""
@@ -33,7 +47,7 @@ class Report:
 
     def each(self, i):
         """Sums of kind i of the right-hand sides, (k,)."""
-        first = REPORT + i * self.sides
+        first = 2 * REPORT + i * self.sides
         return self.device[first : first + self.sides]
 
     def read(self):
@@ -43,8 +57,21 @@ class Report:
 
     def sizes(self, i):
         """Norms from the sums of kind i, once the report has been read."""
-        first = REPORT + i * self.sides
+        first = 2 * REPORT + i * self.sides
         return np.sqrt(self.host[first : first + self.sides])
+
+
+class _Part:
+    """The second half of the scalars of a report."""
+
+    def __init__(self, report):
+        self._report, self.device = report, report.device[REPORT : 2 * REPORT]
+
+    place = Report.place
+
+    @property
+    def host(self):
+        return self._report.host[REPORT : 2 * REPORT]
 
 
 @dataclass(frozen=True)
@@ -93,6 +120,18 @@ class System:
         passes.add_fvp(y, self.G, v, weights=self.shares, shift=self.mean)
         return y
 
+    def add_fisher(self, F):
+        """Lower triangle of F += F."""
+        passes.add_syrk(F, self.G, scale=self.roots, shift=self.mean)
+        if self.roots is None:
+            squares.scale_square(F, none(np.float64), self.inverse_total)
+
+    def add_gram(self, K, weight=None):
+        """Lower triangle of K += T diag(weight) T'."""
+        passes.add_gram(K, self.G, weight=weight, shift=self.mean)
+        roots = none(np.float64) if self.roots is None else self.roots
+        squares.scale_square(K, roots, self.inverse_total)
+
     def diagonal(self):
         """Diagonal of F, (p,)."""
         y = memory.zeros((self.p,), np.float64)
@@ -118,18 +157,82 @@ class System:
         return y
 
     def from_coefficients(self, coef):
-        """f with G'(w o coef) / W = T'f, without its mean where T is centred; coef is consumed."""
-        f = self._weighted(coef)
-        if self.mean is not None:
-            along, k = compat.empty((f.shape[0],), np.float64), f.shape[0]
-            if self.roots is None:
-                sums.totals(along, f)
-                vectors.project(f, along, none(np.float64), 1.0 / self.n)
-            else:
-                for i in range(k):
-                    sums.dots(along[i : i + 1], f[i : i + 1], self.roots.reshape(1, self.n))
-                vectors.project(f, along, self.roots)
+        """f with G'(w o coef) / W = T'f, without its mean where T is centred; a new array."""
+        f = self._weighted(coef, compat.empty(tuple(coef.shape), np.float64))
+        return f if self.mean is None else self.off_mean(f)
+
+    def off_mean(self, f):
+        """f <- f - (f u) u: T'u = 0 where T is centred."""
+        along, k = compat.empty((f.shape[0],), np.float64), f.shape[0]
+        if self.roots is None:
+            sums.totals(along, f)
+            vectors.project(f, along, none(np.float64), 1.0 / self.n)
+        else:
+            for i in range(k):
+                sums.dots(along[i : i + 1], f[i : i + 1], self.roots.reshape(1, self.n))
+            vectors.project(f, along, self.roots)
         return f
+
+    def used(self, report):
+        """How many samples have a weight, (1,) on the device."""
+        if self.shares is not None:
+            return report.place(USED)
+        count = compat.empty((1,), np.float64)
+        memory.fill(count, float(self.n))
+        return count
+
+    def row_blocks(self):
+        """T in double, some of its rows at a time; whoever gets them may overwrite them."""
+        for lo, hi, rows in row_slices(self.G):
+            yield from self._blocks(rows, lo, hi - lo, self.p, across=False)
+
+    def adjoint_blocks(self):
+        """T' likewise."""
+        for lo, hi, columns in column_slices(self.G):
+            mean = None if self.mean is None else self.mean[lo:hi]
+            yield from self._blocks(columns, 0, hi - lo, self.n, across=True, mean=mean)
+
+    def _blocks(self, part, at, count, width, *, across, mean=None):
+        shift = self.mean if mean is None else mean
+        shift, roots = (none(np.float64) if x is None else x for x in (shift, self.roots))
+        step = max(BLOCK_BYTES // (8 * width), 1)
+        for first in range(0, count, step):
+            block = compat.empty((min(step, count - first), width), np.float64)
+            copies.rows_of(block, part, first, shift, roots, at, self._alike, across=across)
+            yield block
+
+    def rescaled(self, largest_square):
+        """The same with scores times a power of two, if their squares leave the range: as
+        `solvers.system.System.rescaled`, for the largest mean square as computed. Waits."""
+        least, most, target = RANGE[self.dtype.itemsize]
+        if least <= largest_square <= most:
+            return self
+        bad, largest = passes.bad_rows(self.G)
+        if bad.any() or largest == 0:
+            return self
+        exponent = int(np.ceil(np.log2(largest)))
+        scale = 2.0 ** ((target if largest_square > most or exponent > 0 else -target) - exponent)
+        try:
+            damping = self.damping.scaled(scale)
+        except InputError:  # lambda overflows: F is negligible beside it, as it should be
+            return self
+        G = self.G.scaled(scale)
+        mean = None if self.mean is None else mean_row(G, self.shares)
+        return replace(self, G=G, mean=mean, damping=damping)
+
+
+def without_bad_rows(G, weights):
+    """Scores and weights (1, n), or None, without the rows that are not finite, and how many these
+    are. Waits."""
+    bad, _ = passes.bad_rows(G)
+    if not bad.any():
+        return G, weights, 0
+    n = G.shape[0]
+    if weights is None:
+        weights = compat.empty((1, n), np.float64)
+        memory.fill(weights, 1.0)
+    vectors.blank(weights.reshape(n), memory.to_device(bad))
+    return G.without(bad), weights, int(bad.sum())
 
 
 def make_system(G, weights, center, damping, report):
@@ -145,11 +248,11 @@ def make_system(G, weights, center, damping, report):
         roots, shares = (compat.empty((n,), np.float64) for _ in range(2))
         vectors.roots(roots, shares, w, report.device, bad, used)
     if center:
-        mean = _mean(G, shares)
+        mean = mean_row(G, shares)
     return System(G, roots, shares, mean, damping)
 
 
-def _mean(G, shares):
+def mean_row(G, shares):
     """Weighted mean row, about the first row: a constant column has exactly its value as mean."""
     n, p = G.shape
     one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
@@ -177,3 +280,11 @@ def check_weights(system, report):
         raise InputError(f"weights[{int(bad)}] is negative or not finite; expected finite, >= 0")
     if not np.isfinite(total):
         raise InputError("the sum of the weights overflows; divide them by their largest")
+
+
+def not_finite(row):
+    """The error for a row of scores with NaN or Inf."""
+    return InputError(
+        f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
+        "nan_policy='skip'"
+    )

@@ -1,6 +1,7 @@
 """Factorisations, small systems and what solvers do between them, compiled for real devices."""
 
 import importlib.util
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from fastfisher.kernels.cuda import (
     batched,
     blocks,
     cholesky,
+    compat,
+    copies,
+    metric,
     recurrence,
     squares,
     sums,
     triangular,
     vectors,
+    vendor_nvmath,
 )
 from tests.kernels.cuda.compiling import CAPABILITIES, compiled
 
@@ -75,6 +80,17 @@ def test_cuda_blocks_spill_nothing():
     assert set(in_registers(compiled(call, CAPABILITIES[-1]))) == {"add", "factor", "solve"}
 
 
+def test_cuda_metrics_spill_nothing():
+    g, scores = np.zeros((2, 9), SINGLE), np.zeros((2, 20, 9), SINGLE)
+
+    def call():
+        metric.batched_metric_solve(
+            g, np.zeros(2, np.int32), scores, scores[:, :, 0].copy(), g, g[0]
+        )
+
+    assert {"add", "_mean", "solve"} <= set(in_registers(compiled(call, CAPABILITIES[-1])))
+
+
 def test_cuda_substitutions_spill_nothing():
     l, x = square(100, DOUBLE), np.zeros((3, 100))
 
@@ -96,7 +112,8 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         for reduce in (sums.dots, sums.largest, sums.least, sums.totals):
             reduce(w, *([rows] * (2 if reduce is sums.dots else 1)))
         vectors.take(rows, rows.T.copy(), none)
-        vectors.emit(rows.T.copy().astype(SINGLE), rows, w)
+        vectors.emit(rows.T.copy().astype(SINGLE), rows, w, -3)
+        vectors.blank(v, np.zeros(m, bool))
         vectors.tame(w, w)
         vectors.scale_rows(rows, w)
         vectors.combine(rows, rows, rows, 0.5, v, rows)
@@ -110,9 +127,23 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         squares.diagonal_of(v, A)
         squares.restore(A)
         squares.clear_above(A)
+        squares.mend(A, none, 0.5, report[:1], report[:1], along=True)
+        for dtype, by in ((SINGLE, 0.5), (np.float16, 1.0), (np.float16, 2.0), (np.uint16, 2.0)):
+            to = np.zeros((k, m), dtype if by == 1 else SINGLE)
+            copies.changed(to, np.zeros((k, m), dtype), by, np.zeros(k, bool))
+            copies.rows_of(A[:k], np.zeros((k, m), dtype), 0, v, w, 0, 0.5)
         vectors.resolve(v, report, v, 0.1, 0.0, 0.0)
         vectors.examine_weights(counts, counts, v)
         vectors.roots(v, v, v, report, counts, counts)
+        copies.group_sums(A, rows.astype(np.float16), np.zeros(k, np.int64), np.zeros(k, np.int64))
+        vectors.per_element(vendor_nvmath._add, A.size, A, A.astype(SINGLE), True)
+        vectors.per_element(vendor_nvmath._take_transposed, A.size, A, A)
+        places, cubes = np.zeros(2, np.int64), np.zeros((2, 2, 2))
+        squares.damp_blocks(cubes, 0.5, places, v, v)
+        squares.mend_blocks(cubes, np.zeros(2, np.int32), places, v, v)
+        vectors.take_blocks(rows[:, :4].copy(), rows, places, 2)
+        vectors.put_blocks(rows, rows[:, :4].copy(), places, 2)
+        recurrence.inner(partial, w)
         recurrence.set_sizes(state, w)
         recurrence.rest(state)
         recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
@@ -123,6 +154,27 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
         recurrence.conclude(rows, rows, 1.0, none, state)
 
     found = in_registers(compiled(call, CAPABILITIES[-1]))
-    assert len(found) >= 22
+    assert len(found) >= 25
     # No sum depends on who comes first: atomics only on integers.
     assert not any("atom.add.f" in k.ptx or "red.add.f" in k.ptx for k in found.values())
+
+
+def test_cuda_grids_take_any_number_of_right_hand_sides():
+    k, m = 3 << 18, 2  # beyond 65535 blocks of any number of rows
+    rows, sides, none = np.empty((k, m)), np.empty(k), np.zeros(0)
+    state, partial = np.empty((k, recurrence.STATE)), np.empty((k, 1, 3))
+    grids = []
+
+    def record(kernel, blocks, threads, *args):
+        grids.append(np.atleast_1d(blocks))
+
+    with mock.patch.object(compat, "launch", record), mock.patch.object(compat, "empty", np.empty):
+        sums.dots(sides, rows, rows)
+        vectors.scale_rows(rows, sides)
+        recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
+        recurrence.turn(state, partial, 1e-15, 0.5, 1e30, 100, 100)
+        triangular.solve_lower(np.eye(m), rows)
+        triangular.solve_lower_adjoint(np.eye(m), rows)
+        blocks.block_solve(np.ones((1, m, m)), rows)
+    assert any(grid[0] > 1 << 16 for grid in grids)
+    assert all(grid[1:].max(initial=0) < 1 << 16 and grid[0] < 1 << 31 for grid in grids), grids

@@ -31,8 +31,8 @@ TWINS = {path.stem: functions(path) for path in (ROOM / "cuda").glob("*.py")}
 
 @pytest.mark.parametrize("stem", [stem for stem, found in TWINS.items() if found])
 def test_cuda_ops_have_the_files_names_and_arguments_of_the_cpu(stem):
-    beside = "" if stem == "vendor" else "cpu"
-    on_cpu = functions(ROOM / beside / f"{stem}.py")
+    vendor = stem.startswith("vendor")
+    on_cpu = functions(ROOM / "vendor.py" if vendor else ROOM / "cpu" / f"{stem}.py")
     for name, arguments in TWINS[stem].items():
         assert name in on_cpu, f"cuda/{stem}.py has {name}, cpu/{stem}.py has not"
         assert (
@@ -43,6 +43,16 @@ def test_cuda_ops_have_the_files_names_and_arguments_of_the_cpu(stem):
 def test_the_cuda_room_has_the_ops_that_solvers_need():
     found = {name for functions in TWINS.values() for name in functions}
     assert {"syrk", "gram", "mirror", "fvp", "cholesky", "solve_lower", "layered_gram"} <= found
+
+
+def test_every_public_op_has_a_cuda_twin_with_its_arguments():
+    found = {}
+    for path in (ROOM.parent / "ops").glob("device*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                found[node.name] = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+    for name in fastfisher.ops.__all__:
+        assert found[name] == [*inspect.signature(getattr(fastfisher.ops, name)).parameters], name
 
 
 # Availability --------------------------------------------------------------------------------

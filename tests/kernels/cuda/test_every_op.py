@@ -4,12 +4,14 @@ import importlib.util
 
 import pytest
 
+from fastfisher.planning import device
 from fastfisher.planning.device import CUDA_TABLE
 from tests.kernels.cuda.simulated import (
     OPS,
     SIMULATOR,
     VENDOR_OPS,
     examine,
+    examine_nvmath,
     examine_vendor,
 )
 from tests.kernels.every_op import LIMIT, in_a_process
@@ -46,6 +48,24 @@ def test_cuda_entries_of_vendors_keep_the_contract():
     for op, found in in_a_process(examine_vendor, VENDOR_OPS, ["float64"], **SIMULATOR).items():
         assert found["digest"] is not None, f"{op}: {found['case']}"
         assert_ratio(found["error"], LIMIT, f"cupy.{op} {found['case']}")
+
+
+def test_cuda_entries_of_nvmath_keep_the_contract():
+    """Row-major arrays as column-major ones: which triangle, which transpose, which stride."""
+    ops = in_a_process(examine_nvmath, VENDOR_OPS, ["float64", "float32"], **SIMULATOR)
+    for op, found in ops.items():
+        assert found["digest"] is not None, f"{op}: {found['case']}"
+        assert_ratio(found["error"], LIMIT, f"nvmath.{op} {found['case']}")
+
+
+@pytest.mark.parametrize("names", [(), ("nvmath",), ("cupy", "nvmath")], ids=str)
+def test_the_cuda_table_names_who_brings_cublas(names, monkeypatch):
+    monkeypatch.setattr(device, "_installed", lambda: list(names))
+    entries = device._both("syrk")
+    assert [e.name for e in entries] == ["cuda.syrk", *(f"{name}.syrk" for name in names)]
+    assert [e.module for e in entries[1:]] == [device.VENDORS[name] for name in names]
+    because = device._because("why", entries)
+    assert all(f"{name}.syrk" in because for name in names) and because.startswith("why")
 
 
 def test_the_cuda_table_has_one_row_per_op_and_dtype():

@@ -1,0 +1,203 @@
+"""From a system on a device and a plan to a Solution: routes, rungs, ranges, refusals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...damping import Marquardt
+from ...devices.door import none
+from ...devices.passes import bad_rows
+from ...errors import InputError, NotPositiveDefiniteError
+from ...kernels.cuda import compat, memory, sums, vectors
+from ...kernels.cuda.vectors import LARGEST, OUT, TOTAL, TRACE
+from ...planning import Plan
+from ..certificate import Certificate, direct_statuses
+from ..cutoffs import Cutoff
+from ..factored import rank_deficient
+from ..ladder import allowed_cutoff, current_ladder
+from ..outcome import Outcome
+from ..solution import Solution
+from ..system import made_smaller
+from .direct import GIVEN, dual, primal
+from .iterative import cg
+from .spectral import Seen, spectral
+from .system import Report, check_weights, not_finite
+
+__all__ = ["Run", "dressed"]
+
+ROUTES = {"primal": primal, "dual": dual}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned solve for rows b (k, p), or f (k, n) with b = G'(w o f) / sum(w)."""
+
+    place: object  # answers where the operands lay
+    plan: Plan
+    b: object
+    f: object
+    x0: object
+    single: bool
+    nan_policy: str
+    settings: dict  # of cg
+
+    @property
+    def given(self):
+        return self.b if self.f is None else self.f
+
+    def solution(self, system, report):
+        """The Solution; by scores of another scale where the squares of theirs leave the range."""
+        p, k = system.p, report.sides
+        sizes, scale = (compat.empty((k,), np.float64) for _ in range(2))
+        sums.largest(sizes, self.given)
+        vectors.tame(scale, sizes)
+        for rows in (self.given, self.x0):
+            if rows is not None:
+                vectors.scale_rows(rows, scale)
+        made, out = self.place.new((p,) if self.single else (p, k), system.dtype)
+
+        def finish(x, report, power):
+            vectors.emit(out.reshape(p, k), x, scale, power)
+            sums.largest(report.place(OUT), out.reshape(1, p * k))
+
+        outcome, report = self._outcome(system, report, finish)
+        if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
+            memory.fill(out, np.nan)
+        finite = np.isfinite(report.host[[TRACE, OUT]]).all()
+        x = self.place.answer(made)
+        return dressed(x, outcome, self.plan, system.damping, self._scale(outcome, system), finite)
+
+    def _outcome(self, system, report, finish):
+        """The outcome, and the report that tells of it."""
+        if isinstance(system.damping, Cutoff) and self.plan.method != "cg":
+            self._read(system, report)
+            return self._spectral(system, report, finish), report
+        used, power, failure = system, 0, None
+        try:
+            outcome = self._route(system, report, finish, power)
+        except NotPositiveDefiniteError as error:
+            failure = error
+        if report.host is None:  # hopeless from the start
+            self._read(system, report)
+        else:
+            used = self._checked(system, report)
+        if used is not system:
+            power = made_smaller(used, system, self.f is not None)
+            report, failure = Report(report.sides), None
+            if self.x0 is not None:
+                for part in (power // 2, power - power // 2):
+                    vectors.times(self.x0, self.x0, none(np.float64), 2.0**-part)
+            try:
+                outcome = self._route(used, report, finish, power)
+            except NotPositiveDefiniteError as error:
+                failure = error
+        if failure is None:
+            return outcome, report
+        cutoff = allowed_cutoff()
+        diagonal = self.plan.method == "dual" and system.damping.needs == "diagonal"
+        if cutoff is None or diagonal or self.plan.method == "cg":
+            raise failure
+        return self._spectral(system, report, finish, cutoff), report
+
+    def _route(self, system, report, finish, power):
+        ladder = current_ladder()
+        hopeless = self.f is None and system.damping.is_zero and system.rank_bound < system.p
+        if hopeless and (self.plan.method == "cg" or not (ladder and ladder.escalations)):
+            raise rank_deficient(system)
+
+        def take(x):
+            finish(x, report, power)
+
+        if self.plan.method == "cg":
+            new = self.place.new if self.place.there else None
+            settings = {**self.settings, "x0": self.x0, "new": new}
+            return cg(system, report, self.b, self.f, take, **settings)
+        return ROUTES[self.plan.method](system, report, self.b, self.f, take)
+
+    def _spectral(self, system, report, finish, cutoff=None):
+        seen = Seen.of(system, self.nan_policy == "propagate")
+        if seen.propagate and bad_rows(system.G)[0].any():
+            outcome = _propagated(seen, report.sides)
+        else:
+            outcome = spectral(seen, self.b, self.f, self.plan.method, cutoff=cutoff)
+        power = made_smaller(outcome.system, system, self.f is not None)
+        finish(memory.to_device(outcome.x), report, power)
+        report.read()
+        return outcome
+
+    # What was wrong with the operands explains any failure.
+
+    def _read(self, system, report):
+        """Read what the report says of weights and right-hand sides alone."""
+        sums.dots(report.each(GIVEN), self.given, self.given)
+        report.read()
+        self._examined(system, report)
+
+    def _examined(self, system, report):
+        check_weights(system, report)
+        if np.isfinite(report.sizes(GIVEN)).all():
+            return
+        bad = memory.to_host(self.given)
+        if not np.isfinite(bad).all():
+            index = int(np.flatnonzero(~np.isfinite(bad).all(axis=0))[0])
+            raise InputError(f"the right-hand side is not finite at index {index}; repair it")
+
+    def _checked(self, system, report):
+        """The system to solve: this one, or of another scale; InputError for bad operands."""
+        self._examined(system, report)
+        largest = float(report.host[LARGEST])
+        if not np.isfinite(report.host[TRACE]):
+            bad, _ = bad_rows(system.G)
+            if bad.any():
+                if self.nan_policy == "propagate":
+                    return system
+                raise not_finite(int(np.argmax(bad)))
+            largest = np.inf
+        if system.shares is not None and not report.host[TOTAL] > 0:  # F = 0 at any scale
+            return system
+        return system.rescaled(largest)
+
+    @staticmethod
+    def _scale(outcome, system):
+        return outcome.system.G.scale / system.G.scale
+
+
+def _propagated(seen, sides):
+    """What NaN in the scores gives where the caller wants it propagated."""
+    x, nan = np.full((sides, seen.p), np.nan), np.full(sides, np.nan)
+    return Outcome(seen, x, Certificate(None, nan, nan), "not_finite", np.nan, rung="none")
+
+
+def dressed(x, outcome, plan, damping, scale, finite):
+    """The Solution of an outcome, whose scores were `scale` times those of the caller."""
+    certificate, pivot = outcome.certificate, outcome.smallest_pivot
+    status = outcome.status if finite else "not_finite"
+    statuses = outcome.statuses or direct_statuses(outcome.system, certificate)
+    if status == "converged":
+        statuses = (status,) * len(statuses)
+    added = outcome.added
+    if isinstance(damping, Marquardt):
+        added = damping.c
+    elif not damping.needs and not outcome.escalation and outcome.rung != "eigen":
+        added = damping.resolve(None, None, 1)
+    else:
+        added = added / scale / scale
+    return Solution(
+        x=x,
+        status=status,
+        converged=status == "converged",
+        residual=certificate.residual,
+        backward_error=certificate.backward_error,
+        iterations=outcome.iterations,
+        method=plan.method,
+        damping=float(added),
+        rung=outcome.rung,
+        plan=plan,
+        cancellation=outcome.cancellation,
+        rank=outcome.rank,
+        rcond=outcome.rcond,
+        smallest_pivot=None if pivot is None else pivot / scale / scale,
+        escalation=outcome.escalation / scale / scale,
+        statuses=statuses,
+        residuals=certificate.residuals,
+    )
