@@ -96,9 +96,10 @@ def _all_threads32(steps, out):
 
 @njit(fastmath={"reassoc", "nsz"})
 def _sum(a):
-    total = 0.0
-    for i in range(len(a)):  # by index: iterating over the array compiles to gathers
-        total += a[i]
+    """Of four stretches side by side: one alone does not keep the memory of all processors busy."""
+    total, q = 0.0, len(a) // 4
+    for i in range(q):  # by index: iterating over the array compiles to gathers
+        total += a[i] + a[i + q] + a[i + 2 * q] + a[i + 3 * q]
     return total
 
 
