@@ -10,17 +10,18 @@ import numpy as np
 
 from ..kernels.cpu.splitting import SLICED_ORDER
 from ..planning import mixed_costs
-from .certificate import Certificate, direct_status, refine, row_norms
+from .certificate import certificate_of, direct_status, refine
+from .dual import REACHED, Pair
 from .outcome import Outcome
-from .pcg import refined
+from .pcg import Rounding, refined
 from .rough import Model, Slicing, power_norm, predicted_steps, rough_matrix
-from .system import RANGE, unit_roundoff
+from .system import RANGE
 
 __all__ = ["MixedSolver", "mixed"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
 MOST_SLICES = 3  # more are nearer than their factor in single precision
-REACHED = 9  # backward error, in u, up to which x of the dual is improved
+IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
@@ -140,49 +141,17 @@ class MixedSolver:
         return None
 
     def _outcome(self, rough, added, b, f, slices, error, steps):
-        system, dtype = self.system, self.system.dtype
+        system = self.system
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
         if not math.isfinite(norm):
             norm = self.norm
-        cancellation = None
         if self.side == "primal":
-
-            def fisher(rows):
-                return system.apply_fisher(rows) + added * rows
-
-            found = refined(fisher, rough.solve, b, norm, dtype, steps, rough.graded)
-            if found.slow:
-                return None
-            x, certificate = found.x, _certificate(found.rest, found.x, b, norm)
+            found = _primal(system, rough, added, b, norm, steps)
         else:
-
-            def gram(rows):
-                return system.apply_rows(system.apply_adjoint(rows)) + added * rows
-
-            right = system.apply_rows(b) if f is None else f
-            found = refined(gram, rough.solve, right, norm, dtype, steps)
-            if found.slow:
-                return None
-            y = found.x
-            x = system.apply_adjoint(y)
-
-            def through_rows(x, rest):  # as in the dual, on T x + lambda y = f
-                nonlocal y
-                step = rough.solve(f - system.apply_rows(x) - added * y)
-                y = y + step
-                return x + system.apply_adjoint(step)
-
-            def woodbury(x, rest):
-                inner = rough.solve(system.apply_rows(rest))
-                return x + (rest - system.apply_adjoint(inner)) / added
-
-            if f is None:
-                x = (b - x) / added
-                sizes = row_norms(x) * added
-                growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
-                cancellation = unit_roundoff(dtype) * float(growth.max(initial=0.0))
-            improve = woodbury if f is None else through_rows
-            x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+            found = _dual(system, rough, added, b, f, norm, steps)
+        if found is None:
+            return None
+        x, certificate, iterations, cancellation = found
         status = direct_status(system, certificate)
         if status != "converged":
             return None
@@ -192,7 +161,7 @@ class MixedSolver:
             certificate,
             status,
             added,
-            iterations=found.steps,
+            iterations=iterations,
             rung=f"{'int8' if slices else 'single'}+cg",
             cancellation=cancellation,
             rank=len(rough),
@@ -201,12 +170,42 @@ class MixedSolver:
         )
 
 
-def _certificate(rest, x, b, norm):
-    """The verdict on x whose residual rows were just recomputed."""
-    sizes, given = row_norms(rest), row_norms(b)
-    scale = norm * row_norms(x) + given
-    return Certificate(
-        rest,
-        sizes / np.where(given > 0, given, 1.0),
-        sizes / np.where(scale > 0, scale, 1.0),
-    )
+def _primal(system, rough, added, b, norm, limit):
+    """x, its certificate, steps and no cancellation; None where conjugate gradients are slow."""
+
+    def operator(rows):
+        return system.apply_fisher(rows) + added * rows
+
+    rule = Rounding(b, norm, system.dtype, rough.graded)
+    found = refined(operator, rough.solve, b, rule, system.dtype, limit)
+    if found.slow:
+        return None
+    return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None
+
+
+def _dual(system, rough, added, b, f, norm, limit):
+    """The same through y with x = b / lambda + T'y (f None), or x = T'y (docs/math.md D9)."""
+    dtype = system.dtype
+
+    def operator(rows):
+        return system.apply_rows(system.apply_adjoint(rows)) + added * rows
+
+    def solved(rest, share=None):
+        rule = Rounding(rest, norm, dtype, share=share)
+        return refined(operator, rough.solve, rest, rule, dtype, limit)
+
+    pair = Pair(system, added, b, f)
+    first = solved(pair.rest())
+    if first.slow:
+        return None
+    steps = first.steps
+
+    def improve(x, _):
+        nonlocal steps
+        more = solved(pair.rest(), IMPROVED)
+        steps += more.steps
+        return pair.moved(more.x)
+
+    x = pair.moved(first.x)
+    x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+    return x, certificate, steps, pair.cancellation(b) if f is None else None

@@ -9,13 +9,13 @@ from fastfisher.damping import as_damping
 from fastfisher.errors import InputError
 from fastfisher.planning import Problem
 from fastfisher.planning.costs import MixedCosts
-from fastfisher.solvers import pcg, refine, rough
+from fastfisher.solvers import krylov, refine, rough
 from fastfisher.solvers.refine import MixedSolver
 from fastfisher.solvers.rough import Model, predicted_steps
 from fastfisher.solvers.system import make_system
 from tests import matrices, oracle
 from tests.kernels.every_op import in_a_process
-from tests.tolerances import unit_roundoff
+from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
 
 SHAPES = {"primal": (131, 47), "dual": (47, 131)}
 over_sides = pytest.mark.parametrize("side", SHAPES)
@@ -31,18 +31,36 @@ def sliced(monkeypatch):
     monkeypatch.setattr(refine, "mixed_costs", lambda *of: CHEAP)
 
 
-def extended(G, x, c, lam):
+def wide_root(G, w=None, center=False):
+    """T in extended precision, F = T'T, and the roots of the weights in it."""
+    w = np.ones(len(G)) if w is None else w
+    shares = w.astype(np.longdouble) / w.astype(np.longdouble).sum()
+    rows = G.astype(np.longdouble)
+    rows = rows - shares @ rows if center else rows
+    return rows * np.sqrt(shares)[:, np.newaxis], np.sqrt(shares)[:, np.newaxis]
+
+
+def sides(T, roots, rng):
+    """Right-hand sides (p, 2) in extended precision, and the keywords that pass them."""
+    n, p = T.shape
+    c, b = rng.standard_normal((n, 2)), rng.standard_normal((p, 2))
+    rows = T.T @ (roots * c)
+    return {
+        "coef": (rows, {"coef": c}),
+        "any b": (b.astype(np.longdouble), {"b": b}),
+        "b in the row space": (rows.astype(float), {"b": rows.astype(float)}),
+    }
+
+
+def extended(T, x, b, lam):
     """Backward error and relative residual, recomputed in extended precision."""
-    T = G.astype(np.longdouble) / np.sqrt(np.longdouble(len(G)))
-    wide = np.asarray(x).astype(np.longdouble)
-    b = T.T @ (c.astype(np.longdouble) / np.sqrt(np.longdouble(len(G))))
-    rest = b - T.T @ (T @ wide) - np.longdouble(lam) * wide
-    norm = float(np.linalg.norm(oracle.fisher(G), 2)) + lam
-    size = np.sqrt((rest * rest).sum(axis=0))
-    scale = norm * np.linalg.norm(x, axis=0) + np.linalg.norm(b.astype(float), axis=0)
-    return float((size / scale).max()), float(
-        (size / np.linalg.norm(b.astype(float), axis=0)).max()
-    )
+    wide, given = np.asarray(x).astype(np.longdouble), b.astype(np.longdouble)
+    rest = given - T.T @ (T @ wide) - np.longdouble(lam) * wide
+    norm = float(np.linalg.norm(T.astype(float), 2)) ** 2 + lam
+    size, scale = np.sqrt((rest * rest).sum(axis=0)), np.sqrt((given * given).sum(axis=0))
+    scale = scale.astype(float)
+    backward = size / (norm * np.linalg.norm(np.asarray(x, float), axis=0) + scale)
+    return float(backward.max()), float((size / scale).max())
 
 
 def problems(n, p, rng):
@@ -67,25 +85,58 @@ NAMES = tuple(problems(3, 3, np.random.default_rng(0)))
 @over_sides
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-8])
-def test_X1_accepted_only_at_the_backward_error_of_double(sliced, side, name, share, rng):
+def test_X1_D9_accepted_only_at_the_backward_error_of_double(sliced, side, name, share, rng):
     """Whatever produced x, its error is that of a direct solve, and at kappa <= 1e3 below 1e-12."""
-    n, p = SHAPES[side]
-    G = problems(n, p, rng)[name]
-    lam = share * np.linalg.norm(oracle.fisher(G), 2)
-    c = rng.standard_normal((n, 2))
-    sol = ff.solve(G, coef=c, damping=lam, method="mixed")
-    assert sol.converged, sol
-    backward, residual = extended(G, sol.x, c, lam)
+    G = problems(*SHAPES[side], rng)[name]
+    T, roots = wide_root(G)
+    lam = share * float(np.linalg.norm(T.astype(float), 2)) ** 2
     # One term adds up n times in the recomputed residual: its own rounding is above the gate.
-    limit = 1e-15 if sol.rung.endswith("cg") and name != "duplicated rows" else 3e-15
-    # In the dual x = T'y cancels where y is large: what a direct dual promises is the limit.
-    assert backward <= (limit if side == "primal" else 1.2e-14), sol
-    if share >= 1e-2 and side == "primal":
-        assert residual <= 1e-12, sol
-    if sol.rung == "int8+cg":
-        assert 1 <= sol.slices <= refine.MOST_SLICES and sol.rough_error < 1
-    else:
-        assert sol.slices is None
+    limit = "gate" if name != "duplicated rows" else "summation"
+    for what, (b, given) in sides(T, roots, rng).items():
+        sol = ff.solve(G, damping=lam, method="mixed", **given)
+        assert sol.converged, sol
+        backward, residual = extended(T, sol.x, b, lam)
+        assert_ratio(backward / unit_roundoff("float64"), limit, (what, sol))
+        if share >= 1e-2 and (side == "primal" or what == "coef"):
+            assert_ratio(residual / unit_roundoff("float64"), "residual", (what, sol))
+        if sol.rung == "int8+cg":
+            assert 1 <= sol.slices <= refine.MOST_SLICES and sol.rough_error < 1
+        else:
+            assert sol.slices is None
+
+
+@over_sides
+@pytest.mark.parametrize("name", ["power", "exponential", "clustered", "deficient", "heavy"])
+@pytest.mark.parametrize("method", ["mixed", "exact"])
+def test_D9_weights_and_centring_meet_the_same_gate(sliced, side, name, method, rng):
+    n, p = SHAPES[side]
+    G, w = problems(n, p, rng)[name], rng.gamma(1.0, size=n)
+    w[::17] = 0
+    for center in (False, True):
+        T, roots = wide_root(G, w, center)
+        lam = 1e-5 * float(np.linalg.norm(T.astype(float), 2)) ** 2
+        settings = dict(damping=lam, weights=w, center=center)
+        for what, (b, given) in sides(T, roots, rng).items():
+            sol = ff.solve(G, method=side if method == "exact" else "mixed", **settings, **given)
+            backward, _ = extended(T, sol.x, b, lam)
+            assert_ratio(backward / unit_roundoff("float64"), "gate", (what, center, sol))
+
+
+def test_D9_through_y_alone_digits_are_lost(rng):
+    """Negative control: x = T'y as it stands misses the gate that the pair holds."""
+    G = problems(*SHAPES["dual"], rng)["clustered"]
+    T, roots = wide_root(G)
+    lam = 1e-3 * float(np.linalg.norm(T.astype(float), 2)) ** 2
+    b, given = sides(T, roots, rng)["coef"]
+    half = T.astype(float)
+    y = np.linalg.solve(
+        half @ half.T + lam * np.eye(len(half)), roots.astype(float) * given["coef"]
+    )
+    u = unit_roundoff("float64")
+    assert extended(T, half.T @ y, b, lam)[0] / u > 3 * LIMITS["gate"]
+    for method in ("dual", "mixed"):
+        sol = ff.solve(G, damping=lam, method=method, **given)
+        assert_ratio(extended(T, sol.x, b, lam)[0] / u, "gate", sol)
 
 
 @over_sides
@@ -186,14 +237,14 @@ def test_slow_convergence_falls_back_to_the_exact_route(sliced, side, monkeypatc
     G, c = matrices.scores(n, p, cond=1e6), rng.standard_normal(n)
     lam = 1e-6 * np.linalg.norm(oracle.fisher(G), 2)
     steps = []
-    sweep = pcg._sweep
+    sweep = krylov.Iteration.sweep
 
     def counted(*args):
         found = sweep(*args)
-        steps.append(found[1])
+        steps.append(found[2])
         return found
 
-    monkeypatch.setattr(pcg, "_sweep", counted)
+    monkeypatch.setattr(krylov.Iteration, "sweep", counted)
     monkeypatch.setattr(rough.RoughFactor, "solve", lambda self, rows: rows * self._scales**2)
     sol = ff.solve(G, coef=c, damping=lam, method="mixed")
     exact = ff.solve(G, coef=c, damping=lam, method=side)
