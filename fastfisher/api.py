@@ -12,7 +12,7 @@ from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
-__all__ = ["gradient_solution", "natural_gradient", "solve"]
+__all__ = ["gradient_solution", "natural_gradient", "sample_scores", "solve"]
 
 
 def solve(
@@ -140,7 +140,7 @@ def solve(
             maxiter=_limit(maxiter),
             preconditioner=preconditioner,
         )
-    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
+    scores, w = sample_scores(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
         rows, single = as_vectors(b, p, scores.dtype, "b")
@@ -193,7 +193,7 @@ def _solve(
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
 
-def _samples(scores, weights, groups, nan_policy):
+def sample_scores(scores, weights, groups, nan_policy):
     """The scores of what counts as a sample, rows or groups of rows, and their weights."""
     if groups is None:
         return scores, as_weights(weights, scores.shape[0])
@@ -349,7 +349,7 @@ def gradient_solution(
             rtol=None if rtol is None else as_real(rtol, "rtol"),
             maxiter=_limit(maxiter),
         )
-    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
+    scores, w = sample_scores(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     rows = coefs = None
     if g is not None:

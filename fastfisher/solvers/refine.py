@@ -5,9 +5,11 @@ refinement does and also where it diverges; docs/math.md X1-X5.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
@@ -17,7 +19,7 @@ from .pcg import Rounding, refined
 from .rough import Model, Slicing, power_norm, predicted_steps, rough_matrix
 from .system import RANGE
 
-__all__ = ["MixedSolver", "mixed"]
+__all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
 MOST_SLICES = 3  # more are nearer than their factor in single precision
@@ -32,21 +34,14 @@ def tried_unit():
     return unit()
 
 
-def mixed(system, plan, b, coef, side):
-    """Solve for rows b (k, p) or coef (k, n) through a rough factor.
-
-    None where it does not reach what a direct route promises: single precision cannot hold the
-    damping, the dual was asked for a diagonal D or for no damping, or (where nobody asked for it
-    by name) the exact route promises to be as fast.
-    """
-    return MixedSolver(system, plan.problem, side).solve(b, coef)
-
-
 class MixedSolver:
-    """Rough matrices of one system, for any damping: formed once, when first wanted."""
+    """Rough matrices of one system, for any damping: formed once, when first wanted.
+
+    `given` is the system as it came; its damping matters only where it needs the diagonal of F.
+    """
 
     def __init__(self, system, problem, side):
-        self.side, self.problem = side, problem
+        self.side, self.given, self.problem = side, system, problem
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
@@ -102,7 +97,8 @@ class MixedSolver:
         for slices in range((MOST_SLICES if self.slicing else 0) + 1):
             error = model.error(slices, added)
             steps = predicted_steps(error)
-            seconds = costs.product(slices) + costs.factor + steps * costs.step
+            each = costs.factor + steps * costs.step
+            seconds = costs.product(slices) + self.problem.dampings * each
             found.append((seconds, slices, error, steps))
         found.sort()
         if self.picky:
@@ -115,11 +111,27 @@ class MixedSolver:
             best += [rung for rung in tried[1:] if rung[0] == best[0][0] + 1][:1]
         return best + [rung for rung in single if rung not in best]
 
-    def solve(self, b, coef, added=None):
-        """The Outcome for the damping asked for, or for D = `added`; None as `mixed` says."""
-        system = self.system
-        if added is None:
-            added = system.resolve_damping(self.diagonal)
+    def solve(self, b, coef, damping):
+        """The Outcome for rows b (k, p) or coef (k, n).
+
+        None where it does not reach what a direct route promises: single precision cannot hold the
+        damping, the dual was asked for a diagonal D or for no damping, or (where nobody asked for
+        it by name) the exact route promises to be as fast. The memory of the rough matrix is then
+        free for that.
+        """
+        outcome = self._tried(b, coef, damping)
+        if outcome is None:
+            self._matrices.clear()
+        return outcome
+
+    def _tried(self, b, coef, damping):
+        scale = self.system.G.scale / self.given.G.scale
+        try:
+            damping = damping if scale == 1 else damping.scaled(scale)
+            system = replace(self.system, damping=damping)
+        except InputError:  # lambda overflows: F is negligible beside it
+            return None
+        added = system.resolve_damping(self.diagonal)
         scalar = np.ndim(added) == 0
         if self.side == "dual" and not (scalar and added > 0):
             return None

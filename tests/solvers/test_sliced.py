@@ -297,7 +297,7 @@ def test_a_path_of_dampings_forms_the_matrix_once(sliced, monkeypatch, rng):
     solver = MixedSolver(system, Problem(n=131, p=47, method="mixed"), "primal")
     top = np.linalg.norm(oracle.fisher(G), 2)
     for share in (1.0, 0.3, 0.1, 0.05):
-        outcome = solver.solve(b[np.newaxis], None, added=share * top)
+        outcome = solver.solve(b[np.newaxis], None, as_damping(share * top))
         x = np.linalg.solve(oracle.fisher(G) + share * top * np.eye(47), b)
         np.testing.assert_allclose(outcome.x[0], x, rtol=1e-10, atol=1e-13)
     assert formed == [1]
@@ -313,13 +313,13 @@ def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):
     )
     system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
     solver = MixedSolver(system, Problem(n=131, p=47, method="auto"), "primal")
-    assert solver.solve(b[np.newaxis], None, added=1e-16 * top) is None and not formed
-    assert solver.solve(b[np.newaxis], None, added=0.0) is None and not formed
-    outcome = solver.solve(b[np.newaxis], None, added=1e-1 * top)
+    assert solver.solve(b[np.newaxis], None, as_damping(1e-16 * top)) is None and not formed
+    assert solver.solve(b[np.newaxis], None, as_damping(0.0)) is None and not formed
+    outcome = solver.solve(b[np.newaxis], None, as_damping(1e-1 * top))
     assert outcome.slices == 1 and formed == [1]
     slow = MixedCosts(single=20.0, pair=30.0, slicing=0.1, factor=0.1, step=0.01, exact=21.0)
     solver.costs = slow
-    assert solver.solve(b[np.newaxis], None, added=1e-1 * top) is None
+    assert solver.solve(b[np.newaxis], None, as_damping(1e-1 * top)) is None
 
 
 def test_auto_takes_mixed_precision_where_the_table_expects_a_gain(monkeypatch):
