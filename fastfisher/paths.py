@@ -68,7 +68,8 @@ def solve_path(
     --------
     >>> import numpy as np, fastfisher as ff
     >>> G = np.array([[1.0, 0.0], [0.0, 2.0]])
-    >>> [sol.x.tolist() for sol in ff.solve_path(G, np.array([1.0, 5.0]), dampings=[0.5, 2.0])]
+    >>> path = ff.solve_path(G, np.array([1.0, 5.0]), dampings=[0.5, 2.0])
+    >>> [sol.x.round(12).tolist() for sol in path]
     [[1.0, 2.0], [0.4, 1.25]]
     """
     check_method(method)
