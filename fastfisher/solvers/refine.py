@@ -96,7 +96,7 @@ class MixedSolver:
         model, costs, found = self.model(), self.costs, []
         for slices in range((MOST_SLICES if self.slicing else 0) + 1):
             error = model.error(slices, added)
-            steps = predicted_steps(error)
+            steps = predicted_steps(error, self.system.dtype)
             each = costs.factor + steps * costs.step
             seconds = costs.product(slices) + self.problem.dampings * each
             found.append((seconds, slices, error, steps))

@@ -11,12 +11,13 @@ import numpy as np
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
 from ..planning import choose
+from .system import unit_roundoff
 
 __all__ = ["Model", "Rough", "RoughFactor", "power_norm", "predicted_steps", "rough_matrix"]
 
 SINGLE = {"float64": "float32", "complex128": "complex64"}
 SINGLE_ERROR = 1e-7  # of sums and a factor in single precision, in units of the norm
-REACH = 1e14  # by which the error is to fall
+REACHED = 90  # backward error, in u, from which a step more is the last
 SAMPLE, BLOCK = 1024, 64  # rows that tell the norm, and how many of them are neighbours
 SAMPLE_BYTES = 16 << 20  # of them, where they are copied
 POWER_STEPS = 6
@@ -58,14 +59,15 @@ class Model:
         return 2 * math.sqrt(share * ratio) + share + single
 
 
-def predicted_steps(error):
+def predicted_steps(error, dtype=np.float64):
     """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1)."""
     if not error < 1:
         return math.inf
     root = math.sqrt((1 + error) / (1 - error))
     if root <= 1:  # the error is nothing, or lost in rounding
         return 1
-    return 1 + math.ceil(math.log(2 * REACH) / math.log((root + 1) / (root - 1)))
+    reach = 2 / (REACHED * unit_roundoff(dtype))
+    return 1 + math.ceil(math.log(reach) / math.log((root + 1) / (root - 1)))
 
 
 def power_norm(system):

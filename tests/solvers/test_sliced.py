@@ -164,6 +164,35 @@ def test_slices_take_weights_centring_and_several_sides(
     assert_ratio(forward_ratio(sol.x, expected, 101), "forward", sol)
 
 
+@over_sides
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "duplicated rows"])
+def test_float32_scores_reach_the_backward_error_of_single(sliced, side, name, rng):
+    """Bytes precondition, double sums refine: the gate in its own u, at most half the steps."""
+    G = problems(*SHAPES[side], rng)[name].astype(np.float32)
+    T, roots = wide_root(G)
+    top = float(np.linalg.norm(T.astype(float), 2)) ** 2
+    for share in (1e-1, 1e-3, 1e-6):
+        for what, (b, given) in sides(T, roots, rng).items():
+            ((form, right),) = given.items()
+            right = right.astype(np.float32)
+            b = T.T @ (roots * right) if form == "coef" else right
+            sol = ff.solve(G, damping=share * top, method="mixed", **{form: right})
+            assert sol.converged and sol.rung == "int8+cg" and sol.x.dtype == np.float32, sol
+            backward, _ = extended(T, sol.x, b, share * top)
+            assert_ratio(backward / unit_roundoff("float32"), "gate", (what, share, sol))
+
+
+@pytest.mark.parametrize("storage", ["float16", "float32"])
+def test_float32_error_does_not_grow_with_n(sliced, storage, rng):
+    G = rng.uniform(0, 1, (60_000, 12)).astype(storage)  # sums of one sign
+    T, _ = wide_root(G.astype(np.float32))
+    b, lam = rng.standard_normal(12).astype(np.float32), 1e-3
+    sol = ff.solve(G, b, damping=lam, method="mixed")
+    assert sol.rung == "int8+cg" and sol.x.dtype == np.float32
+    backward, _ = extended(T, sol.x[:, None], b[:, None], lam)
+    assert_ratio(backward / unit_roundoff("float32"), "gate", sol)
+
+
 @pytest.mark.parametrize("damping", [ff.Relative(1e-1), ff.Marquardt(0.3, shift=1e-3)], ids=str)
 def test_slices_take_every_damping(sliced, damping, rng):
     G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
@@ -212,6 +241,7 @@ def test_predicted_steps_follow_X1():
     assert predicted_steps(1e-17) == predicted_steps(5e-324) == 1 <= predicted_steps(1e-15) <= 3
     steps = [predicted_steps(eta) for eta in (1e-6, 1e-3, 1e-1, 0.5, 0.9)]
     assert steps == sorted(steps) and steps[0] <= 4 and steps[-1] > 25
+    assert predicted_steps(0.5, np.float32) <= 0.6 * predicted_steps(0.5)
 
 
 def test_a_factor_that_fails_takes_one_more_slice(sliced, monkeypatch, rng):
