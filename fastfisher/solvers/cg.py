@@ -128,5 +128,5 @@ class Tolerance:
         residuals = rest / np.where(none, 1.0, given)
         return reached(residuals, rest / np.where(scale > 0, scale, 1.0), self.rtol, self.dtype)
 
-    def hopeless(self, shares, k, limit):
+    def hopeless(self, course, limit):
         return False

@@ -31,8 +31,8 @@ class Iteration:
     Y. Li, A breakdown-free block conjugate gradient method, BIT 57, 2017.
 
     ``operator(rows)`` is Hermitian positive definite. A `rule` has ``done(r, x, rows, norm)``: what
-    rows, of residuals r, have arrived; and ``hopeless(shares, k, limit)``: whether to give up
-    after k of at most `limit` steps that left so much of each residual.
+    rows, of residuals r, have arrived; and ``hopeless(course, limit)``: whether to give up, by the
+    largest share of a residual that was left after each step so far, of at most `limit`.
     """
 
     def __init__(self, operator, b, precondition, rule, maxiter, *, dtype, name, index=None):
@@ -111,7 +111,7 @@ class Iteration:
         progress = current_options().progress
         P, r = self.directions(self.precondition(r[rows])), r[rows]
         start = best = row_norms(r)
-        since = 0
+        since, course = 0, []
         for k in range(limit):
             if P is None or not len(P):
                 return rows, "not_finite" if P is None else "breakdown", k
@@ -136,7 +136,8 @@ class Iteration:
             best, start = best[going], start[going]
             if self.norm * float(row_norms(x[rows]).max()) > self.runaway:
                 return rows, "breakdown", k + 1
-            if self.rule.hopeless(sizes / start, k + 1, limit):
+            course.append(float((sizes / start).max()))
+            if self.rule.hopeless(course, limit):
                 return rows, "slow", k + 1
             since = 0 if (sizes < best).any() else since + 1
             best = np.minimum(best, sizes)

@@ -15,7 +15,8 @@ __all__ = ["Refined", "Rounding", "refined"]
 
 FLOOR = 7  # backward error, in u, that is always reached for; 2 u where that helps towards
 SMALL = 5e-13  # this residual beside b, in double; rounding allows no more
-EARLY = 5  # steps before the rate is judged
+EARLY, FALLING = 5, 3  # steps before the rate is judged, and of them since the residual rose
+GOAL = 1e4  # share of the residual, in u, that a steady fall is followed to
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,17 @@ class Rounding:
             there &= row_norms(r * self.scales) <= FLOOR * scale
         return there
 
-    def hopeless(self, shares, k, limit):
-        """True if the rate so far, kept up, leaves the slowest row at a millionth after all."""
-        worst = float(shares.max(initial=0.0))
-        return k >= max(EARLY, 0.4 * limit) and worst > max(1e-6 ** (k / limit), 1e-3)
+    def hopeless(self, course, limit):
+        """True if the rate since the residual was largest, kept up, takes more than all steps."""
+        k, last = len(course), course[-1]
+        peak = int(np.argmax(course))
+        since, goal = k - 1 - peak, GOAL * self.u
+        if k < EARLY or last <= goal or (since < FALLING and k < 2 * EARLY):
+            return False
+        if not last < course[peak]:
+            return True
+        rate = np.log(last / course[peak]) / since
+        return bool(k + np.log(goal / last) / rate > limit)
 
 
 def refined(operator, precondition, b, rule, dtype, limit):

@@ -11,12 +11,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
+from ..passes import byte_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
 from .outcome import Outcome
 from .pcg import Rounding, refined
-from .rough import Model, Slicing, power_norm, predicted_steps, rough_matrix
+from .probe import PART, Probe
+from .rough import Model, Slicing, noise_of, power_norm, predicted_steps, rough_matrix
 from .system import RANGE
 
 __all__ = ["MixedSolver"]
@@ -45,12 +47,18 @@ class MixedSolver:
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
-        unit = tried_unit() if large else "plain"
-        self.costs = mixed_costs(problem, side, unit)
-        self._matrices, self._norm = {}, None
-        self.slicing, self.largest_square = None, None
-        if unit != "plain":
-            self.slicing = Slicing(system, side)
+        self.unit = tried_unit() if large else "plain"
+        self.costs = mixed_costs(problem, side, self.unit)
+        self._matrices, self._norm, self._probe = {}, None, None
+        self.system = self.slicing = self.diagonal = self.largest_square = None
+
+    def prepare(self):
+        """Look at all scores once: units of the slices, or the diagonal; rescale if need be."""
+        if self.system is not None:
+            return
+        system = self.given
+        if self.unit != "plain":
+            self.slicing = Slicing(system, self.side)
             system.checked(self.slicing.peaks, "G")
             largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
             least, most, _ = RANGE[system.dtype.itemsize]
@@ -58,14 +66,19 @@ class MixedSolver:
                 self.largest_square = largest
             else:
                 self.slicing = None
-        self.diagonal = None
         if self.largest_square is None or system.damping.needs:
-            self.system, self.diagonal = system.with_diagonal()
+            system, self.diagonal = system.with_diagonal()
             self.largest_square = float(self.diagonal.max(initial=0.0))
-            if self.system is not system:  # scaled
+            if system is not self.given:  # scaled
                 self.slicing = None
-        else:
-            self.system = system
+        self.system = system
+
+    @property
+    def probe(self):
+        """What a sample tells; made when first asked for."""
+        if self._probe is None:
+            self._probe = Probe(self.given, self.side)
+        return self._probe
 
     @property
     def norm(self):
@@ -86,30 +99,54 @@ class MixedSolver:
 
     def model(self):
         """Sizes of errors before anything is formed."""
-        slicing, s = self.slicing, self.system
-        order, spread = (s.p, s.n) if self.side == "primal" else (s.n, s.p)
-        noise = None if slicing is None else slicing.noise
-        return Model(noise, order, spread, self.norm, self.diagonal)
+        noise = None if self.slicing is None else self.slicing.noise
+        return Model(noise, *self._lengths(), self.norm, self.diagonal)
 
-    def rungs(self, added):
-        """(slices, estimated error, steps allowed), the most promising first."""
-        model, costs, found = self.model(), self.costs, []
-        for slices in range((MOST_SLICES if self.slicing else 0) + 1):
-            error = model.error(slices, added)
-            steps = predicted_steps(error, self.system.dtype)
+    def _lengths(self):
+        s = self.given
+        return (s.p, s.n) if self.side == "primal" else (s.n, s.p)
+
+    def promising(self, damping):
+        """False where a sample says that the exact route will do: scores are not read for it."""
+        probe, (order, spread) = self.probe, self._lengths()
+        added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
+        noise = noise_of(probe.peaks, 1 / byte_units(probe.peaks), spread)
+        model = Model(noise, order, spread, probe.trace, probe.diagonal)
+        return self.rungs(model, added)[:1] == [1] or bool(self.rungs(self._beside(model), added))
+
+    def _beside(self, model):
+        """The model that also knows, of what the probe has seen, how much F has in itself."""
+        probe = self.probe
+        floor, norm = probe.kept * probe.diagonal, min(model.norm, probe.norm)
+        return replace(model, floor=floor, norm=norm)
+
+    def rungs(self, model, added):
+        """Slices to be tried, 0 for single precision, the most promising first."""
+        costs, found = self.costs, []
+        for slices in range((MOST_SLICES if self.unit != "plain" else 0) + 1):
+            steps = predicted_steps(model.error(slices, added), self.given.dtype)
             each = costs.factor + steps * costs.step
             seconds = costs.product(slices) + self.problem.dampings * each
-            found.append((seconds, slices, error, steps))
+            found.append((seconds if steps <= STEPS else math.inf, slices))
         found.sort()
         if self.picky:
-            best = [rung for rung in found[:1] if rung[0] <= WORTH * costs.exact]
-            return [(slices, error, min(2 * steps + 4, STEPS)) for _, slices, error, steps in best]
-        tried = [(slices, error, STEPS) for seconds, slices, error, _ in found if seconds < np.inf]
-        single = [(slices, error, STEPS) for _, slices, error, _ in found if slices == 0]
+            return [slices for seconds, slices in found[:1] if seconds <= WORTH * costs.exact]
+        tried = [slices for seconds, slices in found if seconds < math.inf]
         best = tried[:1]
-        if best and best[0][0]:  # one more slice where the first has no factor
-            best += [rung for rung in tried[1:] if rung[0] == best[0][0] + 1][:1]
-        return best + [rung for rung in single if rung not in best]
+        if best and best[0]:  # one more slice where the first has no factor
+            best += [slices for slices in tried[1:] if slices == best[0] + 1]
+        return best + [0] * (0 not in best)
+
+    def chosen(self, added):
+        """The slices to be tried, as `rungs`, and the error expected of each."""
+        model = self.model()
+        rungs = self.rungs(model, added)
+        if self.slicing is not None and rungs[:1] != [1]:
+            diagonal = None if model.diagonal is None else _seen(model.diagonal)
+            model = self._beside(replace(model, noise=_seen(model.noise), diagonal=diagonal))
+            added = _seen(added)
+            rungs = self.rungs(model, added)
+        return [(slices, model.error(slices, added)) for slices in rungs]
 
     def solve(self, b, coef, damping):
         """The Outcome for rows b (k, p) or coef (k, n).
@@ -125,6 +162,11 @@ class MixedSolver:
         return outcome
 
     def _tried(self, b, coef, damping):
+        if self.side == "dual" and damping.needs == "diagonal":
+            return None
+        if self.picky and not self.promising(damping):
+            return None
+        self.prepare()
         scale = self.system.G.scale / self.given.G.scale
         try:
             damping = damping if scale == 1 else damping.scaled(scale)
@@ -135,32 +177,28 @@ class MixedSolver:
         scalar = np.ndim(added) == 0
         if self.side == "dual" and not (scalar and added > 0):
             return None
-        tried = set()
         f = None if coef is None else system.from_coefficients(coef)
-        for slices, error, steps in self.rungs(added):
-            if slices in tried:
-                continue
-            tried.add(slices)
+        for slices, error in self.chosen(added):
             rough = self.matrix(slices).factored(added)
             if rough is None:
                 continue
             if b is None:
                 b = system.apply_adjoint(f)
                 system.checked(b, "b = G'(w o coef)/sum(w)")
-            outcome = self._outcome(rough, added, b, f, slices, error, steps)
+            outcome = self._outcome(rough, added, b, f, slices, error)
             if outcome is not None:
                 return outcome
         return None
 
-    def _outcome(self, rough, added, b, f, slices, error, steps):
+    def _outcome(self, rough, added, b, f, slices, error):
         system = self.system
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
         if not math.isfinite(norm):
             norm = self.norm
         if self.side == "primal":
-            found = _primal(system, rough, added, b, norm, steps)
+            found = _primal(system, rough, added, b, norm)
         else:
-            found = _dual(system, rough, added, b, f, norm, steps)
+            found = _dual(system, rough, added, b, f, norm)
         if found is None:
             return None
         x, certificate, iterations, cancellation = found
@@ -182,20 +220,25 @@ class MixedSolver:
         )
 
 
-def _primal(system, rough, added, b, norm, limit):
+def _seen(values):
+    """What a probe sees of one number per row."""
+    return values[::PART] if np.ndim(values) else values
+
+
+def _primal(system, rough, added, b, norm):
     """x, its certificate, steps and no cancellation; None where conjugate gradients are slow."""
 
     def operator(rows):
         return system.apply_fisher(rows) + added * rows
 
     rule = Rounding(b, norm, system.dtype, rough.graded)
-    found = refined(operator, rough.solve, b, rule, system.dtype, limit)
+    found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
     return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None
 
 
-def _dual(system, rough, added, b, f, norm, limit):
+def _dual(system, rough, added, b, f, norm):
     """The same through y with x = b / lambda + T'y (f None), or x = T'y (docs/math.md D9)."""
     dtype = system.dtype
 
@@ -204,7 +247,7 @@ def _dual(system, rough, added, b, f, norm, limit):
 
     def solved(rest, share=None):
         rule = Rounding(rest, norm, dtype, share=share)
-        return refined(operator, rough.solve, rest, rule, dtype, limit)
+        return refined(operator, rough.solve, rest, rule, dtype, STEPS)
 
     pair = Pair(system, added, b, f)
     first = solved(pair.rest())

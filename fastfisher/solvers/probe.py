@@ -1,0 +1,102 @@
+"""What a small sample of the scores tells of F or K, before anything is formed from all."""
+
+import numpy as np
+
+from ..arrays import Scores
+from ..ops.factorizations import factor
+from ..passes import add_syrk
+
+__all__ = ["Probe"]
+
+PART = 2  # every second parameter (dual: sample) is looked at,
+TERMS = 1.25  # with so many terms a sum for each of them,
+BLOCK = 64  # that lie together in blocks
+WINDOW, QUANTILE = 16, 0.25  # pivots seen together, by the number of all, and what of them counts
+LEAST = 4  # the smallest eigenvalue beside the harmonic mean, which pivots tell: a quarter
+JITTER = 1e-6  # added to a diagonal of ones: far below the rounding of slices
+
+
+def sampled(length, count):
+    """Pairs (lo, hi) of blocks spread over range(length), `count` or a few more in all."""
+    blocks = max(-(-min(int(count), length) // BLOCK), 1)
+    step = max(1, -(-length // BLOCK) // blocks) * BLOCK
+    return [(lo, min(lo + BLOCK, length)) for lo in range(0, length, step)][:blocks]
+
+
+class Probe:
+    """Estimates for F ("primal") or K ("dual"); docs/math.md X6.
+
+    `peaks` and `diagonal` of every PARTth row, as all scores have them; once asked for, `norm`, and
+    `kept`, the smallest eigenvalue where the diagonal is 1: these from a matrix of half the order,
+    at a twentieth of the cost of forming the whole, or less.
+    """
+
+    def __init__(self, system, side):
+        primal = side == "primal"
+        order, length = (system.p, system.n) if primal else (system.n, system.p)
+        blocks = sampled(length, TERMS * (order // PART))
+        with np.errstate(all="ignore"):  # what leaves the range of single precision tells nothing
+            parts, unit = [], 0.0
+            for lo, hi in blocks:
+                rows = _terms(system, primal, lo, hi)
+                unit = unit or np.ldexp(1.0, -int(np.frexp(np.abs(rows).max(initial=0.0))[1]))
+                parts.append(np.multiply(rows, unit, dtype=np.float32, casting="unsafe"))
+            part = np.concatenate(parts)
+            factor = 1.0 if not primal or system.weights is not None else system.root_weights[:1]
+            self.peaks = np.maximum(part.max(axis=0), -part.min(axis=0)) * (factor / unit)
+            squares = np.einsum("ij,ij->j", part, part).astype(float)
+            self.diagonal = squares * (factor / unit) ** 2 * (length / max(len(part), 1))
+            seen = squares > 0
+            part = part if seen.all() else part[:, seen]
+            part *= (1 / np.sqrt(squares[seen])).astype(np.float32)
+        self._part = part
+        self.trace = PART * float(self.diagonal.sum())
+        self._found = None
+
+    @property
+    def norm(self):
+        """||F||, roughly and from above, where what is seen is like the rest."""
+        return min(self._looked()[0] * PART * float(self.diagonal.mean()), self.trace)
+
+    @property
+    def kept(self):
+        """The smallest eigenvalue of F once its diagonal is 1."""
+        return self._looked()[1]
+
+    def _looked(self):
+        if self._found is None:
+            part, self._part = self._part, None
+            C = np.zeros((part.shape[1], part.shape[1]))
+            add_syrk(C, Scores(part, part.dtype))
+            largest = np.sqrt(2.0) * float(np.linalg.norm(C)) if len(C) else 0.0
+            self._found = largest, _kept(C, len(part))
+        return self._found
+
+
+def _terms(system, primal, lo, hi):
+    """Every PARTth entry of rows lo..hi of T, or of T'; times what is the same for all."""
+    rows = system.G.rows(lo, hi)[:, ::PART] if primal else system.G.columns(lo, hi)[::PART].T
+    if system.mean is not None:
+        rows = rows - (system.mean[::PART] if primal else system.mean[lo:hi, np.newaxis])
+    if not primal:
+        return rows * system.root_weights[::PART]
+    return rows if system.weights is None else rows * system.root_weights[lo:hi, np.newaxis]
+
+
+def _kept(C, terms):
+    """The share of a parameter's mean square that no combination of the others takes away.
+
+    Pivots are such shares given the parameters before; their decay is carried on to the end.
+    """
+    m = len(C)
+    if m < 2:
+        return 1.0
+    L = C.astype(np.float32)
+    np.einsum("ii->i", L)[:] += np.float32(JITTER)
+    if factor(L):
+        return 0.0
+    shares = L.diagonal().astype(float) ** 2 * terms / np.maximum(terms - np.arange(m), 1)
+    wide = max(m // WINDOW, 1)
+    windows = shares[m // 2 - wide : m // 2 + wide], shares[-2 * wide :]
+    middle, end = (np.quantile(window, QUANTILE) for window in windows)
+    return float(end * min(end / middle, 1.0) ** (2 * (PART - 1)) / LEAST)
