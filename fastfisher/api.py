@@ -64,7 +64,7 @@ def solve(
         factor in single precision, refined on the residual in the precision of G to what the
         direct routes promise; where that fails it repeats the solve with them (``rung`` tells).
         "auto" takes it for large float64 problems where the processor multiplies bytes fast, and
-        then only tries what the damping lets expect to be faster.
+        then only tries what damping and a sample of the scores let expect to be faster.
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision. Where the
         condition of F + D puts it out of reach, a backward error of 10 u (u the roundoff) will do
