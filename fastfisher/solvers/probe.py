@@ -8,6 +8,7 @@ from ..passes import add_syrk
 
 __all__ = ["Probe"]
 
+GLANCE = 256  # terms that tell sizes
 PART = 2  # every second parameter (dual: sample) is looked at,
 TERMS = 1.25  # with so many terms a sum for each of them,
 BLOCK = 64  # that lie together in blocks
@@ -28,30 +29,31 @@ class Probe:
 
     `peaks` and `diagonal` of every PARTth row, as all scores have them; once asked for, `norm`, and
     `kept`, the smallest eigenvalue where the diagonal is 1: these from a matrix of half the order,
-    at a twentieth of the cost of forming the whole, or less.
+    at a twentieth of the cost of forming the whole, or less. Not finite where scores are not.
     """
 
     def __init__(self, system, side):
-        primal = side == "primal"
-        order, length = (system.p, system.n) if primal else (system.n, system.p)
-        blocks = sampled(length, TERMS * (order // PART))
-        with np.errstate(all="ignore"):  # what leaves the range of single precision tells nothing
-            parts, unit = [], 0.0
-            for lo, hi in blocks:
+        self._system, self._primal = system, side == "primal"
+        p, n = system.p, system.n
+        self._order, self._length = (p, n) if self._primal else (n, p)
+        part, unit = self._sample(GLANCE)
+        with np.errstate(all="ignore"):  # what leaves the range tells nothing
+            self.peaks = np.maximum(part.max(axis=0), -part.min(axis=0)) * unit
+            squares = np.einsum("ij,ij->j", part, part).astype(float)
+            self.diagonal = squares * unit**2 * (self._length / len(part))
+        self.trace = PART * float(self.diagonal.sum())
+        self._found = None
+
+    def _sample(self, count):
+        """Rows of T (or T') in single precision, in a unit of their own."""
+        system, primal, parts, unit = self._system, self._primal, [], 0.0
+        with np.errstate(all="ignore"):
+            for lo, hi in sampled(self._length, count):
                 rows = _terms(system, primal, lo, hi)
                 unit = unit or np.ldexp(1.0, -int(np.frexp(np.abs(rows).max(initial=0.0))[1]))
                 parts.append(np.multiply(rows, unit, dtype=np.float32, casting="unsafe"))
-            part = np.concatenate(parts)
-            factor = 1.0 if not primal or system.weights is not None else system.root_weights[:1]
-            self.peaks = np.maximum(part.max(axis=0), -part.min(axis=0)) * (factor / unit)
-            squares = np.einsum("ij,ij->j", part, part).astype(float)
-            self.diagonal = squares * (factor / unit) ** 2 * (length / max(len(part), 1))
-            seen = squares > 0
-            part = part if seen.all() else part[:, seen]
-            part *= (1 / np.sqrt(squares[seen])).astype(np.float32)
-        self._part = part
-        self.trace = PART * float(self.diagonal.sum())
-        self._found = None
+        same = 1.0 if not primal or system.weights is not None else float(system.root_weights[0])
+        return np.concatenate(parts), same / unit
 
     @property
     def norm(self):
@@ -65,10 +67,15 @@ class Probe:
 
     def _looked(self):
         if self._found is None:
-            part, self._part = self._part, None
+            part, _ = self._sample(TERMS * (self._order // PART))
+            with np.errstate(all="ignore"):
+                squares = np.einsum("ij,ij->j", part, part)
+                seen = squares > 0
+                part = part if seen.all() else part[:, seen]
+                part *= 1 / np.sqrt(squares[seen])
             C = np.zeros((part.shape[1], part.shape[1]))
             add_syrk(C, Scores(part, part.dtype))
-            # Frobenius, of both triangles; not by BLAS, whose threads would spin beside our kernels.
+            # Frobenius, of both triangles; not by BLAS, whose threads would spin beside ours.
             largest = float(np.sqrt(2 * np.einsum("ij,ij->", C, C)))
             self._found = largest, _kept(C, len(part))
         return self._found
