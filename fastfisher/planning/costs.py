@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 NOMINAL_REFINEMENTS = 10  # products that a mixed-precision solve takes, as a rule
-SLICED_SPEED = {"vnni": 2.0, "amx": 8.0}  # of products of bytes, over those in single precision
+SLICED_SPEED = {"vnni": 4.0, "amx": 8.0}  # of products of bytes, over those in single precision
 NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time

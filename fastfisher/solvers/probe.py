@@ -37,8 +37,9 @@ class Probe:
         p, n = system.p, system.n
         self._order, self._length = (p, n) if self._primal else (n, p)
         part, unit = self._sample(GLANCE)
+        self._glanced = len(part)
         with np.errstate(all="ignore"):  # what leaves the range tells nothing
-            self.peaks = np.maximum(part.max(axis=0), -part.min(axis=0)) * unit
+            self.peaks = _peaks(part) * unit
             squares = np.einsum("ij,ij->j", part, part).astype(float)
             self.diagonal = squares * unit**2 * (self._length / len(part))
         self.trace = PART * float(self.diagonal.sum())
@@ -65,10 +66,20 @@ class Probe:
         """The smallest eigenvalue of F once its diagonal is 1."""
         return self._looked()[1]
 
+    @property
+    def growth(self):
+        """How much larger the mean square of all peaks is: heavy tails go on as they began."""
+        return self._looked()[2]
+
     def _looked(self):
         if self._found is None:
-            part, _ = self._sample(TERMS * (self._order // PART))
+            part, unit = self._sample(TERMS * (self._order // PART))
             with np.errstate(all="ignore"):
+                larger = np.square(_peaks(part) * unit).sum() / np.square(self.peaks).sum()
+                more = np.log(len(part) / self._glanced)
+                growth = (
+                    larger ** (np.log(self._length / self._glanced) / more) if more > 0 else 1.0
+                )
                 squares = np.einsum("ij,ij->j", part, part)
                 seen = squares > 0
                 part = part if seen.all() else part[:, seen]
@@ -77,8 +88,12 @@ class Probe:
             add_syrk(C, Scores(part, part.dtype))
             # Frobenius, of both triangles; not by BLAS, whose threads would spin beside ours.
             largest = float(np.sqrt(2 * np.einsum("ij,ij->", C, C)))
-            self._found = largest, _kept(C, len(part))
+            self._found = largest, _kept(C, len(part)), max(float(growth), 1.0)
         return self._found
+
+
+def _peaks(part):
+    return np.maximum(part.max(axis=0), -part.min(axis=0)).astype(float)
 
 
 def _terms(system, primal, lo, hi):

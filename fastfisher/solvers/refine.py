@@ -99,8 +99,9 @@ class MixedSolver:
 
     def model(self):
         """Sizes of errors before anything is formed."""
-        noise = None if self.slicing is None else self.slicing.noise
-        return Model(noise, *self._lengths(), self.norm, self.diagonal)
+        if self.slicing is None:
+            return Model(None, *self._lengths(), self.norm, self.diagonal)
+        return Model(self.slicing.noise, *self._lengths(), self.probe.trace, self.diagonal)
 
     def _lengths(self):
         s = self.given
@@ -112,7 +113,10 @@ class MixedSolver:
         added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
         noise = noise_of(probe.peaks, 1 / byte_units(probe.peaks), spread)
         model = Model(noise, order, spread, probe.trace, probe.diagonal)
-        return self.rungs(model, added)[:1] == [1] or bool(self.rungs(self._beside(model), added))
+        if self.rungs(model, added)[:1] == [1]:
+            return True
+        model = self._beside(replace(model, noise=noise * probe.growth))
+        return bool(self.rungs(model, added))
 
     def _beside(self, model):
         """The model that also knows, of what the probe has seen, how much F has in itself."""

@@ -17,7 +17,7 @@ __all__ = ["Model", "Rough", "RoughFactor", "power_norm", "predicted_steps", "ro
 
 SINGLE = {"float64": "float32", "complex128": "complex64"}
 SINGLE_ERROR = 1e-7  # of sums and a factor in single precision, in units of the norm
-REACHED = 90  # backward error, in u, from which a step more is the last
+REACHED = 1e5  # share of the residual, in u, that steps are reckoned to: x is larger than b
 BELOW = 0.5  # rounding makes eigenvalues larger at will, but hardly smaller than half
 SAMPLE, BLOCK = 256, 64  # rows that tell the norm, and how many of them are neighbours
 SAMPLE_BYTES = 16 << 20  # of them, where they are copied
