@@ -133,8 +133,9 @@ class MixedSolver:
             seconds = costs.product(slices) + self.problem.dampings * each
             found.append((seconds if steps <= STEPS else math.inf, slices))
         found.sort()
-        if self.picky:
-            return [slices for seconds, slices in found[:1] if seconds <= WORTH * costs.exact]
+        if self.picky:  # single precision alone is a draw at best
+            found = [rung for rung in found if rung[1] and rung[0] <= WORTH * costs.exact]
+            return [slices for _, slices in found[:1]]
         tried = [slices for seconds, slices in found if seconds < math.inf]
         best = tried[:1]
         if best and best[0]:  # one more slice where the first has no factor
