@@ -107,6 +107,7 @@ class MixedSolver:
         s = self.given
         return (s.p, s.n) if self.side == "primal" else (s.n, s.p)
 
+    @np.errstate(all="ignore")  # what leaves the range is not promising
     def promising(self, damping):
         """False where a sample says that the exact route will do: scores are not read for it."""
         probe, (order, spread) = self.probe, self._lengths()
@@ -244,7 +245,7 @@ def _primal(system, rough, added, b, norm):
 
 
 def _dual(system, rough, added, b, f, norm):
-    """The same through y with x = b / lambda + T'y (f None), or x = T'y (docs/math.md D9)."""
+    """The same through the pair of docs/math.md D9, for any b (f None) or b = T'f."""
     dtype = system.dtype
 
     def operator(rows):

@@ -359,6 +359,24 @@ def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):
     assert solver.solve(b[np.newaxis], None, as_damping(1e-1 * top)) is None
 
 
+@pytest.mark.filterwarnings("error")
+@over_sides
+@pytest.mark.parametrize("k", [-480, -100, 100, 480])
+def test_unasked_scores_at_the_ends_of_the_range_say_nothing(sliced, side, k, rng):
+    G = matrices.scores(*SHAPES[side], cond=1e2) * 2.0**k
+    n, p = G.shape
+    for damping in (ff.Relative(0.1), ff.Tikhonov(1e-3), ff.Marquardt(0.1, shift=1e-3)):
+        system = make_system(as_scores(G), None, False, damping, "raise")
+        solver = MixedSolver(system, Problem(n=n, p=p, method="auto"), side)
+        outcome = solver.solve(None, rng.standard_normal((1, n)), damping)
+        assert outcome is None or outcome.status == "converged"
+    for bad in (np.nan, np.inf):
+        G[:] = bad  # for the exact route to name
+        system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+        solver = MixedSolver(system, Problem(n=n, p=p, method="auto"), side)
+        assert solver.solve(None, np.ones((1, n)), as_damping(1.0)) is None
+
+
 @pytest.mark.parametrize("side", ["primal", "dual"])
 @pytest.mark.parametrize("name", ["power", "heavy"])
 def test_X6_damping_below_the_smallest_eigenvalue_asks_no_more_of_a_rough_matrix(
