@@ -50,6 +50,7 @@ class MixedSolver:
         self.unit = tried_unit() if large else "plain"
         self.costs = mixed_costs(problem, side, self.unit)
         self._matrices, self._norm, self._probe = {}, None, None
+        self._left = problem.dampings  # that are still to be solved for
         self.system = self.slicing = self.diagonal = self.largest_square = None
 
     def prepare(self):
@@ -130,12 +131,13 @@ class MixedSolver:
         costs, found = self.costs, []
         for slices in range((MOST_SLICES if self.unit != "plain" else 0) + 1):
             steps = predicted_steps(model.error(slices, added), self.given.dtype)
-            each = costs.factor + steps * costs.step
-            seconds = costs.product(slices) + self.problem.dampings * each
+            product = 0.0 if slices in self._matrices else costs.product(slices)
+            seconds = product + self._left * (costs.factor + steps * costs.step)
             found.append((seconds if steps <= STEPS else math.inf, slices))
         found.sort()
         if self.picky:  # single precision alone is a draw at best
-            found = [rung for rung in found if rung[1] and rung[0] <= WORTH * costs.exact]
+            most = WORTH * costs.exact * self._left / self.problem.dampings
+            found = [rung for rung in found if rung[1] and rung[0] <= most]
             return [slices for _, slices in found[:1]]
         tried = [slices for seconds, slices in found if seconds < math.inf]
         best = tried[:1]
@@ -163,6 +165,7 @@ class MixedSolver:
         free for that.
         """
         outcome = self._tried(b, coef, damping)
+        self._left = max(self._left - 1, 1)
         if outcome is None:
             self._matrices.clear()
         return outcome

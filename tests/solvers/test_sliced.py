@@ -355,6 +355,7 @@ def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):
     outcome = solver.solve(b[np.newaxis], None, as_damping(1e-1 * top))
     assert outcome.slices == 1 and formed == [1] and looked == [1]
     slow = MixedCosts(single=20.0, pair=30.0, slicing=0.1, factor=0.1, step=0.01, exact=21.0)
+    solver = MixedSolver(system, Problem(n=1310, p=141, method="auto"), "primal")
     solver.costs = slow
     assert solver.solve(b[np.newaxis], None, as_damping(1e-1 * top)) is None
 

@@ -71,6 +71,15 @@ def test_X4_a_rough_matrix_serves_every_damping_it_holds(sliced, side, name, for
         assert sol.x.tobytes() == one.x.tobytes()
 
 
+def test_a_matrix_that_is_there_is_kept_while_it_will_do(sliced, formed, rng):
+    """What it cost is spent: another one must be worth its own cost."""
+    G, b = problems(500, 120, rng)["power"], rng.standard_normal(120)
+    top = np.linalg.norm(oracle.fisher(G), 2)
+    path = ff.solve_path(G, b, dampings=top * np.geomspace(1, 1e-6, 9), method="mixed")
+    assert formed == [1] and [sol.slices for sol in path] == [1] * 9
+    assert path[0].iterations < path[-1].iterations <= 12
+
+
 def test_after_the_first_damping_it_does_not_hold_the_exact_matrix_serves_the_rest(
     sliced, formed, monkeypatch, rng
 ):
