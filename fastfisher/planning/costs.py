@@ -28,7 +28,7 @@ __all__ = [
     "vector_bytes",
 ]
 
-NOMINAL_REFINEMENTS = 10  # products that a mixed-precision solve takes, as a rule
+NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
 SLICED_SPEED = {"vnni": 4.0, "amx": 8.0}  # of products of bytes, over those in single precision
 NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
