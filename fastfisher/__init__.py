@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "natural_gradient": "api",
     "solve": "api",
+    "solve_path": "paths",
     "info": "runtime",
     "warmup": "runtime",
     "set_num_threads": "runtime",

@@ -12,7 +12,7 @@ from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
-__all__ = ["gradient_solution", "natural_gradient", "solve"]
+__all__ = ["gradient_solution", "natural_gradient", "sample_scores", "solve"]
 
 
 def solve(
@@ -64,7 +64,7 @@ def solve(
         factor in single precision, refined on the residual in the precision of G to what the
         direct routes promise; where that fails it repeats the solve with them (``rung`` tells).
         "auto" takes it for large float64 problems where the processor multiplies bytes fast, and
-        then only tries what the damping lets expect to be faster.
+        then only tries what damping and a sample of the scores let expect to be faster.
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision. Where the
         condition of F + D puts it out of reach, a backward error of 10 u (u the roundoff) will do
@@ -127,7 +127,7 @@ def solve(
     if check_device(device) == "cuda" or lies_on_device(G):
         settings |= {"x0": x0, "preconditioner": preconditioner}
         return _solve_on_device(G, b, coef, weights, groups, device, **settings)
-    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
+    scores, w = sample_scores(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
         rows, single = as_vectors(b, p, scores.dtype, "b")
@@ -177,7 +177,7 @@ def _solve(
     return solve_system(system, plan, rows, coefs, single=single, **settings)
 
 
-def _samples(scores, weights, groups, nan_policy):
+def sample_scores(scores, weights, groups, nan_policy):
     """The scores of what counts as a sample, rows or groups of rows, and their weights."""
     if groups is None:
         return scores, as_weights(weights, scores.shape[0])
@@ -322,7 +322,7 @@ def gradient_solution(
     settings["announce"] = announce
     if check_device(device) == "cuda" or lies_on_device(G):
         return _solve_on_device(G, g, None, weights, groups, device, name="g", **settings)
-    scores, w = _samples(as_scores(G), weights, groups, nan_policy)
+    scores, w = sample_scores(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     rows = coefs = None
     if g is not None:

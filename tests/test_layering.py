@@ -25,6 +25,7 @@ RANK = {
     "fisher": 6,
     "api": 7,
     "runtime": 8,
+    "paths": 8,
     "optim": 8,
     "models": 8,
     "stats": 8,

@@ -14,6 +14,10 @@ LIMITS = {
     "goal": 10.0,  # what this project holds on every family it can
     "summation": 32.0,  # |F - F*| in u |G|'|G|, whatever the number of rows
     "compensated": 3.0,  # sums whose blocks are added with a correction, at any length
+    "gate": 9.0,  # backward error of any accepted solve in double: 1e-15
+    "residual": 9000.0,  # 1e-12 in double, where the condition number allows it
+    "forward": 300.0,  # |x - x*| in cond u |x*|
+    "bytes": 10.0,  # sums of bytes and of halves thereof in u of the largest: nothing is lost
     "identity": 100.0,  # two formulas for one quantity on a problem with condition number <= 1e4
 }
 

@@ -29,8 +29,8 @@ __all__ = [
     "vector_bytes",
 ]
 
-NOMINAL_REFINEMENTS = 10  # products that a mixed-precision solve takes, as a rule
-SLICED_SPEED = {"vnni": 2.0, "amx": 8.0}  # of products of bytes, over those in single precision
+NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
+SLICED_SPEED = {"vnni": 4.0, "amx": 8.0}  # of products of bytes, over those in single precision
 NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
@@ -167,8 +167,27 @@ def direct_stages(q, op, order, summed, *, sums=None):
     ]
 
 
+def _repeated(stages, times):
+    """Stages that are gone through so many times."""
+    return [
+        replace(
+            stage,
+            flops=times * stage.flops,
+            bytes=times * stage.bytes,
+            seconds=times * stage.seconds,
+        )
+        for stage in stages
+    ]
+
+
+def _kept(q, order):
+    """Bytes of the matrix, and of a copy to be factored where one serves many dampings."""
+    return (1 + (q.dampings > 1)) * order * order * q.sum_bytes
+
+
 def _primal(q):
-    stages = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
+    product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
+    stages = [product, *_repeated(others, q.dampings)]
     if q.small:
         # One call: what a stage costs outside its kernel is paid once for all of them.
         rates = current_rates()
@@ -176,21 +195,20 @@ def _primal(q):
         choice = decide("primal_small", q.p, q.dtype, device=q.device)
         own = {"kernel": choice.entry.name, "source": choice.source, "measured": choice.measured}
         stages = [replace(s, seconds=max(s.seconds - saved, 1e-9), **own) for s in stages]
-    return stages, q.p * q.p * q.sum_bytes + vector_bytes(q, 6, 1)
+    return stages, _kept(q, q.p) + vector_bytes(q, 6, 1)
 
 
 def _dual(q):
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
-    stages = [
-        product,
+    others = [
         _stage(q, "matvec", q.rhs, text, one, moved),
         *factor,
         _stage(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
         _fvp_stage(q),
     ]
-    return stages, q.n * q.n * q.sum_bytes + vector_bytes(q, 6, 3)
+    return [product, *_repeated(others, q.dampings)], _kept(q, q.n) + vector_bytes(q, 6, 3)
 
 
 def _cg(q):
@@ -303,17 +321,10 @@ def _mixed(q):
         square, flops = order * order * half.itemsize, 2 * order**2 * q.rhs
         text = f"{order} x {order}"
         factor[1:] = [_stage(half, "substitute", order, text, flops, square)]
-    passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS
-    one = _fvp_stage(q)
-    refinement = replace(
-        one,
-        size=f"{passes} passes",
-        flops=passes * one.flops,
-        bytes=passes * one.bytes,
-        seconds=passes * one.seconds,
-    )
-    stages = [product, *factor, refinement]
-    square = order * order * (q.sum_bytes + half.itemsize)
+    passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS * q.dampings
+    (refinement,) = _repeated([_fvp_stage(q)], passes)
+    stages = [product, *_repeated(factor, q.dampings), replace(refinement, size=f"{passes} passes")]
+    square = max(order * order * (q.sum_bytes + half.itemsize), _kept(q, order))
     return stages, square + vector_bytes(q, 9, 5)
 
 

@@ -28,13 +28,14 @@ class Problem:
     halves: bool = False  # G is stored in half precision
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
     spectral: bool = False  # eigenvalues take the place of a Cholesky factor
+    dampings: int = 1  # solved for one after the other, from one matrix
 
     @property
     def small(self):
         """True where the primal route is one compiled call (solvers/primal.py)."""
         real = np.dtype(self.dtype).kind != "c"
         fits = 0 < self.p <= SMALL_ORDER and 0 < self.n * self.p <= SMALL_SCORES
-        return real and not self.centered and fits and not self.spectral
+        return real and not self.centered and fits and not self.spectral and self.dampings == 1
 
     @property
     def itemsize(self):
@@ -112,7 +113,8 @@ class Plan:
         unit = "iteration" if self.method == "cg" else "solve"
         lines = [
             f"{self.method}: {q.n} samples x {q.p} parameters, {q.rhs} right-hand side"
-            f"{'' if q.rhs == 1 else 's'}, {q.dtype}, {q.device}",
+            f"{'' if q.rhs == 1 else 's'}{f', {q.dampings} dampings' if q.dampings > 1 else ''}, "
+            f"{q.dtype}, {q.device}",
             *_wrapped(f"because {self.because}"),
             f"  {'stage':<20}{'kernel':<28}{'size':<14}{'flops':>9}{'bytes':>10}{'time':>9}",
         ]

@@ -12,6 +12,7 @@ __all__ = [
     "DIRECT_LIMIT",
     "USELESS",
     "Certificate",
+    "certificate_of",
     "certify",
     "direct_status",
     "direct_statuses",
@@ -48,7 +49,11 @@ def _largest(values):
 
 def certify(system, added, x, b, norm):
     """Recompute b - (F + D) x from G, for x as it will be returned; `norm` bounds F + D below."""
-    rows = b - system.apply_fisher(x) - added * x
+    return certificate_of(b - system.apply_fisher(x) - added * x, x, b, norm)
+
+
+def certificate_of(rows, x, b, norm):
+    """The verdict on x whose residual rows b - (F + D) x were just recomputed."""
     sizes, given = row_norms(rows), row_norms(b)
     # b = 0 asks for x = 0: then the residual is its own measure.
     residuals = sizes / np.where(given > 0, given, 1.0)

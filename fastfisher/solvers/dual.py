@@ -16,7 +16,9 @@ from .ladder import allowed, climb
 from .outcome import Outcome
 from .system import unit_roundoff
 
-__all__ = ["dual", "gram_factor"]
+__all__ = ["REACHED", "Pair", "dual", "gram_factor"]
+
+REACHED = 6  # backward error, in u, up to which x is improved: 9 u are 1e-15
 
 
 def gram_lower(system, column_weights=None):
@@ -107,47 +109,66 @@ def _scalar(system, b, coef):
             dtype=system.dtype,
         )
     lam = factor.added
+    pair = Pair(system, lam, b, None if coef is None else system.from_coefficients(coef))
 
-    def woodbury(b):
-        return (b - system.apply_adjoint(factor.solve(system.apply_rows(b)))) / lam
+    def improve(x, rest):
+        return pair.moved(factor.solve(pair.rest()))
 
-    def correct(x, rest):
-        return x + woodbury(rest)
-
-    if b is None:
-        f = system.from_coefficients(coef)
-        y = factor.solve(f)
-
-        def improve(x, rest):
-            # On T x + lambda y = f: x stays accurate where y is so large that T'y cancels.
-            nonlocal y
-            rest = f - system.apply_rows(x) - lam * y
-            if not lam and system.mean is not None:
-                u = system.root_weights  # T'u = 0
-                rest -= (rest @ u)[:, np.newaxis] * u
-            step = factor.solve(rest)
-            y = y + step
-            return x + system.apply_adjoint(step)
-
-        x, b = system.apply_adjoint(y), system.apply_adjoint(f)
+    x = improve(None, None)
+    if b is not None:
         outcome = _refined(system, x, b, lam, factor, improve)
-        if lam and outcome.status == "inaccurate":  # b = T'f is hardly more than its rounding
-            again = _refined(system, outcome.x, b, lam, factor, correct)
-            if again.certificate.backward_error < outcome.certificate.backward_error:
-                outcome = again
-        return outcome
-    x = woodbury(b)
-    sizes = row_norms(x) * lam
-    growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
-    cancellation = unit_roundoff(system.dtype) * float(growth.max(initial=0.0))
-    outcome = _refined(system, x, b, lam, factor, correct)
-    return replace(outcome, cancellation=cancellation)
+        return replace(outcome, cancellation=pair.cancellation(b))
+    b = system.apply_adjoint(pair.f)
+    outcome = _refined(system, x, b, lam, factor, improve)
+    if lam and outcome.status == "inaccurate":  # b = T'f is hardly more than its rounding
+
+        def correct(x, rest):
+            return x + (rest - system.apply_adjoint(factor.solve(system.apply_rows(rest)))) / lam
+
+        again = _refined(system, outcome.x, b, lam, factor, correct)
+        if again.certificate.backward_error < outcome.certificate.backward_error:
+            outcome = again
+    return outcome
+
+
+class Pair:
+    """x and y with T x + lambda y = f and x = T'y, or for any b with x = (b + T'y) / lambda and
+    f = 0, moved together: x stays accurate where y is so large that T'y cancels (docs/math.md D9).
+    """
+
+    def __init__(self, system, lam, b, f):
+        self.system, self.lam = system, lam
+        self.f = 0.0 if f is None else f
+        self._unit = lam if f is None else 1.0
+        self._sum = b if f is None else 0.0  # x in this unit
+        self._y = 0.0
+
+    def rest(self):
+        """f - T x - lambda y, in units that keep it in range."""
+        seen = self.system.apply_rows(self._sum) if np.ndim(self._sum) else 0.0
+        rest = self.f - seen - self.lam * self._y
+        if not self.lam and self.system.mean is not None:
+            u = self.system.root_weights  # T'u = 0
+            rest -= (rest @ u)[:, np.newaxis] * u
+        return rest
+
+    def moved(self, step):
+        """x after this step of y."""
+        self._y = self._y + step
+        self._sum = self._sum + self.system.apply_adjoint(step)
+        return self._sum / self._unit
+
+    def cancellation(self, b):
+        """u |b| / (lambda |x|), the relative forward error of x for an arbitrary b."""
+        sizes = row_norms(self._sum)
+        growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
+        return unit_roundoff(self.system.dtype) * float(growth.max(initial=0.0))
 
 
 def _refined(system, x, b, added, factor, improve, norm=None):
     """Certify x, refine it, and tell how it came about."""
     norm = factor.norm if norm is None else norm
-    x, certificate, refined = refine(system, added, x, b, norm, improve, system.dtype)
+    x, certificate, refined = refine(system, added, x, b, norm, improve, system.dtype, REACHED)
     status, facts = direct_status(system, certificate), factor.facts
     if refined:
         facts["rung"] += "+refinement"

@@ -1,23 +1,22 @@
 """Preconditioned conjugate gradients down to rounding, for refinement: few, bounded steps.
 
-All right-hand sides share each pass over the scores; rows that are done rest. What is returned
-rests on the residual recomputed from the scores.
+What is returned rests on the residual recomputed from the scores.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..planning import current_options
 from .certificate import row_norms
+from .krylov import Iteration
 from .system import unit_roundoff
 
-__all__ = ["Refined", "refined"]
+__all__ = ["Refined", "Rounding", "refined"]
 
 FLOOR = 7  # backward error, in u, that is always reached for; 2 u where that helps towards
 SMALL = 5e-13  # this residual beside b, in double; rounding allows no more
-RESTARTS = 4  # from the residual recomputed
-EARLY = 5  # steps before the rate is judged
+EARLY, FALLING = 5, 3  # steps before the rate is judged, and of them since the residual rose
+GOAL = 1e4  # share of the residual, in u, that a steady fall is followed to
 
 
 @dataclass(frozen=True)
@@ -30,73 +29,51 @@ class Refined:
     slow: bool
 
 
-def refined(apply, precondition, b, norm, dtype, limit, scales=None):
-    """x with (F + D) x = b for rows b, from 0; ``apply(rows)`` is F + D, `norm` bounds it below.
+class Rounding:
+    """The rule of refinement: a backward error of a few u for each of rows b, or a share of b.
 
-    Given `scales` that bring the diagonal near 1, the scaled system is solved to rounding as well.
+    `norm` bounds the operator below. Given `scales` that bring its diagonal near 1, the scaled
+    system is solved to rounding as well.
+    """
+
+    def __init__(self, b, norm, dtype, scales=None, share=None):
+        self.u, self.norm, self.scales, self.share = unit_roundoff(dtype), norm, scales, share
+        self.sizes = row_norms(b)
+        self.scaled = None if scales is None else row_norms(b * scales)
+
+    def done(self, r, x, rows, norm):
+        sizes, rest = self.sizes[rows], row_norms(r)
+        if self.share is not None:
+            return rest <= self.share * sizes
+        small = SMALL * (self.u / unit_roundoff(np.float64)) * sizes
+        scale = self.u * (self.norm * row_norms(x) + sizes)
+        there = rest <= np.minimum(FLOOR * scale, np.maximum(small, 2 * scale))
+        if self.scales is not None:
+            scale = self.u * (row_norms(x / self.scales) + self.scaled[rows])
+            there &= row_norms(r * self.scales) <= FLOOR * scale
+        return there
+
+    def hopeless(self, course, limit):
+        """True if the rate since the residual was largest, kept up, takes more than all steps."""
+        k, last = len(course), course[-1]
+        peak = int(np.argmax(course))
+        since, goal = k - 1 - peak, GOAL * self.u
+        if k < EARLY or last <= goal or (since < FALLING and k < 2 * EARLY):
+            return False
+        if not last < course[peak]:
+            return True
+        rate = np.log(last / course[peak]) / since
+        return bool(k + np.log(goal / last) / rate > limit)
+
+
+def refined(operator, precondition, b, rule, dtype, limit):
+    """x with operator(x) = b for rows b, from 0, as near as `rule` says.
+
     Gives up, `slow`, after `limit` steps, or where the rate says that they will not do.
     """
-    u, sizes = unit_roundoff(dtype), row_norms(b)
-    small = SMALL * (u / unit_roundoff(np.float64)) * sizes
-    x, r, steps = np.zeros_like(b), b, 0
-
-    def left(r, x):
-        """Rows that are not there yet."""
-        scale = u * (norm * row_norms(x) + sizes)
-        wanted = row_norms(r) > np.minimum(FLOOR * scale, np.maximum(small, 2 * scale))
-        if scales is not None:
-            scale = u * (row_norms(x / scales) + row_norms(b * scales))
-            wanted |= row_norms(r * scales) > FLOOR * scale
-        return wanted
-
-    before = np.full(len(b), np.inf)
-    for _ in range(RESTARTS + 1):
-        active, now = left(r, x), row_norms(r)
-        if not active.any():
-            return Refined(x, r, steps, False)
-        if not (now[active] < 0.5 * before[active]).any():  # rounding is all that is left
-            return Refined(x, r, steps, False)
-        before = now
-        x, used, slow = _sweep(apply, precondition, x, r, active, left, limit - steps)
-        steps += used
-        r = b - apply(x)
-        if slow:
-            return Refined(x, r, steps, bool(left(r, x).any()))
-    return Refined(x, r, steps, False)
-
-
-def _sweep(apply, precondition, x, r, active, left, limit):
-    """Iterate until the recurrence says that all rows are there: x, steps, whether it gave up."""
-    progress, start = current_options().progress, row_norms(r)
-    z = precondition(r)
-    d, rz = z, _dots(r, z)
-    for k in range(1, limit + 1):
-        q = apply(d)
-        curvature = _dots(d, q)
-        if not (curvature[active] > 0).all():  # NaN too
-            return x, k, True
-        alpha = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)[:, np.newaxis]
-        x = x + alpha * d
-        r = r - alpha * q
-        if progress is not None:
-            progress("mixed", k, limit)
-        active = active & left(r, x)
-        if not active.any():
-            return x, k, False
-        if k >= EARLY and _hopeless(row_norms(r)[active] / start[active], k, limit):
-            return x, k, True
-        z = precondition(r)
-        rz, past = _dots(r, z), rz
-        beta = np.where(active, rz / np.where(past > 0, past, 1.0), 0.0)[:, np.newaxis]
-        d = z + beta * d
-    return x, max(limit, 0), True
-
-
-def _hopeless(gained, k, limit):
-    """True if the rate so far, kept up, leaves the slowest row at a millionth after all steps."""
-    worst = float(gained.max(initial=0.0))
-    return worst > 1e-6 ** (k / limit) and worst > 1e-3 and k >= 0.4 * limit
-
-
-def _dots(x, y):
-    return np.einsum("kp,kp->k", x.conj(), y).real
+    iteration = Iteration(operator, b, precondition, rule, limit, dtype=dtype, name="mixed")
+    x, statuses, steps = iteration.run(np.zeros_like(b))
+    rest = b - operator(x) if iteration.rest is None else iteration.rest
+    given_up = not {"converged", "stagnated"}.issuperset(statuses)
+    slow = given_up and not iteration.done(rest, x).all()
+    return Refined(x, rest, steps, slow)

@@ -16,8 +16,11 @@ __all__ = ["primal"]
 def fisher_lower(system):
     """Lower triangle of F, (p, p) double, and the system it belongs to (rescaled if need be)."""
     for attempt in (0, 1):
-        F = np.zeros((system.p, system.p), sums_dtype(system.dtype))
-        system.add_syrk(F)
+        if system.kept_fisher and system.G.scale == 1:
+            F = system.kept_fisher(system)
+        else:
+            F = np.zeros((system.p, system.p), sums_dtype(system.dtype))
+            system.add_syrk(F)
         diagonal = F.diagonal().real
         if attempt == 0 and system.p and system.total:
             scaled = system.rescaled(float(diagonal.max()) / system.total)

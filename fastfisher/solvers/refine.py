@@ -5,22 +5,27 @@ refinement does and also where it diverges; docs/math.md X1-X5.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
+from ..passes import byte_units
 from ..planning import mixed_costs
-from .certificate import Certificate, direct_status, refine, row_norms
+from .certificate import certificate_of, direct_status, refine
+from .dual import REACHED, Pair
 from .outcome import Outcome
-from .pcg import refined
-from .rough import Model, Slicing, power_norm, predicted_steps, rough_matrix
-from .system import RANGE, unit_roundoff
+from .pcg import Rounding, refined
+from .probe import PART, Probe
+from .rough import Model, Slicing, noise_of, power_norm, predicted_steps, rough_matrix
+from .system import RANGE
 
-__all__ = ["MixedSolver", "mixed"]
+__all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
 MOST_SLICES = 3  # more are nearer than their factor in single precision
-REACHED = 9  # backward error, in u, up to which x of the dual is improved
+IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
@@ -31,30 +36,30 @@ def tried_unit():
     return unit()
 
 
-def mixed(system, plan, b, coef, side):
-    """Solve for rows b (k, p) or coef (k, n) through a rough factor.
-
-    None where it does not reach what a direct route promises: single precision cannot hold the
-    damping, the dual was asked for a diagonal D or for no damping, or (where nobody asked for it
-    by name) the exact route promises to be as fast.
-    """
-    return MixedSolver(system, plan.problem, side).solve(b, coef)
-
-
 class MixedSolver:
-    """Rough matrices of one system, for any damping: formed once, when first wanted."""
+    """Rough matrices of one system, for any damping: formed once, when first wanted.
+
+    `given` is the system as it came; its damping matters only where it needs the diagonal of F.
+    """
 
     def __init__(self, system, problem, side):
-        self.side, self.problem = side, problem
+        self.side, self.given, self.problem = side, system, problem
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
-        unit = tried_unit() if large else "plain"
-        self.costs = mixed_costs(problem, side, unit)
-        self._matrices, self._norm = {}, None
-        self.slicing, self.largest_square = None, None
-        if unit != "plain":
-            self.slicing = Slicing(system, side)
+        self.unit = tried_unit() if large else "plain"
+        self.costs = mixed_costs(problem, side, self.unit)
+        self._matrices, self._norm, self._probe = {}, None, None
+        self._left = problem.dampings  # that are still to be solved for
+        self.system = self.slicing = self.diagonal = self.largest_square = None
+
+    def prepare(self):
+        """Look at all scores once: units of the slices, or the diagonal; rescale if need be."""
+        if self.system is not None:
+            return
+        system = self.given
+        if self.unit != "plain":
+            self.slicing = Slicing(system, self.side)
             system.checked(self.slicing.peaks, "G")
             largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
             least, most, _ = RANGE[system.dtype.itemsize]
@@ -62,14 +67,19 @@ class MixedSolver:
                 self.largest_square = largest
             else:
                 self.slicing = None
-        self.diagonal = None
         if self.largest_square is None or system.damping.needs:
-            self.system, self.diagonal = system.with_diagonal()
+            system, self.diagonal = system.with_diagonal()
             self.largest_square = float(self.diagonal.max(initial=0.0))
-            if self.system is not system:  # scaled
+            if system is not self.given:  # scaled
                 self.slicing = None
-        else:
-            self.system = system
+        self.system = system
+
+    @property
+    def probe(self):
+        """What a sample tells; made when first asked for."""
+        if self._probe is None:
+            self._probe = Probe(self.given, self.side)
+        return self._probe
 
     @property
     def norm(self):
@@ -90,99 +100,117 @@ class MixedSolver:
 
     def model(self):
         """Sizes of errors before anything is formed."""
-        slicing, s = self.slicing, self.system
-        order, spread = (s.p, s.n) if self.side == "primal" else (s.n, s.p)
-        noise = None if slicing is None else slicing.noise
-        return Model(noise, order, spread, self.norm, self.diagonal)
+        if self.slicing is None:
+            return Model(None, *self._lengths(), self.norm, self.diagonal)
+        return Model(self.slicing.noise, *self._lengths(), self.probe.trace, self.diagonal)
 
-    def rungs(self, added):
-        """(slices, estimated error, steps allowed), the most promising first."""
-        model, costs, found = self.model(), self.costs, []
-        for slices in range((MOST_SLICES if self.slicing else 0) + 1):
-            error = model.error(slices, added)
-            steps = predicted_steps(error)
-            seconds = costs.product(slices) + costs.factor + steps * costs.step
-            found.append((seconds, slices, error, steps))
+    def _lengths(self):
+        s = self.given
+        return (s.p, s.n) if self.side == "primal" else (s.n, s.p)
+
+    @np.errstate(all="ignore")  # what leaves the range is not promising
+    def promising(self, damping):
+        """False where a sample says that the exact route will do: scores are not read for it."""
+        probe, (order, spread) = self.probe, self._lengths()
+        added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
+        noise = noise_of(probe.peaks, 1 / byte_units(probe.peaks), spread)
+        model = Model(noise, order, spread, probe.trace, probe.diagonal)
+        if self.rungs(model, added)[:1] == [1]:
+            return True
+        model = self._beside(replace(model, noise=noise * probe.growth))
+        return bool(self.rungs(model, added))
+
+    def _beside(self, model):
+        """The model that also knows, of what the probe has seen, how much F has in itself."""
+        probe = self.probe
+        floor, norm = probe.kept * probe.diagonal, min(model.norm, probe.norm)
+        return replace(model, floor=floor, norm=norm)
+
+    def rungs(self, model, added):
+        """Slices to be tried, 0 for single precision, the most promising first."""
+        costs, found = self.costs, []
+        for slices in range((MOST_SLICES if self.unit != "plain" else 0) + 1):
+            steps = predicted_steps(model.error(slices, added), self.given.dtype)
+            product = 0.0 if slices in self._matrices else costs.product(slices)
+            seconds = product + self._left * (costs.factor + steps * costs.step)
+            found.append((seconds if steps <= STEPS else math.inf, slices))
         found.sort()
-        if self.picky:
-            best = [rung for rung in found[:1] if rung[0] <= WORTH * costs.exact]
-            return [(slices, error, min(2 * steps + 4, STEPS)) for _, slices, error, steps in best]
-        tried = [(slices, error, STEPS) for seconds, slices, error, _ in found if seconds < np.inf]
-        single = [(slices, error, STEPS) for _, slices, error, _ in found if slices == 0]
+        if self.picky:  # single precision alone is a draw at best
+            most = WORTH * costs.exact * self._left / self.problem.dampings
+            found = [rung for rung in found if rung[1] and rung[0] <= most]
+            return [slices for _, slices in found[:1]]
+        tried = [slices for seconds, slices in found if seconds < math.inf]
         best = tried[:1]
-        if best and best[0][0]:  # one more slice where the first has no factor
-            best += [rung for rung in tried[1:] if rung[0] == best[0][0] + 1][:1]
-        return best + [rung for rung in single if rung not in best]
+        if best and best[0]:  # one more slice where the first has no factor
+            best += [slices for slices in tried[1:] if slices == best[0] + 1]
+        return best + [0] * (0 not in best)
 
-    def solve(self, b, coef, added=None):
-        """The Outcome for the damping asked for, or for D = `added`; None as `mixed` says."""
-        system = self.system
-        if added is None:
-            added = system.resolve_damping(self.diagonal)
+    def chosen(self, added):
+        """The slices to be tried, as `rungs`, and the error expected of each."""
+        model = self.model()
+        rungs = self.rungs(model, added)
+        if self.slicing is not None and rungs[:1] != [1]:
+            diagonal = None if model.diagonal is None else _seen(model.diagonal)
+            model = self._beside(replace(model, noise=_seen(model.noise), diagonal=diagonal))
+            added = _seen(added)
+            rungs = self.rungs(model, added)
+        return [(slices, model.error(slices, added)) for slices in rungs]
+
+    def solve(self, b, coef, damping):
+        """The Outcome for rows b (k, p) or coef (k, n).
+
+        None where it does not reach what a direct route promises: single precision cannot hold the
+        damping, the dual was asked for a diagonal D or for no damping, or (where nobody asked for
+        it by name) the exact route promises to be as fast. The memory of the rough matrix is then
+        free for that.
+        """
+        outcome = self._tried(b, coef, damping)
+        self._left = max(self._left - 1, 1)
+        if outcome is None:
+            self._matrices.clear()
+        return outcome
+
+    def _tried(self, b, coef, damping):
+        if self.side == "dual" and damping.needs == "diagonal":
+            return None
+        if self.picky and not self.promising(damping):
+            return None
+        self.prepare()
+        scale = self.system.G.scale / self.given.G.scale
+        try:
+            damping = damping if scale == 1 else damping.scaled(scale)
+            system = replace(self.system, damping=damping)
+        except InputError:  # lambda overflows: F is negligible beside it
+            return None
+        added = system.resolve_damping(self.diagonal)
         scalar = np.ndim(added) == 0
         if self.side == "dual" and not (scalar and added > 0):
             return None
-        tried = set()
         f = None if coef is None else system.from_coefficients(coef)
-        for slices, error, steps in self.rungs(added):
-            if slices in tried:
-                continue
-            tried.add(slices)
+        for slices, error in self.chosen(added):
             rough = self.matrix(slices).factored(added)
             if rough is None:
                 continue
             if b is None:
                 b = system.apply_adjoint(f)
                 system.checked(b, "b = G'(w o coef)/sum(w)")
-            outcome = self._outcome(rough, added, b, f, slices, error, steps)
+            outcome = self._outcome(rough, added, b, f, slices, error)
             if outcome is not None:
                 return outcome
         return None
 
-    def _outcome(self, rough, added, b, f, slices, error, steps):
-        system, dtype = self.system, self.system.dtype
+    def _outcome(self, rough, added, b, f, slices, error):
+        system = self.system
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
         if not math.isfinite(norm):
             norm = self.norm
-        cancellation = None
         if self.side == "primal":
-
-            def fisher(rows):
-                return system.apply_fisher(rows) + added * rows
-
-            found = refined(fisher, rough.solve, b, norm, dtype, steps, rough.graded)
-            if found.slow:
-                return None
-            x, certificate = found.x, _certificate(found.rest, found.x, b, norm)
+            found = _primal(system, rough, added, b, norm)
         else:
-
-            def gram(rows):
-                return system.apply_rows(system.apply_adjoint(rows)) + added * rows
-
-            right = system.apply_rows(b) if f is None else f
-            found = refined(gram, rough.solve, right, norm, dtype, steps)
-            if found.slow:
-                return None
-            y = found.x
-            x = system.apply_adjoint(y)
-
-            def through_rows(x, rest):  # as in the dual, on T x + lambda y = f
-                nonlocal y
-                step = rough.solve(f - system.apply_rows(x) - added * y)
-                y = y + step
-                return x + system.apply_adjoint(step)
-
-            def woodbury(x, rest):
-                inner = rough.solve(system.apply_rows(rest))
-                return x + (rest - system.apply_adjoint(inner)) / added
-
-            if f is None:
-                x = (b - x) / added
-                sizes = row_norms(x) * added
-                growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
-                cancellation = unit_roundoff(dtype) * float(growth.max(initial=0.0))
-            improve = woodbury if f is None else through_rows
-            x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+            found = _dual(system, rough, added, b, f, norm)
+        if found is None:
+            return None
+        x, certificate, iterations, cancellation = found
         status = direct_status(system, certificate)
         if status != "converged":
             return None
@@ -192,7 +220,7 @@ class MixedSolver:
             certificate,
             status,
             added,
-            iterations=found.steps,
+            iterations=iterations,
             rung=f"{'int8' if slices else 'single'}+cg",
             cancellation=cancellation,
             rank=len(rough),
@@ -201,12 +229,47 @@ class MixedSolver:
         )
 
 
-def _certificate(rest, x, b, norm):
-    """The verdict on x whose residual rows were just recomputed."""
-    sizes, given = row_norms(rest), row_norms(b)
-    scale = norm * row_norms(x) + given
-    return Certificate(
-        rest,
-        sizes / np.where(given > 0, given, 1.0),
-        sizes / np.where(scale > 0, scale, 1.0),
-    )
+def _seen(values):
+    """What a probe sees of one number per row."""
+    return values[::PART] if np.ndim(values) else values
+
+
+def _primal(system, rough, added, b, norm):
+    """x, its certificate, steps and no cancellation; None where conjugate gradients are slow."""
+
+    def operator(rows):
+        return system.apply_fisher(rows) + added * rows
+
+    rule = Rounding(b, norm, system.dtype, rough.graded)
+    found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
+    if found.slow:
+        return None
+    return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None
+
+
+def _dual(system, rough, added, b, f, norm):
+    """The same through the pair of docs/math.md D9, for any b (f None) or b = T'f."""
+    dtype = system.dtype
+
+    def operator(rows):
+        return system.apply_rows(system.apply_adjoint(rows)) + added * rows
+
+    def solved(rest, share=None):
+        rule = Rounding(rest, norm, dtype, share=share)
+        return refined(operator, rough.solve, rest, rule, dtype, STEPS)
+
+    pair = Pair(system, added, b, f)
+    first = solved(pair.rest())
+    if first.slow:
+        return None
+    steps = first.steps
+
+    def improve(x, _):
+        nonlocal steps
+        more = solved(pair.rest(), IMPROVED)
+        steps += more.steps
+        return pair.moved(more.x)
+
+    x = pair.moved(first.x)
+    x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+    return x, certificate, steps, pair.cancellation(b) if f is None else None

@@ -11,13 +11,15 @@ import numpy as np
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
 from ..planning import choose
+from .system import unit_roundoff
 
 __all__ = ["Model", "Rough", "RoughFactor", "power_norm", "predicted_steps", "rough_matrix"]
 
 SINGLE = {"float64": "float32", "complex128": "complex64"}
 SINGLE_ERROR = 1e-7  # of sums and a factor in single precision, in units of the norm
-REACH = 1e14  # by which the error is to fall
-SAMPLE, BLOCK = 1024, 64  # rows that tell the norm, and how many of them are neighbours
+REACHED = 1e5  # share of the residual, in u, that steps are reckoned to: x is larger than b
+BELOW = 0.5  # rounding makes eigenvalues larger at will, but hardly smaller than half
+SAMPLE, BLOCK = 256, 64  # rows that tell the norm, and how many of them are neighbours
 SAMPLE_BYTES = 16 << 20  # of them, where they are copied
 POWER_STEPS = 6
 GRADED = 16  # ratio of scales from which the scaled system is solved to rounding as well
@@ -28,7 +30,8 @@ class Model:
     """What is known before any matrix is formed: sizes of the errors that each form would have.
 
     `noise`: mean square of the rounding of one slice, in units of F, per row of the matrix;
-    `spread`: length of the other axis; `norm` of F, from below; `diagonal` of F where D is one.
+    `spread`: length of the other axis; `norm` of F; `diagonal` of F where D is one; `floor`, per
+    row or 0: what F has, beside D, in the direction where it has least (`Probe`).
     """
 
     noise: np.ndarray | None
@@ -36,36 +39,42 @@ class Model:
     spread: int
     norm: float
     diagonal: np.ndarray | None = None
+    floor: object = 0.0
 
     def error(self, slices, added):
         """Estimate of ||A^-1/2 E A^-1/2|| for A = F + D and M = A + E (docs/math.md X1, X5).
 
         E = T'R + R'T + R'R for rounding errors R that are independent; slices 0: single precision.
+        Inf where single precision has no factor.
         """
         least = float(np.min(added, initial=math.inf))
         if not least > 0:
             return math.inf
-        single = SINGLE_ERROR * self.norm / least  # that of the factor, whatever was factored
+        floor = self.floor[self.floor > 0] if np.ndim(self.floor) else self.floor
+        beside = least + float(np.median(floor)) if np.size(floor) else least
+        single = SINGLE_ERROR * self.norm / beside  # that of the factor, whatever was factored
         if np.ndim(added):  # it is scaled to a diagonal near 1
             most = float(np.max(self.diagonal, initial=0.0)) or 1.0
             single *= float(np.max(self.diagonal / added, initial=0.0)) * least / most
-        if slices == 0:
+        if slices == 0 and single < 1:
             return single
-        if self.noise is None:
+        if self.noise is None or not single < 1:
             return math.inf
-        share = float(np.max(self.noise / added, initial=0.0)) * 4.0 ** (-7 * (slices - 1))
+        shares = (self.noise / (added + self.floor))[self.noise > 0]
+        share = float(np.mean(shares)) * 4.0 ** (-7 * (slices - 1)) if shares.size else 0.0
         ratio = min(self.order / max(self.spread, 1), 1.0)
         return 2 * math.sqrt(share * ratio) + share + single
 
 
-def predicted_steps(error):
-    """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1)."""
-    if not error < 1:
+def predicted_steps(error, dtype=np.float64):
+    """Steps of conjugate gradients with a preconditioner of this error (docs/math.md X1, X5)."""
+    if not error < math.inf:
         return math.inf
-    root = math.sqrt((1 + error) / (1 - error))
+    root = math.sqrt((1 + error) / (1 - min(error, BELOW)))
     if root <= 1:  # the error is nothing, or lost in rounding
         return 1
-    return 1 + math.ceil(math.log(2 * REACH) / math.log((root + 1) / (root - 1)))
+    reach = 2 / (REACHED * unit_roundoff(dtype))
+    return 1 + math.ceil(math.log(reach) / math.log((root + 1) / (root - 1)))
 
 
 def power_norm(system):
@@ -110,6 +119,11 @@ def _longest(parts, shift):
     return np.conj(found) if best else np.zeros_like(found)
 
 
+def noise_of(peaks, units, spread):
+    """Mean squares of the rounding of so many numbers to these units, summed; 0 rounds to 0."""
+    return np.where(peaks > 0, spread / 12, 0.0) * np.square(units)
+
+
 class Slicing:
     """How the scores of a system become integers: units per column (primal) or row (dual)."""
 
@@ -131,7 +145,7 @@ class Slicing:
     @property
     def noise(self):
         """Mean squares of rounding errors, summed over the other axis, in units of F (or K)."""
-        return np.where(self.peaks > 0, self.spread / 12, 0.0) * np.square(self.outer)
+        return noise_of(self.peaks, self.outer, self.spread)
 
     def matrix(self, slices):
         c = np.zeros((len(self.units), len(self.units)))

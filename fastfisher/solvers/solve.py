@@ -17,7 +17,7 @@ from .factored import rank_deficient
 from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
-from .refine import mixed
+from .refine import MixedSolver
 from .solution import Solution
 from .spectral import spectral
 from .system import made_smaller, shifted
@@ -27,11 +27,11 @@ __all__ = ["plan_system", "solve_system"]
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 
 
-def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False):
+def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False, dampings=1):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
 
     `undamped`: damping is 0 and the right-hand side is in the row space; `spectral`: eigenvalues
-    are wanted.
+    are wanted; `dampings`: how many are solved for.
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
@@ -47,13 +47,14 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
         G.stored != G.dtype,
         undamped and rank - bool(center) < p,
         spectral,
+        dampings,
     )
     return plan_problem(problem, enforce=True)
 
 
 @functools.lru_cache(maxsize=1024)
 def _problem(
-    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral
+    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, dampings
 ):  # kept, since a small solve takes little longer than describing it
     return Problem(
         n=n,
@@ -67,6 +68,7 @@ def _problem(
         halves=halves,
         singular=singular,
         spectral=spectral,
+        dampings=dampings,
     )
 
 
@@ -78,9 +80,22 @@ def _split(rows, dtype):
 
 
 def solve_system(
-    system, plan, b, coef, *, single, rtol=None, maxiter=None, x0=None, preconditioner="auto"
+    system,
+    plan,
+    b,
+    coef,
+    *,
+    single,
+    rtol=None,
+    maxiter=None,
+    x0=None,
+    preconditioner="auto",
+    rough=None,
 ):
-    """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns."""
+    """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns.
+
+    `rough`: the `MixedSolver` of this system for any damping, where there is one already.
+    """
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)
     # Sums, factors and recurrences are double; kernels cast what they read beside G.
     double = np.complex128 if system.dtype.kind == "c" else np.float64
@@ -98,7 +113,8 @@ def solve_system(
     elif plan.method == "mixed":
         side, outcome = mixed_side(plan.problem), None
         if not _rank_deficient(system, b):
-            outcome = mixed(system, plan, b, coef, side)
+            rough = rough or MixedSolver(system, plan.problem, side)
+            outcome = rough.solve(b, coef, system.damping)
         outcome = outcome or _direct(system, plan, side, b, coef)
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)

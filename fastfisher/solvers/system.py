@@ -61,7 +61,9 @@ class System:
     mean: np.ndarray | None
     damping: Damping
     propagate: bool = False
-    kept_gram: object = None  # callable: (G - mean)(G - mean)' as given, where somebody keeps it
+    # Callables that give a copy of raw sums, lower triangles, where somebody keeps them:
+    kept_gram: object = None  # (G - mean)(G - mean)'
+    kept_fisher: object = None  # (G - mean)'w(G - mean)
 
     @property
     def n(self):

@@ -112,7 +112,8 @@ def test_ladder_P9_escalation_is_bounded_and_reported(method, dtype, rng):
     assert_ratio(solve_ratio(A, sol.x, oracle.coef_rhs(G, c)), "lapack", "residual")
     with ff.options(ladder=ff.Ladder(escalations=7)):
         fine = ff.solve(G, coef=c, damping=0.1, method=method)
-    assert fine.rung == "cholesky" and fine.escalation == 0 and fine.rank == order
+    assert fine.rung in ("cholesky", "cholesky+refinement") and fine.escalation == 0
+    assert fine.rank == order
 
 
 @pytest.mark.parametrize("ladder", [ff.Ladder(escalations=7), ff.Ladder(cutoff=HARD)], ids=str)

@@ -33,7 +33,7 @@ def test_mixed_X4_reaches_the_precision_of_the_scores(shape, dtype, weighted, ce
         assert sol.converged and sol.method == "mixed" and sol.rung == "single+cg", sol
         assert sol.x.dtype == dtype and sol.iterations <= 8 and sol.damping == lam
         assert_ratio(solve_ratio(A, sol.x, right), "lapack", "residual")
-        assert_ratio(forward_ratio(sol.x, np.linalg.solve(A, right), 1e3), 300, "x")
+        assert_ratio(forward_ratio(sol.x, np.linalg.solve(A, right), 1e3), "forward", "x")
     ops = [(stage.op, stage.kernel) for stage in sol.plan.stages]
     assert ops[0][0] == ("syrk" if n > p else "gram")
 
@@ -89,7 +89,9 @@ def test_mixed_26_14_every_small_size(n, p, seed):
     sol = ff.solve(G, b, damping=0.3, method="mixed")
     F = oracle.fisher(G) if n else np.zeros((p, p))
     assert sol.converged
-    np.testing.assert_allclose(sol.x, np.linalg.solve(F + 0.3 * np.eye(p), b), rtol=1e-11)
+    A = F + 0.3 * np.eye(p)
+    cond = np.linalg.cond(A) if p else 1.0
+    assert_ratio(forward_ratio(sol.x, np.linalg.solve(A, b), cond), "forward", "x")
 
 
 @over_shapes

@@ -16,7 +16,7 @@ from .parallel import for_each
 from .products import triangle_corner
 from .quantise import BITS, peaks_at, quantise_columns, quantise_rows
 from .simd import address, call_entry, clear
-from .splitting import sliced_terms
+from .splitting import TASKS, sliced_terms
 from .threads import driver
 
 __all__ = ["is_exact", "narrow", "peaks", "sliced_gram", "sliced_syrk"]
@@ -95,7 +95,7 @@ def _rows(launch, q, sums, x, lo, count, words, width, slices, scratch):
 
 
 @kernel
-def _add(c, rows, columns, own, width, corrections, weight):
+def _add(c, rows, columns, own, corrections, weight):
     """c += weight (own - corrections) on the block, j <= i."""
     for i in range(rows[0], rows[1]):
         mine = own[i - rows[0]]
@@ -147,7 +147,7 @@ def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, correct
         size = panels * panel
         _multiply(own, q, left * size, right * size, words, panel, unit, blocks, scratch[thread])
         if s + 1 == pairs.shape[0] or pairs[s + 1, 2] != level:
-            _add(c, rows, columns, own, width, correction, 2.0 ** (-BITS * level))
+            _add(c, rows, columns, own, correction, 2.0 ** (-BITS * level))
             first = s + 1
     if unit.begin:
         call_entry(unit.end, (unit.config,))
@@ -179,7 +179,7 @@ def _accumulate(c, x, cut, lo, hi, slices, levels, code):
     words = -(-longest // (4 * WORDS)) * WORDS
     q = aligned((slices * panels * width * words * 4,), np.int8)
     side = SIDE
-    while side > 1 and (panels // side) ** 2 < 8 * threads.thread_count():
+    while side > 1 and (panels // side) ** 2 < TASKS * threads.thread_count():
         side //= 2
     work = aligned((workers, side * width, side * width), np.int32)
     corrections = aligned((workers, side * width), np.int32)

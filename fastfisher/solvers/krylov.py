@@ -1,0 +1,171 @@
+"""Block conjugate gradients: the iteration behind cg and behind refinement in mixed precision.
+
+One application of the operator per step, whatever the number of right-hand sides. When a row is
+done, and when the whole is given up, is for a rule to say.
+"""
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
+
+from ..planning import current_options
+from .certificate import row_norms
+from .system import unit_roundoff
+
+__all__ = ["PATIENCE", "RESTARTS", "Iteration", "gained"]
+
+RESTARTS = 8  # times the recurrence may be restarted from the true residual
+PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
+GAIN = 0.5  # of the residual that a restart must take from some row; else rounding is all there is
+
+
+def gained(sizes, before):
+    """True if some row lost as much of its residual as makes another restart worth while."""
+    return bool((sizes < GAIN * before).any())
+
+
+class Iteration:
+    """All right-hand sides search the space that they span together; rows that are done rest.
+
+    Directions are kept orthonormal: what depends on the others, because right-hand sides do or
+    because some have converged, leaves the block instead of spoiling it. docs/math.md I2; H. Ji,
+    Y. Li, A breakdown-free block conjugate gradient method, BIT 57, 2017.
+
+    ``operator(rows)`` is Hermitian positive definite. A `rule` has ``done(r, x, rows, norm)``: what
+    rows, of residuals r, have arrived; and ``hopeless(course, limit)``: whether to give up, by the
+    largest share of a residual that was left after each step so far, of at most `limit`.
+    """
+
+    def __init__(self, operator, b, precondition, rule, maxiter, *, dtype, name, index=None):
+        self.operator, self.b, self.precondition = operator, b, precondition
+        self.rule, self.maxiter, self.dtype, self.name = rule, maxiter, dtype, name
+        self.index = np.arange(len(b)) if index is None else index  # what the rule calls our rows
+        u = unit_roundoff(dtype)
+        # Directions that differ by less are one: products with F do not tell them apart.
+        self.alike = np.sqrt(u)
+        # A solution this large beside b means that no damping holds it back.
+        self.runaway = float(row_norms(b).max(initial=0.0)) / u**2
+        self.norm = 0.0  # of the operator, from below: the largest stretch of a direction seen
+        self.rest = None  # b - operator(x), where it was recomputed for the last x
+
+    def apply(self, v):
+        y = self.operator(v)
+        lengths = row_norms(v)
+        stretched = row_norms(y)[lengths > 0] / lengths[lengths > 0]
+        self.norm = max(self.norm, float(stretched.max(initial=0.0)))
+        return y
+
+    def done(self, r, x, rows=slice(None)):
+        """Which of some rows, with residuals r, have arrived."""
+        return self.rule.done(r, x, self.index[rows], self.norm)
+
+    def run(self, x):
+        """x (k, m) improved in place; a status for each row; iterations taken."""
+        statuses = ["stagnated"] * len(x)
+        iterations, before = 0, np.full(len(x), np.inf)
+        for _ in range(RESTARTS + 1):
+            r = self.b - self.apply(x) if np.any(x) else self.b.copy()
+            self.rest, sizes, finished = r, row_norms(r), self.done(r, x)
+            rows = np.flatnonzero(~finished)
+            for j in range(len(x)):
+                if finished[j]:
+                    statuses[j] = "converged"
+                elif statuses[j] == "converged":  # by its recurrence only
+                    statuses[j] = "stagnated"
+            if not gained(sizes[rows], before[rows]):
+                break
+            before, self.rest = sizes, None
+            left, status, used = self.sweep(x, r, rows, self.maxiter - iterations)
+            iterations += used
+            if status == "breakdown" and len(left) > 1:
+                # One of them has no solution, or none within reach: that is no fault of the rest.
+                for j in left:
+                    statuses[j], used = self.alone(x, j, self.maxiter - iterations)
+                    iterations += used
+                break
+            for j in rows:
+                statuses[j] = status if j in left else "converged"
+            if status in ("breakdown", "not_finite", "slow") or iterations >= self.maxiter:
+                break
+        return x, statuses, iterations
+
+    def alone(self, x, j, limit):
+        """Row j by itself: its status and the iterations taken."""
+        part = slice(j, j + 1)
+        one = Iteration(
+            self.operator,
+            self.b[part],
+            self.precondition,
+            self.rule,
+            limit,
+            dtype=self.dtype,
+            name=self.name,
+            index=self.index[part],
+        )
+        _, (status,), used = one.run(x[part])
+        self.norm = max(self.norm, one.norm)
+        return status, used
+
+    def sweep(self, x, r, rows, limit):
+        """Iterate on some rows of x from their residuals r until the recurrence meets the rule
+        or gives up: the rows it did not finish, why, and the iterations taken."""
+        progress = current_options().progress
+        P, r = self.directions(self.precondition(r[rows])), r[rows]
+        start = best = row_norms(r)
+        since, course = 0, []
+        for k in range(limit):
+            if P is None or not len(P):
+                return rows, "not_finite" if P is None else "breakdown", k
+            Q = self.apply(P)
+            curvature = _products(P, Q)
+            if not np.isfinite(curvature).all():
+                return rows, "not_finite", k + 1
+            try:
+                factor = cho_factor((curvature + curvature.conj().T) / 2, lower=True)
+            except LinAlgError:
+                return rows, "breakdown", k + 1
+            step = cho_solve(factor, _products(P, r))
+            x[rows] += _combined(step, P)
+            r -= _combined(step, Q)
+            sizes = row_norms(r)
+            if progress is not None:
+                progress(self.name, k + 1, limit)
+            going = ~self.done(r, x[rows], rows)
+            if not going.any():
+                return rows[:0], "converged", k + 1
+            rows, r, sizes = rows[going], r[going], sizes[going]
+            best, start = best[going], start[going]
+            if self.norm * float(row_norms(x[rows]).max()) > self.runaway:
+                return rows, "breakdown", k + 1
+            course.append(float((sizes / start).max()))
+            if self.rule.hopeless(course, limit):
+                return rows, "slow", k + 1
+            since = 0 if (sizes < best).any() else since + 1
+            best = np.minimum(best, sizes)
+            if since >= PATIENCE:
+                return rows, "stagnated", k + 1
+            z = self.precondition(r)
+            P = self.directions(z - _combined(cho_solve(factor, _products(Q, z)), P))
+        return rows, "max_iterations", limit
+
+    def directions(self, z):
+        """An orthonormal basis of rows z, each of which counts the same; None if not finite."""
+        sizes = row_norms(z)
+        if not np.isfinite(sizes).all():
+            return None
+        z = z[sizes > 0] / sizes[sizes > 0, np.newaxis]
+        if len(z) < 2:
+            return z
+        columns, R, _ = qr(z.T, mode="economic", pivoting=True, overwrite_a=True)
+        return np.ascontiguousarray(columns.T[np.abs(R.diagonal()) > self.alike])
+
+
+def _products(x, y):
+    """<x_i, y_j> for rows of x and y."""
+    if len(x) == 1:  # BLAS would leave threads spinning beside our kernels
+        return np.einsum("ip,jp->ij", x.conj(), y)
+    return x.conj() @ y.T
+
+
+def _combined(c, rows):
+    """sum_i c_ij rows_i for every j."""
+    return c.T * rows if len(rows) == 1 else c.T @ rows
