@@ -159,7 +159,7 @@ def add_tiled(c, x, lo, hi, order):
     stretches, count = -(-rows // depth), -(-order // panels.width)
     side = BLOCK // panels.width
     while side > 1 and (count / side) ** 2 * stretches < TASKS * threads.thread_count():
-        side //= 2
+        side -= 1
     blocks, groups = -(-count // side), -(-count // GROUP)
     blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // STEP)
     size = x.parts * (side * panels.width) ** 2

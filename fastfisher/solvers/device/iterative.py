@@ -11,7 +11,8 @@ from ...kernels.cuda import compat, memory, recurrence, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST
 from ...planning import current_options
 from ..certificate import USELESS, worst
-from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol
+from ..cg import BACKWARD_LIMIT, PATIENCE, RESTARTS, default_rtol, reached
+from ..krylov import gained
 from ..outcome import Outcome
 from .direct import certificate_of, certify
 from .matrix import resolved
@@ -72,11 +73,10 @@ def cg(
     most = float(host[ADDED]) + ratio * float(host[LARGEST])
     norm = max(run.stretch, most)
     certificate = certificate_of(report, norm)
-    reached = (certificate.residuals <= rtol) | (
-        (certificate.backward_errors <= floor) & (certificate.residuals < USELESS)
-    )
-    for j, residual in enumerate(certificate.residuals):
-        if reached[j]:
+    residuals = certificate.residuals
+    done = reached(residuals, certificate.backward_errors, rtol, system.dtype)
+    for j, residual in enumerate(residuals):
+        if done[j]:
             statuses[j] = "converged"
         elif not np.isfinite(residual):
             statuses[j] = "not_finite"
@@ -120,7 +120,7 @@ class _Run:
                 host = self._look()
                 active = host[:, recurrence.STATUS] == recurrence.RUNNING
                 rest = host[:, recurrence.REST]
-                if not (rest[active] < 0.5 * before[active]).any():
+                if not gained(rest[active], before[active]):
                     break  # done, or rounding is all that is left
                 before = rest
             host = self._sweep(x, r)
