@@ -9,11 +9,12 @@ from pathlib import Path
 
 from .. import machine
 
-__all__ = ["DEFAULT_RATE", "Rates", "built_in", "rates_from"]
+__all__ = ["DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rates_from"]
 
 FORMAT = 1
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
 RELATED = {"complex128": "float64", "complex64": "float32"}  # whose rates stand in
+MEASURED = {64: "rates_intel.json", 32: "rates_amd.json"}  # by bytes of vector arithmetic
 DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
 
 
@@ -158,12 +159,19 @@ def vector_width(cpu, features):
 
 
 @functools.cache
+def measured_at(width):
+    """The rates that came with the package, of a machine of this vector width if there is one."""
+    path = Path(__file__).with_name(MEASURED.get(width, MEASURED[32]))
+    return rates_from(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def built_in(threads):
     """The rates that came with the package, scaled to this machine's cores and vector width."""
-    measured = rates_from(Path(__file__).with_name("rates.json").read_text(encoding="utf-8"))
+    width = vector_width(machine.cpu_name(), machine.cpu_features())
+    measured = measured_at(width)
     there = measured.machine
     cores = threads / there["threads"]
-    width = vector_width(machine.cpu_name(), machine.cpu_features())
     width /= vector_width(there["cpu"], there["features"])
     # A few cores saturate the memory of most machines.
     return replace(measured, compute_scale=cores * width, stream_scale=min(cores, 4.0))

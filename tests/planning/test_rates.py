@@ -8,7 +8,7 @@ import pytest
 import fastfisher as ff
 from fastfisher import machine
 from fastfisher.planning import TABLE, Rates, Stage
-from fastfisher.planning.rates import built_in, rates_from, vector_width
+from fastfisher.planning.rates import MEASURED, built_in, measured_at, rates_from, vector_width
 from fastfisher.planning.records import format_seconds
 
 
@@ -59,8 +59,7 @@ def test_what_was_not_measured_is_estimated_by_its_relatives():
 
 
 def test_built_in_rates_scale_with_cores_and_vectors(monkeypatch):
-    measured = built_in.__wrapped__(2)
-    there = measured.machine
+    there = measured_at(32).machine
     monkeypatch.setattr(machine, "cpu_name", lambda: there["cpu"])
     monkeypatch.setattr(machine, "cpu_features", lambda: tuple(there["features"]))
     same, twice = (built_in.__wrapped__(there["threads"] * k) for k in (1, 2))
@@ -85,8 +84,19 @@ def test_rates_survive_the_file():
     assert rates_from(again.as_json()) == again
 
 
-def test_built_in_rates_know_every_op_of_the_plans():
-    known = {name for name, _ in built_in(2)._curves}
+@pytest.mark.parametrize("width", MEASURED)
+def test_built_in_rates_are_those_of_a_machine_as_wide(width, monkeypatch):
+    there = measured_at(width).machine
+    assert vector_width(there["cpu"], there["features"]) == width
+    monkeypatch.setattr(machine, "cpu_name", lambda: there["cpu"])
+    monkeypatch.setattr(machine, "cpu_features", lambda: tuple(there["features"]))
+    same = built_in.__wrapped__(there["threads"])
+    assert same == measured_at(width) and same.points == measured_at(width).points
+
+
+@pytest.mark.parametrize("width", MEASURED)
+def test_built_in_rates_know_every_op_of_the_plans(width):
+    known = {name for name, _ in measured_at(width)._curves}
     for op in ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky", "solve_lower"):
         assert f"numba.{op}" in known
         for band in TABLE:
