@@ -93,7 +93,7 @@ def test_a_choice_says_what_it_rests_on():
             assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
 
 
-FAR = 2.5  # complex matvec in cache is 2.1 behind SciPy on Intel: two real passes a row
+FAR = 2.5  # complex products in cache are half as fast as SciPy's on Intel: two real passes a row
 
 
 @pytest.mark.parametrize("width", MEASURED)
