@@ -30,7 +30,7 @@ SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
 STRETCH_BYTES = 16 << 20  # of packed panels between which C is read and written
-STRETCH_ROWS = 2048  # of them at most
+STRETCH_ROWS = 2048  # of them at most, and half as many at least
 BLOCK = 144  # columns of a task's block of C, which stays in L2 with its panels and the next ones
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
@@ -73,7 +73,7 @@ def block_terms(order, parts, itemsize):
 def stretch(order, itemsize):
     """Packed rows between two visits to a block of C; itemsize is that of a real number."""
     rows = min(STRETCH_BYTES // (order * itemsize), STRETCH_ROWS)
-    return max(rows // KC * KC, KC)
+    return max(rows // KC * KC, STRETCH_ROWS // 2)
 
 
 def is_kept(order, parts, stretches):

@@ -101,15 +101,17 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
     one, start, plane = np.int64(1), -(i0 * w + j0 * side), side * side
     re, im = Place(start, w, side, one), Place(plane + start, w, side, one)
     own = sums[t if cut.kept else thread]
-    for g in range(cut.packs):
-        wait_for(counters, cut.blocks + g, s + 1)
     wait_for(counters, t, s)
     if s == 0 or not cut.kept:
         own[:] = 0
     first = cut.lo + s * cut.stretch
     last, size = min(first + cut.stretch, cut.hi), cut.panels * panels.stride
     at = s % 2 * (cut.packs // cut.groups) * size
+    packed_by = cut.blocks
     for k in range(first, last, cut.step):
+        for g in range(cut.groups):
+            wait_for(counters, packed_by + g, s + 1)
+        packed_by += cut.groups
         terms = min(cut.step, last - k)
         terms += terms % 2
         if x.parts == 1:
