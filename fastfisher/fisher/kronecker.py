@@ -381,14 +381,8 @@ class KroneckerFisher(OfLayers, Staged, Fisher):
     def _from_arrays(cls, header, arrays):
         count = sum(name.startswith("A") for name in arrays)
         widths = [(len(arrays[f"A{i}"]), len(arrays[f"E{i}"])) for i in range(count)]
-        made = cls(
-            widths,
-            tokens=header["tokens"],
-            corrected=header["corrected"],
-            dtype=header["dtype"],
-            center=header["center"],
-            kind=header["kind"],
-        )
+        settings = ("tokens", "corrected", "dtype", "center", "kind")
+        made = cls(widths, **{name: header[name] for name in settings})
         double = sums_dtype(made.dtype)
         made._sums = FactorSums.from_arrays(arrays, made.widths, double)
         if "M0" in arrays:

@@ -25,11 +25,35 @@ from ..passes import (
     sums_dtype,
 )
 
-__all__ = ["System", "made_smaller", "make_system", "shifted", "tame_weights", "unit_roundoff"]
+__all__ = [
+    "RANGE",
+    "System",
+    "in_range",
+    "made_smaller",
+    "make_system",
+    "scale_into_range",
+    "shifted",
+    "tame_weights",
+    "unit_roundoff",
+]
 
 # By bytes of a real: mean squares of scores that are left as they are, so that squares of those
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
+
+
+def in_range(mean_square, itemsize):
+    """True if scores with this mean square, in reals of so many bytes, are left as they are."""
+    least, most, _ = RANGE[itemsize]
+    return least <= mean_square <= most
+
+
+def scale_into_range(largest, mean_square, itemsize):
+    """The power of two for scores up to `largest`: not further than needed, since absolute damping
+    should not vanish beside them."""
+    _, most, target = RANGE[itemsize]
+    exponent = int(np.ceil(np.log2(largest)))
+    return 2.0 ** ((target if mean_square > most or exponent > 0 else -target) - exponent)
 
 
 @functools.cache
@@ -195,15 +219,13 @@ class System:
 
         `largest_square` is the largest diagonal element of F (or K), computed as is, maybe Inf.
         """
-        least, most, target = RANGE[np.empty(0, self.dtype).real.dtype.itemsize]
-        if least <= largest_square <= most:
+        itemsize = np.empty(0, self.dtype).real.dtype.itemsize
+        if in_range(largest_square, itemsize):
             return self
         bad, largest = bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        exponent = int(np.ceil(np.log2(largest)))
-        # Not further than needed: absolute damping should not vanish beside the scores.
-        scale = 2.0 ** ((target if largest_square > most or exponent > 0 else -target) - exponent)
+        scale = scale_into_range(largest, largest_square, itemsize)
         try:
             damping = self.damping.scaled(scale)
         except InputError:  # lambda overflows: F is negligible beside it, as it should be

@@ -219,7 +219,7 @@ def test_twins_of_the_passes_over_rows(dtype):
             s = data(dtype, r)
 
             def arguments(out, a, x, m, s=s, r=r, layout=layout, count=count):
-                rows = at(a, r * a.shape[1]), a.shape[1], at(x), at(m), count, 0, 64
+                rows = at(a, r * a.shape[1]), a.shape[1], at(x), at(m), count, 64
                 return layout, at(out), *rows, at(out, r), at(s)
 
             def twin(_, *operands, operation=operation, r=r, shifted=shifted):

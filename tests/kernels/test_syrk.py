@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu import rank_k
+from fastfisher.kernels.cpu import rank_k, splitting
 from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, THIN, stretch
 from fastfisher.kernels.cpu.syrk import MIRROR, mirror
 from fastfisher.kernels.cpu.threads import Driver
@@ -166,6 +166,20 @@ def test_laws_26_1_and_26_3_rows_permuted_split_repeated_removed(entry, dtype, r
     bound = 2 * n * unit_roundoff(dtype) * oracle.syrk_bound(repeated)
     for name, other in variants.items():
         assert np.all(np.abs(other - F) <= bound), name
+
+
+@over_dtypes
+def test_blocks_added_after_every_stretch_are_the_sum_too(dtype, monkeypatch):
+    """As for orders whose blocks would take too much memory beside C."""
+    n, p = 2 * stretch(SPLIT + 7, np.dtype(dtype).itemsize) + 5, SPLIT + 7
+    G = operands(n, p, dtype).G
+    kept = run(ours("syrk"), G)
+    monkeypatch.setattr(splitting, "KEPT_BYTES", 0)
+    F = run(ours("syrk"), G)
+    if unit_roundoff(dtype) < 1e-10:  # sums of single ones are exact either way
+        assert not np.array_equal(F, kept), "stretches are sums of their own"
+    F, bound = rounded(F, dtype), oracle.syrk_bound(G)
+    assert_ratio(syrk_ratio(F, oracle.syrk(G), bound, 1), "summation", dtype)
 
 
 @over_dtypes

@@ -93,7 +93,9 @@ def test_a_choice_says_what_it_rests_on():
             assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
 
 
-FAR = 2.5  # complex products in cache are half as fast as SciPy's on Intel: two real passes a row
+# How far behind, by vector width: with 64 bytes complex products in cache, two real passes a row,
+# are half as fast as SciPy's.
+FAR = {32: 2.0, 64: 2.5}
 
 
 @pytest.mark.parametrize("width", MEASURED)
@@ -107,7 +109,7 @@ def test_no_choice_of_the_table_was_measured_far_behind(width):
             for size in {point[0] for point in rates.points[names[0]][dtype]}:
                 if band.lo <= size < band.hi:
                     first, other = (rates.speed(name, dtype, size) for name in names)
-                    assert first > other / FAR, (band.op, dtype, size, first / other)
+                    assert first > other / FAR[width], (band.op, dtype, size, first / other)
 
 
 def test_entries_can_be_sent_to_other_processes_after_their_use():

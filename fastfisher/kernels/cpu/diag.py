@@ -24,7 +24,7 @@ def _diag_task(t, thread, parts, x, first, factors, weighted):
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
         s = address(factors, i if weighted else np.int64(0))
-        add_squares(y, x, i, j0, s, columns, rows == GROUP, x.ahead, x.ahead)
+        add_squares(y, x, i, j0, s, columns, rows == GROUP, x.ahead)
         i += rows
 
 

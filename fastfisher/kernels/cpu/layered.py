@@ -15,6 +15,7 @@ from .products import (
     triangle_corner,
     with_layout,
 )
+from .splitting import STEP
 from .threads import driver
 
 __all__ = ["layered_gram"]
@@ -51,7 +52,7 @@ def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     here, across = min(rows, x.n - gi * rows), min(rows, x.n - gj * rows)
     re, im = Place(zero, size, one, one + full), Place(size * size, size, one, one + full)
     sums[:] = 0
-    block, ld = panels.terms // x.parts, panels.ld
+    block, ld = STEP // x.parts, panels.ld
     for k in range(0, x.p, block):
         terms, at = min(block, x.p - k), k * x.parts * ld
         terms += terms % 2

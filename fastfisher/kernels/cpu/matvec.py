@@ -40,12 +40,12 @@ def _add_pair(pairs, at, term):
 
 
 @kernel
-def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums, high):
+def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums):
     """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
     group = rows == GROUP
     for j in range(j0, j1, CHUNK):
         out = address(sums, np.int64(0))
-        dots(out, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead, high)
+        dots(out, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead)
         for r in range(rows):
             _add_pair(pairs, at + r, np.float64(sums[r]))
 
@@ -66,7 +66,7 @@ def _short_rows(y, x, v, i0, i1, sums):
         rows = GROUP if i + GROUP <= i1 else 1
         for c in range(v.shape[0]):
             row = address(v, c * x.width)
-            dots(out, x, i, zero, row, x.width, rows == GROUP, x.ahead, x.ahead)
+            dots(out, x, i, zero, row, x.width, rows == GROUP, x.ahead)
             for r in range(rows):
                 y[c, i + r] = sums[r]
         i += rows
@@ -88,7 +88,7 @@ def _matvec_task(t, thread, y, x, v, share, pairs, sums):
             rows = GROUP if i + GROUP <= i1 else 1
             for c in range(v.shape[0]):
                 row = address(v, c * x.width)
-                _add_dots(own, c * share + i - i0, x, i, rows, row, j0, j1, out, x.ahead)
+                _add_dots(own, c * share + i - i0, x, i, rows, row, j0, j1, out)
             i += rows
     for c in range(v.shape[0]):
         for i in range(i0, i1):
@@ -115,7 +115,7 @@ def _rmatvec_task(t, thread, parts, x, first, u):
         group = rows == GROUP
         for c in range(k):
             y, s = address(parts, y0 + c * ld), address(u, c * x.n + i)
-            combine(y, x, i, j0, s, columns, group, x.ahead, x.ahead)
+            combine(y, x, i, j0, s, columns, group, x.ahead)
         i += rows
 
 
@@ -141,7 +141,7 @@ def _factors(x, i, rows, row, out, pairs, y, before):
         if before:
             dots_and_combine(to, y + at, x, i, j, row + at, before, count)
         else:
-            dots(to, x, i, j, row + at, count, group, x.ahead, x.ahead)
+            dots(to, x, i, j, row + at, count, group, x.ahead)
         if x.width > CHUNK:
             for r in range(rows):
                 _add_pair(pairs, r, np.float64(out[r]))
@@ -167,7 +167,7 @@ def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
             y, row = address(parts, y0 + c * ld), address(v, c * x.width)
             out, old = sums[thread, turn, c], address(sums[thread, 1 - turn, c], zero)
             if waits and not both:
-                combine(y, x, i - GROUP, zero, old, x.width, True, zero, zero)
+                combine(y, x, i - GROUP, zero, old, x.width, True, zero)
             if rows == 0:
                 continue
             _factors(x, i, rows, row, out, own, y, old if both else zero)
@@ -175,7 +175,7 @@ def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
                 for r in range(rows):
                     out[r] *= weights[i + r]
             if rows == 1:
-                combine(y, x, i, zero, address(out, zero), x.width, False, zero, zero)
+                combine(y, x, i, zero, address(out, zero), x.width, False, zero)
         waits = rows == GROUP
         i, turn = i + rows, 1 - turn
 
@@ -200,7 +200,7 @@ def _chunk_task(t, thread, chunks, x, i0, i1, v):
             out = address(chunks, (c * chunks.shape[1] + j // CHUNK) * chunks.shape[2] + i - i0)
             row, terms = address(v, c * x.width + j), min(CHUNK, j1 - j)
             for r in range(0, 1 if group else i1 - i):
-                dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0), np.int64(0))
+                dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0))
 
 
 @kernel
@@ -226,7 +226,7 @@ def _cached_task(t, thread, sums, x, i0, i1, factors):
         while i < i1:
             group = i + GROUP <= i1
             s = address(factors, c * factors.shape[1] + i - i0)
-            combine(y, x, i, j0, s, columns, group, np.int64(0), np.int64(0))
+            combine(y, x, i, j0, s, columns, group, np.int64(0))
             i += GROUP if group else 1
 
 

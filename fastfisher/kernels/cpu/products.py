@@ -20,7 +20,7 @@ from .simd import (
     tile_rows,
     tile_width,
 )
-from .splitting import KC, STEP
+from .splitting import KC
 
 __all__ = [
     "KC",
@@ -44,7 +44,6 @@ class Panels(NamedTuple):
     columns: int  # of a register tile
     lanes: int
     bytes: int  # of an element
-    terms: int  # packed rows per block sum
     add: int  # address of the micro-kernel c += ...
     subtract: int  # and c -= ...; 0 where it is not needed
     lower: int  # of the loops of `add_lower`
@@ -108,7 +107,6 @@ def panels_of(dtype, depth, *, order=None, subtract=False):
         columns,
         vector,
         8 if double else 4,
-        STEP,
         add,
         minus,
         _lower_address(),
@@ -263,7 +261,6 @@ def with_layout(panels, stride, ld, width):
         panels.columns,
         panels.lanes,
         panels.bytes,
-        panels.terms,
         panels.add,
         panels.subtract,
         panels.lower,

@@ -47,6 +47,14 @@ def _fold(code, vectors):
     return builder.extract_element(x, _I32(0))
 
 
+def _store_folded(code, totals, parts, out):
+    """The sum of every `parts` vectors, one after the other."""
+    place = code.address(out)
+    for r in range(len(totals) // parts):
+        total = _fold(code, totals[r * parts : (r + 1) * parts])
+        code.builder.store(total, code.at(place, r))
+
+
 def _blocks(code, count, unit, carried, body):
     """Run body(offset, values, load) over whole units, then once with masks for what is left."""
     builder = code.builder
@@ -85,7 +93,7 @@ def _row_pointers(code, first, stride, rows):
 def _dots(code, stored, rows, shifted, operands):
     """out[r] = sum of (a_r - m) v over `count` elements, for `rows` rows."""
     builder = code.builder
-    out, a, lda, v, m, count, low, high = operands[:8]
+    out, a, lda, v, m, count, ahead = operands[:7]
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
     pa = _row_pointers(code, code.address(a, stored), lda, rows)
@@ -100,8 +108,8 @@ def _dots(code, stored, rows, shifted, operands):
             shift = load(pm, j) if shifted else None
             for r in range(rows):
                 if j * size % 64 == 0:
-                    ahead = builder.add(offset, low if 2 * r < rows else high)
-                    code.prefetch(code.at(pa[r], builder.add(ahead, _index(j))), level=2)
+                    there = builder.add(builder.add(offset, ahead), _index(j))
+                    code.prefetch(code.at(pa[r], there), level=2)
                 y = load(pa[r], j)
                 y = builder.fsub(y, shift) if shifted else y
                 at = r * parts + part
@@ -109,16 +117,13 @@ def _dots(code, stored, rows, shifted, operands):
         return totals
 
     totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
-    place = code.address(out)
-    for r in range(rows):
-        total = _fold(code, totals[r * parts : (r + 1) * parts])
-        builder.store(total, code.at(place, r))
+    _store_folded(code, totals, parts, out)
 
 
 def _combinations(squared, code, stored, rows, shifted, operands):
     """y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
     builder = code.builder
-    y, a, lda, s, m, count, low, high = operands[:8]
+    y, a, lda, s, m, count, ahead = operands[:7]
     pa = _row_pointers(code, code.address(a, stored), lda, rows)
     py, pm, ps = code.address(y), code.address(m), code.address(s)
     factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
@@ -128,8 +133,7 @@ def _combinations(squared, code, stored, rows, shifted, operands):
         total = code.load(place)
         shift = load(pm, 0) if shifted else None
         for r in range(rows):
-            ahead = builder.add(offset, low if 2 * r < rows else high)
-            code.prefetch(code.at(pa[r], ahead), level=2)
+            code.prefetch(code.at(pa[r], builder.add(offset, ahead)), level=2)
             x = load(pa[r], 0)
             x = builder.fsub(x, shift) if shifted else x
             factor = builder.fmul(factors[r], x) if squared else factors[r]
@@ -143,7 +147,7 @@ def _combinations(squared, code, stored, rows, shifted, operands):
 def _dots_and_combination(code, stored, rows, shifted, operands):
     """out[r] as `_dots`; y += sum_r s_r (b_r - m), the rows b before these, as `_combinations`."""
     builder = code.builder
-    out, a, lda, v, m, count, low, _, y, s = operands
+    out, a, lda, v, m, count, ahead, y, s = operands
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
     pa = _row_pointers(code, code.address(a, stored), lda, rows)
@@ -160,8 +164,8 @@ def _dots_and_combination(code, stored, rows, shifted, operands):
             shift = load(pm, j) if shifted else None
             for r in range(rows):
                 if j * size % 64 == 0:
-                    ahead = builder.add(builder.add(offset, low), _index(j))
-                    code.prefetch(code.at(pa[r], ahead), level=2)
+                    there = builder.add(builder.add(offset, ahead), _index(j))
+                    code.prefetch(code.at(pa[r], there), level=2)
                 here, before = load(pa[r], j), load(pb[r], j)
                 if shifted:
                     here, before = builder.fsub(here, shift), builder.fsub(before, shift)
@@ -172,10 +176,7 @@ def _dots_and_combination(code, stored, rows, shifted, operands):
         return totals
 
     totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
-    place = code.address(out)
-    for r in range(rows):
-        total = _fold(code, totals[r * parts : (r + 1) * parts])
-        builder.store(total, code.at(place, r))
+    _store_folded(code, totals, parts, out)
 
 
 _PASSES = (
@@ -194,7 +195,7 @@ _LAYOUTS = (
 
 
 def rows_kernel(element, stored=None):
-    """Intrinsic (layout, out, a, lda, x, mean, count, low, high, y, s): one pass, see `Pass`.
+    """Intrinsic (layout, out, a, lda, x, mean, count, ahead, y, s): one pass, see `Pass`.
 
     What is at `a` is `stored` (simd.STORED), or elements.
     """
@@ -204,7 +205,7 @@ def rows_kernel(element, stored=None):
         _TWINS[operation](element.name, (stored or element).name, rows, shifted, *operands)
 
     @vector(twin)
-    def rows_pass(typingctx, layout, out, a, lda, x, mean, count, low, high, y, s):
+    def rows_pass(typingctx, layout, out, a, lda, x, mean, count, ahead, y, s):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
             for number in code.switch(values[0], range(len(_LAYOUTS))):
@@ -212,7 +213,7 @@ def rows_kernel(element, stored=None):
                 _PASSES[operation](code, stored, rows, shifted, values[1:])
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 11), emit
+        return types.void(*[types.intp] * 10), emit
 
     return rows_pass
 
@@ -227,8 +228,7 @@ class Pass(NamedTuple):
     x: int  # the vector of a dot product, the factors of a combination
     mean: int
     count: int
-    low: int
-    high: int
+    ahead: int  # elements to what is fetched meanwhile
     y: int  # the combination made with dot products, and its factors
     s: int
 
@@ -292,20 +292,19 @@ class Rows(NamedTuple):
 
 
 @kernel
-def _run(operation, out, x, i, j, vector, count, group, low, high):
+def _run(operation, out, x, i, j, vector, count, group, ahead):
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
     layout, none = 4 * operation + 2 * group + x.shifted, np.int64(0)
-    call(x.code, Pass(layout, out, at, x.width, vector, mean, count, low, high, none, none))
+    call(x.code, Pass(layout, out, at, x.width, vector, mean, count, ahead, none, none))
 
 
 @kernel
-def dots(out, x, i, j, v, count, group, low, high):
+def dots(out, x, i, j, v, count, group, ahead):
     """out[r] = sum of (x[i + r, j..j+count] - shift) v, r < GROUP, or r = 0 only.
 
-    out and v are addresses. The first half of the rows is fetched `low` elements ahead, the second
-    half `high`.
+    out and v are addresses; what lies `ahead` elements further is fetched meanwhile.
     """
-    _run(np.int64(DOTS), out, x, i, j, v, count, group, low, high)
+    _run(np.int64(DOTS), out, x, i, j, v, count, group, ahead)
 
 
 @kernel
@@ -316,19 +315,19 @@ def dots_and_combine(out, y, x, i, j, v, s, count):
     """
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
     layout = 4 * BOTH + x.shifted
-    call(x.code, Pass(layout, out, at, x.width, v, mean, count, x.ahead, x.ahead, y, s))
+    call(x.code, Pass(layout, out, at, x.width, v, mean, count, x.ahead, y, s))
 
 
 @kernel
-def combine(y, x, i, j, s, count, group, low, high):
+def combine(y, x, i, j, s, count, group, ahead):
     """y[c] += sum_r s[r] (x[i + r, j + c] - shift), in order; y has room for whole vectors."""
-    _run(np.int64(COMBINE), y, x, i, j, s, count, group, low, high)
+    _run(np.int64(COMBINE), y, x, i, j, s, count, group, ahead)
 
 
 @kernel
-def add_squares(y, x, i, j, s, count, group, low, high):
+def add_squares(y, x, i, j, s, count, group, ahead):
     """y[c] += sum_r s[r] (x[i + r, j + c] - shift)^2, as `combine`."""
-    _run(np.int64(SQUARES), y, x, i, j, s, count, group, low, high)
+    _run(np.int64(SQUARES), y, x, i, j, s, count, group, ahead)
 
 
 @functools.cache

@@ -1,9 +1,10 @@
 """C += sum_k conj(x_k) x_k' for a C too large for every task to own one: in blocks.
 
 The summed axis is worked off in stretches. A task packs some columns of a stretch, or sums a block
-of C over a stretch: into scratch that stays in L2, with the panels it needs next fetched meanwhile,
-and added to C at its end. The next stretch is packed between the blocks of this one, so nobody
-waits at a barrier, and reading the scores overlaps with computing.
+of C over a stretch: in scratch that stays in L2, with the panels it needs next fetched meanwhile.
+Scratch is added to C when all is summed or, where C is too large, after every stretch. The next
+stretch is packed between the blocks of this one, so nobody waits at a barrier, and reading the
+scores overlaps with computing.
 """
 
 from typing import NamedTuple

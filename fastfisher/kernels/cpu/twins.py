@@ -82,7 +82,7 @@ def squares(*args):
     combinations(*args, power=2)
 
 
-def dots_and_combination(dtype, stored, rows, shifted, out, a, lda, v, m, count, low, high, y, s):
+def dots_and_combination(dtype, stored, rows, shifted, out, a, lda, v, m, count, ahead, y, s):
     dots(dtype, stored, rows, shifted, out, a, lda, v, m, count)
     before = a - rows * lda * np.dtype(stored).itemsize
     combinations(dtype, stored, rows, shifted, y, before, lda, s, m, count)

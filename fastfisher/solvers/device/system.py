@@ -15,7 +15,7 @@ from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
 from ...kernels.cuda import compat, copies, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, REPORT, TOTAL, USED
-from ..system import RANGE, unit_roundoff
+from ..system import in_range, scale_into_range, unit_roundoff
 
 __all__ = [
     "Report",
@@ -204,14 +204,12 @@ class System:
     def rescaled(self, largest_square):
         """The same with scores times a power of two, if their squares leave the range: as
         `solvers.system.System.rescaled`, for the largest mean square as computed. Waits."""
-        least, most, target = RANGE[self.dtype.itemsize]
-        if least <= largest_square <= most:
+        if in_range(largest_square, self.dtype.itemsize):
             return self
         bad, largest = passes.bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        exponent = int(np.ceil(np.log2(largest)))
-        scale = 2.0 ** ((target if largest_square > most or exponent > 0 else -target) - exponent)
+        scale = scale_into_range(largest, largest_square, self.dtype.itemsize)
         try:
             damping = self.damping.scaled(scale)
         except InputError:  # lambda overflows: F is negligible beside it, as it should be
