@@ -8,7 +8,7 @@ from ..planning import choose, current_options
 from .certificate import Certificate, certify, direct_status
 from .ladder import climb
 from .outcome import Outcome
-from .system import RANGE
+from .system import in_range
 
 __all__ = ["primal"]
 
@@ -53,8 +53,7 @@ def _small(system, b, coef):
     x, report = np.empty(b.shape), np.empty(4 + 2 * len(b))
     choose("primal_small", system.p, system.dtype).load()(x, report, rows, weights, b, lam, share)
     largest, _, added, order = report[:4].tolist()
-    least, most, _ = RANGE[system.dtype.itemsize]
-    if order or not added or not least <= largest <= most:
+    if order or not added or not in_range(largest, system.dtype.itemsize):
         return None
     certificate = Certificate(None, report[4::2], report[5::2])
     status = direct_status(system, certificate)

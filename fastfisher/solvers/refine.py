@@ -19,7 +19,7 @@ from .outcome import Outcome
 from .pcg import Rounding, refined
 from .probe import PART, Probe
 from .rough import Model, Slicing, noise_of, power_norm, predicted_steps, rough_matrix
-from .system import RANGE
+from .system import in_range
 
 __all__ = ["MixedSolver"]
 
@@ -62,8 +62,7 @@ class MixedSolver:
             self.slicing = Slicing(system, self.side)
             system.checked(self.slicing.peaks, "G")
             largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
-            least, most, _ = RANGE[system.dtype.itemsize]
-            if least <= largest <= most:
+            if in_range(largest, system.dtype.itemsize):
                 self.largest_square = largest
             else:
                 self.slicing = None

@@ -26,7 +26,6 @@ from ..passes import (
 )
 
 __all__ = [
-    "RANGE",
     "System",
     "in_range",
     "made_smaller",

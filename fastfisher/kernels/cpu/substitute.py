@@ -45,7 +45,7 @@ def _forward(t, thread, l, a, x, counters, sums):
                 group = hi - i >= GROUP
                 for r in range(0, GROUP if group else hi - i, GROUP if group else 1):
                     out = address(found, zero)
-                    dots(out, l, i + r, at, v, count, group, ahead, ahead)
+                    dots(out, l, i + r, at, v, count, group, ahead)
                     for s in range(GROUP if group else 1):
                         x[k, i + r + s] -= found[s]
         j = end
@@ -80,7 +80,7 @@ def _backward(t, thread, l, a, x, counters, sums):
                     group = beyond - i >= GROUP
                     for r in range(0, GROUP if group else beyond - i, GROUP if group else 1):
                         s = address(x, k * n + i + r)
-                        combine(y, l, i + r, lo, s, count, group, ahead, ahead)
+                        combine(y, l, i + r, lo, s, count, group, ahead)
             for i in range(count):
                 x[k, lo + i] -= found[i]
         j = end
