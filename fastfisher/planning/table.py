@@ -113,7 +113,7 @@ _TILES = "compute bound: packed register tiles at the peak of the machine, sums 
 _SMALL = "some microseconds: LAPACK's overhead is lower than ours"
 _AHEAD = "register tiles; the next diagonal block is factored ahead of the update"
 _IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at this order"
-_FEW = "memory bound: one pass, compensated block sums, no second pool of threads"
+_FEW = "memory bound: tiles of rows and vectors, compensated block sums, no second pool of threads"
 _MANY = "many vectors: a matrix product, compute bound"
 _SUBSTITUTION = "SciPy's substitution is faster for the few right-hand sides of a solve"
 _UNITS = "register tiles on columns of the identity, from where they begin; no copy of L"
@@ -136,22 +136,22 @@ TABLE = (
     Band("gram", ALL, 0, INF, _GRAM, _TILES),
     Band("mirror", ALL, 0, INF, (_ours("mirror", "syrk"),), _ONLY),
     Band("primal_small", ALL, 0, INF, (_ours("primal_small", "small"),), _ONLY),
-    Band("matvec", DOUBLE, 0, 7, _MATVEC, _FEW),
-    Band("matvec", DOUBLE, 7, INF, _MATVEC[::-1], _MANY),
-    Band("matvec", SINGLE, 0, 17, _MATVEC, _FEW),
-    Band("matvec", SINGLE, 17, INF, _MATVEC[::-1], _MANY),
-    Band("matvec", COMPLEX, 0, 3, _MATVEC, _FEW),
-    Band("matvec", COMPLEX, 3, INF, _MATVEC[::-1], _MANY),
-    Band("rmatvec", REAL, 0, 7, _RMATVEC, _FEW),
-    Band("rmatvec", REAL, 7, INF, _RMATVEC[::-1], _MANY),
-    Band("rmatvec", COMPLEX, 0, 3, _RMATVEC, _FEW),
-    Band("rmatvec", COMPLEX, 3, INF, _RMATVEC[::-1], _MANY),
-    Band("fvp", DOUBLE, 0, 9, _FVP, _FEW),
-    Band("fvp", DOUBLE, 9, INF, _FVP[::-1], _MANY),
-    Band("fvp", SINGLE, 0, 13, _FVP, _FEW),
-    Band("fvp", SINGLE, 13, INF, _FVP[::-1], _MANY),
-    Band("fvp", COMPLEX, 0, 4, _FVP, _FEW),
-    Band("fvp", COMPLEX, 4, INF, _FVP[::-1], _MANY),
+    Band("matvec", DOUBLE, 0, 13, _MATVEC, _FEW),
+    Band("matvec", DOUBLE, 13, INF, _MATVEC[::-1], _MANY),
+    Band("matvec", SINGLE, 0, 25, _MATVEC, _FEW),
+    Band("matvec", SINGLE, 25, INF, _MATVEC[::-1], _MANY),
+    Band("matvec", COMPLEX, 0, 9, _MATVEC, _FEW),
+    Band("matvec", COMPLEX, 9, INF, _MATVEC[::-1], _MANY),
+    Band("rmatvec", REAL, 0, 13, _RMATVEC, _FEW),
+    Band("rmatvec", REAL, 13, INF, _RMATVEC[::-1], _MANY),
+    Band("rmatvec", COMPLEX, 0, 7, _RMATVEC, _FEW),
+    Band("rmatvec", COMPLEX, 7, INF, _RMATVEC[::-1], _MANY),
+    Band("fvp", DOUBLE, 0, 25, _FVP, _FEW),
+    Band("fvp", DOUBLE, 25, INF, _FVP[::-1], _MANY),
+    Band("fvp", SINGLE, 0, 33, _FVP, _FEW),
+    Band("fvp", SINGLE, 33, INF, _FVP[::-1], _MANY),
+    Band("fvp", COMPLEX, 0, 13, _FVP, _FEW),
+    Band("fvp", COMPLEX, 13, INF, _FVP[::-1], _MANY),
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
     Band("peaks", ALL, 0, INF, (_ours("peaks", "sliced"),), _ONLY),
