@@ -75,7 +75,6 @@ def _kernel(tiling, inputs, outputs, paired):
                         for r in range(i * tokens, min((i + 1) * tokens, height)):
                             total += by_row[r * across + j]
                         c[(i0 + i) * n + j0 + j] += total
-                cuda.syncthreads()
 
     return add_products
 
