@@ -2,17 +2,26 @@
 
 import contextlib
 import functools
+import re
 import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..arrays import Scores, computing_dtype
-from ..errors import InputError
+from ..errors import FisherError, InputError, MemoryLimitError
 from ..kernels.cuda import compat, memory, vectors
 from ..planning import current_options
 from . import lies_on_device
-from .kinds import current_stream, device_number, new_array, package, pool, producer_stream
+from .kinds import (
+    current_stream,
+    device_number,
+    new_array,
+    ordered_by,
+    package,
+    pool,
+    producer_stream,
+)
 
 __all__ = [
     "DeviceScores",
@@ -107,16 +116,40 @@ def working_with(*operands):
                 f"operands lie on different devices, {number} and {device_number(other)}; "
                 "copy them to one"
             )
-    asked = current_options().stream
-    stream = current_stream(first) if asked is None else memory.as_stream(asked)
-    # A pool hands memory out again in the order of its own stream.
-    allocator = pool(first) if asked is None else None
-    with memory.device(number), compat.on_stream(stream), compat.allocating(allocator):
+    asked, own = current_options().stream, current_stream(first)
+    stream = own if asked is None else memory.as_stream(asked)
+    with (
+        memory.device(number),
+        contextlib.nullcontext() if asked is None else ordered_by(first, stream),
+        compat.on_stream(stream),
+        compat.allocating(pool(first)),
+        _out_of_memory(),
+    ):
         _require_capability()
-        for x in (first, *others):
-            if producer_stream(x) is not None:
-                memory.wait_for(producer_stream(x))
+        for other in (None if asked is None else own, *map(producer_stream, (first, *others))):
+            if other is not None:
+                memory.wait_for(other)
         yield
+
+
+@contextlib.contextmanager
+def _out_of_memory():
+    """MemoryLimitError in place of what the driver, CuPy and torch raise."""
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        if isinstance(error, FisherError) or "out of memory" not in _words(told):
+            raise
+        raise MemoryLimitError(
+            f"the device has no room for this ({told}); nothing was changed. Free arrays there, "
+            "pass fewer right-hand sides, or host arrays and device='cuda', which pass in slices"
+        ) from error
+
+
+def _words(text):
+    """CUDA_ERROR_OUT_OF_MEMORY, OutOfMemoryError and the like, in one spelling."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text).lower()
 
 
 def _require_capability():
@@ -134,7 +167,8 @@ def on_host():
     """Work on the current device for operands of the host."""
     _require_capability()
     asked = current_options().stream
-    with compat.on_stream(0 if asked is None else memory.as_stream(asked)):
+    stream = 0 if asked is None else memory.as_stream(asked)
+    with compat.on_stream(stream), _out_of_memory():
         yield
 
 

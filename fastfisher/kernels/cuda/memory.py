@@ -91,10 +91,11 @@ def zeros(shape, dtype):
 
 
 def to_device(host):
-    """A device copy of a contiguous host array."""
+    """A device copy of a contiguous host array; waits, as the caller may drop that."""
     out = compat.empty(host.shape, host.dtype)
     if host.size:
         copy_in(out, host)
+        synchronize()
     return out
 
 
@@ -133,7 +134,7 @@ def pinned(shape, dtype):
 
 def new_stream():
     """A stream of our own, for copies beside kernels."""
-    return cuda.stream()
+    return compat.new_stream()
 
 
 def event():

@@ -14,6 +14,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
     "add_lower",
+    "address",
     "array_of",
     "clear",
     "cp_async",
@@ -24,8 +25,10 @@ __all__ = [
     "load_vector",
     "mma",
     "move",
+    "new_stream",
     "opaque",
     "overlaps",
+    "spoil",
     "syncwarp",
     "to_tf32",
 ]
@@ -44,6 +47,7 @@ def _once(self, shape, dtype, alignment=None):
     with _allocating:
         if caller not in self._allocations:
             self._allocations[caller] = np.empty(shape, dtype)
+            self._allocations[caller].view(np.uint8)[...] = 0xFF  # NaN
         return self._allocations[caller]
 
 
@@ -190,6 +194,20 @@ class _Memory:
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return FakeCUDAArray(np.asarray(_Memory(interface, owner)))
+
+
+def address(x):
+    """Where a device array begins; 0 if it is empty."""
+    return x._ary.ctypes.data if x.size else 0
+
+
+def spoil(x):
+    """Nobody may rely on what is in memory that is handed out: NaN."""
+    x._ary.view(np.uint8)[...] = 0xFF
+
+
+def new_stream():
+    return cuda.stream()
 
 
 def overlaps(a, b):

@@ -12,7 +12,7 @@ import scipy.linalg
 
 from fastfisher.kernels import reference
 
-__all__ = ["address", "cublas", "cusolverDn"]
+__all__ = ["cublas", "cusolverDn"]
 
 
 class FillMode(IntEnum):
@@ -29,11 +29,6 @@ class SideMode(IntEnum):
 
 class DiagType(IntEnum):
     NON_UNIT, UNIT = 0, 1
-
-
-def address(x):
-    """Of an array of the simulator."""
-    return x._ary.ctypes.data
 
 
 def _seen(pointer, rows, columns, ld, dtype):

@@ -143,7 +143,6 @@ def examine_nvmath(ops, dtypes):
 
     with (
         mock.patch.object(vendor_nvmath, "_bindings", lambda: (nvmath.cublas, nvmath.cusolverDn)),
-        mock.patch.object(vendor_nvmath, "_address", nvmath.address),
         mock.patch.object(vendor_nvmath, "BLOCK", 4),
     ):
         entries = {op: Entry(f"nvmath.{op}", "cuda.vendor_nvmath", op) for op in ops}
