@@ -9,8 +9,9 @@ import pytest
 import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
-from tests.solvers.device_cases import CASES, CATALOGUE, everything
+from tests.solvers.device_cases import CASES, everything
 from tests.solvers.device_fishers import held
+from tests.solvers.device_refusals import CATALOGUE
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 with_cuda = pytest.mark.skipif(

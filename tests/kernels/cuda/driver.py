@@ -8,12 +8,12 @@ two streams that touch the same bytes must be ordered by an event, or by the hos
 import contextlib
 import ctypes
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 
-__all__ = ["Driver", "TooLong", "standing_in"]
+__all__ = ["Driver", "TooLong", "contents", "stand_in"]
 
+HOT = "add_tiles", "add_products", "add_moments"  # compiled by test_compiled.py for these types
 MOST = 12  # waits of the host
 
 
@@ -23,6 +23,12 @@ class TooLong(Exception):
 
 def _joined(a, b):
     return {key: max(a.get(key, 0), b.get(key, 0)) for key in a.keys() | b.keys()}
+
+
+def contents(x):
+    """What is in a contiguous device array now."""
+    raw = ctypes.string_at(x.device_ctypes_pointer.value or 0, x.nbytes) if x.size else b""
+    return np.frombuffer(raw, x.dtype).reshape(x.shape)
 
 
 class Order:
@@ -53,8 +59,7 @@ class Order:
         self._alone(None, self.host, first, last, what)
 
     def forget(self, first, last):
-        """These bytes were freed; the driver waits for the device then."""
-        self.wait()
+        """These bytes were freed, after the host has waited for everything."""
         for seen in [x for x in self.done if first < x[2] and x[1] < last]:
             del self.done[seen]
 
@@ -69,22 +74,29 @@ class Driver:
 
     def __init__(self, binding):
         self._binding, self.order, self.memory = binding, Order(), {}
-        self.freed, self.streams, self.events, self.copied = 0, {}, {}, []
-        self.free, self.waits = 8 << 30, 0
+        self.freed, self.waits, self.streams, self.events = 0, 0, {}, {}
+        self.compiles = True
+        self.room, self._queued, self.look = 8 << 30, [], lambda name, arrays: None
 
     def cuMemAlloc(self, size):
+        if size > self.room:
+            from numba.cuda.cudadrv.driver import CudaAPIError
+
+            code = self._binding.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+            raise CudaAPIError(code, f"Call to cuMemAlloc results in {code.name}")
         memory = np.zeros(size + 256, np.uint8)
         address = -(-memory.ctypes.data // 256) * 256  # as of a device
         self.memory[address] = memory
         return self._binding.CUdeviceptr(address)
 
     def cuMemFree(self, pointer):
+        self.wait()
         memory = self.memory.pop(int(pointer))
         self.order.forget(int(pointer), int(pointer) + memory.size)
         self.freed += 1
 
     def cuMemGetInfo(self):
-        return self.free, self.free
+        return self.room, self.room
 
     def cuMemHostAlloc(self, size, flags):
         memory = np.zeros(size, np.uint8)
@@ -94,22 +106,38 @@ class Driver:
     def cuMemFreeHost(self, pointer):
         self.cuMemFree(pointer)
 
+    # What is queued is done as late as it may be: where the host waits for it.
+
+    def _queue(self, stream, ranges, what, done):
+        self.order.act(stream, ranges, what)
+        self._queued.append((stream, self.order.known[stream][stream], done))
+
     def _copy(self, to, source, size, stream, what):
-        ranges = (int(to), int(to) + size), (int(source), int(source) + size)
-        self.order.act(int(stream), ranges, what)
-        ctypes.memmove(int(to), int(source), size)
-        self.copied.append(what)
+        to, source = int(to), int(source)
+        ranges = (to, to + size), (source, source + size)
+        self._queue(int(stream), ranges, what, lambda: ctypes.memmove(to, source, size))
+
+    def wait(self, moment=None):
+        """The host waits for a moment, or for everything."""
+        self.order.wait(moment)
+        left = []
+        for stream, count, done in self._queued:
+            if self.order.host.get(stream, 0) >= count:
+                done()
+            else:
+                left.append((stream, count, done))
+        self._queued = left
 
     def cuMemcpyHtoD(self, to, source, size):
         self._copy(to, source, size, 0, "a copy to the device")
-        self.order.wait(self.order.known[0])
+        self.wait(self.order.known[0])
 
     def cuMemcpyHtoDAsync(self, to, source, size, stream):
         self._copy(to, source, size, stream, "a copy to the device")
 
     def cuMemcpyDtoH(self, to, source, size):
         self._copy(to, source, size, 0, "a copy to the host")
-        self.order.wait(self.order.known[0])
+        self.wait(self.order.known[0])
 
     def cuMemcpyDtoHAsync(self, to, source, size, stream):
         self._copy(to, source, size, stream, "a copy to the host")
@@ -126,7 +154,7 @@ class Driver:
         self.waits += 1
         if self.waits > MOST:  # nothing is computed: conjugate gradients never end
             raise TooLong
-        self.order.wait(self.order.known.get(int(stream), {}))
+        self.wait(self.order.known.get(int(stream), {}))
 
     def cuEventCreate(self, flags):
         self.events[len(self.events) + 1] = {}
@@ -144,7 +172,7 @@ class Driver:
         self.order.known[int(stream)] = _joined(known, self.events[int(event)])
 
     def cuEventSynchronize(self, event):
-        self.order.wait(self.events[int(event)])
+        self.wait(self.events[int(event)])
 
     def launched(self, kernel, stream, arrays):
         """A kernel was queued that touches these arrays."""
@@ -154,43 +182,34 @@ class Driver:
                 first = x.device_ctypes_pointer.value
                 reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True))
                 ranges.append((first, first + reach + x.dtype.itemsize))
-        self.order.act(int(stream), ranges, kernel.py_func.__name__)
+        name = kernel.py_func.__name__
+        self._queue(int(stream), ranges, name, lambda: self.look(name, arrays))
 
 
-@contextlib.contextmanager
-def standing_in(capability=(9, 0), compiles=True):
-    """The driver is there inside the block; yields it."""
+def stand_in(capability=(9, 0)):
+    """Put the driver in its place, for good: in a process of its own. Returns it."""
     from numba.cuda.cudadrv import devices, driver
 
-    from fastfisher.devices import door
     from fastfisher.kernels import cuda
     from fastfisher.kernels.cuda import compat
     from tests.kernels.cuda.compiling import _library
 
-    made = Driver(driver.binding)
-    device = SimpleNamespace(id=0, compute_capability=capability)
+    made = driver.driver = Driver(driver.binding)
+    driver._logger = driver.make_logger()
+    context = driver.Context(
+        SimpleNamespace(id=0, compute_capability=capability), driver.binding.CUcontext(1)
+    )
+    context.prepare_for_use()
 
     def launch(kernel, blocks, threads, *args):
         stream = compat.current_stream()
-        if compiles:
+        if made.compiles and kernel.py_func.__name__ not in HOT:
             _library(kernel, tuple(kernel.typeof_pyval(x) for x in args))
         arrays = [x for x in args if hasattr(x, "__cuda_ndarray__")]
-        made.launched(kernel, stream if stream == 0 else stream.handle, arrays)
+        made.launched(kernel, getattr(stream, "handle", 0), arrays)
 
-    with contextlib.ExitStack() as stack:
-        enter = stack.enter_context
-        enter(mock.patch.object(driver, "driver", made))
-        enter(mock.patch.object(driver, "_logger", driver.make_logger(), create=True))
-        context = driver.Context(device, driver.binding.CUcontext(1))
-        context.prepare_for_use()
-        for place, name, mine in (
-            (devices._runtime, "get_or_create_context", lambda number=None: context),
-            (devices._runtime, "ensure_context", contextlib.nullcontext),
-            (devices._DeviceList, "__getitem__", lambda self, i: contextlib.nullcontext()),
-            (compat, "launch", launch),
-            (cuda, "obstacle", lambda: None),
-        ):
-            enter(mock.patch.object(place, name, mine))
-        stack.callback(door.none.cache_clear)
-        door.none.cache_clear()
-        yield made
+    devices._runtime.get_or_create_context = lambda number=None: context
+    devices._runtime.ensure_context = contextlib.nullcontext
+    devices._DeviceList.__getitem__ = lambda self, number: contextlib.nullcontext()
+    compat.launch, cuda.obstacle = launch, lambda: None
+    return made

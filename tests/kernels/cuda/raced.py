@@ -99,8 +99,9 @@ def systems():
     """By a thread each, a warp, a thread block, and one after the other."""
     from fastfisher.kernels.cuda import batched, blocks, metric
 
-    for n, p, most in ((5, 2, None), (2, 5, None), (2, 7, None), (1, 7, 0)):
-        with mock.patch.object(batched, "SQUARE_BYTES", batched.SQUARE_BYTES if most is None else most):
+    room = batched.SQUARE_BYTES
+    for n, p, most in ((5, 2, room), (2, 5, room), (2, 7, room), (1, 7, 0)):
+        with mock.patch.object(batched, "SQUARE_BYTES", most):
             f, g = np.stack([_definite(p)] * n), _scores(n, p)
             f[0] = -f[0]
             x, info = np.zeros((n, p)), np.zeros(n, np.int32)

@@ -97,7 +97,6 @@ class Ledger:
             self.needed |= between
 
 
-
 _kernels = {}  # code of functions: the file if it is one of kernels
 
 

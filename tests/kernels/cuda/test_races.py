@@ -1,4 +1,4 @@
-"""Barriers, shared memory and asynchronous copies of the CUDA kernels, as racing.py watches them."""
+"""Barriers, shared memory and asynchronous copies of the CUDA kernels, watched by racing.py."""
 
 import importlib.util
 import re

@@ -1,0 +1,177 @@
+"""What the package asks of a driver, by real device arrays of numba-cuda on the stand-in driver.py.
+
+Each function runs in a process of its own and returns what JSON can hold.
+"""
+
+import contextlib
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+
+import fastfisher as ff
+from tests import matrices
+from tests.kernels.cuda.driver import contents, stand_in
+from tests.solvers.device_arrays import there
+from tests.solvers.device_ops import calls
+
+__all__ = ["operated", "solved", "streamed"]
+
+
+def _scores(*shape, dtype="float64"):
+    return matrices.gaussian(shape, np.dtype(dtype), matrices.generator("driven", *shape))
+
+
+def _facts(driver, call):
+    """How a call ended, after how many waits, and what the driver saw."""
+    driver.waits, driver.freed, driver.order.problems = 0, 0, set()
+    try:
+        ended = call()
+    except Exception as error:
+        ended = error
+    return {
+        "ended": type(ended).__name__,
+        "said": str(ended),
+        "waits": driver.waits,
+        "freed": driver.freed,
+        "problems": sorted(driver.order.problems),
+    }
+
+
+def solved():
+    """Solves, whose kernels are compiled for what they are launched with."""
+    driver, found = stand_in(), {}
+    G, wide, b, coef = there([_scores(20, 5), _scores(5, 20), _scores(5), _scores(5, 2)])
+    for name, call in {
+        "primal": lambda: ff.solve(G, b, damping=0.1, center=True, method="primal"),
+        "dual": lambda: ff.solve(wide, coef=coef, damping=0.1, method="dual"),
+        "cg": lambda: ff.solve(G, b, damping=0.1, method="cg"),
+    }.items():
+        found[name] = _facts(driver, call)
+    driver.room = 0
+    found["no room"] = _facts(driver, lambda: ff.ops.fvp(G, b))
+    return found
+
+
+def operated():
+    """Every public op, likewise."""
+    driver, found = stand_in(), {}
+    for name, (args, settings) in calls().items():
+        args, settings = there(args), {key: there(x) for key, x in settings.items()}
+        op = getattr(ff.ops, name.partition("-")[0])
+        found[name] = _facts(driver, lambda op=op, a=args, s=settings: op(*a, **s))
+    return found
+
+
+@contextlib.contextmanager
+def _broken(what):
+    """Slices that do not wait for one of the things that they must wait for."""
+    from fastfisher.devices import slices
+
+    class Event:
+        def __init__(self):
+            self.real = real()
+
+        def record(self, stream):
+            self.real.record(stream)
+
+        def wait(self, stream):
+            mine = stream == 0
+            if what != ("kernels before the copy" if mine else "copies before the buffer is free"):
+                self.real.wait(stream)
+
+        def synchronize(self):
+            if what != "the host before the copy":
+                self.real.synchronize()
+
+    real = slices.memory.event
+    with mock.patch.object(slices.memory, "event", Event):
+        yield
+
+
+def streamed():
+    """Host scores in slices: what kernels find there, and whether all wait for what they must."""
+    from fastfisher.arrays import as_scores as host_scores
+    from fastfisher.devices import door, slices
+    from fastfisher.kernels.cuda import memory
+
+    driver, found = stand_in(), {}
+    driver.compiles = False
+    G = _scores(23, 4)
+    for what in (
+        "nothing",
+        "kernels before the copy",
+        "copies before the buffer is free",
+        "the host before the copy",
+    ):
+        rows = []
+
+        def look(name, arrays, rows=rows):
+            if name == "_copy":
+                rows.append(contents(arrays[1]))
+
+        with mock.patch.object(slices, "SLICE_BYTES", 5 * G.itemsize * 4), _broken(what):
+            out, scores = memory.zeros((23, 4), np.float64), door.as_scores(host_scores(G))
+            driver.look = look
+            facts = _facts(
+                driver,
+                lambda scores=scores, out=out: [
+                    memory.copy(out[lo:hi], part) for lo, hi, part in slices.row_slices(scores)
+                ],
+            )
+            driver.wait()
+        same = bool(np.array_equal(np.concatenate(rows).reshape(G.shape), G))
+        found[what] = facts | {"same": same}
+    found["flags"] = list(driver.streams.values())
+    found["asked"] = _asked(driver)
+    return found
+
+
+def _asked(driver):
+    """A stream that is asked for, beside torch: which one its pool is asked for, what waits."""
+    from numba import cuda
+
+    pointers, current = [], [0]
+
+    class Tensor:
+        """An array of torch, which does not say what stream it was made on."""
+
+        def __init__(self, a):
+            self.a, self.device, self.requires_grad, self.dtype = a, 0, False, "torch.float64"
+            self.__cuda_array_interface__ = {**a.__cuda_array_interface__, "stream": None}
+
+        __cuda_array_interface__ = None
+
+    Tensor.__module__ = "torch"
+
+    def empty(shape, dtype, device):
+        pointers.append(current[0])
+        return Tensor(cuda.device_array(shape, dtype))
+
+    @contextlib.contextmanager
+    def on(stream):
+        before, current[0] = current[0], stream.cuda_stream
+        yield
+        current[0] = before
+
+    def stream(pointer, device=None):
+        return types.SimpleNamespace(cuda_stream=pointer)
+
+    torch = types.ModuleType("torch")
+    torch.empty, torch.float64 = empty, np.float64
+    torch.cuda = types.SimpleNamespace(
+        current_stream=lambda device: stream(current[0]),
+        default_stream=lambda device: stream(0),
+        ExternalStream=stream,
+        stream=on,
+    )
+    with mock.patch.dict(sys.modules, {"torch": torch}):
+        G, v = Tensor(there(_scores(20, 5))), Tensor(there(_scores(5)))
+        from fastfisher.kernels.cuda import memory
+
+        memory.copy(memory.view(v), memory.view(v))  # work on the current stream of torch
+        mine = cuda.stream()
+        with ff.options(stream=mine):
+            facts = _facts(driver, lambda: ff.ops.fvp(G, v))
+    return facts | {"pool": sorted({p == int(mine.handle) for p in pointers})}
