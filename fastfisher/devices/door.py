@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import Scores, computing_dtype
+from ..arrays import HALVES, Scores, computing_dtype
 from ..errors import FisherError, InputError, MemoryLimitError
-from ..kernels.cuda import compat, memory, vectors
+from ..kernels.cuda import compat, copies, memory, vectors
 from ..planning import current_options
 from . import lies_on_device
 from .kinds import (
@@ -215,13 +215,25 @@ def as_scores(G, name="G"):
     return DeviceScores(a, dtype, G)
 
 
+def _floats(x, name):
+    """A device array of floats as they are computed in: x, or a device copy of halves."""
+    a, stored = device_view(x, name)
+    if stored not in HALVES:
+        computing_dtype(a.dtype, name)
+        return a
+    if not a.is_c_contiguous():
+        raise InputError(f"{name} is {stored}, strided; pass a C-ordered array")
+    out = compat.empty(tuple(a.shape), np.dtype(np.float32))
+    copies.changed(out.reshape(1, a.size), a.reshape(1, a.size), 1.0, none(bool))
+    return out
+
+
 def as_rows(b, size, name, *, dtype=np.float64, axis="p"):
     """Vectors (size,) or (size, k) of a device, copied to rows (k, size) of `dtype`; whether one.
 
     They are examined where a solve looks at its report, not here.
     """
-    a = device_view(b, name)[0]
-    computing_dtype(a.dtype, name)
+    a = _floats(b, name)
     if a.ndim not in (1, 2) or a.shape[0] != size:
         raise InputError(
             f"{name} has shape {tuple(a.shape)}; expected ({size},) or ({size}, k), "
@@ -248,15 +260,14 @@ def as_weights(w, n):
 
 def as_matrix(A, name, shape):
     """A device array of this number of dimensions in C order (a device copy where it must be)."""
-    a = device_view(A, name)[0]
-    dtype = computing_dtype(a.dtype, name)
+    a = _floats(A, name)
     if a.ndim != len(shape):
         raise InputError(f"{name} has shape {tuple(a.shape)}; expected ({', '.join(shape)})")
-    if a.dtype == dtype and a.is_c_contiguous():
+    if a.is_c_contiguous():
         return a
     if a.ndim != 2:
-        raise InputError(f"{name} is {a.dtype}, strided; pass a C-ordered float array")
-    out = compat.empty(tuple(a.shape), dtype)
+        raise InputError(f"{name} is strided; pass a C-ordered array")
+    out = compat.empty(tuple(a.shape), a.dtype)
     memory.gather(out, a)
     return out
 

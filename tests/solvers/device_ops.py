@@ -21,10 +21,15 @@ def calls():
     A = G.T @ G + np.eye(3)
     blocks, single = np.stack([A, 2 * A]), G.astype(np.float32)
     L, E = np.linalg.cholesky(A), rng.standard_normal((5, 2))
-    scores = rng.standard_normal((2, 4, 3))
+    scores, half = rng.standard_normal((2, 4, 3)), G.astype(np.float16)
     return {
         "syrk": ((G, w), {}),
         "syrk-float32": ((single, w), {}),
+        "fvp-half": ((half, v.astype(np.float16)), {}),
+        "block_syrk-half": ((half, 3, w), {}),
+        "layered_gram-half": (([(half, E.astype(np.float16))],), {}),
+        "layered_diag-half": ((half, E.astype(np.float16)), {}),
+        "batched_syrk-half": ((scores.astype(np.float16), w[:4]), {}),
         "gram": ((G, w), {}),
         "fvp": ((G, v, w), {}),
         "matvec": ((G, v[:, 0].copy()), {}),
