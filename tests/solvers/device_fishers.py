@@ -1,13 +1,14 @@
-"""A `DeviceFisher` in the CUDA simulator, beside a `DenseFisher`; see device_cases.py."""
+"""Fisher matrices of a device in the CUDA simulator, beside those of the host."""
 
 import numpy as np
 
 import fastfisher as ff
 from tests import matrices
-from tests.solvers.device_arrays import TALL, there
+from tests.solvers.device_arrays import TALL, WIDE, there
+from tests.solvers.device_refusals import message_of
 from tests.solvers.device_traffic import Traffic
 
-__all__ = ["held"]
+__all__ = ["held", "kept"]
 
 
 def held():
@@ -75,7 +76,6 @@ def held():
     )
     merged = ff.DeviceFisher(3).update(there(G)).merge(ff.DeviceFisher(3).update(there(H)))
     values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
-    found = {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in values.items()}
     before = D.matrix().copy_to_host()
     refusals = {}
     for name, call in {
@@ -90,12 +90,9 @@ def held():
         "centring": lambda: merged.merge(ff.DeviceFisher(3, center=True)),
         "indefinite": lambda: ff.DeviceFisher(3).update(there(H[:1])).path(there(b), [0.0]),
     }.items():
-        try:
-            refusals[name] = f"nothing was refused: {call()}"
-        except ff.errors.FisherError as error:
-            refusals[name] = str(error)
+        refusals[name] = message_of(call)
     return {
-        "errors": found,
+        "errors": _errors(values),
         "refusals": refusals,
         "waits": traffic.waits,
         "unchanged": bool(np.array_equal(before, D.matrix().copy_to_host())),
@@ -106,5 +103,64 @@ def held():
             host.n_samples == D.n_samples and host.decayed,
             [s.rung for s in climbed] == ["eigen"] * 2,
             factor.rung == "cholesky" and factor.damping == kept.damping,
+        ],
+    }
+
+
+def _errors(pairs):
+    return {name: float(np.abs(x - y).max() / np.abs(y).max()) for name, (x, y) in pairs.items()}
+
+
+def kept():
+    """What a DeviceGramFisher answers, beside a GramFisher."""
+    rng = matrices.generator("kept")
+    G, H, w = rng.standard_normal(WIDE), rng.standard_normal((1, 5)), rng.uniform(0.5, 2, 3)
+    b, coef, half = rng.standard_normal(5), rng.standard_normal(4), G.astype(np.float16)
+    hole = np.vstack([H, np.full((1, 5), np.nan)])
+    D, F = (
+        kind(center=True).update(move(G), move(w)).update(move(H), decay=0.5)
+        for kind, move in ((ff.DeviceGramFisher, there), (ff.GramFisher, lambda x: x))
+    )
+    found = {
+        "solve": (D.solve(there(b), damping=0.1).x, F.solve(b, damping=0.1).x),
+        "coef": (D.solve(coef=there(coef), damping=0.1).x, F.solve(coef=coef, damping=0.1).x),
+        "product": (D @ there(b), F @ b),
+        "gram": (D.gram(), F.gram()),
+        "matrix": (D.matrix(), F.matrix()),
+        "diagonal": (D.diagonal(), F.diagonal()),
+        "mean": (D.mean, F.mean),
+    }
+    pairs = {name: (x.copy_to_host(), y) for name, (x, y) in found.items()}
+    pairs["eigvalsh"], pairs["trace"] = (D.eigvalsh(), F.eigvalsh()), (D.trace(), F.trace())
+    plain, again = (ff.DeviceGramFisher().update(there(half)) for _ in range(2))
+    plain.merge(again)
+    with Traffic() as traffic:
+        made = plain.solve(damping=0.1)
+    expected = ff.GramFisher().update(half).solve(damping=0.1).x
+    pairs["halves, merged"] = made.x.copy_to_host(), expected
+    skipped = ff.DeviceGramFisher().update(there(hole), nan_policy="skip")
+    pairs["skipped"] = skipped.diagonal().copy_to_host(), H[0] ** 2
+    before, refusals = D.gram().copy_to_host(), {}
+    for name, call in {
+        "host": lambda: D.update(G),
+        "nan": lambda: D.update(there(hole), decay=0.5),
+        "width": lambda: D.update(there(G[:, :2].copy())),
+        "dtype": lambda: D.update(there(half)),
+        "both": lambda: D.solve(there(b), coef=there(coef), damping=0.1),
+        "empty": lambda: ff.DeviceGramFisher().solve(damping=1.0),
+        "decayed": lambda: D.merge(D),
+        "kinds": lambda: plain.merge(ff.DeviceFisher(5, dtype="float32")),
+    }.items():
+        refusals[name] = message_of(call)
+    return {
+        "errors": _errors(pairs),
+        "refusals": refusals,
+        "unchanged": bool(np.array_equal(before, D.gram().copy_to_host())),
+        "traffic": [traffic.to_device, traffic.to_host, traffic.waits],
+        "facts": [
+            D.n_samples == F.n_samples == 4,
+            bool(np.isclose(D.weight, F.weight)),
+            (skipped.n_samples, skipped.n_skipped, skipped.weight) == (1, 1, 1.0),
+            made.method == "dual" and str(plain.dtype) == "float32" and plain.p == 5,
         ],
     }

@@ -10,7 +10,7 @@ import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_cases import CASES, everything
-from tests.solvers.device_fishers import held
+from tests.solvers.device_fishers import held, kept
 from tests.solvers.device_refusals import CATALOGUE
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
@@ -163,3 +163,23 @@ def test_a_cuda_plan_needs_no_device_and_says_that_its_times_are_nominal():
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(ff.errors.InputError, match="expected 'cpu' or 'cuda'"):
         ff.solve(np.eye(3), np.ones(3), damping=1.0, device=device)
+
+
+@with_cuda
+def test_a_cuda_gram_fisher_answers_as_one_of_the_host():
+    facts = in_a_process(kept, **SIMULATOR)
+    single = facts["errors"].pop("halves, merged")
+    assert max(facts["errors"].values()) < 1e-13 and single < 1e-5, facts["errors"]
+    assert facts["facts"] == [True] * 4 and facts["traffic"] == [0, 1, 1]
+    for name, message in {
+        "host": "G lies on the host",
+        "nan": "not finite in row 1",
+        "width": "with 2 columns; expected float64 with 5",
+        "dtype": "G is float32 with 5 columns",
+        "both": "both b and coef",
+        "empty": "has seen nothing",
+        "decayed": "cannot merge DeviceGramFisher",
+        "kinds": "cannot merge DeviceFisher",
+    }.items():
+        assert re.search(message, facts["refusals"][name]), facts["refusals"]
+    assert facts["unchanged"]
