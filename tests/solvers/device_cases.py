@@ -15,7 +15,7 @@ from tests.solvers.device_ops import in_kind, operated
 from tests.solvers.device_refusals import refused
 from tests.solvers.device_traffic import counted
 
-__all__ = ["CASES", "everything", "solved"]
+__all__ = ["CASES", "everything", "solve_case", "solved"]
 
 # name: (shape, dtype, method, damping, what else is given)
 CASES = {
@@ -62,7 +62,8 @@ def everything():
     }
 
 
-def _solve_case(name):
+def solve_case(name):
+    """Facts of one solve beside that of the host."""
     shape, dtype, method, damping, given = CASES[name]
     G, b, coef, weights, x0 = _operands(name, shape, dtype, given)
     settings = {"damping": damping, "center": "center" in given, "method": method}
@@ -97,4 +98,4 @@ def solved():
     from fastfisher.solvers.device import iterative
 
     with mock.patch.object(iterative, "CHUNK", 4):
-        return {name: _solve_case(name) for name in CASES}
+        return {name: solve_case(name) for name in CASES}

@@ -151,18 +151,18 @@ def examine_nvmath(ops, dtypes):
     return found
 
 
-def examine(ops, dtypes):
-    """As `every_op.examine`, for the entries of the table for CUDA."""
+def examine(ops, dtypes, *, tiny=True):
+    """As `every_op.examine`, for the entries of the table for CUDA; a device takes all cases."""
     from fastfisher.planning.device import CUDA_TABLE
 
     entries = {band.op: _OnDevice(band.entries[0]) for band in CUDA_TABLE if band.op in ops}
-    return _examined(ops, dtypes, entries)
+    return _examined(ops, dtypes, entries, tiny)
 
 
-def _examined(ops, dtypes, entries):
+def _examined(ops, dtypes, entries, tiny=True):
     cases = {"_" + op: functools.partial(_smaller, op, getattr(every_op, "_" + op)) for op in ops}
     with (
-        mock.patch.dict(every_op.__dict__, {**TINY, **cases}),
+        mock.patch.dict(every_op.__dict__, {**TINY, **cases} if tiny else {}),
         mock.patch.dict(every_op.ENTRIES, entries),
         np.errstate(all="ignore"),
     ):
