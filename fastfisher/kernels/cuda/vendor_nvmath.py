@@ -17,6 +17,7 @@ from .vendor import BLOCK
 
 __all__ = [
     "cholesky",
+    "eigh",
     "gram",
     "matvec",
     "rmatvec",
@@ -204,6 +205,25 @@ def cholesky(l, a=None, damping=0.0):
     work = compat.empty((max(int(room), 1),), dtype)
     getattr(solver, f"{kind}potrf")(*where, compat.address(work), room, compat.address(info))
     per_element(_take_transposed, l.size, l, full)
+    return info
+
+
+VECTORS = 1  # CUSOLVER_EIG_MODE_VECTOR
+
+
+def eigh(e, a):
+    """As `vendor.eigh`."""
+    cublas, solver = _bindings()
+    n, info = a.shape[0], compat.empty((1,), np.int32)
+    per_element(_clear, 1, info)
+    if not n:
+        return info
+    # Rows here are columns there: the lower triangle is UPPER, and vectors come in rows.
+    place = VECTORS, int(cublas.FillMode.UPPER), n, compat.address(a), n, compat.address(e)
+    handle = _handle(solver)
+    room = int(solver.dsyevd_buffer_size(handle, *place))
+    work = compat.empty((max(room, 1),), np.dtype(np.float64))
+    solver.dsyevd(handle, *place, compat.address(work), room, compat.address(info))
     return info
 
 

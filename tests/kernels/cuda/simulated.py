@@ -13,7 +13,9 @@ import scipy.linalg
 
 from fastfisher.kernels import reference
 from fastfisher.planning import Entry
+from tests import matrices
 from tests.kernels import every_op
+from tests.tolerances import unit_roundoff
 
 __all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_nvmath", "examine_vendor"]
 
@@ -133,7 +135,8 @@ def examine_vendor(ops, dtypes):
         ),
     ):
         entries = {op: Entry(f"cupy.{op}", "cuda.vendor", op) for op in ops}
-        return _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        found = _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        return found | {"eigh": _eigen_error("cupy")}
 
 
 def examine_nvmath(ops, dtypes):
@@ -147,8 +150,23 @@ def examine_nvmath(ops, dtypes):
     ):
         entries = {op: Entry(f"nvmath.{op}", "cuda.vendor_nvmath", op) for op in ops}
         found = _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        found["eigh"] = _eigen_error("nvmath")
     assert set(nvmath.cublas.streams) == {(7, 0)}
     return found
+
+
+def _eigen_error(vendor):
+    """Of V diag(e) V', in u |A|, by the path that cutoffs take; and whether LAPACK is left."""
+    from fastfisher.planning import device
+    from fastfisher.solvers.device.spectral import eigen
+
+    A = np.cov(matrices.generator("eigen").standard_normal((5, 20)))
+    with mock.patch.object(device, "_installed", lambda: [vendor]):
+        entry = device.eigen_entry()
+        e, rows = eigen(np.where(np.tri(5, dtype=bool), A, np.nan))
+    assert entry.name == f"{vendor}.eigh" and np.all(np.diff(e) > 0)
+    error = np.abs(rows.T * e @ rows - A).max() / np.abs(A).max() / unit_roundoff(np.float64)
+    return {"digest": "", "case": "eigh", "error": float(error)}
 
 
 def examine(ops, dtypes, *, tiny=True):
