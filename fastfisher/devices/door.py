@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -108,6 +109,7 @@ def working_with(*operands):
     The stream is that of ``options(stream=)``, else the one its owner works on now; what other
     streams have queued for the operands is waited for, on the device.
     """
+    _require_own_process()
     first, *others = (x for x in operands if x is not None)
     number = device_number(first)
     for other in filter(lies_on_device, others):
@@ -152,6 +154,18 @@ def _words(text):
     return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text).lower()
 
 
+_first = {}  # "user": the process that was the first to use a device
+
+
+def _require_own_process():
+    """InputError in a child of a process that has used CUDA: what it inherits is of no use."""
+    if _first.setdefault("user", os.getpid()) != os.getpid():
+        raise InputError(
+            "this process was forked from one that had used CUDA already, so it cannot; start it by "
+            "multiprocessing's 'spawn' or 'forkserver', or use CUDA in the children only"
+        )
+
+
 def _require_capability():
     """InputError on a device that lacks the instructions of the kernels."""
     if compat.capability() < LEAST:
@@ -165,6 +179,7 @@ def _require_capability():
 @contextlib.contextmanager
 def on_host():
     """Work on the current device for operands of the host."""
+    _require_own_process()
     _require_capability()
     asked = current_options().stream
     stream = 0 if asked is None else memory.as_stream(asked)

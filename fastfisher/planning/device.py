@@ -7,7 +7,7 @@ import functools
 import importlib.util
 from dataclasses import replace
 
-from ..kernels.cuda import SAMPLES, SLICE_BYTES
+from ..kernels.cuda import BLOCK_BYTES, SAMPLES, SLICE_BYTES
 from .costs import eigen_stage
 from .records import Stage
 from .table import INF, REAL, Band, Entry, current_options, decide
@@ -168,5 +168,8 @@ DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 def device_route(q, method):
     """Stages of a method on a device, and its peak bytes there beside the scores."""
     stages, resident = DEVICE_ROUTES[method](q)
+    if q.climbs and method != "cg":  # two more triangles, and rows of the scores in double
+        order = q.p if method == "primal" else q.n
+        resident += 2 * 8 * order * order + BLOCK_BYTES
     copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * SLICE_BYTES)
     return stages, int(resident + copies + max(stage.workspace for stage in stages))

@@ -1,5 +1,7 @@
 """What solves and ops on a CUDA device refuse, and in which words."""
 
+from unittest import mock
+
 import numpy as np
 
 import fastfisher as ff
@@ -35,12 +37,15 @@ CATALOGUE = {
     "gram into a part of G": "out shares memory with an input.*; untouched True",
     "syrk into its weights": "out shares memory with an input.*; untouched True",
     "out and weights": r"weights has shape \(2,\); expected \(5,\).*; untouched True",
+    "forked": "forked from one that had used CUDA",
     "no ladder": "expected an ff.Ladder or None",
 }
 
 
 def refused():
     """{case: message} of what is refused."""
+    from fastfisher.devices import door  # loads CUDA
+
     rng = matrices.generator("refused on a device")
     G, v, w = rng.standard_normal(TALL), rng.standard_normal(3), rng.uniform(0.5, 2, 5)
     bad, worse, negative = G.copy(), v.copy(), w.copy()
@@ -96,6 +101,8 @@ def refused():
         before = kept.copy_to_host()
         message = message_of(call)
         found[name] = f"{message}; untouched {np.array_equal(kept.copy_to_host(), before)}"
+    with mock.patch.dict(door._first, user=-1):
+        found["forked"] = message_of(lambda: ff.solve(d(G), d(v), **h))
     with ff.options(ladder="cholesky"):
         found["no ladder"] = message_of(lambda: ff.solve(d(G), d(v), **h))
     return found

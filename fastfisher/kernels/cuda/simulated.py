@@ -82,10 +82,16 @@ def mma(m, n, k):
     return multiply
 
 
+def _aligned(x, i, size):
+    """Memory is read and copied `size` bytes at a time only where a multiple of that begins."""
+    assert (x.ctypes.data + int(i) * x.dtype.itemsize) % size == 0, f"element {i} is not aligned"
+
+
 @functools.cache
 def load_vector(count):
     @cuda.jit(device=True)
     def load(to, i, source, j):
+        _aligned(source, j, count * source.dtype.itemsize)
         for u in range(count):
             to[i + u] = source[j + u]
 
@@ -142,6 +148,8 @@ def spread(places, ld):
 def cp_async(size):
     @cuda.jit(device=True)
     def copy(to, i, source, j, valid):
+        _aligned(to, i, size)
+        _aligned(source, j, size)
         for u in range(size // to.dtype.itemsize):
             to[i + u] = source[j + u] if u * to.dtype.itemsize < valid else 0
 

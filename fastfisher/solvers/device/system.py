@@ -13,7 +13,7 @@ from ...devices import passes
 from ...devices.door import DeviceScores, none
 from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
-from ...kernels.cuda import compat, copies, memory, squares, sums, vectors
+from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, REPORT, TOTAL, USED
 from ..system import in_range, scale_into_range, unit_roundoff
 
@@ -27,8 +27,6 @@ __all__ = [
     "not_finite",
     "without_bad_rows",
 ]
-
-BLOCK_BYTES = 64 << 20  # of rows of T in double
 
 
 class Report:

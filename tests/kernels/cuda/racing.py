@@ -173,10 +173,13 @@ class _Watched:
 
 def _copies(ledger):
     """cp_async, commit and wait that bring numbers when they are waited for, and not before."""
+    from fastfisher.kernels.cuda import simulated
 
     def cp_async(size):
         def copy(to, i, source, j, valid):
             item, thread = to.dtype.itemsize, threading.current_thread()
+            simulated._aligned(to, i, size)
+            simulated._aligned(source, j, size)
             for u in range(size // item):
                 value = source[j + u] if u * item < valid else 0
                 to.begin(i + u)

@@ -15,6 +15,7 @@ from fastfisher.kernels.cuda import (
     cholesky,
     compat,
     copies,
+    layered,
     metric,
     recurrence,
     squares,
@@ -157,6 +158,26 @@ def test_what_cuda_solvers_do_between_kernels_compiles():
     assert len(found) >= 25
     # No sum depends on who comes first: atomics only on integers.
     assert not any("atom.add.f" in k.ptx or "red.add.f" in k.ptx for k in found.values())
+
+
+def test_cuda_grids_take_any_number_of_samples_with_many_tokens():
+    n, tokens, grids = 70_000, 64, []  # a sample fills a tile
+
+    class Sums:
+        size = n * n
+
+        def __len__(self):
+            return n
+
+    a = np.empty((n * tokens, 1), np.float32)
+    with (
+        mock.patch.object(compat, "launch", lambda kernel, blocks, *args: grids.append(blocks)),
+        mock.patch.object(layered, "flat", lambda x: x),
+        mock.patch.object(compat, "capability", lambda: CAPABILITIES[0]),
+    ):
+        layered.layered_gram(Sums(), a, a, tokens)
+    ((x, y, z),) = grids
+    assert x >= n and y * z >= n and y < 1 << 16
 
 
 def test_cuda_grids_take_any_number_of_right_hand_sides():
