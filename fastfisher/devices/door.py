@@ -161,7 +161,7 @@ def _require_own_process():
     """InputError in a child of a process that has used CUDA: what it inherits is of no use."""
     if _first.setdefault("user", os.getpid()) != os.getpid():
         raise InputError(
-            "this process was forked from one that had used CUDA already, so it cannot; start it by "
+            "this process was forked from one that had used CUDA, so it cannot; start it by "
             "multiprocessing's 'spawn' or 'forkserver', or use CUDA in the children only"
         )
 

@@ -14,7 +14,7 @@ BLOCK_BYTES = KEPT_BYTES // 4  # of one of them
 
 
 def _rounded(size):
-    """Sizes that differ little share their blocks; an eighth is lost at most."""
+    """Sizes that differ little share their blocks; an eighth, or 512 bytes, are lost at most."""
     step = max(512, 1 << max(size.bit_length() - 4, 0))
     return -(-size // step) * step
 
