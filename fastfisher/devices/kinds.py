@@ -56,6 +56,8 @@ def ordered_by(x, stream):
 
 def producer_stream(x):
     """Pointer to the stream that x names as its producer's, or None."""
+    if package(x) == "torch":  # names none, and refuses to be asked where a gradient is wanted
+        return None
     if hasattr(type(x), "__cuda_ndarray__") or not hasattr(type(x), "__cuda_array_interface__"):
         return None
     return x.__cuda_array_interface__.get("stream")

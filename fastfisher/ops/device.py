@@ -170,7 +170,10 @@ def group_sums(G, groups):
     with working_with(G, groups if lies_on_device(groups) else None):
         G = as_scores(G)
         if lies_on_device(groups):
-            groups = memory.to_host(device_view(groups, "groups")[0])
+            there = device_view(groups, "groups")[0]
+            packed = compat.empty(tuple(there.shape), there.dtype)
+            memory.copy(packed, there)  # they may be every second element
+            groups = memory.to_host(packed)
         ids, member = members(groups, G.shape[0])
         order = memory.to_device(np.argsort(member, kind="stable"))
         starts = memory.to_device(np.searchsorted(np.sort(member), np.arange(len(ids) + 1)))

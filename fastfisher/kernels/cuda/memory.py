@@ -58,12 +58,12 @@ def _copy(out, source):
 
 
 def copy(out, source):
-    # out  OUT;  source  IN READ-ONLY of the same shape; both in C order
+    # out  OUT, C order;  source  IN READ-ONLY of the same shape, in C order or a vector
     """out[...] = source, cast to its dtype."""
     size = math.prod(out.shape)
     if size:
         threads = min(size, 256)
-        flat = out.reshape(size), source.reshape(size)
+        flat = out.reshape(size), source if len(source.shape) == 1 else source.reshape(size)
         compat.launch(_copy, -(-size // threads), threads, *flat)
 
 

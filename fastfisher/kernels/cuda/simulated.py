@@ -211,7 +211,16 @@ def address(x):
 
 def spoil(x):
     """Nobody may rely on what is in memory that is handed out: NaN."""
-    x._ary.view(np.uint8)[...] = 0xFF
+    x._ary.reshape(-1).view(np.uint8)[...] = 0xFF
+
+
+def _spoilt(*args, _make=cuda.device_array, **settings):
+    made = _make(*args, **settings)
+    spoil(made)
+    return made
+
+
+cuda.device_array = _spoilt
 
 
 def new_stream():

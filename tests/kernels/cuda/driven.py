@@ -139,9 +139,12 @@ def _asked(driver):
 
         def __init__(self, a):
             self.a, self.device, self.requires_grad, self.dtype = a, 0, False, "torch.float64"
-            self.__cuda_array_interface__ = {**a.__cuda_array_interface__, "stream": None}
 
-        __cuda_array_interface__ = None
+        @property
+        def __cuda_array_interface__(self):
+            if self.requires_grad:
+                raise RuntimeError("call detach()")
+            return {**self.a.__cuda_array_interface__, "stream": None}
 
     Tensor.__module__ = "torch"
 
@@ -174,4 +177,6 @@ def _asked(driver):
         mine = cuda.stream()
         with ff.options(stream=mine):
             facts = _facts(driver, lambda: ff.ops.fvp(G, v))
+        v.requires_grad = True
+        facts["with gradient"] = _facts(driver, lambda: ff.ops.fvp(G, v))["said"]
     return facts | {"pool": sorted({p == int(mine.handle) for p in pointers})}

@@ -1,5 +1,6 @@
 """Calls of every kernel that threads of a block share memory in, to be watched by racing.py."""
 
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -126,16 +127,18 @@ def systems():
 def solves():
     """What solvers do between these."""
     import fastfisher as ff
+    from fastfisher.solvers.device import iterative
 
     G, wide, b = _scores(5, 3), _scores(3, 5), _scores(3, 2)
     weights, coef = np.abs(_scores(5)), _scores(3)
 
-    def on_device(method, G, b, coef, weights, damping, center):
-        ff.solve(G, b, coef=coef, weights=weights, damping=damping, center=center, method=method)
+    def on_device(method, G, b, coef, weights, damping, **also):
+        ff.solve(G, b, coef=coef, weights=weights, damping=damping, method=method, **also)
 
-    yield on_device, "primal", G, b, None, weights, ff.Marquardt(0.1), True
-    yield on_device, "dual", wide, None, coef, None, 0.1, True
-    yield on_device, "cg", G, b, None, weights, 0.1, False
+    yield partial(on_device, center=True), "primal", G, b, None, weights, ff.Marquardt(0.1)
+    yield partial(on_device, center=True), "dual", wide, None, coef, None, 0.1
+    with mock.patch.object(iterative, "CHUNK", 2):
+        yield partial(on_device, maxiter=1), "cg", G, b[:, 0].copy(), None, weights, 0.1
 
 
 def reductions():

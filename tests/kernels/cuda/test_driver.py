@@ -72,3 +72,4 @@ def test_a_cuda_stream_that_is_asked_for_orders_the_pool_of_torch_too(slices):
     facts = slices["asked"]
     assert facts["ended"] == "Tensor" and facts["problems"] == [], facts
     assert facts["pool"] == [True]
+    assert facts["with gradient"] == "v requires grad and cannot be shared; pass v.detach()"
