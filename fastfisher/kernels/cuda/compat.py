@@ -16,7 +16,7 @@ All other files of this room take these names from here, and import neither numb
 `new_stream`         a stream that waits for no other, the default one neither
 `overlaps`           whether two device arrays may share memory
 `empty`              a device array, uninitialised, for work on the stream in force: from the pool
-                     that `allocating` names, or our own
+                     that `allocating` names, or our own; `kept_bytes`, what that one holds
 `mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
 `load_vector(count)` elements that lie 16 bytes aligned, at once
@@ -113,6 +113,7 @@ __all__ = [
     "empty",
     "from_bfloat16",
     "from_float16",
+    "kept_bytes",
     "kernel",
     "launch",
     "load_vector",
@@ -199,6 +200,11 @@ def _pooled(shape, dtype):
         "data": (address(lease.block), False),
     }
     return array_of(interface, lease)
+
+
+def kept_bytes():
+    """Bytes that our own pool keeps, and gives back where the driver has no more."""
+    return _pool.kept
 
 
 def empty(shape, dtype):

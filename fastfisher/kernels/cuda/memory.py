@@ -204,7 +204,10 @@ def device(number):
 
 
 def free_bytes():
-    """Bytes of device memory that are free."""
+    """Bytes of device memory that are free, or will be where they are asked for."""
     if compat.SIMULATED:
         return 1 << 30
-    return int(cuda.current_context().get_memory_info().free)
+    context = cuda.current_context()
+    if pending := getattr(context.memory_manager, "deallocations", None):
+        pending.clear()  # what the provider has put off freeing: a fifth of the memory, at most
+    return int(context.get_memory_info().free) + compat.kept_bytes()

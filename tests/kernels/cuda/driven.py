@@ -123,9 +123,22 @@ def streamed():
             driver.wait()
         same = bool(np.array_equal(np.concatenate(rows).reshape(G.shape), G))
         found[what] = facts | {"same": same}
-    found["flags"] = list(driver.streams.values())
+    found["flags"], found["free"] = list(driver.streams.values()), _free(memory)
     found["asked"] = _asked(driver)
     return found
+
+
+def _free(memory):
+    """Bytes that are free before an array is made, while it is there, and when it is gone."""
+    from fastfisher.kernels.cuda import compat
+
+    found = [memory.free_bytes()]
+    for make in (compat.cuda.device_array, compat.empty):
+        array = make((1 << 20,), np.uint8)
+        found.append(memory.free_bytes())
+        del array
+        found.append(memory.free_bytes())
+    return [found[0] - size >> 20 for size in found]
 
 
 def _asked(driver):

@@ -96,7 +96,8 @@ class Driver:
         self.freed += 1
 
     def cuMemGetInfo(self):
-        return self.room, self.room
+        used = sum(memory.size for memory in self.memory.values())
+        return self.room - used, self.room
 
     def cuMemHostAlloc(self, size, flags):
         memory = np.zeros(size, np.uint8)

@@ -54,6 +54,10 @@ def test_cuda_slices_hold_what_the_host_has_and_wait_for_each_other(slices):
     assert set(slices["flags"]) == {1}, "a stream that waits for the default one overlaps nothing"
 
 
+def test_cuda_memory_that_somebody_keeps_for_later_counts_as_free(slices):
+    assert slices["free"] == [0, 1, 0, 1, 0]
+
+
 @pytest.mark.parametrize(
     "left_out, sentence, same",
     [
