@@ -144,8 +144,8 @@ def _out_of_memory():
         if isinstance(error, FisherError) or "out of memory" not in _words(told):
             raise
         raise MemoryLimitError(
-            f"the device has no room for this ({told}); nothing was changed. Free arrays there, "
-            "pass fewer right-hand sides, or host arrays and device='cuda', which pass in slices"
+            f"the device has no room for this ({told}); free arrays there, pass fewer right-hand "
+            "sides, or host arrays and device='cuda', which pass in slices"
         ) from error
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 import fastfisher as ff
 from tests import matrices
-from tests.kernels.cuda.driver import contents, stand_in
+from tests.kernels.cuda.driver import seen, stand_in
 from tests.solvers.device_arrays import there
 from tests.solvers.device_ops import calls
 
-__all__ = ["operated", "solved", "streamed"]
+__all__ = ["operated", "solved", "streamed", "walked"]
 
 
 def _scores(*shape, dtype="float64"):
@@ -61,6 +61,54 @@ def operated():
         args, settings = there(args), {key: there(x) for key, x in settings.items()}
         op = getattr(ff.ops, name.partition("-")[0])
         found[name] = _facts(driver, lambda op=op, a=args, s=settings: op(*a, **s))
+    return found
+
+
+def walked():
+    """What else the package does to device arrays, compiled elsewhere."""
+    driver, found = stand_in(), {}
+    driver.compiles = False
+    G, W, b, v, w = there([_scores(20, 5), _scores(5, 20), _scores(5), _scores(20), np.ones(20)])
+    host, halves = _scores(20, 5), _scores(20, 5).astype(np.float16)
+    strided, ids = there(np.asfortranarray(host)), there(np.arange(20) // 4)
+    F, K = (
+        ff.DeviceFisher(5, center=True).update(G, w),
+        ff.DeviceGramFisher().update(W).update(W, b),
+    )
+    ladder, primal = ff.Ladder(escalations=1, cutoff=ff.HardCutoff(1e-9)), {"method": "primal"}
+    damped = {"damping": 0.1}
+    for name, call in {
+        "centred": lambda: ff.solve(G, b, weights=w, center=True, **damped, **primal),
+        "marquardt": lambda: ff.solve(W, v, damping=ff.Marquardt(0.1, shift=0.1), method="dual"),
+        "minimum norm": lambda: ff.solve(W, coef=b, damping=0.0, method="dual", center=True),
+        "cutoff": lambda: ff.solve(G, b, damping=ff.HardCutoff(0.1)),
+        "skip": lambda: ff.solve(G, b, nan_policy="skip", **damped, **primal),
+        "host": lambda: ff.solve(host, np.ones(5), device="cuda", **damped, **primal),
+        "halves": lambda: ff.solve(halves, np.ones(5, "f"), device="cuda", method="dual", **damped),
+        "strided": lambda: ff.solve(strided, b, method="dual", **damped),
+        "groups": lambda: ff.solve(G, b, groups=ids, **damped, **primal),
+        "gradient": lambda: ff.natural_gradient(G, damping=0.1),
+        "blocks": lambda: ff.solve(G, b, method="cg", preconditioner=ff.BlockJacobi(2), **damped),
+        "nystrom": lambda: ff.solve(G, b, method="cg", preconditioner=ff.Nystrom(2), **damped),
+        "update": lambda: F.update(G, decay=0.5),
+        "product": lambda: F @ b,
+        "solve": lambda: F.solve(damping=0.1),
+        "factor": lambda: F.factor(0.1).solve(b),
+        "inverse": lambda: F.factor(0.1).inv_diagonal(),
+        "quadratic": lambda: F.factor(0.1).inv_quad(G),
+        "sample": lambda: F.factor(0.1).sample(np.random.default_rng(0), 3),
+        "path": lambda: F.path(b, [0.1, 1.0]).x(),
+        "held": lambda: [F.matrix(), F.diagonal(), F.mean, F.trace(), F.to_host()],
+        "merge": lambda: ff.DeviceFisher(5).update(G).merge(ff.DeviceFisher(5).update(G)),
+        "kept": lambda: [K.solve(damping=0.1), K @ v, K.gram(), K.mean, K.to_host()],
+        "cholesky": lambda: ff.ops.cholesky(there(np.eye(4)), overwrite=True),
+        "out": lambda: ff.ops.syrk(G, w, out=there(np.zeros((5, 5)))),
+    }.items():
+        found[name] = _facts(driver, call)
+    with ff.options(ladder=ladder):
+        for name, side in (("primal", (G, b)), ("dual", (W, v))):
+            call = lambda side=side, name=name: ff.solve(*side, damping=0.0, method=name)  # noqa: E731
+            found[f"ladder, {name}"] = _facts(driver, call)
     return found
 
 
@@ -109,7 +157,7 @@ def streamed():
 
         def look(name, arrays, rows=rows):
             if name == "_copy":
-                rows.append(contents(arrays[1]))
+                rows.append(seen(arrays[1]).copy())
 
         with mock.patch.object(slices, "SLICE_BYTES", 5 * G.itemsize * 4), _broken(what):
             out, scores = memory.zeros((23, 4), np.float64), door.as_scores(host_scores(G))

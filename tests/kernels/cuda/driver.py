@@ -1,8 +1,9 @@
 """A CUDA driver that is not there, for the real device arrays, streams and events of numba-cuda.
 
-Device memory is memory of the host, copies copy, kernels are compiled for the types that they are
-launched with and not run. What each stream does with which bytes, and what waits for what, is kept:
-two streams that touch the same bytes must be ordered by an event, or by the host.
+Device memory is memory of the host, copies copy and fills fill; other kernels are compiled for the
+types that they are launched with, and not run. What each stream does with which bytes, and what
+waits for what, is kept: two streams that touch the same bytes must be ordered by an event, or by
+the host.
 """
 
 import contextlib
@@ -11,8 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["Driver", "TooLong", "contents", "stand_in"]
+__all__ = ["Driver", "TooLong", "seen", "stand_in"]
 
+BAD = 8  # place in a report of the first bad weight
 HOT = "add_tiles", "add_products", "add_moments"  # compiled by test_compiled.py for these types
 MOST = 12  # waits of the host
 
@@ -25,10 +27,43 @@ def _joined(a, b):
     return {key: max(a.get(key, 0), b.get(key, 0)) for key in a.keys() | b.keys()}
 
 
-def contents(x):
-    """What is in a contiguous device array now."""
-    raw = ctypes.string_at(x.device_ctypes_pointer.value or 0, x.nbytes) if x.size else b""
-    return np.frombuffer(raw, x.dtype).reshape(x.shape)
+def seen(x):
+    """The memory of a device array, as NumPy sees it."""
+    if not x.size:
+        return np.empty(x.shape, x.dtype)
+    reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)) + x.dtype.itemsize
+    raw = (ctypes.c_char * reach).from_address(x.device_ctypes_pointer.value)
+    return np.ndarray(x.shape, x.dtype, raw, 0, x.strides)
+
+
+def _fill(out, value):
+    seen(out)[...] = value
+
+
+def _copy(out, source):
+    seen(out)[...] = seen(source)
+
+
+def _scan_rows(bad, largest, a, p):
+    seen(bad)[...] = False
+
+
+def _roots(u, shares, w, report, bad, used):
+    seen(report)[BAD] = seen(bad)[0]
+
+
+def _resolve(added, report, d, lam, share, ratio):
+    seen(added)[...] = lam
+
+
+# Kernels that are run, in so far as others would stop where they were not.
+RUN = {
+    "_fill": _fill,
+    "_copy": _copy,
+    "scan_rows": _scan_rows,
+    "_roots": _roots,
+    "_resolve": _resolve,
+}
 
 
 class Order:
@@ -175,16 +210,22 @@ class Driver:
     def cuEventSynchronize(self, event):
         self.wait(self.events[int(event)])
 
-    def launched(self, kernel, stream, arrays):
-        """A kernel was queued that touches these arrays."""
-        ranges = []
+    def launched(self, kernel, stream, args):
+        """A kernel was queued."""
+        arrays, ranges = [x for x in args if hasattr(x, "__cuda_ndarray__")], []
         for x in arrays:
             if x.size:
                 first = x.device_ctypes_pointer.value
                 reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True))
                 ranges.append((first, first + reach + x.dtype.itemsize))
         name = kernel.py_func.__name__
-        self._queue(int(stream), ranges, name, lambda: self.look(name, arrays))
+
+        def done():
+            self.look(name, arrays)
+            if name in RUN:
+                RUN[name](*args)
+
+        self._queue(int(stream), ranges, name, done)
 
 
 def stand_in(capability=(9, 0)):
@@ -206,8 +247,7 @@ def stand_in(capability=(9, 0)):
         stream = compat.current_stream()
         if made.compiles and kernel.py_func.__name__ not in HOT:
             _library(kernel, tuple(kernel.typeof_pyval(x) for x in args))
-        arrays = [x for x in args if hasattr(x, "__cuda_ndarray__")]
-        made.launched(kernel, getattr(stream, "handle", 0), arrays)
+        made.launched(kernel, getattr(stream, "handle", 0), args)
 
     devices._runtime.get_or_create_context = lambda number=None: context
     devices._runtime.ensure_context = contextlib.nullcontext

@@ -4,13 +4,15 @@ import importlib.util
 
 import pytest
 
-from tests.kernels.cuda.driven import operated, solved, streamed
+from tests.kernels.cuda.driven import operated, solved, streamed, walked
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_ops import calls
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
 )
+# Nothing is computed: matrices are zero, and what looks for convergence looks until it is stopped.
+ENDS = ("Solution", "DeviceNDArray", "DeviceFisher", "list", "TooLong", "NotPositiveDefiniteError")
 REAL = {"NUMBA_ENABLE_CUDASIM": None}
 
 
@@ -22,6 +24,11 @@ def solves():
 @pytest.fixture(scope="module")
 def ops():
     return in_a_process(operated, **REAL)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    return in_a_process(walked, **REAL)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,13 @@ def test_a_cuda_solve_compiles_for_what_it_launches_and_frees_nothing(name, solv
 @pytest.mark.parametrize("name", calls(), ids=[f"cuda-{name}" for name in calls()])
 def test_an_op_compiles_for_the_device_arrays_it_is_given(name, ops):
     assert ops[name]["ended"] in ("DeviceNDArray", "tuple") and not ops[name]["problems"], ops[name]
+
+
+def test_real_cuda_arrays_take_every_way_through_the_package(walks):
+    assert len(walks) == 27
+    for name, facts in walks.items():
+        assert facts["ended"] in ENDS, (name, facts)
+        assert facts["problems"] == [], (name, facts)
 
 
 def test_a_cuda_device_without_room_says_so(solves):
