@@ -1,7 +1,7 @@
 """Checks of `bench.gpu` that are the cases of the tests, on whatever device there is.
 
-Every op of the contract by the cases of the CPU, tensor cores and half precision on tiny tiles, and
-solves beside those of the host.
+Every op of the contract, whoever does it, by the cases of the CPU; tensor cores and half precision
+on tiny tiles; solves beside those of the host.
 """
 
 __all__ = ["of_tests"]
@@ -16,21 +16,23 @@ SOLVE_GATE, CG_GATE = 200.0, 1e6  # as in tests/solvers/test_device.py, in units
 
 def of_tests(tiny):
     """Yield (name, a function of no arguments that returns (error, gate) in units of u)."""
+    from fastfisher.planning.device import CUDA_TABLE
     from tests.kernels import every_op
     from tests.kernels.cuda import products, simulated
     from tests.solvers import device_cases
     from tests.tolerances import LIMITS
 
     for op in TINY["ops"] if tiny else simulated.OPS:
-        for dtype in ("float64",) if tiny else ("float64", "float32"):
+        for which, entry in enumerate(next(b.entries for b in CUDA_TABLE if b.op == op)):
+            for dtype in ("float64",) if tiny else ("float64", "float32"):
 
-            def examined(op=op, dtype=dtype):
-                found = simulated.examine([op], [dtype], tiny=tiny)[op]
-                if found["digest"] is None:
-                    raise RuntimeError(found["case"])
-                return found["error"], LIMITS[every_op.LIMIT]
+                def examined(op=op, dtype=dtype, which=which):
+                    found = simulated.examine([op], [dtype], tiny=tiny, which=which)[op]
+                    if found["digest"] is None:
+                        raise RuntimeError(found["case"])
+                    return found["error"], LIMITS[every_op.LIMIT]
 
-            yield f"{op} {dtype}, cases of the tests", examined
+                yield f"{entry.name} {dtype}, cases of the tests", examined
     for name in TINY["products"] if tiny else products.CHECKS:
 
         def made(name=name):

@@ -169,11 +169,11 @@ def _eigen_error(vendor):
     return {"digest": "", "case": "eigh", "error": float(error)}
 
 
-def examine(ops, dtypes, *, tiny=True):
+def examine(ops, dtypes, *, tiny=True, which=0):
     """As `every_op.examine`, for the entries of the table for CUDA; a device takes all cases."""
     from fastfisher.planning.device import CUDA_TABLE
 
-    entries = {band.op: _OnDevice(band.entries[0]) for band in CUDA_TABLE if band.op in ops}
+    entries = {band.op: _OnDevice(band.entries[which]) for band in CUDA_TABLE if band.op in ops}
     return _examined(ops, dtypes, entries, tiny)
 
 
