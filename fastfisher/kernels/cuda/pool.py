@@ -4,6 +4,7 @@ The driver allocates and frees with the device at rest. What kernels of a stream
 written, later kernels of that stream can have at once. Nothing here needs CUDA.
 """
 
+import itertools
 import threading
 from collections import deque
 
@@ -20,13 +21,21 @@ def _rounded(size):
 
 
 class _Lease:
-    """A block in use; it goes back when the last array over it is gone."""
+    """A block in use; it goes back when the last array over it is gone.
 
-    def __init__(self, pool, place, size, block):
-        self._pool, self._place, self._size, self.block = pool, place, size, block
+    The pool holds the block, not the lease: garbage collectors call what frees the memory of an
+    unreachable block before they call `__del__` here.
+    """
+
+    def __init__(self, pool, number):
+        self._pool, self._number = pool, number
+
+    @property
+    def block(self):
+        return self._pool._used[self._number][2]
 
     def __del__(self):
-        self._pool._back(self._place, self._size, self.block)
+        self._pool._back(self._number)
 
 
 class Pool:
@@ -36,6 +45,7 @@ class Pool:
         self._allocate, self._lock = allocate, threading.RLock()  # a lease may end inside
         self._blocks = deque()  # (place, size, block), the longest unused first
         self.kept = 0  # bytes of them
+        self._used, self._numbers = {}, itertools.count()  # blocks by the number of their lease
 
     def take(self, place, size):
         """A lease of at least `size` bytes, for work on the stream of that place only."""
@@ -46,7 +56,7 @@ class Pool:
                     block = self._blocks[i][2]
                     del self._blocks[i]
                     self.kept -= size
-                    return _Lease(self, place, size, block)
+                    return self._lease(place, size, block)
         try:
             block = self._allocate(size)
         except Exception:
@@ -54,7 +64,12 @@ class Pool:
                 raise
             self.clear()
             block = self._allocate(size)
-        return _Lease(self, place, size, block)
+        return self._lease(place, size, block)
+
+    def _lease(self, place, size, block):
+        number = next(self._numbers)
+        self._used[number] = place, size, block
+        return _Lease(self, number)
 
     def clear(self):
         """Give what nobody uses back to the driver."""
@@ -62,7 +77,8 @@ class Pool:
             self._blocks.clear()
             self.kept = 0
 
-    def _back(self, place, size, block):
+    def _back(self, number):
+        place, size, block = self._used.pop(number)
         if size > BLOCK_BYTES:
             return
         with self._lock:

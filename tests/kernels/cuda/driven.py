@@ -4,6 +4,7 @@ Each function runs in a process of its own and returns what JSON can hold.
 """
 
 import contextlib
+import gc
 import sys
 import types
 from unittest import mock
@@ -25,6 +26,10 @@ def _scores(*shape, dtype="float64"):
 
 def _facts(driver, call):
     """How a call ended, after how many waits, and what the driver saw."""
+    from fastfisher.kernels.cuda import memory
+
+    gc.collect()
+    memory.free_bytes()  # what was dropped before is freed now
     driver.waits, driver.freed, driver.order.problems = 0, 0, set()
     try:
         ended = call()

@@ -156,13 +156,14 @@ class Driver:
     def wait(self, moment=None):
         """The host waits for a moment, or for everything."""
         self.order.wait(moment)
+        queued, self._queued = self._queued, []  # what is done may free, and so come here again
         left = []
-        for stream, count, done in self._queued:
+        for stream, count, done in queued:
             if self.order.host.get(stream, 0) >= count:
                 done()
             else:
                 left.append((stream, count, done))
-        self._queued = left
+        self._queued = left + self._queued
 
     def cuMemcpyHtoD(self, to, source, size):
         self._copy(to, source, size, 0, "a copy to the device")

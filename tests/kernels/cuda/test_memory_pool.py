@@ -1,5 +1,8 @@
 """The pool of device memory, whose logic needs no device; ids carry `cuda` as the rest here."""
 
+import gc
+import weakref
+
 import pytest
 
 from fastfisher.kernels.cuda.pool import BLOCK_BYTES, KEPT_BYTES, Pool
@@ -32,6 +35,23 @@ def test_cuda_blocks_are_handed_out_again_in_their_place_only():
     assert driver.pool.take((1, 7), 1000).block is not block, "another device"
     assert driver.pool.take((0, 7), 3000).block is not block, "another size"
     assert driver.pool.take((0, 7), 1020).block is block
+
+
+def test_a_cuda_block_in_a_cycle_of_garbage_is_not_freed_before_it_goes_back():
+    freed = []
+
+    class Block:
+        def __init__(self, size):
+            weakref.finalize(self, freed.append, size)
+
+    pool = Pool(Block)
+    cycle = [pool.take((0, 0), 512)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert freed == [] and pool.kept == 512
+    pool.clear()
+    assert freed == [512]
 
 
 @pytest.mark.parametrize("size", [1, 511, 513, 10**6 + 1, 10**9 + 1])
