@@ -7,12 +7,12 @@ import functools
 import importlib.util
 from dataclasses import replace
 
-from ..kernels.cuda import SAMPLES, SLICE_BYTES
+from ..kernels.cuda import BLOCK_BYTES, SAMPLES, SLICE_BYTES
 from .costs import eigen_stage
 from .records import Stage
-from .table import INF, REAL, Band, Entry, decide
+from .table import INF, REAL, Band, Entry, current_options, decide
 
-__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "GROUNDS", "device_route"]
+__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "GROUNDS", "device_route", "eigen_entry"]
 
 
 def _ours(function, module=None):
@@ -33,10 +33,22 @@ def _installed():
     return [name for name in VENDORS if importlib.util.find_spec(name) is not None]
 
 
+def _theirs(function):
+    """cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
+    return tuple(
+        Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed()
+    )
+
+
 def _both(function, module=None, *others):
-    """Ours, and cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
-    theirs = (Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed())
-    return (_ours(function, module), *others, *theirs)
+    """Ours, and theirs."""
+    return (_ours(function, module), *others, *_theirs(function))
+
+
+def eigen_entry():
+    """cuSOLVER's eigenvalues; None where nobody brings them, or the options leave them out: then
+    they are LAPACK's, on the host."""
+    return None if current_options().reproducible else next(iter(_theirs("eigh")), None)
 
 
 def _because(text, entries):
@@ -120,9 +132,12 @@ def _factored(q, op, order, summed):
     product = _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts)
     if q.spectral:
         eigen = eigen_stage(replace(q, device="cpu"), order, text, square)
-        seconds = eigen.seconds + square / BUS  # the matrix goes to the host
-        kernel = "scipy.eigh, on the host"
-        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=0)]
+        entry, seconds = eigen_entry(), eigen.seconds + square / BUS  # the matrix goes to the host
+        kernel = (
+            "scipy.eigh, on the host" if entry is None else f"{entry.name}, vectors to the host"
+        )
+        room = 0 if entry is None else 4 * square
+        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=room)]
     return [
         product,
         _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
@@ -153,5 +168,8 @@ DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
 def device_route(q, method):
     """Stages of a method on a device, and its peak bytes there beside the scores."""
     stages, resident = DEVICE_ROUTES[method](q)
+    if q.climbs and method != "cg":  # two more triangles, and rows of the scores in double
+        order = q.p if method == "primal" else q.n
+        resident += 2 * 8 * order * order + BLOCK_BYTES
     copies = 0 if q.direct else min(q.n * q.p * q.stored_bytes, 2 * SLICE_BYTES)
     return stages, int(resident + copies + max(stage.workspace for stage in stages))
