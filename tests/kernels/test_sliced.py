@@ -1,7 +1,5 @@
 """Sums of products of bytes, X2: exact, in any order, on every unit; slices, peaks, the gates."""
 
-import re
-
 import numba
 import numpy as np
 import pytest
@@ -187,47 +185,10 @@ def test_the_vnni_tile_spills_nothing():
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
-def amx_code():
-    """What the tile kernel becomes where Numba compiles for AMX; nothing of it is run."""
-    from fastfisher.kernels.cpu import amx
-
-    amx.code()  # all of it compiles
-    count, body = loop_of(assembly(amx._tile, 5), "tdpbssd")
-    return {
-        "expected": integer.expected(),
-        "count": count,
-        "spills": [line for line in body if "%rsp" in line and "tmm" in line],
-        "first": [line.split()[-3:] for line in body if "tdpbssd" in line][:4],
-        "configures": "ldtilecfg" in assembly(amx._load_configuration, 1),
-        "releases": "tilerelease" in assembly(amx._release, 1),
-    }
-
-
 def host_features(*more):
     from numba.core.registry import cpu_target
 
     return ",".join([cpu_target.target_context.codegen().magic_tuple()[2], *more])
-
-
-@compiled
-@pytest.mark.slow
-def test_the_amx_tile_is_four_products_of_tiles_without_spills():
-    if "+avx512vnni" not in integer.features():
-        pytest.skip("only where AVX-512 is")
-    environment = {
-        "NUMBA_CPU_NAME": "sapphirerapids",
-        "NUMBA_CPU_FEATURES": host_features("+amx-tile", "+amx-int8"),
-    }
-    found = in_a_process(amx_code, **environment)
-    assert found["expected"] == "amx" and found["configures"] and found["releases"]
-    assert found["count"] >= 4 and found["count"] % 4 == 0 and not found["spills"]
-    tiles = [[re.sub(r"\W", "", word) for word in line] for line in found["first"]]
-    assert tiles == [  # result += A tile x B tile, in AT&T order: B, A, result
-        ["tmm6", "tmm4", "tmm0"],
-        ["tmm7", "tmm4", "tmm1"],
-        ["tmm6", "tmm5", "tmm2"],
-        ["tmm7", "tmm5", "tmm3"],
-    ]
 
 
 def gate():
@@ -264,36 +225,6 @@ def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
 def test_a_wrong_result_of_the_self_check_is_seen(code, monkeypatch):
     assert sliced.is_exact(code)
     assert not sliced.is_exact(code._replace(offset=code.offset + 1))
-
-
-# Twins of the layouts that nothing here can run ----------------------------------------------
-
-
-def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
-    """A tiles are 16 columns as rows of 16 words, B tiles the panel itself (amx.py)."""
-    from fastfisher.kernels.cpu import amx, twins_integer
-
-    steps = 32
-    panel = rng.integers(-127, 128, (steps, 32, 4)).astype(np.int8)
-    left = np.zeros(panel.size, np.int8)
-    for k in range(0, steps, 16):
-        for half in range(2):
-            at = panel.ctypes.data + 128 * k + 64 * half
-            to = left.ctypes.data + 128 * k + 1024 * half
-            twins_integer.transpose_words(to, 16, at, 32)
-    c = np.zeros((32, 32), np.int32)
-    amx._tile_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
-    terms = panel.transpose(0, 2, 1).reshape(-1, 32).astype(np.int64)
-    np.testing.assert_array_equal(c, terms.T @ terms)
-
-
-def test_the_configuration_is_eight_tiles_of_16_rows_of_64_bytes():
-    from fastfisher.kernels.cpu import amx
-
-    config = amx.configuration()
-    assert config.ctypes.data % 64 == 0 and config[0] == 1 and not config[1:16].any()
-    assert (config[16:32].view(np.uint16) == 64).all() and (config[48:56] == 16).all()
-    assert not config[32:48].any() and not config[56:].any()
 
 
 def test_words_of_a_panel_hold_four_terms_of_a_column(rng):

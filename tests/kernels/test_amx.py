@@ -1,0 +1,209 @@
+"""Tiles in matrix registers: their machine code, trapped and done where no processor has them.
+
+Every case of `emulated` runs the code that a processor with AMX would run, threads and all; where
+there is such a processor, it does so itself.
+"""
+
+import re
+import sys
+
+import numba
+import numpy as np
+import pytest
+
+from fastfisher import machine
+from fastfisher.kernels.cpu import integer, sliced, threads
+from tests.kernels.every_op import in_a_process
+from tests.kernels.test_sliced import assembly, compiled, host_features, loop_of, products
+from tests.tolerances import assert_ratio, unit_roundoff
+
+HAS_TILES = "amx_int8" in machine.cpu_features()
+TILES = ("+amx-tile", "+amx-int8")
+# Nothing to a tile, past tiles, panels, blocks of panels, stretches of words; tall and wide.
+SHAPES = ((1, 1), (3, 33), (65, 31), (130, 97), (700, 65), (40, 300), (1500, 290))
+
+
+def emulated():
+    """What the unit with tiles gives over sizes, slices, axes and threads, and what was done."""
+    from fastfisher.kernels.cpu import amx
+
+    tiles, found = None, {}
+    if not HAS_TILES:
+        from tests.kernels.tile_machine import Machine
+
+        tiles = Machine()
+        amx.permitted = lambda: True
+    rng = np.random.default_rng(0)
+    found["unit"] = integer.unit()
+    found["gate"] = tiles and tiles.counts()
+    code, plain = integer.unit_code("amx"), integer.unit_code("plain")
+    found["wrong"], digests = [], set()
+    for n, p in SHAPES:
+        a = rng.integers(-127, 128, (n, p)).astype(np.float64)
+        a[0], a[-1] = 127, -127
+        b = rng.uniform(-127, 127, (n, p))
+        for count in (1, 2):
+            threads.set_num_threads(count)
+            for by_rows in (True, False):
+                x = a if by_rows else a.T
+                if not np.array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x)):
+                    found["wrong"].append([n, p, count, by_rows])
+            for slices in (1, 2, 3):
+                got = products(b, code, slices=slices, levels=2 * slices - 1)
+                digests.add((n, p, slices, got.tobytes()))
+                expected = products(b, plain, slices=slices, levels=2 * slices - 1)
+                if got.tobytes() != expected.tobytes():
+                    found["wrong"].append([n, p, count, slices])
+    found["different"] = len(digests) - 3 * len(SHAPES)  # from one to two threads
+    found["done"] = tiles and tiles.counts()
+    if tiles:
+        found |= _faults(code, tiles)
+    found["public"] = _public()
+    found["used"] = tiles and tiles.counts()["bytes"]
+    return found
+
+
+def _faults(code, tiles):
+    """What must not work: no configuration, another one, permission or a product denied."""
+    from fastfisher.kernels.cpu import amx
+
+    found = {"bare": [sliced.is_exact(code._replace(begin=0)), tiles.counts()["fault"] > 0]}
+    config = amx.configuration()
+    config[50] = 8  # rows of a tile
+    lame = code._replace(config=config.ctypes.data)
+    found["lame"] = [sliced.is_exact(lame), tiles.counts()["fault"] > 0]
+    integer.unit.cache_clear()
+    amx.code, before = lambda: lame, amx.code
+    found["next"] = integer.unit()
+    integer.unit.cache_clear()
+    amx.code, amx.permitted = before, lambda: False
+    tiles.counts()
+    found["refused"] = [integer.unit(), sum(tiles.counts().values())]
+    integer.unit.cache_clear()
+    amx.permitted = lambda: True
+    return found
+
+
+def _public():
+    """The way in from outside: error of a product allowed to be normwise, and its bits."""
+    from fastfisher import ops
+    from fastfisher.planning import costs
+
+    costs.NORMWISE_ORDER, costs.integer_unit = 1, lambda: "amx"
+    rng, bits = np.random.default_rng(3), set()
+    G, w = rng.standard_normal((301, 97)), rng.uniform(0, 1, 301)
+    for count in (1, 2):
+        threads.set_num_threads(count)
+        F = ops.syrk(G, w, precision="normwise")
+        bits.add(F.tobytes())
+    peaks = np.abs(G * np.sqrt(w)[:, np.newaxis]).max(axis=0)
+    return [len(bits), float(np.max(np.abs(F - (G.T * w) @ G) / np.outer(peaks, peaks))) / 301]
+
+
+@pytest.fixture(scope="module")
+def found():
+    if numba.config.DISABLE_JIT or sys.platform != "linux" or "avx2" not in machine.cpu_features():
+        pytest.skip("only where machine code for AMX is made, and can be trapped")
+    environment = {} if HAS_TILES else {"NUMBA_CPU_FEATURES": host_features(*TILES)}
+    return in_a_process(emulated, NUMBA_NUM_THREADS="2", **environment)
+
+
+def test_X2_tiles_give_exact_sums_at_every_size_on_one_and_two_threads(found):
+    assert found["unit"] == "amx"
+    assert not found["wrong"] and not found["different"]
+
+
+def test_every_task_configures_its_thread_and_releases_it(found):
+    """Not a tile out of its range, not an instruction without a configuration, aligned."""
+    for done in (found["gate"], found["done"]):
+        if done is None:
+            pytest.skip("this processor does it itself")
+        assert done["fault"] == done["unaligned"] == 0
+        assert done["configure"] == done["release"] > 0
+        # Two by two tiles: four loads and four products at a time, and results come and go.
+        assert done["load"] == done["bytes"] + done["store"] and done["store"] % 4 == 0
+
+
+def test_tiles_that_fail_a_gate_are_left(found):
+    """Without configuration, or with another one, the check of a product fails: then VNNI."""
+    if "bare" not in found:
+        pytest.skip("a processor with tiles would end the process")
+    following = "vnni" if "+avx512vnni" in integer.features() else "plain"
+    assert found["bare"] == found["lame"] == [False, True]
+    assert found["next"] == following and found["refused"] == [following, 0]
+
+
+def test_X2_normwise_sums_through_tiles_are_as_near_as_in_double(found):
+    bits, error = found["public"]
+    assert bits == 1 and found["used"] != 0
+    assert_ratio(error / unit_roundoff("float64"), "goal", "normwise")
+
+
+# Code and layouts ----------------------------------------------------------------------------
+
+
+def amx_code():
+    """What the tile kernel becomes where Numba compiles for AMX; nothing of it is run."""
+    from fastfisher.kernels.cpu import amx
+
+    amx.code()  # all of it compiles
+    text = assembly(amx._tile, 5)
+    count, body = loop_of(text, "tdpbssd")
+    return {
+        "expected": integer.expected(),
+        "count": count,
+        "loads": sum("tileloadd" in line for line in text.splitlines()),
+        "foreign": [line for line in body if re.search(r"tmm.*%rsp|%rsp.*tmm|call|[xyz]mm", line)],
+        "first": [line.split()[-3:] for line in body if "tdpbssd" in line][:4],
+        "configures": "ldtilecfg" in assembly(amx._load_configuration, 1),
+        "releases": "tilerelease" in assembly(amx._release, 1),
+    }
+
+
+@compiled
+@pytest.mark.slow
+def test_the_amx_tile_is_four_loads_and_four_products_without_spills():
+    if "+avx512vnni" not in integer.features():
+        pytest.skip("only where AVX-512 is")
+    environment = {
+        "NUMBA_CPU_NAME": "sapphirerapids",
+        "NUMBA_CPU_FEATURES": host_features(*TILES),
+    }
+    found = in_a_process(amx_code, **environment)
+    assert found["expected"] == "amx" and found["configures"] and found["releases"]
+    count = found["count"]
+    assert count >= 4 and count % 4 == 0 and found["loads"] == count + 4 and not found["foreign"]
+    tiles = [[re.sub(r"\W", "", word) for word in line] for line in found["first"]]
+    assert tiles == [  # result += A tile x B tile, in AT&T order: B, A, result
+        ["tmm6", "tmm4", "tmm0"],
+        ["tmm7", "tmm4", "tmm1"],
+        ["tmm6", "tmm5", "tmm2"],
+        ["tmm7", "tmm5", "tmm3"],
+    ]
+
+
+def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
+    """A tiles are 16 columns as rows of 16 words, B tiles the panel itself (amx.py)."""
+    from fastfisher.kernels.cpu import amx, twins_integer
+
+    steps = 32
+    panel = rng.integers(-127, 128, (steps, 32, 4)).astype(np.int8)
+    left = np.zeros(panel.size, np.int8)
+    for k in range(0, steps, 16):
+        for half in range(2):
+            at = panel.ctypes.data + 128 * k + 64 * half
+            to = left.ctypes.data + 128 * k + 1024 * half
+            twins_integer.transpose_words(to, 16, at, 32)
+    c = np.zeros((32, 32), np.int32)
+    amx._tile_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
+    terms = panel.transpose(0, 2, 1).reshape(-1, 32).astype(np.int64)
+    np.testing.assert_array_equal(c, terms.T @ terms)
+
+
+def test_the_configuration_is_eight_tiles_of_16_rows_of_64_bytes():
+    from fastfisher.kernels.cpu import amx
+
+    config = amx.configuration()
+    assert config.ctypes.data % 64 == 0 and config[0] == 1 and not config[1:16].any()
+    assert (config[16:32].view(np.uint16) == 64).all() and (config[48:56] == 16).all()
+    assert not config[32:48].any() and not config[56:].any()
