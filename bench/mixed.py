@@ -302,7 +302,7 @@ def main(argv=None):
 
 
 def _write(options, found):
-    from fastfisher.kernels.cpu.integer import unit
+    from fastfisher.kernels.cpu.units import unit
 
     path = RESULTS / f"{options.name}.json"
     kept = json.loads(path.read_text())["cells"] if path.exists() else []

@@ -200,13 +200,19 @@ def add_peaks(y, G, *, by_rows, weights=None, shift=None):
         kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
 
 
+def _sliced_step(order, count):
+    from .kernels.cpu.units import unit  # which tries its gates
+
+    return sliced_terms(order, count, tiled=unit() == "amx")
+
+
 def add_sliced_syrk(c, G, units, count, levels, *, weights=None, shift=None):
     """Lower triangle of c += U (G - shift)' diag(weights) (G - shift) U from `count` slices."""
     n, p = G.shape
     kernel = choose("sliced_syrk", p, G.dtype).load()
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
-    step = sliced_terms(p, count)
+    step = _sliced_step(p, count)
     whole = G.direct and G.stored == G.dtype
     if count > 1 or not whole:  # sums of one slice are exact, however they are cut
         step = min(step, G.slice_rows)
@@ -221,7 +227,7 @@ def add_sliced_gram(c, G, units, count, levels, *, shift=None):
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
     whole = G.direct and G.stored == G.dtype
     rows = G.rows(0, n) if whole else None
-    step = sliced_terms(n, count)
+    step = _sliced_step(n, count)
     if count > 1 or not whole:
         step = min(step, G.slice_columns)
     for lo, hi in slices(p, step, "sliced_gram"):

@@ -53,7 +53,8 @@ def check_precision(precision):
 
 
 NORMWISE_RANGE = 1e-140, 1e140  # of the largest score of a column: its squares have room
-NORMWISE_SLICES = 8  # 56 bits, and the products of slices whose numbers add up to fewer
+NORMWISE_SLICES = 8  # and the products of slices whose numbers add up to fewer; one less
+NORMWISE_LONG = 1024  # from so many samples on: what double would round is more by then
 
 
 def _add_normwise(sums, G, weights):
@@ -65,7 +66,8 @@ def _add_normwise(sums, G, weights):
     if known.size and not (NORMWISE_RANGE[0] < known.min() and known.max() < NORMWISE_RANGE[1]):
         return False
     units = byte_units(peaks)
-    add_sliced_syrk(sums, G, units, NORMWISE_SLICES, NORMWISE_SLICES, weights=weights)
+    slices = NORMWISE_SLICES - (G.shape[0] >= NORMWISE_LONG)
+    add_sliced_syrk(sums, G, units, slices, slices, weights=weights)
     sums /= units
     sums /= units[:, np.newaxis]
     return True

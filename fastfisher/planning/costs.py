@@ -245,7 +245,7 @@ def normwise_pays(p, dtype):
     """True where 36 products of bytes are faster than one in double: in matrix registers."""
     if np.dtype(dtype) != np.float64 or p < NORMWISE_ORDER or integer_unit() != "amx":
         return False
-    from ..kernels.cpu.integer import unit  # tries the gates
+    from ..kernels.cpu.units import unit  # tries the gates
 
     return unit() == "amx"
 
@@ -305,7 +305,8 @@ def _mixed(q):
     workspace = product.workspace
     if mixed_slices(q):
         costs, sliced = mixed_costs(q, side), f"sliced_{op}"
-        workspace = max(workspace, order * sliced_terms(order, 1)) + SLICED_SCRATCH
+        terms = sliced_terms(order, 1, tiled=integer_unit() == "amx")
+        workspace = max(workspace, order * terms) + SLICED_SCRATCH
         entry = choose(sliced, order, q.dtype, device=q.device)
         product = replace(
             product,

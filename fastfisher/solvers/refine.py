@@ -31,7 +31,7 @@ WORTH = 0.8  # of the exact route's time that an unasked try may be expected to 
 
 def tried_unit():
     """What multiplies bytes here, once all its gates are passed; it brings the compiler along."""
-    from ..kernels.cpu.integer import unit
+    from ..kernels.cpu.units import unit
 
     return unit()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastfisher import machine
-from fastfisher.kernels.cpu import integer, sliced, threads
+from fastfisher.kernels.cpu import sliced, threads, units
 from tests.kernels.every_op import in_a_process
 from tests.kernels.test_sliced import assembly, compiled, host_features, loop_of, products
 from tests.tolerances import assert_ratio, unit_roundoff
@@ -34,9 +34,9 @@ def emulated():
         tiles = Machine()
         amx.permitted = lambda: True
     rng = np.random.default_rng(0)
-    found["unit"] = integer.unit()
+    found["unit"] = units.unit()
     found["gate"] = tiles and tiles.counts()
-    code, plain = integer.unit_code("amx"), integer.unit_code("plain")
+    code, plain = units.unit_code("amx"), units.unit_code("plain")
     found["wrong"], digests = [], set()
     for n, p in SHAPES:
         a = rng.integers(-127, 128, (n, p)).astype(np.float64)
@@ -72,14 +72,14 @@ def _faults(code, tiles):
     config[50] = 8  # rows of a tile
     lame = code._replace(config=config.ctypes.data)
     found["lame"] = [sliced.is_exact(lame), tiles.counts()["fault"] > 0]
-    integer.unit.cache_clear()
-    amx.code, before = lambda: lame, amx.code
-    found["next"] = integer.unit()
-    integer.unit.cache_clear()
+    units.unit.cache_clear()
+    amx.code, before = lambda kind: lame, amx.code
+    found["next"] = units.unit()
+    units.unit.cache_clear()
     amx.code, amx.permitted = before, lambda: False
     tiles.counts()
-    found["refused"] = [integer.unit(), sum(tiles.counts().values())]
-    integer.unit.cache_clear()
+    found["refused"] = [units.unit(), sum(tiles.counts().values())]
+    units.unit.cache_clear()
     amx.permitted = lambda: True
     return found
 
@@ -128,7 +128,7 @@ def test_tiles_that_fail_a_gate_are_left(found):
     """Without configuration, or with another one, the check of a product fails: then VNNI."""
     if "bare" not in found:
         pytest.skip("a processor with tiles would end the process")
-    following = "vnni" if "+avx512vnni" in integer.features() else "plain"
+    following = "vnni" if "+avx512vnni" in units.features() else "plain"
     assert found["bare"] == found["lame"] == [False, True]
     assert found["next"] == following and found["refused"] == [following, 0]
 
@@ -147,10 +147,10 @@ def amx_code():
     from fastfisher.kernels.cpu import amx
 
     amx.code()  # all of it compiles
-    text = assembly(amx._tile, 5)
+    text = assembly(amx._bytes_tile, 5)
     count, body = loop_of(text, "tdpbssd")
     return {
-        "expected": integer.expected(),
+        "expected": units.expected(),
         "count": count,
         "loads": sum("tileloadd" in line for line in text.splitlines()),
         "foreign": [line for line in body if re.search(r"tmm.*%rsp|%rsp.*tmm|call|[xyz]mm", line)],
@@ -163,7 +163,7 @@ def amx_code():
 @compiled
 @pytest.mark.slow
 def test_the_amx_tile_is_four_loads_and_four_products_without_spills():
-    if "+avx512vnni" not in integer.features():
+    if "+avx512vnni" not in units.features():
         pytest.skip("only where AVX-512 is")
     environment = {
         "NUMBA_CPU_NAME": "sapphirerapids",
@@ -184,7 +184,7 @@ def test_the_amx_tile_is_four_loads_and_four_products_without_spills():
 
 def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
     """A tiles are 16 columns as rows of 16 words, B tiles the panel itself (amx.py)."""
-    from fastfisher.kernels.cpu import amx, twins_integer
+    from fastfisher.kernels.cpu import amx, twins_units
 
     steps = 32
     panel = rng.integers(-127, 128, (steps, 32, 4)).astype(np.int8)
@@ -193,9 +193,9 @@ def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
         for half in range(2):
             at = panel.ctypes.data + 128 * k + 64 * half
             to = left.ctypes.data + 128 * k + 1024 * half
-            twins_integer.transpose_words(to, 16, at, 32)
+            twins_units.transpose_words(to, 16, at, 32)
     c = np.zeros((32, 32), np.int32)
-    amx._tile_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
+    amx._bytes_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
     terms = panel.transpose(0, 2, 1).reshape(-1, 32).astype(np.int64)
     np.testing.assert_array_equal(c, terms.T @ terms)
 

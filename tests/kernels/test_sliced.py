@@ -6,7 +6,7 @@ import pytest
 
 from fastfisher import machine
 from fastfisher.kernels import reference
-from fastfisher.kernels.cpu import integer, quantise, sliced, threads
+from fastfisher.kernels.cpu import quantise, sliced, threads, units
 from fastfisher.kernels.cpu.splitting import SLICED_LEAST, SLICED_TERMS, sliced_terms
 from tests.kernels.every_op import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
@@ -18,12 +18,12 @@ compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is no comp
 
 @pytest.fixture(params=UNITS)
 def code(request):
-    if request.param == "vnni" and "+avx512vnni" not in integer.features():
+    if request.param == "vnni" and "+avx512vnni" not in units.features():
         pytest.skip("Numba does not compile for VNNI")
-    return integer.unit_code(request.param)
+    return units.unit_code(request.param)
 
 
-def units(sizes):
+def powers(sizes):
     return np.exp2(np.floor(np.log2(127 / sizes)))
 
 
@@ -33,10 +33,12 @@ def assert_same_sums(c, expected):
 
 def products(a, code, *, slices=1, levels=1, by_rows=True):
     """Through one unit, whichever this machine would take."""
-    x, cut = sliced._source(a, np.ones(a.shape[1 if by_rows else 0], a.dtype), NONE, NONE), None
-    cut = sliced._columns if by_rows else sliced._rows
-    c = np.zeros((len(x.units), len(x.units)))
-    sliced._accumulate(c, x, cut, 0, a.shape[0 if by_rows else 1], slices, levels, code)
+    order = a.shape[1 if by_rows else 0]
+    c, ones, none = np.zeros((order, order)), np.ones(order, a.dtype), np.empty(0, a.dtype)
+    if by_rows:
+        sliced._syrk(c, a, ones, slices, levels, none, none, code)
+    else:
+        sliced._gram(c, a, 0, a.shape[1], ones, slices, levels, none, code)
     return c
 
 
@@ -73,7 +75,7 @@ def test_X2_slices_leave_a_known_rest(slices, shape, rng):
     """|x - x_q| <= 2^-7s of the largest: the sums are those of x_q, and x is that near."""
     a = rng.standard_normal(shape)
     peak = np.abs(a).max(axis=0)
-    c, u = np.zeros((shape[1], shape[1])), units(peak)
+    c, u = np.zeros((shape[1], shape[1])), powers(peak)
     sliced.sliced_syrk(c, a, u, slices, 2 * slices - 1, NONE, NONE)
     x, rest = np.zeros(shape), a * u
     for s in range(slices):
@@ -93,8 +95,8 @@ def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
     a, m = rng.standard_normal((130, 51)).astype(dtype), rng.standard_normal(51).astype(dtype)
     w = rng.uniform(0.1, 2, 130).astype(dtype)
     none = np.empty(0, dtype)
-    u = units(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
-    v = units(np.abs(a - m).max(axis=1)).astype(dtype)
+    u = powers(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
+    v = powers(np.abs(a - m).max(axis=1)).astype(dtype)
     ours, theirs = np.zeros((51, 51)), np.zeros((51, 51))
     sliced.sliced_syrk(ours, a, u, slices, levels, w, m)
     reference.sliced_syrk(theirs, a, u, slices, levels, w, m)
@@ -112,7 +114,7 @@ def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
 @compiled
 def test_A6_one_and_two_threads_give_the_same_bits(rng):
     a = rng.standard_normal((1500, 300))
-    u = units(np.abs(a).max(axis=0))
+    u = powers(np.abs(a).max(axis=0))
     found = []
     for count in (1, 2):
         before = threads._limit
@@ -128,7 +130,7 @@ def test_A6_one_and_two_threads_give_the_same_bits(rng):
 
 def test_sums_of_one_slice_do_not_depend_on_how_they_are_cut(rng):
     a = rng.standard_normal((700, 60))
-    u = units(np.abs(a).max(axis=0))
+    u = powers(np.abs(a).max(axis=0))
     whole, parts = np.zeros((60, 60)), np.zeros((60, 60))
     sliced.sliced_syrk(whole, a, u, 1, 1, NONE, NONE)
     for rows in np.split(a, [13, 400, 401]):
@@ -178,10 +180,10 @@ def loop_of(text, instruction):
 
 @compiled
 def test_the_vnni_tile_spills_nothing():
-    if "+avx512vnni" not in integer.features():
+    if "+avx512vnni" not in units.features():
         pytest.skip("Numba does not compile for VNNI")
-    count, body = loop_of(assembly(integer._vnni_tile, 5), "vpdpbusd")
-    assert count == integer.ROWS * integer.VECTORS
+    count, body = loop_of(assembly(units._vnni_tile, 5), "vpdpbusd")
+    assert count == units.ROWS * units.VECTORS
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
@@ -197,9 +199,9 @@ def gate():
     from fastfisher.kernels.cpu import amx
     from fastfisher.planning import integer_unit
 
-    used = integer.unit()
+    used = units.unit()
     assert (integer_unit() == "plain") == (ff.plan(16000, 4000).method == "primal")
-    return [used, amx.permitted(), sliced.is_exact(integer.unit_code(used))]
+    return [used, amx.permitted(), sliced.is_exact(units.unit_code(used))]
 
 
 @compiled
@@ -207,7 +209,7 @@ def gate():
 @pytest.mark.parametrize("hidden", ["vnni", "permission"])
 def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
     """Never an instruction that is not there: without VNNI plain code, without permission VNNI."""
-    if "+avx512vnni" not in integer.features():
+    if "+avx512vnni" not in units.features():
         pytest.skip("Numba does not compile for VNNI")
     if hidden == "vnni":
         features = host_features().replace("+avx512vnni", "-avx512vnni")
@@ -234,7 +236,9 @@ def test_words_of_a_panel_hold_four_terms_of_a_column(rng):
     def cut(to, sums, a, ones):
         step = (np.int64(64), np.int64(16), np.int64(1), np.int64(1), np.int64(0))
         four, width = np.int64(4), np.int64(16)
-        quantise.quantise_rows(to, step, sums, a, width, four, width, ones, ones, ones, 1.0)
+        quantise.quantise_rows(
+            to, step, sums, a, width, four, width, ones, ones, ones, 1.0, np.int32(0)
+        )
 
     run = cut if numba.config.DISABLE_JIT else numba.njit(cut)
     ones, buffer = np.ones(16), np.zeros(192, np.int8)

@@ -47,6 +47,15 @@ def test_X2_normwise_syrk_is_as_near_as_double(sliced, name, weighted, rng):
     assert normwise_ratio(coarse, G, w) > 1  # the ratio can tell
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_X2_long_normwise_sums_are_no_worse_than_products_in_double(sliced, repeated, rng):
+    """From 1024 samples on a slice less is taken; rounding of equal rows adds up in either."""
+    G = rng.standard_normal((1 if repeated else products.NORMWISE_LONG, 30))
+    G = np.tile(G, (products.NORMWISE_LONG, 1)) if repeated else G
+    double = normwise_ratio(G.T @ G, G)
+    assert normwise_ratio(ff.ops.syrk(G, precision="normwise"), G) <= max(1, 2 * double)
+
+
 def test_normwise_is_not_entrywise(sliced, rng):
     """What it does not promise: an entry far below the largest scores of its columns."""
     G = np.zeros((3, 2))
