@@ -200,34 +200,38 @@ def add_peaks(y, G, *, by_rows, weights=None, shift=None):
         kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
 
 
-def _sliced_step(order, count):
-    from .kernels.cpu.units import unit  # which tries its gates
-
-    return sliced_terms(order, count, tiled=unit() == "amx")
+SLICED = {"bytes": "sliced", "halves": "bf16"}  # how ops on slices begin
 
 
-def add_sliced_syrk(c, G, units, count, levels, *, weights=None, shift=None):
+def _sliced(op, order, count, kind, dtype):
+    """The kernel, and terms of a call."""
+    from .kernels.cpu.units import TERMS, unit  # which tries its gates
+
+    kernel = choose(f"{SLICED[kind]}_{op}", order, dtype).load()
+    tiled = unit(kind) == "amx"
+    return kernel, sliced_terms(order, count, tiled=tiled, per_word=TERMS[kind])
+
+
+def add_sliced_syrk(c, G, units, count, levels, *, kind="bytes", weights=None, shift=None):
     """Lower triangle of c += U (G - shift)' diag(weights) (G - shift) U from `count` slices."""
     n, p = G.shape
-    kernel = choose("sliced_syrk", p, G.dtype).load()
+    kernel, step = _sliced("syrk", p, count, kind, G.dtype)
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
-    step = _sliced_step(p, count)
     whole = G.direct and G.stored == G.dtype
-    if count > 1 or not whole:  # sums of one slice are exact, however they are cut
+    if count > 1 or not whole:  # sums of one slice of bytes are exact, however they are cut
         step = min(step, G.slice_rows)
     for lo, hi in slices(n, step, "sliced_syrk"):
         kernel(c, G.rows(lo, hi), units, count, levels, _part(scale, lo, hi), shift)
 
 
-def add_sliced_gram(c, G, units, count, levels, *, shift=None):
+def add_sliced_gram(c, G, units, count, levels, *, kind="bytes", shift=None):
     """Lower triangle of c += U (G - shift) (G - shift)' U from `count` slices."""
     n, p = G.shape
-    kernel = choose("sliced_gram", n, G.dtype).load()
+    kernel, step = _sliced("gram", n, count, kind, G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
     whole = G.direct and G.stored == G.dtype
     rows = G.rows(0, n) if whole else None
-    step = _sliced_step(n, count)
     if count > 1 or not whole:
         step = min(step, G.slice_columns)
     for lo, hi in slices(p, step, "sliced_gram"):

@@ -15,12 +15,13 @@ from fastfisher import machine
 from fastfisher.kernels.cpu import sliced, threads, units
 from tests.kernels.every_op import in_a_process
 from tests.kernels.test_sliced import assembly, compiled, host_features, loop_of, products
-from tests.tolerances import assert_ratio, unit_roundoff
+from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
 
 HAS_TILES = "amx_int8" in machine.cpu_features()
-TILES = ("+amx-tile", "+amx-int8")
+TILES = ("+amx-tile", "+amx-int8", "+amx-bf16")
 # Nothing to a tile, past tiles, panels, blocks of panels, stretches of words; tall and wide.
-SHAPES = ((1, 1), (3, 33), (65, 31), (130, 97), (700, 65), (40, 300), (1500, 290))
+KINDS = ("bytes", "halves")
+SHAPES = ((1, 1), (3, 33), (65, 31), (130, 97), (40, 300), (2100, 35))
 
 
 def emulated():
@@ -34,51 +35,61 @@ def emulated():
         tiles = Machine()
         amx.permitted = lambda: True
     rng = np.random.default_rng(0)
-    found["unit"] = units.unit()
+    found["units"] = [units.unit(kind) for kind in KINDS]
     found["gate"] = tiles and tiles.counts()
-    code, plain = units.unit_code("amx"), units.unit_code("plain")
-    found["wrong"], digests = [], set()
-    for n, p in SHAPES:
-        a = rng.integers(-127, 128, (n, p)).astype(np.float64)
-        a[0], a[-1] = 127, -127
-        b = rng.uniform(-127, 127, (n, p))
-        for count in (1, 2):
-            threads.set_num_threads(count)
-            for by_rows in (True, False):
-                x = a if by_rows else a.T
-                if not np.array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x)):
-                    found["wrong"].append([n, p, count, by_rows])
-            for slices in (1, 2, 3):
-                got = products(b, code, slices=slices, levels=2 * slices - 1)
-                digests.add((n, p, slices, got.tobytes()))
-                expected = products(b, plain, slices=slices, levels=2 * slices - 1)
-                if got.tobytes() != expected.tobytes():
-                    found["wrong"].append([n, p, count, slices])
-    found["different"] = len(digests) - 3 * len(SHAPES)  # from one to two threads
-    found["done"] = tiles and tiles.counts()
+    for kind in KINDS:
+        found[kind] = _sums(kind, rng)
+        found[kind]["done"] = tiles and tiles.counts()
     if tiles:
-        found |= _faults(code, tiles)
+        found |= _faults(tiles)
     found["public"] = _public()
     found["used"] = tiles and tiles.counts()["bytes"]
     return found
 
 
-def _faults(code, tiles):
+def _sums(kind, rng):
+    """Cases that are wrong; the largest distance of slices from those of plain code, in units of
+    the largest sum; and how many cases gave other bits on two threads."""
+    code, plain = units.unit_code("amx", kind), units.unit_code("plain", kind)
+    wrong, far, digests, cases = [], 0.0, set(), 0
+    for n, p in SHAPES:
+        a = rng.integers(-127, 128, (n, p)).astype(np.float64)
+        a[0], a[-1] = 127, -127
+        b = rng.uniform(-127, 127, (n, p))
+        for slices in (1, 2, 3) if n * p < 10_000 else (1,):
+            for by_rows in (True, False):
+                how = {"slices": slices, "levels": 2 * slices - 1, "by_rows": by_rows}
+                expected, x = products(b, plain, **how), a if by_rows else a.T
+                cases += 1
+                for count in (1, 2):
+                    threads.set_num_threads(count)
+                    found = products(b, code, **how)
+                    digests.add((n, p, slices, by_rows, found.tobytes()))
+                    far = max(far, np.abs(found - expected).max() / np.abs(expected).max())
+                    if slices == 1:
+                        exact = products(a, code, **how)
+                        if not np.array_equal(exact, np.tril(x.T @ x)):
+                            wrong.append([n, p, by_rows, count])
+    return {"wrong": wrong, "far": float(far), "different": len(digests) - cases}
+
+
+def _faults(tiles):
     """What must not work: no configuration, another one, permission or a product denied."""
     from fastfisher.kernels.cpu import amx
 
+    code = units.unit_code("amx")
     found = {"bare": [sliced.is_exact(code._replace(begin=0)), tiles.counts()["fault"] > 0]}
     config = amx.configuration()
     config[50] = 8  # rows of a tile
     lame = code._replace(config=config.ctypes.data)
     found["lame"] = [sliced.is_exact(lame), tiles.counts()["fault"] > 0]
     units.unit.cache_clear()
-    amx.code, before = lambda kind: lame, amx.code
-    found["next"] = units.unit()
+    before, units.unit_code = units.unit_code, lambda *of: lame
+    found["next"] = [units.unit(kind) for kind in KINDS]
     units.unit.cache_clear()
-    amx.code, amx.permitted = before, lambda: False
+    units.unit_code, amx.permitted = before, lambda: False
     tiles.counts()
-    found["refused"] = [units.unit(), sum(tiles.counts().values())]
+    found["refused"] = [[units.unit(kind) for kind in KINDS], sum(tiles.counts().values())]
     units.unit.cache_clear()
     amx.permitted = lambda: True
     return found
@@ -108,27 +119,32 @@ def found():
     return in_a_process(emulated, NUMBA_NUM_THREADS="2", **environment)
 
 
-def test_X2_tiles_give_exact_sums_at_every_size_on_one_and_two_threads(found):
-    assert found["unit"] == "amx"
-    assert not found["wrong"] and not found["different"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_X2_X8_tiles_give_the_sums_of_plain_code_on_one_and_two_threads(found, kind):
+    """Of integers exactly; of slices of bytes the same bits, of halves some roundings apart."""
+    here = found[kind]
+    assert found["units"] == ["amx", "amx"] and not here["wrong"] and not here["different"]
+    limit = 0 if kind == "bytes" else LIMITS["summation"] * unit_roundoff("float32")
+    assert here["far"] <= limit
 
 
 def test_every_task_configures_its_thread_and_releases_it(found):
     """Not a tile out of its range, not an instruction without a configuration, aligned."""
-    for done in (found["gate"], found["done"]):
+    for done in (found["gate"], *(found[kind]["done"] for kind in KINDS)):
         if done is None:
             pytest.skip("this processor does it itself")
         assert done["fault"] == done["unaligned"] == 0
         assert done["configure"] == done["release"] > 0
         # Two by two tiles: four loads and four products at a time, and results come and go.
-        assert done["load"] == done["bytes"] + done["store"] and done["store"] % 4 == 0
+        products = done["bytes"] + done["halves"]
+        assert done["load"] == products + done["store"] and done["store"] % 4 == 0
 
 
 def test_tiles_that_fail_a_gate_are_left(found):
     """Without configuration, or with another one, the check of a product fails: then VNNI."""
     if "bare" not in found:
         pytest.skip("a processor with tiles would end the process")
-    following = "vnni" if "+avx512vnni" in units.features() else "plain"
+    following = [next(name for name in units._promised(kind) if name != "amx") for kind in KINDS]
     assert found["bare"] == found["lame"] == [False, True]
     assert found["next"] == following and found["refused"] == [following, 0]
 
@@ -146,18 +162,19 @@ def amx_code():
     """What the tile kernel becomes where Numba compiles for AMX; nothing of it is run."""
     from fastfisher.kernels.cpu import amx
 
-    amx.code()  # all of it compiles
-    text = assembly(amx._bytes_tile, 5)
-    count, body = loop_of(text, "tdpbssd")
-    return {
-        "expected": units.expected(),
-        "count": count,
-        "loads": sum("tileloadd" in line for line in text.splitlines()),
-        "foreign": [line for line in body if re.search(r"tmm.*%rsp|%rsp.*tmm|call|[xyz]mm", line)],
-        "first": [line.split()[-3:] for line in body if "tdpbssd" in line][:4],
+    found = {
+        "expected": [units.expected(kind) for kind in KINDS],
         "configures": "ldtilecfg" in assembly(amx._load_configuration, 1),
         "releases": "tilerelease" in assembly(amx._release, 1),
     }
+    for name, tile in (("tdpbssd", amx._bytes_tile), ("tdpbf16ps", amx._halves_tile)):
+        text = assembly(tile, 5)
+        count, body = loop_of(text, name)
+        foreign = [line for line in body if re.search(r"tmm.*%rsp|%rsp.*tmm|call|[xyz]mm", line)]
+        loads = sum("tileloadd" in line for line in text.splitlines())
+        first = [line.split()[-3:] for line in body if name in line][:4]
+        found[name] = [count, loads, foreign, first]
+    return found
 
 
 @compiled
@@ -170,16 +187,16 @@ def test_the_amx_tile_is_four_loads_and_four_products_without_spills():
         "NUMBA_CPU_FEATURES": host_features(*TILES),
     }
     found = in_a_process(amx_code, **environment)
-    assert found["expected"] == "amx" and found["configures"] and found["releases"]
-    count = found["count"]
-    assert count >= 4 and count % 4 == 0 and found["loads"] == count + 4 and not found["foreign"]
-    tiles = [[re.sub(r"\W", "", word) for word in line] for line in found["first"]]
-    assert tiles == [  # result += A tile x B tile, in AT&T order: B, A, result
-        ["tmm6", "tmm4", "tmm0"],
-        ["tmm7", "tmm4", "tmm1"],
-        ["tmm6", "tmm5", "tmm2"],
-        ["tmm7", "tmm5", "tmm3"],
-    ]
+    assert found["expected"] == ["amx", "amx"] and found["configures"] and found["releases"]
+    for name in ("tdpbssd", "tdpbf16ps"):
+        count, loads, foreign, first = found[name]
+        assert count >= 4 and count % 4 == 0 and loads == count + 4 and not foreign
+        assert [[re.sub(r"\W", "", word) for word in line] for line in first] == [
+            ["tmm6", "tmm4", "tmm0"],  # result += A tile x B tile, in AT&T order: B, A, result
+            ["tmm7", "tmm4", "tmm1"],
+            ["tmm6", "tmm5", "tmm2"],
+            ["tmm7", "tmm5", "tmm3"],
+        ]
 
 
 def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):

@@ -1,4 +1,5 @@
-"""Sums of products of bytes, X2: exact, in any order, on every unit; slices, peaks, the gates."""
+"""Sums of products of slices: of bytes, X2, exact, in any order, on every unit; of halves, X8, as
+near as in single precision; peaks, the gates."""
 
 import numba
 import numpy as np
@@ -7,20 +8,28 @@ import pytest
 from fastfisher import machine
 from fastfisher.kernels import reference
 from fastfisher.kernels.cpu import quantise, sliced, threads, units
-from fastfisher.kernels.cpu.splitting import SLICED_LEAST, SLICED_TERMS, sliced_terms
+from fastfisher.kernels.cpu.splitting import (
+    SLICED_LEAST,
+    SLICED_TERMS,
+    TILED_TERMS,
+    sliced_terms,
+)
 from tests.kernels.every_op import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 
-UNITS = ["vnni", "plain"]
+# Those of this processor; "amx", where it is and where it is not, has test_amx.py.
+UNITS = [(name, kind) for kind in units.NEEDED for name in units._promised(kind) if name != "amx"]
+BYTES = [unit for unit in UNITS if unit[1] == "bytes"]
 NONE, U = np.empty(0), unit_roundoff("float64")
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is no compiled code")
 
 
-@pytest.fixture(params=UNITS)
+@pytest.fixture(params=UNITS, ids="-".join)
 def code(request):
-    if request.param == "vnni" and "+avx512vnni" not in units.features():
-        pytest.skip("Numba does not compile for VNNI")
-    return units.unit_code(request.param)
+    return units.unit_code(*request.param)
+
+
+only_bytes = pytest.mark.parametrize("code", BYTES, ids="-".join, indirect=True)
 
 
 def powers(sizes):
@@ -44,8 +53,8 @@ def products(a, code, *, slices=1, levels=1, by_rows=True):
 
 @pytest.mark.parametrize("n, p", [(1, 1), (3, 47), (64, 48), (65, 49), (700, 16), (130, 97)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_X2_sums_of_bytes_are_exact(code, n, p, dtype, rng):
-    """Integers up to 127 either way: not one unit in the last place off, lower triangle only."""
+def test_X2_sums_of_small_integers_are_exact(code, n, p, dtype, rng):
+    """Up to 127 either way: not one unit in the last place off, lower triangle only."""
     a = rng.integers(-127, 128, (n, p)).astype(dtype)
     a[0], a[-1] = 127, -127
     for by_rows in (True, False):
@@ -53,6 +62,7 @@ def test_X2_sums_of_bytes_are_exact(code, n, p, dtype, rng):
         np.testing.assert_array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x))
 
 
+@only_bytes
 def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
     """8192 terms of 127 * 127 (with the offset: 255 * 127), the most that one flush adds up."""
     for sign in (1.0, -1.0):
@@ -62,11 +72,12 @@ def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
 
 
 def test_sliced_terms_stay_inside_32_bits():
-    for order in (1, 100, 5000, 10**6):
-        for count in (1, 2, 4, 8):
-            terms = sliced_terms(order, count)
-            assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= SLICED_TERMS
-    assert 8 * 255 * 127 * SLICED_TERMS < 2**31
+    for tiled, most in ((False, SLICED_TERMS), (True, TILED_TERMS)):
+        for order in (1, 100, 5000, 10**6):
+            for count in (1, 2, 4, 8):
+                terms = sliced_terms(order, count, tiled=tiled)
+                assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= most
+    assert 8 * 255 * 127 * SLICED_TERMS < 2**31 and 8 * 127 * 127 * TILED_TERMS < 2**31
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
@@ -111,8 +122,29 @@ def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
     assert np.abs(none_shift[:51, :51] - ours[:51, :51]).max() > 1
 
 
+@pytest.mark.parametrize("n", [300, 9000])
+@pytest.mark.parametrize("positive", [False, True])
+def test_X8_slices_of_halves_reach_single_precision_at_any_length(n, positive, rng):
+    """|F - F*| <= some u |G|'|G|: three slices 2^-24, two 2^-16, one 2^-8; not more with n."""
+    a = rng.standard_normal((n, 50)).astype(np.float32)
+    a *= np.exp2(rng.integers(-30, 30, (n, 1))).astype(np.float32)  # no unit of a column fits all
+    a = np.abs(a) if positive else a
+    x, ones, none = a.astype(np.float64), np.ones(50, np.float32), np.empty(0, np.float32)
+    exact, size = x.T @ x, np.abs(x).T @ np.abs(x)
+    for slices, u in ((1, 2.0**-8), (2, 2.0**-16), (3, 2.0**-24)):
+        c, d = np.zeros((50, 50)), np.zeros((50, 50))
+        sliced.bf16_syrk(c, a, ones, slices, min(2 * slices - 1, 3), none, none)
+        assert_ratio(entrywise_ratio(c, np.tril(exact), u * size), "bytes", slices)
+        rows = np.ascontiguousarray(a.T)
+        sliced.bf16_gram(d, rows, 0, n, ones, slices, min(2 * slices - 1, 3), none)
+        assert_ratio(entrywise_ratio(d, np.tril(exact), u * size), "bytes", slices)
+        if slices < 3:  # and it is no nearer than it says
+            assert entrywise_ratio(c, np.tril(exact), u * size) > 1e-3
+
+
 @compiled
-def test_A6_one_and_two_threads_give_the_same_bits(rng):
+@pytest.mark.parametrize("syrk", [sliced.sliced_syrk, sliced.bf16_syrk])
+def test_A6_one_and_two_threads_give_the_same_bits(syrk, rng):
     a = rng.standard_normal((1500, 300))
     u = powers(np.abs(a).max(axis=0))
     found = []
@@ -121,7 +153,7 @@ def test_A6_one_and_two_threads_give_the_same_bits(rng):
         threads.set_num_threads(count)
         try:
             c = np.zeros((300, 300))
-            sliced.sliced_syrk(c, a, u, 3, 3, NONE, NONE)
+            syrk(c, a, u, 3, 3, NONE, NONE)
             found.append(c.tobytes())
         finally:
             threads.set_num_threads(before)
@@ -179,11 +211,12 @@ def loop_of(text, instruction):
 
 
 @compiled
-def test_the_vnni_tile_spills_nothing():
+@pytest.mark.parametrize("tile, name", [("_vnni_tile", "vpdpbusd"), ("_halves_tile", "vfmadd")])
+def test_tiles_spill_nothing(tile, name):
     if "+avx512vnni" not in units.features():
-        pytest.skip("Numba does not compile for VNNI")
-    count, body = loop_of(assembly(units._vnni_tile, 5), "vpdpbusd")
-    assert count == units.ROWS * units.VECTORS
+        pytest.skip("only where AVX-512 is")
+    count, body = loop_of(assembly(getattr(units, tile), 5), name)
+    assert count >= units.ROWS * units.VECTORS
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
@@ -224,9 +257,10 @@ def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
     assert (used, permitted, exact) == ("vnni", False, True)
 
 
-def test_a_wrong_result_of_the_self_check_is_seen(code, monkeypatch):
+def test_a_wrong_result_of_the_self_check_is_seen(code):
     assert sliced.is_exact(code)
-    assert not sliced.is_exact(code._replace(offset=code.offset + 1))
+    other = "halves" if code.terms == units.TERMS["bytes"] else "bytes"
+    assert not sliced.is_exact(code._replace(tile=units.unit_code("plain", other).tile))
 
 
 def test_words_of_a_panel_hold_four_terms_of_a_column(rng):

@@ -31,7 +31,7 @@ from .simd import Code, _index, vector
 from .splitting import TILED_TERMS
 from .units import Unit, transpose_words
 
-__all__ = ["code", "usable"]
+__all__ = ["code", "permitted"]
 
 SIDE = 2 * WORDS  # of a result: two by two tiles
 TILE = 1024  # bytes
@@ -202,12 +202,3 @@ def code(kind="bytes"):
         entry_address(amx_end, 1),
         _configured().ctypes.data,
     )
-
-
-def usable(kind="bytes"):
-    """True if all gates but the first are passed: permitted, and a product is right."""
-    if not permitted():
-        return False
-    from .sliced import is_exact
-
-    return is_exact(code(kind))

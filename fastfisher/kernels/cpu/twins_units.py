@@ -92,10 +92,7 @@ def bytes_tile(rows, width, c, ldc, left, right, steps):
 def halves_tile(rows, width, c, ldc, left, right, steps):
     a = _singles(memory(left, np.uint16, 2 * rows * steps)).reshape(steps, rows, 2)
     b = _singles(memory(right, np.uint16, 2 * width * steps)).reshape(steps, width, 2)
-    total = rows_at(c, np.float32, rows, ldc, width)
-    for k in range(steps):
-        for t in (1, 0):
-            total += a[k, :, t, np.newaxis] * b[k, :, t]
+    rows_at(c, np.float32, rows, ldc, width)[:] += sum(a[..., t].T @ b[..., t] for t in (0, 1))
 
 
 def _singles(bits):

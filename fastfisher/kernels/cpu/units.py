@@ -294,12 +294,20 @@ def expected(kind="bytes"):
 def unit(kind="bytes"):
     """The unit that is used: the expected one, or the next where it fails its gates."""
     for name in _promised(kind):
-        if name == "amx":
-            from . import amx
+        if name in ("plain", "vnni") or _is_usable(name, kind):
+            return name
 
-            if not amx.usable(kind):
-                continue
-        return name
+
+def _is_usable(name, kind):
+    """True if the system permits it, and a small product is right."""
+    if name == "amx":
+        from . import amx
+
+        if not amx.permitted():
+            return False
+    from .sliced import is_exact
+
+    return is_exact(unit_code(name, kind))
 
 
 @functools.cache
