@@ -246,8 +246,8 @@ def integer_unit():
 
 
 def normwise_pays(p, dtype):
-    """True where 36 products of bytes are faster than one in double: in matrix registers."""
-    if np.dtype(dtype) != np.float64 or p < NORMWISE_ORDER or integer_unit() != "amx":
+    """True where all products of bytes are faster than one of scores: in matrix registers."""
+    if np.dtype(dtype).kind == "c" or p < NORMWISE_ORDER or integer_unit() != "amx":
         return False
     from ..kernels.cpu.units import unit  # tries the gates
 
