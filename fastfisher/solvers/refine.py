@@ -17,7 +17,7 @@ from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
 from .outcome import Outcome
 from .pcg import Rounding, refined
-from .probe import PART, Probe
+from .probe import BLOCK, PART, TERMS, Probe
 from .rough import (
     FORMS,
     SINGLE,
@@ -60,6 +60,7 @@ class MixedSolver:
         self.forms = [form for form in FORMS if units[form.kind] != "plain"]
         self.costs = mixed_costs(problem, side, units)
         self._matrices, self._norm, self._probe = {}, None, None
+        self._doubted = False  # what half of F promised, and a rung rests on
         self._left = problem.dampings  # that are still to be solved for
         self.system = self.slicing = self.diagonal = self.largest_square = None
 
@@ -168,7 +169,25 @@ class MixedSolver:
             model = self._beside(replace(model, noise=_seen(model.noise), diagonal=diagonal))
             added = _seen(added)
             rungs = self.rungs(model, added)
+            self._doubted = self.picky
         return [(form, model.error(form, added)) for form in rungs]
+
+    def _factored(self, form, added):
+        """The factor of the rough matrix, or None where single precision has none or, unasked, F
+        has less in itself than half of it promised: that shows in a matrix of few terms."""
+        order, spread = self._lengths()
+        doubted, self._doubted = self._doubted and form is not SINGLE, False
+        if doubted and form not in self._matrices:
+            terms = min(-(-int(TERMS * order) // BLOCK) * BLOCK, spread)
+            if self.costs.product(form) * (1 - terms / spread) > self.costs.factor:
+                early = self.slicing.begun(form, terms).factored(added)
+                if early is None or not self.probe.holds(early.least(terms)):
+                    return None
+                doubted = False
+        found = self.matrix(form).factored(added)
+        if doubted and found is not None and not self.probe.holds(found.least(spread)):
+            return None
+        return found
 
     def solve(self, b, coef, damping):
         """The Outcome for rows b (k, p) or coef (k, n).
@@ -202,7 +221,7 @@ class MixedSolver:
             return None
         f = None if coef is None else system.from_coefficients(coef)
         for form, error in self.chosen(added):
-            rough = self.matrix(form).factored(added)
+            rough = self._factored(form, added)
             if rough is None:
                 continue
             if b is None:

@@ -12,6 +12,7 @@ import numpy as np
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
 from ..planning import choose
+from .probe import late_pivots
 from .system import unit_roundoff
 
 __all__ = [
@@ -182,6 +183,7 @@ class Slicing:
         else:
             self.outer *= system.root_weights
         self.spread = system.n if primal else system.p
+        self._first = {}  # by form: sums over the first terms, and how many those are
 
     @property
     def noise(self):
@@ -189,14 +191,25 @@ class Slicing:
         return noise_of(self.peaks, self.outer, self.spread)
 
     def matrix(self, form):
-        c, s = np.zeros((len(self.units), len(self.units))), self.system
-        how = {"kind": form.kind, "shift": s.mean}
+        """The matrix from all terms; those that are in `begun` are not gone through again."""
+        c, first = self._first.pop(form, (None, 0))
+        return Rough(self._added(c, form, (first, self.spread)), self.outer, form)
+
+    def begun(self, form, terms):
+        """The matrix from the first terms, as if they were like all."""
+        c = self._added(None, form, (0, terms))
+        self._first = {form: (c, terms)}
+        return Rough(c, self.outer * math.sqrt(self.spread / terms), form)
+
+    def _added(self, c, form, part):
+        c = np.zeros((len(self.units), len(self.units))) if c is None else c
+        s, how = self.system, {"kind": form.kind, "shift": self.system.mean, "part": part}
         if self.side == "primal":
             how["weights"] = s.weights
             add_sliced_syrk(c, s.G, self.units, form.slices, form.levels, **how)
         else:
             add_sliced_gram(c, s.G, self.units, form.slices, form.levels, **how)
-        return Rough(c, self.outer, form)
+        return c
 
 
 def _halved(system, largest_square):
@@ -260,7 +273,13 @@ class RoughFactor:
         else:
             choose("narrow", n, np.float64).load()(self._L, c, by)
         np.einsum("ii->i", self._L)[:] = diagonal * self._scales**2
+        self._scaled_diagonal = self._L.diagonal().real.copy()
         self.order = factor(self._L)
+
+    def least(self, terms):
+        """The share of its own diagonal that late pivots keep, of a matrix from so many terms."""
+        pivots = self._L.diagonal().real.astype(float) ** 2 / self._scaled_diagonal
+        return late_pivots(pivots * terms / np.maximum(terms - np.arange(len(self)), 1))
 
     def __len__(self):
         return len(self._L)

@@ -428,6 +428,36 @@ def test_X6_a_probe_tells_the_smallest_eigenvalue_and_the_norm(rng):
     assert Probe(system, "primal").norm == 0
 
 
+@pytest.mark.parametrize("side", ["primal", "dual"])
+@pytest.mark.parametrize("whole", [False, True], ids=["at the end", "early"])
+def test_X6_a_rank_above_half_is_seen_before_any_step(sliced, monkeypatch, side, whole, rng):
+    """Half of the parameters know nothing of it; a factor from 1.25 terms for each does."""
+    length, order = 1200, 240
+    turned = np.linalg.qr(rng.standard_normal((order, order)))[0]
+    costs = MixedCosts(40.0, {"bytes": 9.0 if whole else 1.0}, 0.1, 1.0, 0.5, exact=40.0)
+    monkeypatch.setattr(refine, "mixed_costs", lambda *of: costs)
+    formed, matrix = [], rough.Slicing.matrix
+    monkeypatch.setattr(
+        rough.Slicing, "matrix", lambda self, f: formed.append(1) or matrix(self, f)
+    )
+    for rank, suited in ((int(0.6 * order), False), (int(0.9 * order), False), (order, True)):
+        G = rng.standard_normal((length, rank)) @ turned[:rank]
+        top = np.linalg.norm(G.T @ G, 2) / (length if side == "primal" else order)
+        G = G if side == "primal" else np.ascontiguousarray(G.T)
+        system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+        problem = Problem(n=G.shape[0], p=G.shape[1], method="auto")
+        solver, steps = MixedSolver(system, problem, side), []
+        monkeypatch.setattr(krylov.Iteration, "apply", counting(krylov.Iteration.apply, steps))
+        formed.clear()
+        outcome = solver.solve(None, np.ones((1, G.shape[0])), as_damping(1e-9 * top))
+        assert (outcome is not None) == suited == bool(steps)
+        assert bool(formed) == (suited or not whole)
+
+
+def counting(function, found):
+    return lambda *args: found.append(1) or function(*args)
+
+
 def test_a_steady_fall_is_told_from_a_hopeless_one():
     rule = Rounding(np.ones((1, 4)), 1.0, "float64")
     fast, slow = 0.1 ** np.arange(1, 9), 0.9 ** np.arange(1, 9)
