@@ -113,6 +113,7 @@ def _public():
 
 @pytest.fixture(scope="module")
 def found():
+    """Some fifteen seconds, most of them for the compiler."""
     if numba.config.DISABLE_JIT or sys.platform != "linux" or "avx2" not in machine.cpu_features():
         pytest.skip("only where machine code for AMX is made, and can be trapped")
     environment = {} if HAS_TILES else {"NUMBA_CPU_FEATURES": host_features(*TILES)}

@@ -220,6 +220,22 @@ def test_tiles_spill_nothing(tile, name):
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
+def bf16_code():
+    """What becomes of the tile where Numba compiles for AVX512_BF16; nothing of it is run."""
+    units.unit_code("avx512bf16", "halves")  # all of it compiles
+    count, body = loop_of(assembly(units._bf16_tile, 5), "vdpbf16ps")
+    return [units.expected("halves"), count, [x for x in body if "rsp" in x or "call" in x]]
+
+
+@compiled
+@pytest.mark.slow
+def test_the_bf16_tile_spills_nothing():
+    if "+avx512vnni" not in units.features():
+        pytest.skip("only where AVX-512 is")
+    found = in_a_process(bf16_code, NUMBA_CPU_FEATURES=host_features("+avx512bf16"))
+    assert found == ["avx512bf16", units.ROWS * units.VECTORS, []]
+
+
 def host_features(*more):
     from numba.core.registry import cpu_target
 
