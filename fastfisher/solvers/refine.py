@@ -72,7 +72,8 @@ class MixedSolver:
         if self.forms:
             self.slicing = Slicing(system, self.side)
             system.checked(self.slicing.peaks, "G")
-            largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
+            with np.errstate(over="ignore"):
+                largest = float(np.square(np.max(self.slicing.peaks, initial=0.0)))
             if in_range(largest, system.dtype.itemsize):
                 self.largest_square = largest
             else:

@@ -245,7 +245,8 @@ class Rough:
 
     def __init__(self, c, outer, form):
         self.c, self.outer, self.form = c, outer, form
-        self.diagonal = c.diagonal().real * outer * outer
+        with np.errstate(invalid="ignore"):  # what is out of range has no factor
+            self.diagonal = c.diagonal().real * outer * outer
 
     def factored(self, added):
         """The factor of this matrix + added, or None where single precision has none."""
@@ -294,9 +295,15 @@ class RoughFactor:
         """(A + D)^-1 rows, nearly: each row in units of its largest entry."""
         scaled = rows * self._scales
         exponents = np.frexp(np.abs(scaled).max(axis=1, initial=0.0))[1][:, np.newaxis]
-        half = np.ascontiguousarray(scaled * np.ldexp(1.0, -exponents), dtype=self._L.dtype)
+        half = np.ascontiguousarray(_shifted(scaled, -exponents), dtype=self._L.dtype)
         if self.complex:
             solve_factored(self._L, half)
         else:
             choose("substitute", len(self._L), np.float32).load()(self._L, half)
-        return half * np.ldexp(1.0, exponents) * self._scales
+        return _shifted(half.astype(rows.dtype, copy=False), exponents) * self._scales
+
+
+def _shifted(x, exponents):
+    """x 2^exponents, in two steps: one power of two may be out of range where the result is not."""
+    first = exponents // 2
+    return x * np.ldexp(1.0, first) * np.ldexp(1.0, exponents - first)

@@ -301,7 +301,8 @@ def test_not_finite_scores_are_named_before_anything_is_cut(sliced, rng):
 
 
 @over_sides
-@pytest.mark.parametrize("k", [-480, -100, 100, 480])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("k", [-900, -480, -100, 100, 480, 990])
 def test_26_15_scales_at_the_ends_of_the_range(sliced, side, k, rng):
     G, c = matrices.scores(*SHAPES[side], cond=1e2), rng.standard_normal(SHAPES[side][0])
     settings = dict(coef=c, damping=ff.Relative(1.0), method="mixed")
