@@ -120,6 +120,7 @@ def found():
     return in_a_process(emulated, NUMBA_NUM_THREADS="2", **environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_X2_X8_tiles_give_the_sums_of_plain_code_on_one_and_two_threads(found, kind):
     """Of integers exactly; of slices of bytes the same bits, of halves some roundings apart."""
@@ -129,6 +130,7 @@ def test_X2_X8_tiles_give_the_sums_of_plain_code_on_one_and_two_threads(found, k
     assert here["far"] <= limit
 
 
+@pytest.mark.slow
 def test_every_task_configures_its_thread_and_releases_it(found):
     """Not a tile out of its range, not an instruction without a configuration, aligned."""
     for done in (found["gate"], *(found[kind]["done"] for kind in KINDS)):
@@ -141,6 +143,7 @@ def test_every_task_configures_its_thread_and_releases_it(found):
         assert done["load"] == products + done["store"] and done["store"] % 4 == 0
 
 
+@pytest.mark.slow
 def test_tiles_that_fail_a_gate_are_left(found):
     """Without configuration, or with another one, the check of a product fails: then VNNI."""
     if "bare" not in found:
@@ -150,6 +153,7 @@ def test_tiles_that_fail_a_gate_are_left(found):
     assert found["next"] == following and found["refused"] == [following, 0]
 
 
+@pytest.mark.slow
 def test_X2_normwise_sums_through_tiles_are_as_near_as_in_double(found):
     bits, error = found["public"]
     assert bits == 1 and found["used"] != 0
