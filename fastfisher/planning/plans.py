@@ -85,7 +85,7 @@ def _select(q, routes, room):
 
 def _mixed_wins(q, direct, cost, routes, room):
     """True if mixed precision is expected to be much faster, by products of bytes."""
-    if "mixed" not in routes or q.dtype != "float64" or q.spectral or direct != mixed_side(q):
+    if "mixed" not in routes or q.spectral or direct != mixed_side(q):
         return False
     gain = mixed_slices(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
     return bool(gain) and routes["mixed"][1] <= room
