@@ -9,12 +9,12 @@ import functools
 from llvmlite import ir
 from numba import types
 
+from ..slicing import BITS
 from . import twins_integer as twins
 from .simd import _I32, Code, _index, vector
 
-__all__ = ["BITS", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
+__all__ = ["WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
 
-BITS = 7  # per slice after the first, which takes what fits a byte
 WORDS = 16  # in a vector, here
 
 _WORD_VECTOR = ir.VectorType(_I32, WORDS)

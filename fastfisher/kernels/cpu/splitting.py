@@ -3,6 +3,8 @@
 The planner reads the workspace off the same numbers.
 """
 
+from ..slicing import stretch_terms
+
 __all__ = [
     "BLOCK",
     "KC",
@@ -38,16 +40,13 @@ FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp r
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 SLICED_ORDER = 768  # from which products of bytes are considered
-SLICED_TERMS = 8192  # of bytes summed in 32 bits: 8 pairs of slices x 255 x 127 x 8192 < 2^31
-SLICED_LEAST = 512
 SLICED_PRODUCTS = 130e9  # of a stretch, about 0.2 s
 
 
 def sliced_terms(order, slices):
     """Terms of a stretch of sliced scores: bytes at once, products at once, room in 32 bits."""
     bytes_, pairs = SLICE_BYTES // max(order * slices, 1), max(order, 1) ** 2 * slices**2
-    terms = min(bytes_, int(SLICED_PRODUCTS / pairs), SLICED_TERMS)
-    return max(terms // SLICED_LEAST * SLICED_LEAST, SLICED_LEAST)
+    return stretch_terms(min(bytes_, int(SLICED_PRODUCTS / pairs)))
 
 
 def share_count(order, length, parts):

@@ -12,6 +12,7 @@ __all__ = [
     "layered_tiling",
     "plain_tiling",
     "shares",
+    "sliced_tiling",
     "tensor_tiling",
     "tiny_tiling",
 ]
@@ -89,6 +90,13 @@ def layered_tiling(tokens, dtype, capability):
     if tokens == 1:
         return Tiling(64, 64, 16, 32, 16, instruction, block)
     return Tiling(64, 32, 8, 16, 16, instruction, block)
+
+
+def sliced_tiling(simulated):
+    """For words of four bytes, as many of the sum as `depth` says at a time."""
+    if simulated:  # one warp
+        return Tiling(16, 8, 8, 16, 8, (16, 8, 8))
+    return Tiling(128, 128, 16, 64, 32, (16, 8, 8))
 
 
 def tiny_tiling():
