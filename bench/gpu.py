@@ -128,7 +128,9 @@ class Bench:
     def _kernel(self, case):
         from fastfisher.planning import choose
 
-        size = {"syrk": -1, "gram": 0, "cholesky": 0, "solve_lower": 0}.get(case.op, -1)
+        size = {"syrk": -1, "gram": 0, "sliced_gram": 0, "cholesky": 0, "solve_lower": 0}.get(
+            case.op, -1
+        )
         entry = choose(case.op, case.shape[size], case.dtype, device="cuda")
         return entry.load()
 
@@ -141,6 +143,8 @@ class Bench:
 
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
+        if case.op == "mixed":
+            return self._checked(case, self._solve(case, there)())
         self._kernel(case)(*there)
         got = self.memory.to_host(there[written]).astype(np.float64)
         wide = [
@@ -149,10 +153,18 @@ class Bench:
         ]
         getattr(reference, case.op)(*wide)
         expected, u = wide[written], np.finfo(case.dtype).eps / 2
-        if case.op in ("syrk", "gram", "cholesky", "layered_gram"):
+        if case.op in ("syrk", "gram", "cholesky", "layered_gram", "sliced_syrk", "sliced_gram"):
             got, expected = np.tril(got), np.tril(expected)
         error = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1) / u)
-        row = {"case": str(case), "error_u": error, "gate_u": case.gate}
+        return self._judged(case, error)
+
+    def _checked(self, case, sol):
+        """The backward error of a solve that must not have fallen back."""
+        error = sol.backward_error / (np.finfo(case.dtype).eps / 2)
+        return self._judged(case, error if sol.rung == "int8+cg" else np.inf)
+
+    def _judged(self, case, error):
+        row = {"case": str(case), "error_u": float(error), "gate_u": case.gate}
         row["passed"] = bool(error <= case.gate)
         print(f"{'ok  ' if row['passed'] else 'FAIL'} {case!s:<40} {error:10.3g} u")
         return row
@@ -183,6 +195,7 @@ class Bench:
         found = {"bandwidth": self._copies(size)}
         for dtype in ("float64", "float32"):
             found[dtype] = self._multiply_adds(dtype)
+        found["int8"] = None if self.simulated else gpu_vendors.bytes_rate(self._measured)
         return found
 
     def _copies(self, size):
@@ -213,8 +226,8 @@ class Bench:
             return {"case": str(case), "skipped": "memory"}
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
-        if case.op == "dual":
-            call, reset = self._dual(case, there), lambda: None
+        if case.op in ("dual", "mixed"):
+            call, reset = self._solve(case, there), lambda: None
         else:
             kernel = self._kernel(case)
             fresh = self.memory.to_device(arrays[written]) if written is not None else None
@@ -235,9 +248,13 @@ class Bench:
             for name, contender in gpu_vendors.contenders(case, there).items():
                 row["vendors"][name] = self._measured(contender)
             row["ours"] = self._others(case, there, reset)
-            peak = ceilings["bandwidth"] if case.bound == "bandwidth" else ceilings[case.dtype]
-            work = case.bytes if case.bound == "bandwidth" else case.flops
-            row |= {"bound": case.bound, "fraction": work / row["seconds"] / peak}
+            peak = ceilings[case.dtype if case.bound == "flops" else case.bound]
+            work = case.bytes if case.bound == "bandwidth" else case.work
+            fraction = work / row["seconds"] / peak if peak else None
+            row |= {"bound": case.bound, "fraction": fraction}
+            if case.op == "mixed":
+                sol = call()
+                row |= {"rung": sol.rung, "slices": sol.slices, "iterations": sol.iterations}
             if row["vendors"]:
                 row["ratio"] = min(row["vendors"].values()) / row["seconds"]
         print(_line(row), f"({time.perf_counter() - began:.1f} s)" if self.simulated else "")
@@ -255,11 +272,12 @@ class Bench:
                 found[entry.name] = self._measured(lambda kernel=kernel: kernel(*there), reset)
         return found
 
-    def _dual(self, case, there):
+    def _solve(self, case, there):
         import fastfisher as ff
 
-        G, coef = there[0], there[1].reshape(case.shape[0])
-        return lambda: ff.solve(G, coef=coef, damping=gpu_vendors.DAMPING, method="dual")
+        given = "coef" if case.op == "dual" else "b"
+        G, given = there[0], {given: there[1].reshape(there[1].size)}
+        return lambda: ff.solve(G, damping=gpu_vendors.DAMPING, method=case.op, **given)
 
 
 def _fma_kernel(compat, dtype, simulated):
@@ -284,7 +302,8 @@ def _line(row):
         return f"ran  {row['case']}"
     best = min(row["vendors"], key=row["vendors"].get, default=None)
     beside = f"{row['ratio']:.2f}x of {best}" if best else "no vendor"
-    took = f"{row['seconds'] * 1e3:9.3f} ms  {row['fraction']:5.1%} of {row['bound']}"
+    share = f"{row['fraction']:5.1%} of {row['bound']}" if row["fraction"] else "no ceiling"
+    took = f"{row['seconds'] * 1e3:9.3f} ms  {share}"
     return f"{row['case']:<40} {took}  {beside}"
 
 

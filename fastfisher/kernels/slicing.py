@@ -5,10 +5,18 @@ No kernels; docs/math.md X2, X3.
 
 import numpy as np
 
-__all__ = ["BITS", "SLICED_LEAST", "SLICED_TERMS", "byte_units", "stretch_terms"]
+__all__ = [
+    "BITS",
+    "MOST_SLICES",
+    "SLICED_LEAST",
+    "SLICED_TERMS",
+    "byte_units",
+    "stretch_terms",
+]
 
 BITS = 7  # per slice after the first, which takes what fits a byte
 LARGEST_BYTE = 127
+MOST_SLICES = 3  # of a rough matrix: more are nearer than their factor in single precision
 SLICED_TERMS = 8192  # of bytes summed in 32 bits: 8 pairs of slices x 255 x 127 x 8192 < 2^31
 SLICED_LEAST = 512
 EXPONENTS = {4: 120, 8: 1000}  # largest of a unit, by bytes of a score

@@ -5,14 +5,26 @@ No device has been measured: the rates are nominal ones of a data-centre GPU, an
 
 import functools
 import importlib.util
+import math
 from dataclasses import replace
 
+import numpy as np
+
 from ..kernels.cuda import SAMPLES, SLICE_BYTES
-from .costs import eigen_stage
+from ..kernels.cuda.tilings import sliced_bytes
+from ..kernels.slicing import MOST_SLICES
+from .costs import NOMINAL_REFINEMENTS, MixedCosts, eigen_stage, mixed_side
 from .records import Stage
 from .table import INF, REAL, Band, Entry, decide
 
-__all__ = ["CUDA_TABLE", "DEVICE_ROUTES", "GROUNDS", "device_route"]
+__all__ = [
+    "CUDA_TABLE",
+    "DEVICE_ROUTES",
+    "GROUNDS",
+    "NORM_STEPS",
+    "device_mixed_costs",
+    "device_route",
+]
 
 
 def _ours(function, module=None):
@@ -84,14 +96,16 @@ CUDA_TABLE = tuple(
 )
 
 FLOPS = {"float64": 3e13, "float32": 3e13}  # per second, nominal
+BYTES = 5e14  # the same of products of bytes
 BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
 GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
 PARTS_BYTES = 130 << 20  # of partial sums of a product, at most
+NORM_STEPS = 3  # products with F that tell its norm, in mixed precision
 
 
-def _stage(op, size, text, flops, moved, dtype="float64", launches=1, workspace=0):
+def _stage(op, size, text, flops, moved, dtype="float64", launches=1, workspace=0, rate=None):
     choice = decide(op, size, dtype, device="cuda")
-    seconds = max(flops / FLOPS[dtype], moved / BANDWIDTH) + launches * LAUNCH
+    seconds = max(flops / (rate or FLOPS[dtype]), moved / BANDWIDTH) + launches * LAUNCH
     entry = choice.entry
     return Stage(
         op,
@@ -107,11 +121,23 @@ def _stage(op, size, text, flops, moved, dtype="float64", launches=1, workspace=
     )
 
 
-def _pass(q, op, factor):
-    flops = factor * q.n * q.p * q.rhs
-    text = f"{q.n} x {q.p}"
+def _pass(q, op, factor, passes=1):
+    flops = factor * q.n * q.p * q.rhs * passes
+    text = f"{q.n} x {q.p}" if passes == 1 else f"{passes} passes"
     sums = 8 * q.rhs * q.p * -(-q.n // SAMPLES) if op != "matvec" else 0
-    return _stage(op, q.rhs, text, flops, q.n * q.p * q.stored_bytes, q.dtype, 2, sums)
+    moved = q.n * q.p * q.stored_bytes * passes
+    return _stage(op, q.rhs, text, flops, moved, q.dtype, 2 * passes, sums)
+
+
+def _substitutions(order, sides, dtype, passes=1):
+    """L^-1 and L^-T of so many rows, over and over."""
+    text = f"{order} x {order}" if passes == 1 else f"{passes} passes"
+    flops, moved = passes * order * order * sides, passes * np.dtype(dtype).itemsize * order**2 / 2
+    launches = passes * -(-order // 32) / 2
+    return [
+        _stage(op, order, text, flops, moved, dtype, launches=launches)
+        for op in ("solve_lower", "solve_lower_adjoint")
+    ]
 
 
 def _factored(q, op, order, summed):
@@ -119,7 +145,6 @@ def _factored(q, op, order, summed):
     moved = q.n * q.p * q.stored_bytes + square
     flops = summed * order * (order + 1)
     blocks = -(-order // 32)
-    half = order * order * q.rhs
     parts = min(PARTS_BYTES, square * -(-summed // SAMPLES))
     product = _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts)
     if q.spectral:
@@ -130,8 +155,7 @@ def _factored(q, op, order, summed):
     return [
         product,
         _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
-        _stage("solve_lower", order, text, half, square / 2, launches=blocks / 2),
-        _stage("solve_lower_adjoint", order, text, half, square / 2, launches=blocks / 2),
+        *_substitutions(order, q.rhs, "float64"),
     ]
 
 
@@ -151,7 +175,62 @@ def _cg(q):
     return [_pass(q, "fvp", 4)], 8 * q.rhs * (9 * q.p + q.n)
 
 
-DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg}
+def _rough(q, side):
+    """(looks at the scores, product of bytes, factor in single precision), the order and the
+    length of the sums."""
+    op, order, summed = ("sliced_syrk", q.p, q.n) if side == "primal" else ("sliced_gram", q.n, q.p)
+    text, moved = f"{order} x {order}", q.n * q.p * q.stored_bytes
+    looks = [
+        _stage("peaks", q.p, f"{q.n} x {q.p}", q.n * q.p, moved, q.dtype, 2),
+        _pass(q, "diag", 3),
+    ]
+    workspace = sliced_bytes(max(order, 1), summed, MOST_SLICES)
+    product = _stage(
+        op,
+        order,
+        f"{q.n} x {q.p}",
+        summed * order * (order + 1),
+        moved + 8 * order * order,
+        q.dtype,
+        workspace=workspace,
+        rate=BYTES,
+    )
+    launches = 3 * -(-order // 32)
+    factor = _stage(
+        "cholesky", order, text, order**3 / 3, 4 * order * order, "float32", launches=launches
+    )
+    return looks, product, factor, order
+
+
+def _mixed(q):
+    """A rough matrix, its factor, then a few products in the precision of the scores."""
+    side = mixed_side(q)
+    looks, product, factor, order = _rough(q, side)
+    solves = _substitutions(order, q.rhs, "float32", NOMINAL_REFINEMENTS)
+    if side == "primal":
+        products = [_pass(q, "fvp", 4, NOMINAL_REFINEMENTS + NORM_STEPS + 1)]
+    else:
+        both = (_pass(q, op, 2, NOMINAL_REFINEMENTS) for op in BOTH)
+        products = [*both, _pass(q, "fvp", 4, NORM_STEPS + 2)]
+    stages = [*looks, product, factor, *solves, *products]
+    resident = 12 * order * order + 8 * q.rhs * (12 * q.p + 9 * q.n)
+    others, exact = DEVICE_ROUTES[side](q)  # which may follow
+    exact += max(s.workspace for s in others) - max(s.workspace for s in stages)
+    return stages, max(resident, exact)
+
+
+def device_mixed_costs(q, side):
+    """MixedCosts of a problem through its primal or dual; no product there is in single."""
+    looks, product, factor, order = _rough(q, side)
+    passes = [_pass(q, "fvp", 4)] if side == "primal" else [_pass(q, o, 2) for o in BOTH]
+    step = sum(s.seconds for s in [*passes, *_substitutions(order, q.rhs, "float32")])
+    exact = sum(s.seconds for s in DEVICE_ROUTES[side](q)[0])
+    slicing = sum(s.seconds for s in looks)
+    return MixedCosts(math.inf, product.seconds, slicing, factor.seconds, step, exact)
+
+
+BOTH = "matvec", "rmatvec"
+DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 
 
 def device_route(q, method):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
+from ..kernels.slicing import MOST_SLICES
 from ..passes import byte_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
@@ -24,7 +25,6 @@ from .system import in_range
 __all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
-MOST_SLICES = 3  # more are nearer than their factor in single precision
 IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 

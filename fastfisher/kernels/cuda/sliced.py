@@ -10,21 +10,20 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..slicing import BITS, stretch_terms
-from . import SLICE_BYTES, compat
+from ..slicing import BITS
+from . import compat
 from .compat import ALIGNED, cuda, device, opaque, types
 from .fragments import products
 from .quantise import quantise_columns, quantise_rows
 from .staging import HALVES, Source, flat, formats, stage
-from .tilings import sliced_tiling
+from .tilings import sliced_bytes, sliced_stretch, sliced_tiling, sliced_words
 from .vectors import per_element
 
-__all__ = ["narrow", "peaks", "sliced_gram", "sliced_syrk", "workspace"]
+__all__ = ["narrow", "peaks", "sliced_gram", "sliced_syrk"]
 
-VECTOR = 4  # words copied at a time
 ROWS = 4 if compat.SIMULATED else 256  # of a share of `peaks`, by rows
 THREADS = 4 if compat.SIMULATED else 256  # of a row of it, otherwise; a power of two
-WORDS = Source("int32", "int32", True, VECTOR, False)
+WORDS = Source("int32", "int32", True, 4, False)
 
 
 @functools.cache
@@ -95,34 +94,19 @@ def _kernel(tiling):
     return add_products
 
 
-def _rounded(order):
-    """Words between two rows of them."""
-    return -(-order // VECTOR) * VECTOR
-
-
-def _stretch(order, slices):
-    """Terms that are cut and multiplied at once."""
-    return stretch_terms(SLICE_BYTES // (_rounded(order) * slices))
-
-
-def workspace(order, length, slices):
-    """Bytes of the slices of a stretch."""
-    terms = min(_stretch(max(order, 1), slices), length)
-    return slices * 4 * -(-terms // 4) * _rounded(order)
-
-
 def _accumulate(c, cut, lo, hi, slices, levels):
     order = c.shape[0]
     if not (order and hi > lo and slices):
         return
-    tiling, ld, step = sliced_tiling(compat.SIMULATED), _rounded(order), _stretch(order, slices)
-    q = compat.empty((workspace(order, hi - lo, slices) // 4,), np.int32)
+    tiling, ld = sliced_tiling(compat.SIMULATED), sliced_words(order)
+    step, levels = sliced_stretch(order, slices), min(levels, 2 * slices - 1)
+    q = compat.empty((sliced_bytes(order, hi - lo, slices) // 4,), np.int32)
     plane = q.size // slices
     grid = -(-order // tiling.columns), -(-order // tiling.rows)
     for k in range(lo, hi, step):
         end = min(k + step, hi)
         cut(q, plane, ld, k, end)
-        args = flat(c), q, plane, ld, order, -(-(end - k) // 4), slices, min(levels, 2 * slices - 1)
+        args = flat(c), q, plane, ld, order, -(-(end - k) // 4), slices, levels
         compat.launch(_kernel(tiling), grid, tiling.threads, *args)
 
 

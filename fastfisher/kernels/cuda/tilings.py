@@ -6,13 +6,19 @@ capability of the device for float64.
 
 from dataclasses import dataclass
 
+from ..slicing import stretch_terms
+from . import SLICE_BYTES
+
 __all__ = [
     "SUM",
     "Tiling",
     "layered_tiling",
     "plain_tiling",
     "shares",
+    "sliced_bytes",
+    "sliced_stretch",
     "sliced_tiling",
+    "sliced_words",
     "tensor_tiling",
     "tiny_tiling",
 ]
@@ -97,6 +103,22 @@ def sliced_tiling(simulated):
     if simulated:  # one warp
         return Tiling(16, 8, 8, 16, 8, (16, 8, 8))
     return Tiling(128, 128, 16, 64, 32, (16, 8, 8))
+
+
+def sliced_words(order):
+    """Words from one row of them to the next: four are copied at a time."""
+    return -(-order // 4) * 4
+
+
+def sliced_stretch(order, slices):
+    """Terms that are cut into slices and multiplied at once."""
+    return stretch_terms(SLICE_BYTES // (sliced_words(order) * slices))
+
+
+def sliced_bytes(order, length, slices):
+    """Bytes of the slices of a stretch of `length` terms at most."""
+    terms = min(sliced_stretch(order, slices), length)
+    return slices * 4 * -(-terms // 4) * sliced_words(order)
 
 
 def tiny_tiling():

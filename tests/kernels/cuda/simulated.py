@@ -37,7 +37,7 @@ VENDOR_OPS = (
 TINY = {
     "SHAPES": ((0, 3), (1, 1), (3, 2), (9, 20), (20, 9)),
     "ROWS": ((0, 3), (1, 1), (5, 6), (3, 9)),
-    "SLICED_SHAPES": ((0, 3), (1, 1), (5, 17), (35, 3)),
+    "SLICED_SHAPES": ((0, 3), (1, 1), (5, 9), (35, 3)),
     "ORDERS": (1, 2, 6, 11),
     "SMALL_ORDERS": (1, 3, 4, 6, 7),
     "VARIANTS": ((False, False), (True, True)),

@@ -98,19 +98,19 @@ def a_level_that_is_missing_is_seen():
 
 def stretches_add_up():
     """Sums that are cut where 32 bits end, a tail of two terms included."""
-    from fastfisher.kernels.cuda import sliced
+    from fastfisher.kernels.cuda import tilings
 
     made = _scores(10, 9, "float64")
-    with mock.patch.object(sliced, "stretch_terms", lambda most: 4):
+    with mock.patch.object(tilings, "stretch_terms", lambda most: 4):
         return _wrong(*_both(*made, 2, 3))
 
 
 def one_slice_has_the_same_bits_however_it_is_cut():
-    from fastfisher.kernels.cuda import sliced
+    from fastfisher.kernels.cuda import tilings
 
     made = _scores(10, 9, "float64")
     whole, _ = _both(*made, 1, 1)
-    with mock.patch.object(sliced, "stretch_terms", lambda most: 4):
+    with mock.patch.object(tilings, "stretch_terms", lambda most: 4):
         parts, _ = _both(*made, 1, 1)
     return float(sum(x.tobytes() != y.tobytes() for x, y in zip(whole, parts, strict=True)))
 

@@ -8,7 +8,8 @@ import pytest
 if importlib.util.find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed", allow_module_level=True)
 
-from fastfisher.kernels.cuda import sliced
+from fastfisher.kernels.cuda import SLICE_BYTES, single, sliced
+from fastfisher.kernels.cuda.tilings import sliced_bytes, sliced_stretch
 from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS
 from tests.kernels.cuda.compiling import compiled
 from tests.kernels.cuda.simulated import SIMULATOR
@@ -42,7 +43,10 @@ def _call(op, stored):
             op(np.empty(p), a, True, none, none)
             op(np.empty(n), a, False, none, none)
         else:
-            op(np.empty((p, p), np.float32), np.empty((p, p)), np.empty(p))
+            half, rows, u = np.empty((p, p), np.float32), np.empty((p, p)), np.empty(p)
+            op(half, rows, u)
+            single.to_single(half, rows, u, u)
+            single.from_single(rows, half, u, u)
 
     return call
 
@@ -75,8 +79,8 @@ def test_cuda_slices_leave_room_in_32_bits_and_in_memory():
     """127 * 127 for each pair of a level, on both sides signed: below what the CPU needs."""
     for order in (1, 4096, 40_000, 10**6):
         for count in (1, 2, 3, 8):
-            terms = sliced._stretch(order, count)
+            terms = sliced_stretch(order, count)
             assert terms <= SLICED_TERMS and count * 127**2 * terms < 2**31
-            room = sliced.workspace(order, 10**9, count)
-            assert room <= sliced.SLICE_BYTES or terms == SLICED_LEAST
-            assert sliced.workspace(order, 5, count) == count * 8 * sliced._rounded(order)
+            room = sliced_bytes(order, 10**9, count)
+            assert room <= SLICE_BYTES or terms == SLICED_LEAST
+            assert sliced_bytes(order, 5, count) == 8 * count * (order + -order % 4)
