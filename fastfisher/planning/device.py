@@ -100,6 +100,7 @@ BYTES = 5e14  # the same of products of bytes
 BANDWIDTH, LAUNCH, BUS = 3e12, 5e-6, 2.5e10
 GROUNDS = "times are nominal, those of a data-centre GPU: none has been measured"
 PARTS_BYTES = 130 << 20  # of partial sums of a product, at most
+BOTH = "matvec", "rmatvec"
 NORM_STEPS = 3  # products with F that tell its norm, in mixed precision
 
 
@@ -176,8 +177,7 @@ def _cg(q):
 
 
 def _rough(q, side):
-    """(looks at the scores, product of bytes, factor in single precision), the order and the
-    length of the sums."""
+    """Looks at the scores, the product of bytes, its factor in single precision; and the order."""
     op, order, summed = ("sliced_syrk", q.p, q.n) if side == "primal" else ("sliced_gram", q.n, q.p)
     text, moved = f"{order} x {order}", q.n * q.p * q.stored_bytes
     looks = [
@@ -229,7 +229,6 @@ def device_mixed_costs(q, side):
     return MixedCosts(math.inf, product.seconds, slicing, factor.seconds, step, exact)
 
 
-BOTH = "matvec", "rmatvec"
 DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 
 

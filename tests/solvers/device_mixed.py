@@ -176,6 +176,9 @@ def _refused():
         "b": lambda: ff.solve(
             _there(np.eye(5, 3)), _there(b * np.nan), damping=0.1, method="mixed"
         ),
+        "cutoff": lambda: ff.solve(
+            _there(np.eye(5, 3)), _there(b), damping=ff.HardCutoff(0.1), method="mixed"
+        ),
         "rank": lambda: ff.solve(
             _there(np.eye(3, 5)), _there(np.ones(5)), damping=0.0, method="mixed"
         ),

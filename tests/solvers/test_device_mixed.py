@@ -24,6 +24,7 @@ REFUSED = {
     "nan": "G is not finite in row 2",
     "weights": r"weights\[3\] is negative",
     "b": "not finite at index 0",
+    "cutoff": "HardCutoff.* needs a dense or a Gram matrix",
     "rank": "F has rank at most 3 but 5 parameters",
 }
 

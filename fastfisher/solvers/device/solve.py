@@ -76,7 +76,7 @@ class Run:
 
     def _outcome(self, system, report, finish):
         """The outcome, and the report that tells of it."""
-        if isinstance(system.damping, Cutoff) and self.plan.method != "cg":
+        if isinstance(system.damping, Cutoff) and self.plan.method in ROUTES:
             self._read(system, report)
             return self._spectral(system, report, finish), report
         used, power, failure = system, 0, None
