@@ -99,10 +99,10 @@ def layered_tiling(tokens, dtype, capability):
 
 
 def sliced_tiling(simulated):
-    """For words of four bytes, as many of the sum as `depth` says at a time."""
+    """Words of four bytes: a read of shared memory per product, two blocks to a multiprocessor."""
     if simulated:  # one warp
         return Tiling(16, 8, 8, 16, 8, (16, 8, 8))
-    return Tiling(128, 128, 16, 64, 32, (16, 8, 8))
+    return Tiling(128, 128, 16, 64, 64, (16, 8, 8))
 
 
 def sliced_words(order):

@@ -64,7 +64,8 @@ def _call(op, stored):
 def test_cuda_products_of_bytes_are_made_by_tensor_cores(op, stored, capability):
     cut, hot = fits(compiled(_call(op, stored), capability))
     assert (cut.name, hot.name) == ("cut", "add_products")
-    assert hot.count(r"mma\.sync\S*m16n8k32\S*s32\.s8\.s8\.s32") >= 16
+    assert hot.count(r"mma\.sync\S*m16n8k32\S*s32\.s8\.s8\.s32") >= 32
+    assert 2 * hot.registers * hot.threads <= 65536, "one block to a multiprocessor"
     assert hot.count(r"cp\.async\.cg.* 16,") and hot.count(r"cp\.async\.wait_group")
     assert not hot.count(r"ld\.[fubv]\d"), "an address space is not known"
 
