@@ -1,11 +1,12 @@
 """Ours on a CUDA device: ``python -m bench.gpu [--only REGEX] [--name NAME] [--simulate]``.
 
-First every kernel is checked against float64 on the host, over sizes with tails; then it is timed
-with events (warm-up, median), on random data larger than the caches, beside the best composition of
-cuBLAS and cuSOLVER calls that torch or CuPy bring. Fractions are of ceilings that the same run has
-measured: copy bandwidth, and the fastest multiply-adds that anything here has reached. Results go
-to bench/results/NAME.json. ``--simulate`` walks the whole way on a tiny grid without a device, in
-the simulator, and claims no time.
+First every kernel is checked against float64 on the host: over sizes with tails, and by the cases
+of the tests, whose solves are run as well. Then it is timed with events (warm-up, median), on
+random data larger than the caches, beside the best composition of cuBLAS and cuSOLVER calls that
+torch, CuPy or nvmath-python bring. Fractions are of ceilings that the same run has measured: copy
+bandwidth, and the fastest multiply-adds that anything here has reached. Results go to
+bench/results/NAME.json, row by row; what raises is a row as well. ``--simulate`` walks the whole
+way on a tiny grid without a device, in the simulator, and claims no time.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import gpu_cases, gpu_vendors
+from . import gpu_cases, gpu_checks, gpu_vendors
 
 RESULTS = Path(__file__).parent / "results"
 WARMUP, ROUNDS = 3, 11
@@ -37,33 +38,25 @@ def main(argv=None):
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
         sys.setswitchinterval(5e-5)  # its threads poll each other
     from fastfisher.devices import require_device
+    from fastfisher.errors import FisherError
 
-    require_device()
-    bench = Bench(options.simulate)
-    wanted = re.compile(options.only)
-    checks = gpu_cases.TINY_CHECKS if options.simulate else gpu_cases.CHECKS
-    grid = gpu_cases.GRIDS["tiny" if options.simulate else "full"]
+    try:
+        require_device()
+        bench = Bench(options.simulate)
+    except FisherError as error:
+        print(f"nothing to measure: {error}", file=sys.stderr)
+        return 2
     found = bench.facts()
+    path = options.out or (None if options.simulate else RESULTS / f"{_slug(found['device'])}.json")
     print(json.dumps(found, indent=1))
-    found["checks"] = [bench.check(case) for case in checks if wanted.search(str(case))]
-    failed = [row for row in found["checks"] if not row["passed"]]
-    print(f"{len(found['checks'])} checks against float64 on the host, {len(failed)} failed")
-    found["ceilings"] = ceilings = bench.ceilings()
-    print("ceilings:", {name: _short(value) for name, value in ceilings.items()})
-    found["times"] = []
-    for case in grid:
-        if wanted.search(str(case)):
-            found["times"].append(bench.time(case, ceilings))
-    found["goals"] = list(_goals(found["times"]))
-    for goal in found["goals"]:
-        print("goal:", goal)
+    for _ in bench.run(found, re.compile(options.only)):
+        if path:  # after every row: a run may be cut short
+            Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.simulate:
         print("simulated: every step ran, no time was measured")
-    path = options.out or (None if options.simulate else RESULTS / f"{_slug(found['device'])}.json")
     if path:
-        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print("written:", path)
-    return 1 if failed else 0
+    return 0 if all(row["passed"] for row in found["checks"]) else 1
 
 
 def _parser():
@@ -90,13 +83,38 @@ def _version(package):
 
 
 class Bench:
-    """A device, or the simulator in its place."""
+    """A device, or the simulator in its place, where sizes are tiny and nothing is timed."""
 
     def __init__(self, simulated):
+        from fastfisher.devices.door import on_host
         from fastfisher.kernels.cuda import compat, memory
 
-        self.simulated, self.compat, self.memory = simulated, compat, memory
-        self.rows = []
+        self.simulated, self.tiny, self.timed = simulated, simulated, not simulated
+        self.compat, self.memory = compat, memory
+        with on_host():  # or it says what the device lacks
+            pass
+
+    def run(self, found, wanted):
+        """Fill `found`, and yield after every row."""
+        cases = gpu_cases.TINY_CHECKS if self.tiny else gpu_cases.CHECKS
+        found["checks"], found["times"] = [], []
+        for case in cases:
+            if wanted.search(str(case)):
+                yield found["checks"].append(self.check(case))
+        for name, check in gpu_checks.of_tests(self.tiny):
+            if wanted.search(name):
+                yield found["checks"].append(_checked(name, check))
+        failed = [row["case"] for row in found["checks"] if not row["passed"]]
+        print(f"{len(found['checks'])} checks against float64 on the host, failed: {failed}")
+        found["ceilings"] = ceilings = self.ceilings()
+        print("ceilings:", {name: _short(value) for name, value in ceilings.items()})
+        for case in gpu_cases.GRIDS["tiny" if self.tiny else "full"]:
+            if wanted.search(str(case)):
+                yield found["times"].append(self.time(case, ceilings))
+        found["goals"] = list(_goals(found["times"]))
+        for goal in found["goals"]:
+            print("goal:", goal)
+        yield
 
     def facts(self):
         """Device, driver, versions, date."""
@@ -138,13 +156,19 @@ class Bench:
         return [self.memory.to_device(a) if isinstance(a, np.ndarray) else a for a in arrays]
 
     def check(self, case):
-        """The error of a kernel in units of u, beside the reference in float64."""
+        """A row: the error of a kernel in units of u, beside the reference in float64."""
+        return _checked(str(case), lambda: (self._error(case), case.gate))
+
+    def _error(self, case):
         from fastfisher.kernels import reference
 
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
         if case.op == "mixed":
-            return self._checked(case, self._solve(case, there)())
+            sol = self._solve(case, there)()
+            if sol.rung != "int8+cg":
+                raise RuntimeError(f"it fell back to {sol.rung}")
+            return float(sol.backward_error / (np.finfo(case.dtype).eps / 2))
         self._kernel(case)(*there)
         got = self.memory.to_host(there[written]).astype(np.float64)
         wide = [
@@ -155,28 +179,16 @@ class Bench:
         expected, u = wide[written], np.finfo(case.dtype).eps / 2
         if case.op in ("syrk", "gram", "cholesky", "layered_gram", "sliced_syrk", "sliced_gram"):
             got, expected = np.tril(got), np.tril(expected)
-        error = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1) / u)
-        return self._judged(case, error)
-
-    def _checked(self, case, sol):
-        """The backward error of a solve that must not have fallen back."""
-        error = sol.backward_error / (np.finfo(case.dtype).eps / 2)
-        return self._judged(case, error if sol.rung == "int8+cg" else np.inf)
-
-    def _judged(self, case, error):
-        row = {"case": str(case), "error_u": float(error), "gate_u": case.gate}
-        row["passed"] = bool(error <= case.gate)
-        print(f"{'ok  ' if row['passed'] else 'FAIL'} {case!s:<40} {error:10.3g} u")
-        return row
+        return float(np.abs(got - expected).max() / (np.abs(expected).max() or 1) / u)
 
     # Times.
 
     def _measured(self, call, reset=lambda: None):
         """Median seconds of a call between events, and the quartiles; None in the simulator."""
-        for _ in range(1 if self.simulated else WARMUP):
+        for _ in range(WARMUP if self.timed else 1):
             reset()
             call()
-        if self.simulated:
+        if not self.timed:
             return None
         cuda, stream, seconds = self.compat.cuda, 0, []
         for _ in range(ROUNDS):
@@ -190,12 +202,13 @@ class Bench:
         return statistics.median(seconds)
 
     def ceilings(self):
-        """Bytes per second of a copy, and flops per second of multiply-adds, per dtype."""
-        size = 64 if self.simulated else COPY_BYTES // 8
+        """Bytes per second of a copy, and flops per second of multiply-adds, per dtype; of bytes
+        those of a vendor, or None."""
+        size = 64 if self.tiny else COPY_BYTES // 8
         found = {"bandwidth": self._copies(size)}
         for dtype in ("float64", "float32"):
             found[dtype] = self._multiply_adds(dtype)
-        found["int8"] = None if self.simulated else gpu_vendors.bytes_rate(self._measured)
+        found["int8"] = self._products_of_bytes() if self.timed else None
         return found
 
     def _copies(self, size):
@@ -206,24 +219,56 @@ class Bench:
 
     def _multiply_adds(self, dtype):
         """The best of a loop of independent multiply-adds and the vendors' matrix product."""
-        kernel, blocks, threads, flops = _fma_kernel(self.compat, dtype, self.simulated)
+        kernel, blocks, threads, flops = _fma_kernel(self.compat, dtype, self.tiny)
         out = self.compat.empty((blocks * threads,), np.dtype(dtype))
         seconds = self._measured(lambda: self.compat.launch(kernel, blocks, threads, out))
         best = None if seconds is None else flops / seconds
-        if not self.simulated:
-            n = GEMM_ORDER
+        if self.timed:
+            n = self._order
             case = gpu_cases.Case("syrk", (n, n), dtype)
             a = self._there([np.ones((n, n), dtype)])[0]
-            for name, call in gpu_vendors.contenders(case, [a, a, None, None]).items():
-                if name.endswith("gemm") and "recursive" not in name:
-                    best = max(best, 2 * n**3 / self._measured(call))
+            known = gpu_vendors.contenders(case, [a, a, None, None])
+            products = self._raced({x: known[x] for x in known if _whole_product(x)})
+            if name := _best(products):
+                best = max(best, 2 * n**3 / products[name])
         return best
+
+    def _products_of_bytes(self):
+        products = self._raced(gpu_vendors.products_of_bytes(self._order))
+        name = _best(products)
+        return 2 * self._order**3 / products[name] if name else None
+
+    @property
+    def _order(self):
+        """Of the matrices whose product is a ceiling."""
+        return 8 if self.tiny else GEMM_ORDER
+
+    def _raced(self, contenders):
+        """{contender: median seconds, or what it raised}."""
+        found = {}
+        for name, contender in contenders.items():
+            try:
+                found[name] = self._measured(contender)
+            except Exception as error:  # theirs, not ours
+                found[name] = f"{type(error).__name__}: {error}"
+        return found
 
     def time(self, case, ceilings):
         """Ours and the contenders at one shape."""
+        row = {"case": str(case), "op": case.op, "dtype": case.dtype, "seconds": None}
         if case.memory > self.memory.free_bytes():
             print(f"skip {case}: needs {case.memory / 1e9:.0f} GB")
-            return {"case": str(case), "skipped": "memory"}
+            return row | {"skipped": "memory"}
+        began = time.perf_counter()
+        try:
+            row |= self._timed(case, ceilings)
+        except Exception as error:
+            print(f"FAIL {case}: {type(error).__name__}: {error}")
+            return row | {"raised": f"{type(error).__name__}: {error}"}
+        print(_line(row), "" if self.timed else f"({time.perf_counter() - began:.1f} s)")
+        return row
+
+    def _timed(self, case, ceilings):
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
         if case.op in ("dual", "mixed"):
@@ -239,25 +284,20 @@ class Bench:
                 if case.op in ("cholesky", "solve_lower"):
                     self.memory.copy(there[written], fresh)
 
-        began = time.perf_counter()
-        row = {"case": str(case), "op": case.op, "dtype": case.dtype, "seconds": None}
-        row["seconds"] = self._measured(call, reset)
-        row["vendors"] = {}
-        if not self.simulated:
+        row = {"seconds": self._measured(call, reset), "vendors": {}}
+        if self.timed:
             reset()
-            for name, contender in gpu_vendors.contenders(case, there).items():
-                row["vendors"][name] = self._measured(contender)
+            row["vendors"] = self._raced(gpu_vendors.contenders(case, there))
             row["ours"] = self._others(case, there, reset)
             peak = ceilings[case.dtype if case.bound == "flops" else case.bound]
             work = case.bytes if case.bound == "bandwidth" else case.work
             fraction = work / row["seconds"] / peak if peak else None
             row |= {"bound": case.bound, "fraction": fraction}
+            if best := _best(row["vendors"]):
+                row |= {"best": best, "ratio": row["vendors"][best] / row["seconds"]}
             if case.op == "mixed":
                 sol = call()
                 row |= {"rung": sol.rung, "slices": sol.slices, "iterations": sol.iterations}
-            if row["vendors"]:
-                row["ratio"] = min(row["vendors"].values()) / row["seconds"]
-        print(_line(row), f"({time.perf_counter() - began:.1f} s)" if self.simulated else "")
         return row
 
     def _others(self, case, there, reset):
@@ -280,10 +320,10 @@ class Bench:
         return lambda: ff.solve(G, damping=gpu_vendors.DAMPING, method=case.op, **given)
 
 
-def _fma_kernel(compat, dtype, simulated):
+def _fma_kernel(compat, dtype, tiny):
     """A kernel of nothing but multiply-adds: (kernel, blocks, threads, flops)."""
-    cuda, steps, chains = compat.cuda, 2 if simulated else 4096, 8
-    blocks, threads = (1, 2) if simulated else (16 * 132, 256)
+    cuda, steps, chains = compat.cuda, 2 if tiny else 4096, 8
+    blocks, threads = (1, 2) if tiny else (16 * 132, 256)
     one, small = np.dtype(dtype).type(1), np.dtype(dtype).type(1e-3)
     space = {"cuda": cuda, "one": one, "small": small, "steps": steps}
     space["kind"] = getattr(compat.types, dtype)
@@ -297,11 +337,35 @@ def _fma_kernel(compat, dtype, simulated):
     return cuda.jit(space["loop"]), blocks, threads, 2 * chains * steps * blocks * threads
 
 
+def _checked(name, check):
+    """A row of what ``check()`` finds: (error, gate), in units of u."""
+    row = {"case": name, "passed": False}
+    try:
+        row["error_u"], row["gate_u"] = check()
+    except Exception as error:
+        row["raised"] = f"{type(error).__name__}: {error}"
+        print(f"FAIL {name}: {row['raised']}")
+        return row
+    row["passed"] = bool(row["error_u"] <= row["gate_u"])
+    print(f"{'ok  ' if row['passed'] else 'FAIL'} {name:<44} {row['error_u']:10.3g} u")
+    return row
+
+
+def _whole_product(name):
+    """True for contenders that compute n^2 elements by n terms each."""
+    return name.endswith(" gemm") and "recursive" not in name
+
+
+def _best(vendors):
+    """The fastest contender that ran, or None."""
+    ran = {name: seconds for name, seconds in vendors.items() if not isinstance(seconds, str)}
+    return min(ran, key=ran.get, default=None)
+
+
 def _line(row):
     if row["seconds"] is None:
         return f"ran  {row['case']}"
-    best = min(row["vendors"], key=row["vendors"].get, default=None)
-    beside = f"{row['ratio']:.2f}x of {best}" if best else "no vendor"
+    beside = f"{row['ratio']:.2f}x of {row['best']}" if "best" in row else "no vendor"
     share = f"{row['fraction']:5.1%} of {row['bound']}" if row["fraction"] else "no ceiling"
     took = f"{row['seconds'] * 1e3:9.3f} ms  {share}"
     return f"{row['case']:<40} {took}  {beside}"

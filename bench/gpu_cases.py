@@ -135,18 +135,20 @@ GRIDS = {
         Case("syrk", (6, 5), "float64"),
         Case("gram", (5, 6), "float32"),
         Case("fvp", (6, 5), "float64"),
+        Case("matvec", (4, 5), "float64"),
+        Case("rmatvec", (4, 5), "float32"),
         Case("diag", (6, 5), "float32"),
         Case("cholesky", (6,), "float64"),
         Case("solve_lower", (5, 2), "float64"),
         Case("batched_solve", (5, 3), "float32"),
         Case("layered_gram", (4, 3), "float64"),
+        Case("sliced_syrk", (5, 4), "float64"),
+        Case("sliced_gram", (4, 5), "float64"),
         Case("dual", (3, 5), "float64"),
         Case("mixed", (5, 3), "float64"),
     ],
 }
 TINY_CHECKS = [case for case in GRIDS["tiny"] if case.op != "dual"]
-TINY_CHECKS += [Case("matvec", (4, 5), "float64"), Case("sliced_syrk", (5, 4), "float64")]
-TINY_CHECKS.append(Case("rmatvec", (4, 5), "float32"))
 
 # (op, dtype, what is compared, at least): of an H200-class card.
 GOALS = (

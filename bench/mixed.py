@@ -1,9 +1,9 @@
 """Mixed precision against direct solves: ``python -m bench.mixed [--quick|--full] [--name NAME]``.
 
-Spectra times lambda / lambda_max; every contender in a process of its own, one at a time, in
-rotated order. Kept are medians, the error (backward, recomputed in extended precision) that all
-are judged by, and where the time of ours goes. Results go to bench/results/mixed/NAME.json, and
-from there to bench/MIXED.md.
+Spectra times lambda / lambda_max, or ``--spectra dual``; every contender in a process of its own,
+one at a time, in rotated order. Kept are medians, the error (backward, recomputed in extended
+precision) that all are judged by, and where the time of ours goes. Results go to
+bench/results/mixed/NAME.json, and from there to bench/MIXED.md.
 """
 
 import argparse
@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from . import environment
-from .mixed_cases import SHARES, SPECTRA, scores, size_of
+from .mixed_cases import SHARES, SPECTRA, right_side, scores, size_of
 from .mixed_report import CG_STEPS, GATE, entry_time, render
 
 RESULTS = Path(__file__).parent / "results" / "mixed"
 CONTENDERS = ("fastfisher", "fastfisher-exact", "mkl", "mkl-single", "cg")
 STEPS = 60  # of MKL's refinement
+BLOCK = 1 << 20  # scores in extended precision at a time
 FULL = "6000x1500,8000x2048"  # a few minutes each on two cores
 ONCE = ("mkl-single", "cg")  # compared with none of ours: timed once, in short runs unrotated
 
@@ -33,7 +34,8 @@ ONCE = ("mkl-single", "cg")  # compared with none of ours: timed once, in short 
 def _fastfisher(G, b, lam, method):
     import fastfisher as ff
 
-    sol = ff.solve(G, b, damping=lam, method=method)
+    right = {"b": b} if len(b) == G.shape[1] else {"coef": b}
+    sol = ff.solve(G, damping=lam, method=method, **right)
     return sol.x, {"rung": sol.rung, "iterations": sol.iterations, "slices": sol.slices}
 
 
@@ -49,6 +51,10 @@ def _plain_cg(G, b, lam):
 def _mkl(G, b, lam):
     from .mkl import mkl
 
+    if len(b) < G.shape[1]:  # the dual
+        K = mkl.herk_lower(G, adjoint=False)
+        K[np.diag_indices(len(K))] += len(G) * lam
+        return mkl.product(G, mkl.potrs(mkl.potrf(K), b.copy()), adjoint=True), {}
     A = mkl.herk_lower(G, adjoint=True)  # n A: nothing but the diagonal is touched
     A[np.diag_indices(len(A))] += len(G) * lam
     return mkl.potrs(mkl.potrf(A), len(G) * b), {}
@@ -91,21 +97,20 @@ def call(contender, G, b, lam, method):
     if contender == "fastfisher":
         return _fastfisher(G, b, lam, method)
     if contender == "fastfisher-exact":
-        return _fastfisher(G, b, lam, "primal")
+        return _fastfisher(G, b, lam, "primal" if len(b) == G.shape[1] else "dual")
     return {"mkl": _mkl, "mkl-single": _mkl_single, "cg": _plain_cg}[contender](G, b, lam)
 
 
 def backward_error(G, b, lam, x, top):
     """Recomputed in extended precision."""
-    wide, rest, step = x.astype(np.longdouble), b.astype(np.longdouble), 512
-    rest = rest - np.longdouble(lam) * wide
+    wide, b = x.astype(np.longdouble), right_side(G, b)
+    rest, step = b - np.longdouble(lam) * wide, max(1, BLOCK // G.shape[1])
     for lo in range(0, len(G), step):
         block = G[lo : lo + step].astype(np.longdouble)
         rest -= block.T @ (block @ wide) / len(G)
-    size = (top + lam) * np.linalg.norm(x) + np.linalg.norm(b)
-    return float(np.sqrt(np.sum(rest * rest)) / size), float(
-        np.sqrt(np.sum(rest * rest)) / np.linalg.norm(b)
-    )
+    left, right = np.sqrt(np.sum(rest * rest)), np.sqrt(np.sum(b * b))
+    size = (top + lam) * np.linalg.norm(x) + float(right)
+    return float(left / size), float(left / right)
 
 
 def _norm(G):
@@ -211,37 +216,49 @@ class Remote:
 
 
 def cells(n, p, kind, shares, rounds, method, names=CONTENDERS):
-    """Records of one matrix."""
+    """Records of one matrix. Where memory does not hold it for all of them at once, contenders
+    follow each other."""
+    from fastfisher.machine import available_memory
+
     n, p = size_of(kind, n, p)
-    remotes = {name: Remote(name, n, p, kind, method) for name in names}
-    found = []
+    found = [
+        {"n": n, "p": p, "spectrum": kind, "share": share, "contenders": {}} for share in shares
+    ]
+    together = 8 * n * p * len(names) < (available_memory() or 0) / 2
+    for group in [tuple(names)] if together else [(name,) for name in names]:
+        _compete(found, (n, p, kind, method), group, rounds)
+    for record in found:
+        _judge(record)
+        print(_line(record), flush=True)
+    return found
+
+
+def _compete(found, case, names, rounds):
+    """Run some contenders, each in a process of its own, on all records."""
+    remotes = {name: Remote(name, *case) for name in names}
     try:
         for remote in remotes.values():  # they make their scores at the same time
             remote.pipe.recv()
-        for share in shares:
-            record = {"n": n, "p": p, "spectrum": kind, "share": share, "contenders": {}}
+        for record in found:
+            share, entries = record["share"], record["contenders"]
             for name, remote in remotes.items():
-                record["contenders"][name] = remote.ask(share, "error")  # also warms up
+                entries[name] = remote.ask(share, "error")  # also warms up
                 time.sleep(0.3)
             times = {name: [] for name in names}
             for turn in range(rounds):
                 for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
-                    entry = record["contenders"][name]
-                    if "failure" in entry or (name in ONCE and (rounds < 3 or turn)):
+                    if "failure" in entries[name] or (name in ONCE and (rounds < 3 or turn)):
                         continue
                     times[name].append(remotes[name].ask(share, "time")["seconds"])
                     time.sleep(0.3)
             for name, seconds in times.items():
                 if seconds:
-                    record["contenders"][name]["seconds"] = statistics.median(seconds)
-            record["stages"] = remotes["fastfisher"].ask(share, "stages")
-            _judge(record)
-            print(_line(record), flush=True)
-            found.append(record)
+                    entries[name]["seconds"] = statistics.median(seconds)
+            if "fastfisher" in names:
+                record["stages"] = remotes["fastfisher"].ask(share, "stages")
     finally:
         for remote in remotes.values():
             remote.stop()
-    return found
 
 
 def _judge(record):
@@ -272,7 +289,7 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="one small matrix, for a look")
     parser.add_argument("--full", action="store_true", help=f"{FULL}, two rounds; ten minutes")
     parser.add_argument("--sizes", help="n x p, several with commas; 8000x2048 by default")
-    parser.add_argument("--spectra", default=",".join(SPECTRA))
+    parser.add_argument("--spectra", default=",".join(SPECTRA[:-1]), help='also "dual", by itself')
     parser.add_argument("--shares", default=",".join(f"{share:g}" for share in SHARES))
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--method", default="auto")
@@ -302,7 +319,7 @@ def main(argv=None):
 
 
 def _write(options, found):
-    from fastfisher.kernels.cpu.integer import unit
+    from fastfisher.kernels.cpu.units import unit
 
     path = RESULTS / f"{options.name}.json"
     kept = json.loads(path.read_text())["cells"] if path.exists() else []

@@ -27,6 +27,8 @@ steps. A time in ~~strikes~~ missed the gate. *rung* is what produced x, after h
 Spectra, the largest eigenvalue 1, in a basis that is no axis: *power* 1/k; *exponential* 1 to 1e-6;
 *clustered* 1 (a twentieth) and about 1e-4; *deficient* 1/k, half of them 0; *heavy* 1/k, rows of
 Student's t(3). *digits*: the exact Fisher of a small network trained on scikit-learn's digits.
+*dual*: fewer samples than parameters, 1/k among the samples, b = G'c/n of given coefficients c; all
+contenders work on GG'.
 """
 
 

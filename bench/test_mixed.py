@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import mixed, mixed_cases, mixed_report
+from .mkl import mkl
 
 
 def test_a_cell_that_misses_the_gate_has_no_ratio():
@@ -26,13 +27,26 @@ def test_a_cell_that_misses_the_gate_has_no_ratio():
 
 
 def test_the_error_is_that_of_a_direct_solve_and_sees_a_worse_one():
-    for kind in mixed_cases.SPECTRA[:-1]:
+    for kind in mixed_cases.SPECTRA[:-2]:
         G, b = mixed_cases.scores(300, 40, kind)
         top = mixed._norm(G)
         A = G.T @ G / 300 + 1e-2 * top * np.eye(40)
         x = np.linalg.solve(A, b)
         assert mixed.backward_error(G, b, 1e-2 * top, x, top)[0] < 1e-15
         assert mixed.backward_error(G, b, 1e-2 * top, x * (1 + 1e-12), top)[0] > 1e-15
+
+
+def test_the_dual_case_gives_coefficients_to_all_contenders():
+    G, c = mixed_cases.scores(40, 300, "dual")
+    top, lam = mixed._norm(G), 1e-3
+    assert len(c) == 40
+    expected = G.T @ np.linalg.solve(G @ G.T + 40 * lam * np.eye(40), c)
+    for name in ("fastfisher", "fastfisher-exact", *(["mkl"] if mkl.available else [])):
+        x, _ = mixed.call(name, G, c, lam, "auto")
+        np.testing.assert_allclose(x, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+        assert mixed.backward_error(G, c, lam, x, top)[0] < 1e-14
+    assert mixed_cases.size_of("dual", 8, 4) == mixed_cases.DUAL
+    assert mixed_cases.size_of("dual", 4, 8) == (4, 8)
 
 
 def test_the_scores_of_the_network_are_its_exact_fisher_and_hard(monkeypatch):

@@ -25,6 +25,7 @@ _HOME = {
     "BlockDiagonalFisher": "fisher",
     "DenseFisher": "fisher",
     "DeviceFisher": "fisher",
+    "DeviceGramFisher": "fisher",
     "DiagonalFisher": "fisher",
     "GramFisher": "fisher",
     "LayeredFisher": "fisher",

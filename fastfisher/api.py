@@ -83,10 +83,10 @@ def solve(
     device : {None, "cpu", "cuda"}
         Where to compute; None is where G lies. "cuda" copies host arrays in and the answer out;
         scores beyond the memory of the device pass through it in slices. A solve by primal or dual
-        waits once for the device, by cg once in 16 iterations, in mixed precision some five times
-        and once in 4 iterations; rungs of a `Ladder`, bad rows and scores out of range cost
-        further waits. For a cutoff F (or the Gram matrix), not the
-        scores, is copied to the host, where its eigenvalues are found.
+        waits once for the device, by cg once in 16 iterations, in mixed precision some seven times
+        and once in 4 iterations; rungs of a `Ladder`, bad rows and scores out of range cost further
+        waits. For a cutoff F (or the Gram matrix), not the scores, is copied to the host, where its
+        eigenvalues are found.
 
     Returns
     -------

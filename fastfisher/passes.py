@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
-SLICE_FLOPS = 16e9  # about 0.2 s of a core pair
+SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
@@ -70,13 +70,21 @@ def _part(values, lo, hi):
 
 
 def slices(length, step, op):
-    """Yield (lo, hi) over range(length), reporting progress after each."""
+    """Yield (lo, hi) over range(length), at most `step` each and of about the same length; reports
+    progress after each."""
     progress = current_options().progress
-    for lo in range(0, length, max(step, 1)):
+    for lo in range(0, length, _evened(length, max(step, 1))):
         hi = min(lo + step, length)
         yield lo, hi
         if progress is not None:
             progress(op, hi, length)
+
+
+def _evened(length, step):
+    """The step that gives as many slices without a short one at the end, in whole kernel blocks."""
+    unit = 256 if step % 256 == 0 else 16 if step % 16 == 0 else 1
+    even = -(-length // max(-(-length // step), 1))
+    return min(-(-even // unit) * unit, step) or step
 
 
 @contextlib.contextmanager
@@ -191,31 +199,52 @@ def add_peaks(y, G, *, by_rows, weights=None, shift=None):
         kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
 
 
-def add_sliced_syrk(c, G, units, count, levels, *, weights=None, shift=None):
-    """Lower triangle of c += U (G - shift)' diag(weights) (G - shift) U from `count` slices."""
+SLICED = {"bytes": "sliced", "halves": "bf16"}  # how ops on slices begin
+
+
+def _sliced(op, order, count, kind, dtype):
+    """The kernel, and terms of a call."""
+    from .kernels.cpu.units import TERMS, unit  # which tries its gates
+
+    kernel = choose(f"{SLICED[kind]}_{op}", order, dtype).load()
+    tiled = unit(kind) == "amx"
+    return kernel, sliced_terms(order, count, tiled=tiled, per_word=TERMS[kind])
+
+
+def _within(length, step, op, part):
+    """`slices` over a part (lo, hi) of range(length), or all of it."""
+    start, stop = part or (0, length)
+    for lo, hi in slices(stop - start, step, op):
+        yield start + lo, start + hi
+
+
+def add_sliced_syrk(
+    c, G, units, count, levels, *, kind="bytes", weights=None, shift=None, part=None
+):
+    """Lower triangle of c += U (G - shift)' diag(weights) (G - shift) U from `count` slices, over
+    all rows or a part (lo, hi)."""
     n, p = G.shape
-    kernel = choose("sliced_syrk", p, G.dtype).load()
+    kernel, step = _sliced("syrk", p, count, kind, G.dtype)
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
-    step = sliced_terms(p, count)
     whole = G.direct and G.stored == G.dtype
-    if count > 1 or not whole:  # sums of one slice are exact, however they are cut
+    if count > 1 or not whole:  # sums of one slice of bytes are exact, however they are cut
         step = min(step, G.slice_rows)
-    for lo, hi in slices(n, step, "sliced_syrk"):
+    for lo, hi in _within(n, step, "sliced_syrk", part):
         kernel(c, G.rows(lo, hi), units, count, levels, _part(scale, lo, hi), shift)
 
 
-def add_sliced_gram(c, G, units, count, levels, *, shift=None):
-    """Lower triangle of c += U (G - shift) (G - shift)' U from `count` slices."""
+def add_sliced_gram(c, G, units, count, levels, *, kind="bytes", shift=None, part=None):
+    """Lower triangle of c += U (G - shift) (G - shift)' U from `count` slices, over all columns or
+    a part (lo, hi)."""
     n, p = G.shape
-    kernel = choose("sliced_gram", n, G.dtype).load()
+    kernel, step = _sliced("gram", n, count, kind, G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
     whole = G.direct and G.stored == G.dtype
     rows = G.rows(0, n) if whole else None
-    step = sliced_terms(n, count)
     if count > 1 or not whole:
         step = min(step, G.slice_columns)
-    for lo, hi in slices(p, step, "sliced_gram"):
+    for lo, hi in _within(p, step, "sliced_gram", part):
         if whole:
             kernel(c, rows, lo, hi, units, count, levels, shift)
         else:

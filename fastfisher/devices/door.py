@@ -2,17 +2,27 @@
 
 import contextlib
 import functools
+import os
+import re
 import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import Scores, computing_dtype
-from ..errors import InputError
-from ..kernels.cuda import compat, memory, vectors
+from ..arrays import HALVES, Scores, computing_dtype
+from ..errors import FisherError, InputError, MemoryLimitError
+from ..kernels.cuda import compat, copies, memory, vectors
 from ..planning import current_options
 from . import lies_on_device
-from .kinds import current_stream, device_number, new_array, package, pool, producer_stream
+from .kinds import (
+    current_stream,
+    device_number,
+    new_array,
+    ordered_by,
+    package,
+    pool,
+    producer_stream,
+)
 
 __all__ = [
     "DeviceScores",
@@ -99,6 +109,7 @@ def working_with(*operands):
     The stream is that of ``options(stream=)``, else the one its owner works on now; what other
     streams have queued for the operands is waited for, on the device.
     """
+    _require_own_process()
     first, *others = (x for x in operands if x is not None)
     number = device_number(first)
     for other in filter(lies_on_device, others):
@@ -107,16 +118,52 @@ def working_with(*operands):
                 f"operands lie on different devices, {number} and {device_number(other)}; "
                 "copy them to one"
             )
-    asked = current_options().stream
-    stream = current_stream(first) if asked is None else memory.as_stream(asked)
-    # A pool hands memory out again in the order of its own stream.
-    allocator = pool(first) if asked is None else None
-    with memory.device(number), compat.on_stream(stream), compat.allocating(allocator):
+    asked, own = current_options().stream, current_stream(first)
+    stream = own if asked is None else memory.as_stream(asked)
+    with (
+        memory.device(number),
+        contextlib.nullcontext() if asked is None else ordered_by(first, stream),
+        compat.on_stream(stream),
+        compat.allocating(pool(first)),
+        _out_of_memory(),
+    ):
         _require_capability()
-        for x in (first, *others):
-            if producer_stream(x) is not None:
-                memory.wait_for(producer_stream(x))
+        for other in (None if asked is None else own, *map(producer_stream, (first, *others))):
+            if other is not None:
+                memory.wait_for(other)
         yield
+
+
+@contextlib.contextmanager
+def _out_of_memory():
+    """MemoryLimitError in place of what the driver, CuPy and torch raise."""
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        if isinstance(error, FisherError) or "out of memory" not in _words(told):
+            raise
+        raise MemoryLimitError(
+            f"the device has no room for this ({told}); free arrays there, pass fewer right-hand "
+            "sides, or host arrays and device='cuda', which pass in slices"
+        ) from error
+
+
+def _words(text):
+    """CUDA_ERROR_OUT_OF_MEMORY, OutOfMemoryError and the like, in one spelling."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text).lower()
+
+
+_first = {}  # "user": the process that was the first to use a device
+
+
+def _require_own_process():
+    """InputError in a child of a process that has used CUDA: what it inherits is of no use."""
+    if _first.setdefault("user", os.getpid()) != os.getpid():
+        raise InputError(
+            "this process was forked from one that had used CUDA, so it cannot; start it by "
+            "multiprocessing's 'spawn' or 'forkserver', or use CUDA in the children only"
+        )
 
 
 def _require_capability():
@@ -132,9 +179,11 @@ def _require_capability():
 @contextlib.contextmanager
 def on_host():
     """Work on the current device for operands of the host."""
+    _require_own_process()
     _require_capability()
     asked = current_options().stream
-    with compat.on_stream(0 if asked is None else memory.as_stream(asked)):
+    stream = 0 if asked is None else memory.as_stream(asked)
+    with compat.on_stream(stream), _out_of_memory():
         yield
 
 
@@ -181,13 +230,25 @@ def as_scores(G, name="G"):
     return DeviceScores(a, dtype, G)
 
 
+def _floats(x, name):
+    """A device array of floats as they are computed in: x, or a device copy of halves."""
+    a, stored = device_view(x, name)
+    if stored not in HALVES:
+        computing_dtype(a.dtype, name)
+        return a
+    if not a.is_c_contiguous():
+        raise InputError(f"{name} is {stored}, strided; pass a C-ordered array")
+    out = compat.empty(tuple(a.shape), np.dtype(np.float32))
+    copies.changed(out.reshape(1, a.size), a.reshape(1, a.size), 1.0, none(bool))
+    return out
+
+
 def as_rows(b, size, name, *, dtype=np.float64, axis="p"):
     """Vectors (size,) or (size, k) of a device, copied to rows (k, size) of `dtype`; whether one.
 
     They are examined where a solve looks at its report, not here.
     """
-    a = device_view(b, name)[0]
-    computing_dtype(a.dtype, name)
+    a = _floats(b, name)
     if a.ndim not in (1, 2) or a.shape[0] != size:
         raise InputError(
             f"{name} has shape {tuple(a.shape)}; expected ({size},) or ({size}, k), "
@@ -214,15 +275,14 @@ def as_weights(w, n):
 
 def as_matrix(A, name, shape):
     """A device array of this number of dimensions in C order (a device copy where it must be)."""
-    a = device_view(A, name)[0]
-    dtype = computing_dtype(a.dtype, name)
+    a = _floats(A, name)
     if a.ndim != len(shape):
         raise InputError(f"{name} has shape {tuple(a.shape)}; expected ({', '.join(shape)})")
-    if a.dtype == dtype and a.is_c_contiguous():
+    if a.is_c_contiguous():
         return a
     if a.ndim != 2:
-        raise InputError(f"{name} is {a.dtype}, strided; pass a C-ordered float array")
-    out = compat.empty(tuple(a.shape), dtype)
+        raise InputError(f"{name} is strided; pass a C-ordered array")
+    out = compat.empty(tuple(a.shape), a.dtype)
     memory.gather(out, a)
     return out
 

@@ -4,13 +4,22 @@ CuPy and torch arrays are answered in kind; anything else as arrays of numba, wh
 with __cuda_array_interface__ reads in place.
 """
 
+import contextlib
 import sys
 
 import numpy as np
 
 from ..kernels.cuda import compat, memory
 
-__all__ = ["current_stream", "device_number", "new_array", "package", "pool", "producer_stream"]
+__all__ = [
+    "current_stream",
+    "device_number",
+    "new_array",
+    "ordered_by",
+    "package",
+    "pool",
+    "producer_stream",
+]
 
 
 def package(x):
@@ -29,8 +38,26 @@ def current_stream(x):
     return memory.as_stream(producer_stream(x) or 0)
 
 
+def ordered_by(x, stream):
+    """Context: the library of x, too, allocates and frees in the order of this stream.
+
+    Memory that it frees is free for the work of its own current stream at once.
+    """
+    pointer = int(getattr(stream, "handle", 0))
+    if package(x) == "torch":
+        streams, device = sys.modules["torch"].cuda, x.device
+        made = streams.ExternalStream(pointer, device=device) if pointer else None
+        return streams.stream(made or streams.default_stream(device))
+    if package(x) == "cupy":
+        streams = sys.modules["cupy"].cuda
+        return streams.ExternalStream(pointer) if pointer else streams.Stream.null
+    return contextlib.nullcontext()
+
+
 def producer_stream(x):
     """Pointer to the stream that x names as its producer's, or None."""
+    if package(x) == "torch":  # names none, and refuses to be asked where a gradient is wanted
+        return None
     if hasattr(type(x), "__cuda_ndarray__") or not hasattr(type(x), "__cuda_array_interface__"):
         return None
     return x.__cuda_array_interface__.get("stream")

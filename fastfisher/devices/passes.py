@@ -8,7 +8,7 @@ import numpy as np
 from ..kernels.cuda import compat, memory
 from ..planning import choose
 from .door import none
-from .slices import column_slices, row_slices
+from .slices import column_slices, row_slices, wide_row_slices
 
 __all__ = [
     "add_block_syrk",
@@ -63,7 +63,7 @@ def add_syrk(c, G, *, scale=None, shift=None):
 def add_block_syrk(c, G, *, scale=None):
     """c[b] += G_b' diag(scale^2) G_b, both triangles, for consecutive blocks of columns."""
     kernel, (scale,) = load("block_syrk", c.shape[1], G.dtype), _beside(G, scale)
-    for lo, hi, rows in row_slices(G):
+    for lo, hi, rows in wide_row_slices(G):
         kernel(c, rows, 0, _part(scale, lo, hi))
 
 

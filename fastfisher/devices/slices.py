@@ -11,7 +11,7 @@ import numpy as np
 from ..kernels.cuda import SLICE_BYTES, compat, copies, memory
 from .door import none
 
-__all__ = ["column_slices", "first_row", "row_slices"]
+__all__ = ["column_slices", "first_row", "row_slices", "wide_row_slices"]
 
 SHARE = 8  # a buffer takes at most this share of the memory that is free
 
@@ -19,6 +19,21 @@ SHARE = 8  # a buffer takes at most this share of the memory that is free
 def row_slices(G):
     """Yield (lo, hi, rows lo..hi of the scores on the device)."""
     yield from _slices(G, 0)
+
+
+def wide_row_slices(G):
+    """The same in what the scores are computed in, for what reads no halves."""
+    for lo, hi, rows in row_slices(G):
+        if rows.dtype == G.dtype:
+            yield lo, hi, rows
+            continue
+        p = G.shape[1]
+        step = min(max(SLICE_BYTES // (p * G.dtype.itemsize), 1), hi - lo)
+        buffer = compat.empty((step, p), G.dtype)
+        for first in range(lo, hi, step):
+            last = min(first + step, hi)
+            copies.changed(buffer[: last - first], rows[first - lo : last - lo], 1.0, none(bool))
+            yield first, last, buffer[: last - first]
 
 
 def column_slices(G):

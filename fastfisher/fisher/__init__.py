@@ -5,6 +5,7 @@ from .batched import BatchedFisher
 from .block import BlockDiagonalFisher
 from .dense import DenseFisher
 from .device import DeviceFisher
+from .device_gram import DeviceGramFisher
 from .diagonal import DiagonalFisher
 from .gram import GramFisher
 from .kronecker import KroneckerFisher
@@ -16,6 +17,7 @@ __all__ = [
     "BlockDiagonalFisher",
     "DenseFisher",
     "DeviceFisher",
+    "DeviceGramFisher",
     "DiagonalFisher",
     "Fisher",
     "GramFisher",

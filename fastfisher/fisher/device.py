@@ -11,10 +11,84 @@ from ..solvers.path import as_dampings
 from .dense import DenseFisher
 from .size import check_decay, check_size
 
-__all__ = ["DeviceFisher"]
+__all__ = ["DeviceFisher", "OnDevice"]
 
 
-class DeviceFisher:
+class OnDevice:
+    """What Fisher matrices over device arrays share: counts, batches, merging.
+
+    A subclass sets `_held`, whose `add` and `merge` do the work, and names its twin of the host.
+    """
+
+    def __init__(self, center, kind):
+        require_device()
+        self.kind = None if kind is None else str(kind)
+        self.n_samples = self.n_skipped = 0
+        self.weight, self.decayed = 0.0, False
+        self.center = bool(center)
+
+    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
+        """Add a batch of scores (n, p) of the device, in place; returns self.
+
+        With nan_policy "skip", rows that are not finite are left out and counted; "raise" is the
+        default.
+
+        Raises
+        ------
+        InputError
+            For bad operands, host arrays, or a row that is not finite; nothing was changed.
+        """
+        decay = check_decay(decay)
+        if nan_policy not in ("raise", "skip"):
+            raise InputError(
+                f"nan_policy is {nan_policy!r}; on a device expected 'raise' or 'skip'"
+            )
+        if not lies_on_device(G):
+            raise InputError(f"G lies on the host; use {self._twin}, or copy G to the device")
+        n, total, bad = self._held.add(G, weights, decay, self.weight, nan_policy == "skip")
+        if decay != 1:
+            self.weight *= decay
+            self.decayed = True
+        self.n_samples += n
+        self.n_skipped += bad
+        self.weight += total
+        return self
+
+    def merge(self, other):
+        """Add everything another one of the same kind, p, dtype and centring has seen.
+
+        Returns self.
+
+        Raises
+        ------
+        StateError
+            If the two differ, or were decayed.
+        """
+        same = ("p", "dtype", "center")
+        alike = type(other) is type(self) and all(
+            getattr(self, name) == getattr(other, name) for name in same
+        )
+        if not alike or other is self:
+            raise StateError(f"cannot merge {other!r} into {self!r}; expected the like of it")
+        if self.decayed or other.decayed:
+            raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
+        self._held.merge(other._held, self.weight, other.weight)
+        self.n_samples += other.n_samples
+        self.n_skipped += other.n_skipped
+        self.weight += other.weight
+        return self
+
+    def __repr__(self):
+        label = ", center=True" if self.center else ""
+        label += "" if self.kind is None else f", kind={self.kind!r}"
+        dtype = None if self.dtype is None else self.dtype.name
+        return (
+            f"{type(self).__name__}(p={self.p}, dtype={dtype}{label}, "
+            f"n_samples={self.n_samples}, weight={self.weight:g})"
+        )
+
+
+class DeviceFisher(OnDevice):
     """F = sum w g g' / sum w over device arrays, kept on their device as p x p sums in double.
 
     The verbs of `DenseFisher` for CuPy, torch CUDA and numba arrays; answers are of the kind of the
@@ -57,72 +131,19 @@ class DeviceFisher:
     fastfisher.errors.InputError: dtype is complex64; on a device expected float32 or float64
     """
 
+    _twin = "DenseFisher"
+
     def __init__(self, p, *, dtype="float64", center=False, kind=None):
         self.dtype = np.dtype(dtype_name(dtype))
         if self.dtype.kind == "c":
             raise InputError(f"dtype is {self.dtype}; on a device expected float32 or float64")
-        require_device()
+        super().__init__(center, kind)
         from ..solvers.device.held import Held  # loads CUDA
 
         self.p = check_size(p, "p")
         if not self.p:
             raise InputError("p is 0; on a device there must be a parameter")
-        self.kind = None if kind is None else str(kind)
-        self.n_samples = self.n_skipped = 0
-        self.weight, self.decayed = 0.0, False
-        self.center = bool(center)
         self._held = Held(self.p, self.dtype, self.center)
-
-    def update(self, G, weights=None, decay=1.0, *, nan_policy="raise"):
-        """Add a batch of scores (n, p) of the device, in place; returns self.
-
-        With nan_policy "skip", rows that are not finite are left out and counted; "raise" is the
-        default.
-
-        Raises
-        ------
-        InputError
-            For bad operands, host arrays, or a row that is not finite; nothing was changed.
-        """
-        decay = check_decay(decay)
-        if nan_policy not in ("raise", "skip"):
-            raise InputError(
-                f"nan_policy is {nan_policy!r}; on a device expected 'raise' or 'skip'"
-            )
-        if not lies_on_device(G):
-            raise InputError("G lies on the host; use DenseFisher, or copy G to the device")
-        n, total, bad = self._held.add(G, weights, decay, self.weight, nan_policy == "skip")
-        if decay != 1:
-            self.weight *= decay
-            self.decayed = True
-        self.n_samples += n
-        self.n_skipped += bad
-        self.weight += total
-        return self
-
-    def merge(self, other):
-        """Add everything another DeviceFisher of the same p, dtype and centring has seen.
-
-        Returns self.
-
-        Raises
-        ------
-        StateError
-            If the two differ, or were decayed.
-        """
-        same = ("p", "dtype", "center")
-        alike = isinstance(other, DeviceFisher) and all(
-            getattr(self, name) == getattr(other, name) for name in same
-        )
-        if not alike or other is self:
-            raise StateError(f"cannot merge {other!r} into {self!r}; expected the like of it")
-        if self.decayed or other.decayed:
-            raise StateError("cannot merge a Fisher that was decayed: decayed sums do not commute")
-        self._held.merge(other._held, self.weight, other.weight)
-        self.n_samples += other.n_samples
-        self.n_skipped += other.n_skipped
-        self.weight += other.weight
-        return self
 
     def __matmul__(self, v):
         """F v for v (p,) or (p, k)."""
@@ -202,11 +223,3 @@ class DeviceFisher:
         """Weighted mean of the rows seen, (p,)."""
         with self._held.working():
             return self._held.answer(self._held.mean(self.weight).reshape(self.p))
-
-    def __repr__(self):
-        label = ", center=True" if self.center else ""
-        label += "" if self.kind is None else f", kind={self.kind!r}"
-        return (
-            f"DeviceFisher(p={self.p}, dtype={self.dtype.name}{label}, "
-            f"n_samples={self.n_samples}, weight={self.weight:g})"
-        )

@@ -9,6 +9,8 @@ __all__ = [
     "batched_metric_solve",
     "batched_solve",
     "batched_syrk",
+    "bf16_gram",
+    "bf16_syrk",
     "block_cholesky",
     "block_solve",
     "block_syrk",
@@ -221,29 +223,57 @@ def peaks(y, a, by_rows, scale, shift):
         np.maximum(y, np.abs(a).max(axis=0 if by_rows else 1), out=y)
 
 
-def _products_of_slices(x, count, levels):
-    """Sum of q_i'q_j 2^(-7 (i + j)) over i + j < levels for x ~ sum q_i 2^(-7 i), q_i integers."""
-    total = np.zeros((x.shape[1], x.shape[1]))
-    slices = []
-    for _ in range(count):
-        slices.append(np.rint(x).astype(np.float64))
+def _bytes(x, count):
+    """q_i 2^(-7 i), i < count, whose sum is x, nearly; q_i integers."""
+    for i in range(count):
+        yield np.rint(x) * 2.0 ** (-7 * i)
         x = (x - np.rint(x)) * x.dtype.type(128)
-    for level in range(levels):
-        same = [slices[i].T @ slices[level - i] for i in range(count) if 0 <= level - i < count]
-        total += 2.0 ** (-7 * level) * sum(same, np.zeros_like(total))
-    return total
 
 
-def sliced_syrk(c, a, units, slices, levels, scale, shift):
+def _halves(x, count):
+    """Slices of x in bfloat16, the nearest to what those before leave."""
+    x = x.astype(np.float32)
+    for _ in range(count):
+        bits = np.ascontiguousarray(x).view(np.uint32).astype(np.uint64)
+        near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+        q = near.astype(np.uint32).view(np.float32)
+        yield q
+        x = x - q
+
+
+def _products_of_slices(x, cut, count, levels):
+    """Sum of q_i'q_j over i + j < levels for slices q of x."""
+    slices = [q.astype(np.float64) for q in cut(x, count)]
+    pairs = [(i, j) for i in range(count) for j in range(count) if i + j < levels]
+    return sum((slices[i].T @ slices[j] for i, j in pairs), np.zeros((x.shape[1],) * 2))
+
+
+def _sliced_syrk(cut, c, a, units, slices, levels, scale, shift):
     a = _shifted(a, shift, a.dtype)
     if scale.size:
         a = a * scale[:, np.newaxis]
-    _add_lower(c, _products_of_slices(a * units, slices, levels))
+    _add_lower(c, _products_of_slices(a * units, cut, slices, levels))
+
+
+def _sliced_gram(cut, c, a, lo, hi, units, slices, levels, shift):
+    a = _shifted(a, shift, a.dtype)[:, lo:hi]
+    _add_lower(c, _products_of_slices((a * units[:, np.newaxis]).T, cut, slices, levels))
+
+
+def sliced_syrk(c, a, units, slices, levels, scale, shift):
+    _sliced_syrk(_bytes, c, a, units, slices, levels, scale, shift)
 
 
 def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
-    a = _shifted(a, shift, a.dtype)[:, lo:hi]
-    _add_lower(c, _products_of_slices((a * units[:, np.newaxis]).T, slices, levels))
+    _sliced_gram(_bytes, c, a, lo, hi, units, slices, levels, shift)
+
+
+def bf16_syrk(c, a, units, slices, levels, scale, shift):
+    _sliced_syrk(_halves, c, a, units, slices, levels, scale, shift)
+
+
+def bf16_gram(c, a, lo, hi, units, slices, levels, shift):
+    _sliced_gram(_halves, c, a, lo, hi, units, slices, levels, shift)
 
 
 def narrow(out, c, units):

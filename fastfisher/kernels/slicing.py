@@ -10,6 +10,7 @@ __all__ = [
     "MOST_SLICES",
     "SLICED_LEAST",
     "SLICED_TERMS",
+    "TILED_TERMS",
     "byte_units",
     "stretch_terms",
 ]
@@ -18,6 +19,7 @@ BITS = 7  # per slice after the first, which takes what fits a byte
 LARGEST_BYTE = 127
 MOST_SLICES = 3  # of a rough matrix: more are nearer than their factor in single precision
 SLICED_TERMS = 8192  # of bytes summed in 32 bits: 8 pairs of slices x 255 x 127 x 8192 < 2^31
+TILED_TERMS = 16384  # the same where none is offset: 8 x 127 x 127 x 16384 < 2^31
 SLICED_LEAST = 512
 EXPONENTS = {4: 120, 8: 1000}  # largest of a unit, by bytes of a score
 
@@ -30,6 +32,6 @@ def byte_units(peaks, dtype=np.float64):
     return np.ldexp(1.0, np.where(peaks > 0, np.clip(exponent, -most, most), 0))
 
 
-def stretch_terms(most):
+def stretch_terms(most, room=SLICED_TERMS):
     """Terms between two flushes where there may be `most`: whole blocks, with room in 32 bits."""
-    return max(min(most, SLICED_TERMS) // SLICED_LEAST * SLICED_LEAST, SLICED_LEAST)
+    return max(min(most, room) // SLICED_LEAST * SLICED_LEAST, SLICED_LEAST)

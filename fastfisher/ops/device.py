@@ -6,7 +6,7 @@ docstrings of the twins in this room hold for the rest.
 
 import numpy as np
 
-from ..arrays import as_real, computing_dtype
+from ..arrays import HALVES, as_real, computing_dtype
 from ..devices import lies_on_device, passes
 from ..devices.door import (
     as_matrix,
@@ -170,7 +170,10 @@ def group_sums(G, groups):
     with working_with(G, groups if lies_on_device(groups) else None):
         G = as_scores(G)
         if lies_on_device(groups):
-            groups = memory.to_host(device_view(groups, "groups")[0])
+            there = device_view(groups, "groups")[0]
+            packed = compat.empty(tuple(there.shape), there.dtype)
+            memory.copy(packed, there)  # they may be every second element
+            groups = memory.to_host(packed)
         ids, member = members(groups, G.shape[0])
         order = memory.to_device(np.argsort(member, kind="stable"))
         starts = memory.to_device(np.searchsorted(np.sort(member), np.arange(len(ids) + 1)))
@@ -229,8 +232,8 @@ def cho_solve(L, b):
 
 
 def _layer(i, A, E):
-    """Device views of a layer, (n tokens, d) each, and its tokens."""
-    a, e = device_view(A, f"A of layer {i}")[0], device_view(E, f"E of layer {i}")[0]
+    """Device views of a layer, (n tokens, d) each, its tokens and the dtype it is computed in."""
+    (a, stored), (e, _) = device_view(A, f"A of layer {i}"), device_view(E, f"E of layer {i}")
     if a.ndim not in (2, 3) or tuple(a.shape[:-1]) != tuple(e.shape[:-1]):
         raise InputError(
             f"layer {i} has shapes {tuple(a.shape)} and {tuple(e.shape)}; expected "
@@ -238,10 +241,12 @@ def _layer(i, A, E):
         )
     if a.dtype != e.dtype or not (a.is_c_contiguous() and e.is_c_contiguous()):
         raise InputError(f"A and E of layer {i} must be C-ordered and of one dtype")
-    computing_dtype(a.dtype, f"A of layer {i}")
+    dtype = DOUBLE if stored == "float64" else np.dtype(np.float32)
+    if stored not in HALVES:
+        computing_dtype(a.dtype, f"A of layer {i}")
     tokens = 1 if a.ndim == 2 else a.shape[1]
     rows = a.shape[0] * tokens
-    return *(x.reshape(rows, x.shape[x.ndim - 1]) for x in (a, e)), tokens
+    return *(x.reshape(rows, x.shape[x.ndim - 1]) for x in (a, e)), tokens, dtype
 
 
 def layered_gram(layers):
@@ -251,11 +256,11 @@ def layered_gram(layers):
         n = first.shape[0]
         sums = memory.zeros((n, n), DOUBLE)
         for i, (A, E) in enumerate(layers):
-            a, e, tokens = _layer(i, A, E)
+            a, e, tokens, dtype = _layer(i, A, E)
             if a.shape[0] != n * tokens:
                 raise InputError(f"layer {i} has {len(A)} samples but layer 0 has {n}")
-            passes.load("layered_gram", n * tokens, a.dtype)(sums, a, e, tokens)
-        made, view = result(first, (n, n), np.dtype(a.dtype))
+            passes.load("layered_gram", n * tokens, dtype)(sums, a, e, tokens)
+        made, view = result(first, (n, n), dtype)
         passes.mirror(sums, view)
         return made
 
@@ -263,7 +268,7 @@ def layered_gram(layers):
 def layered_diag(A, E):
     """sum_n |sum_t e_nt a_nt'|^2."""
     with working_with(A, E):
-        a, e, tokens = _layer(0, A, E)
+        a, e, tokens, dtype = _layer(0, A, E)
         sums = memory.zeros((e.shape[1], a.shape[1]), DOUBLE)
-        passes.load("layered_diag", tokens, a.dtype)(sums, a, e, tokens)
-        return answer(A, sums, np.dtype(a.dtype))
+        passes.load("layered_diag", tokens, dtype)(sums, a, e, tokens)
+        return answer(A, sums, dtype)

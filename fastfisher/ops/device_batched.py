@@ -101,8 +101,6 @@ def block_syrk(G, block, weights=None):
     with working_with(G, weights):
         G = as_scores(G)
         n, p = G.shape
-        if G.dtype != G.data.dtype:
-            raise InputError("on a device block_syrk reads no half precision; cast G to float32")
         d = as_real(block, "block", least=1)
         if d != int(d) or p % int(d):
             raise InputError(

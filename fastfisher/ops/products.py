@@ -52,8 +52,11 @@ def check_precision(precision):
         raise InputError(f"precision is {precision!r}; expected 'entrywise' or 'normwise'")
 
 
-NORMWISE_RANGE = 1e-140, 1e140  # of the largest score of a column: its squares have room
-NORMWISE_SLICES = 8  # 56 bits, and the products of slices whose numbers add up to fewer
+# By bytes of a score: the range of the largest of a column, whose squares have room; and slices,
+# of which the products are taken whose numbers add up to fewer; one less
+NORMWISE_RANGE = {8: (1e-140, 1e140), 4: (1e-17, 1e17)}
+NORMWISE_SLICES = {8: 8, 4: 4}
+NORMWISE_LONG = 1024  # from so many samples on: what double would round is more by then
 
 
 def _add_normwise(sums, G, weights):
@@ -61,11 +64,13 @@ def _add_normwise(sums, G, weights):
     peaks = np.zeros(G.shape[1])
     add_peaks(peaks, G, by_rows=True, weights=weights)
     check_finite(G, peaks, "G'WG")
-    known = peaks[peaks > 0]
-    if known.size and not (NORMWISE_RANGE[0] < known.min() and known.max() < NORMWISE_RANGE[1]):
+    known, size = peaks[peaks > 0], G.dtype.itemsize
+    least, most = NORMWISE_RANGE[size]
+    if known.size and not (least < known.min() and known.max() < most):
         return False
-    units = byte_units(peaks)
-    add_sliced_syrk(sums, G, units, NORMWISE_SLICES, NORMWISE_SLICES, weights=weights)
+    units = byte_units(peaks, G.dtype)
+    slices = NORMWISE_SLICES[size] - (G.shape[0] >= NORMWISE_LONG)
+    add_sliced_syrk(sums, G, units, slices, slices, weights=weights)
     sums /= units
     sums /= units[:, np.newaxis]
     return True
@@ -86,7 +91,7 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     precision : {"entrywise", "normwise"}
         The error allowed for: each entry within rounding of |G|'diag(w)|G|, or of the product of
         the largest weighted scores of its two columns, times n. "normwise" lets the table take
-        integer products (float64 only), whose bits are the same in any order, where they are
+        integer products (real scores), whose bits are the same in any order, where they are
         faster; elsewhere it changes nothing.
 
     Returns

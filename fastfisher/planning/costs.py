@@ -30,7 +30,11 @@ __all__ = [
 ]
 
 NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
-SLICED_SPEED = {"vnni": 4.0, "amx": 8.0}  # of products of bytes, over those in single precision
+# Of products of slices, over those in single precision.
+SLICED_SPEED = {
+    "bytes": {"vnni": 4.0, "amx": 10.0},
+    "halves": {"avx512bf16": 1.5, "amx": 5.0},
+}
 NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
@@ -242,10 +246,10 @@ def integer_unit():
 
 
 def normwise_pays(p, dtype):
-    """True where 36 products of bytes are faster than one in double: in matrix registers."""
-    if np.dtype(dtype) != np.float64 or p < NORMWISE_ORDER or integer_unit() != "amx":
+    """True where all products of bytes are faster than one of scores: in matrix registers."""
+    if np.dtype(dtype).kind == "c" or p < NORMWISE_ORDER or integer_unit() != "amx":
         return False
-    from ..kernels.cpu.integer import unit  # tries the gates
+    from ..kernels.cpu.units import unit  # tries the gates
 
     return unit() == "amx"
 
@@ -255,15 +259,17 @@ class MixedCosts:
     """Seconds of what a mixed-precision solve is made of, and of the exact route beside it."""
 
     single: float  # the product in single precision
-    pair: float  # a product of two slices; Inf where there is no unit for it
+    pairs: dict  # a product of two slices, by kind
     slicing: float
     factor: float
     step: float
     exact: float
 
-    def product(self, slices):
-        """Seconds until the rough matrix is there; 0 slices: in single precision."""
-        return self.slicing + slices**2 * self.pair if slices else self.single
+    def product(self, form):
+        """Seconds until the rough matrix of this form (solvers/rough.py) is there."""
+        if not form.slices:
+            return self.single
+        return self.slicing + form.products * self.pairs.get(form.kind, math.inf)
 
 
 def _halves_of(q, side):
@@ -274,15 +280,15 @@ def _halves_of(q, side):
     return half, op, order, summed, single
 
 
-def mixed_costs(q, side, unit=None):
-    """MixedCosts of a problem through its primal or dual, where `unit` multiplies bytes."""
+def mixed_costs(q, side, units):
+    """MixedCosts of a problem through its primal or dual; `units` multiply slices, by kind."""
     half, op, order, summed, single = _halves_of(q, side)
     product, *factor = direct_stages(half, op, order, summed, sums=single)
-    speed = SLICED_SPEED.get(unit or integer_unit(), 0.0)
+    speeds = {kind: SLICED_SPEED[kind].get(unit) for kind, unit in units.items()}
     scores = q.n * q.p * q.stored_bytes
     return MixedCosts(
         product.seconds,
-        product.seconds / speed if speed and q.parts == 1 else math.inf,
+        {kind: product.seconds / x for kind, x in speeds.items() if x and q.parts == 1},
         SLICING_READS * scores / current_rates().bandwidth,
         factor[0].seconds,
         _fvp_stage(q).seconds * (1 if side == "primal" else 2),
@@ -292,7 +298,7 @@ def mixed_costs(q, side, unit=None):
 
 def mixed_slices(q):
     """Slices a plan reckons with: 1 where products of bytes are a gain and the order is large."""
-    fast = SLICED_SPEED.get(integer_unit(), 0.0) > 1 and q.parts == 1
+    fast = integer_unit() in SLICED_SPEED["bytes"] and q.parts == 1
     order = q.p if mixed_side(q) == "primal" else q.n
     return int(fast and order >= SLICED_ORDER)
 
@@ -304,8 +310,10 @@ def _mixed(q):
     product, *factor = direct_stages(half, op, order, summed, sums=single)
     workspace = product.workspace
     if mixed_slices(q):
-        costs, sliced = mixed_costs(q, side), f"sliced_{op}"
-        workspace = max(workspace, order * sliced_terms(order, 1)) + SLICED_SCRATCH
+        sliced, unit = f"sliced_{op}", integer_unit()
+        costs = mixed_costs(q, side, {"bytes": unit})
+        terms = sliced_terms(order, 1, tiled=unit == "amx")
+        workspace = max(workspace, order * terms) + SLICED_SCRATCH
         entry = choose(sliced, order, q.dtype, device=q.device)
         product = replace(
             product,
@@ -313,7 +321,7 @@ def _mixed(q):
             kernel=entry.name,
             workspace=workspace,
             reproducible=True,
-            seconds=costs.product(1),
+            seconds=costs.slicing + costs.pairs["bytes"],
             source="table",
             measured="",
         )

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels.cuda import SAMPLES, SLICE_BYTES
+from ..kernels.cuda import BLOCK_BYTES, SAMPLES, SLICE_BYTES
 from ..kernels.cuda.tilings import sliced_bytes
 from ..kernels.slicing import MOST_SLICES
 from .costs import NOMINAL_REFINEMENTS, MixedCosts, eigen_stage, mixed_side
 from .records import Stage
-from .table import INF, REAL, Band, Entry, decide
+from .table import INF, REAL, Band, Entry, current_options, decide
 
 __all__ = [
     "CUDA_TABLE",
@@ -24,6 +24,7 @@ __all__ = [
     "NORM_STEPS",
     "device_mixed_costs",
     "device_route",
+    "eigen_entry",
 ]
 
 
@@ -45,10 +46,22 @@ def _installed():
     return [name for name in VENDORS if importlib.util.find_spec(name) is not None]
 
 
+def _theirs(function):
+    """cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
+    return tuple(
+        Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed()
+    )
+
+
 def _both(function, module=None, *others):
-    """Ours, and cuBLAS or cuSOLVER where CuPy or nvmath-python is installed."""
-    theirs = (Entry(f"{name}.{function}", VENDORS[name], function, False) for name in _installed())
-    return (_ours(function, module), *others, *theirs)
+    """Ours, and theirs."""
+    return (_ours(function, module), *others, *_theirs(function))
+
+
+def eigen_entry():
+    """cuSOLVER's eigenvalues; None where nobody brings them, or the options leave them out: then
+    they are LAPACK's, on the host."""
+    return None if current_options().reproducible else next(iter(_theirs("eigh")), None)
 
 
 def _because(text, entries):
@@ -150,9 +163,12 @@ def _factored(q, op, order, summed):
     product = _stage(op, order, f"{q.n} x {q.p}", flops, moved, q.dtype, workspace=parts)
     if q.spectral:
         eigen = eigen_stage(replace(q, device="cpu"), order, text, square)
-        seconds = eigen.seconds + square / BUS  # the matrix goes to the host
-        kernel = "scipy.eigh, on the host"
-        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=0)]
+        entry, seconds = eigen_entry(), eigen.seconds + square / BUS  # the matrix goes to the host
+        kernel = (
+            "scipy.eigh, on the host" if entry is None else f"{entry.name}, vectors to the host"
+        )
+        room = 0 if entry is None else 4 * square
+        return [product, replace(eigen, kernel=kernel, seconds=seconds, workspace=room)]
     return [
         product,
         _stage("cholesky", order, text, order**3 / 3, square, launches=3 * blocks),
@@ -160,16 +176,22 @@ def _factored(q, op, order, summed):
     ]
 
 
+def _kept(q, order):
+    """Bytes of the matrix; with a ladder two more triangles, and rows of the scores in double."""
+    square = 8 * order * order
+    return 3 * square + BLOCK_BYTES if q.climbs else square
+
+
 def _primal(q):
     stages = [*_factored(q, "syrk", q.p, q.n), _pass(q, "fvp", 4)]
-    return stages, 8 * (q.p * q.p + q.rhs * (6 * q.p + q.n))
+    return stages, _kept(q, q.p) + 8 * q.rhs * (6 * q.p + q.n)
 
 
 def _dual(q):
     product, *factor = _factored(q, "gram", q.n, q.p)
     one = _pass(q, "matvec", 2), _pass(q, "rmatvec", 2)
     stages = [product, one[0], *factor, one[1], _pass(q, "fvp", 4)]
-    return stages, 8 * (q.n * q.n + q.rhs * (6 * q.p + 3 * q.n))
+    return stages, _kept(q, q.n) + 8 * q.rhs * (6 * q.p + 3 * q.n)
 
 
 def _cg(q):
@@ -226,7 +248,8 @@ def device_mixed_costs(q, side):
     step = sum(s.seconds for s in [*passes, *_substitutions(order, q.rhs, "float32")])
     exact = sum(s.seconds for s in DEVICE_ROUTES[side](q)[0])
     slicing = sum(s.seconds for s in looks)
-    return MixedCosts(math.inf, product.seconds, slicing, factor.seconds, step, exact)
+    pairs = {"bytes": product.seconds}
+    return MixedCosts(math.inf, pairs, slicing, factor.seconds, step, exact)
 
 
 DEVICE_ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}

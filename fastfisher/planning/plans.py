@@ -42,7 +42,7 @@ METHODS = ("auto", "primal", "dual", "cg", "mixed")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
-MIXED_SHARE = 0.7  # of a direct solve's time that mixed precision may take to be chosen unasked
+MIXED_SHARE = 0.8  # of a direct solve's time that mixed precision may take to be chosen unasked
 NOMINAL_CG_ITERATIONS = 300  # what a direct solve must beat before cg is chosen unasked
 
 

@@ -28,6 +28,7 @@ class Problem:
     halves: bool = False  # G is stored in half precision
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
     spectral: bool = False  # eigenvalues take the place of a Cholesky factor
+    climbs: bool = False  # on a device: a ladder may try a factor from the scores, in more room
     dampings: int = 1  # solved for one after the other, from one matrix
 
     @property

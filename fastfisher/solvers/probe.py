@@ -6,7 +6,7 @@ from ..arrays import Scores
 from ..ops.factorizations import factor
 from ..passes import add_syrk
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "late_pivots"]
 
 GLANCE = 256  # terms that tell sizes
 PART = 2  # every second parameter (dual: sample) is looked at,
@@ -14,6 +14,8 @@ TERMS = 1.25  # with so many terms a sum for each of them,
 BLOCK = 64  # that lie together in blocks
 WINDOW, QUANTILE = 16, 0.25  # pivots seen together, by the number of all, and what of them counts
 LEAST = 4  # the smallest eigenvalue beside the harmonic mean, which pivots tell: a quarter
+DOUBT = 16  # times less than foreseen, and F has a rank above that of half
+FEW = 0.1  # of late pivots that may be small: conjugate gradients see to some directions
 JITTER = 1e-6  # added to a diagonal of ones: far below the rounding of slices
 
 
@@ -22,6 +24,11 @@ def sampled(length, count):
     blocks = max(-(-min(int(count), length) // BLOCK), 1)
     step = max(1, -(-length // BLOCK) // blocks) * BLOCK
     return [(lo, min(lo + BLOCK, length)) for lo in range(0, length, step)][:blocks]
+
+
+def late_pivots(shares):
+    """What nearly all of the last eighth of the pivots are above."""
+    return float(np.quantile(shares[-max(len(shares) // 8, 1) :], FEW)) if len(shares) else 1.0
 
 
 class Probe:
@@ -65,6 +72,10 @@ class Probe:
     def kept(self):
         """The smallest eigenvalue of F once its diagonal is 1."""
         return self._looked()[1]
+
+    def holds(self, late):
+        """False where late pivots of all parameters are far below what `kept` makes of half."""
+        return late >= LEAST * self.kept / DOUBT
 
     @property
     def growth(self):

@@ -11,15 +11,23 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
-from ..kernels.slicing import MOST_SLICES
 from ..passes import byte_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
 from .outcome import Outcome
 from .pcg import Rounding, refined
-from .probe import PART, Probe
-from .rough import Model, Slicing, noise_of, power_norm, predicted_steps, rough_matrix
+from .probe import BLOCK, PART, TERMS, Probe
+from .rough import (
+    FORMS,
+    SINGLE,
+    Model,
+    Slicing,
+    noise_of,
+    power_norm,
+    predicted_steps,
+    rough_matrix,
+)
 from .system import in_range
 
 __all__ = ["MixedSolver"]
@@ -29,11 +37,12 @@ IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
-def tried_unit():
-    """What multiplies bytes here, once all its gates are passed; it brings the compiler along."""
-    from ..kernels.cpu.integer import unit
+def tried_unit(kind):
+    """What multiplies slices of a kind here, once all its gates are passed; it brings the compiler
+    along."""
+    from ..kernels.cpu.units import unit
 
-    return unit()
+    return unit(kind)
 
 
 class MixedSolver:
@@ -47,9 +56,11 @@ class MixedSolver:
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
-        self.unit = tried_unit() if large else "plain"
-        self.costs = mixed_costs(problem, side, self.unit)
+        units = {kind: tried_unit(kind) if large else "plain" for kind in ("bytes", "halves")}
+        self.forms = [form for form in FORMS if units[form.kind] != "plain"]
+        self.costs = mixed_costs(problem, side, units)
         self._matrices, self._norm, self._probe = {}, None, None
+        self._doubted = False  # what half of F promised, and a rung rests on
         self._left = problem.dampings  # that are still to be solved for
         self.system = self.slicing = self.diagonal = self.largest_square = None
 
@@ -58,10 +69,11 @@ class MixedSolver:
         if self.system is not None:
             return
         system = self.given
-        if self.unit != "plain":
+        if self.forms:
             self.slicing = Slicing(system, self.side)
             system.checked(self.slicing.peaks, "G")
-            largest = float(np.max(self.slicing.peaks, initial=0.0)) ** 2
+            with np.errstate(over="ignore"):
+                largest = float(np.square(np.max(self.slicing.peaks, initial=0.0)))
             if in_range(largest, system.dtype.itemsize):
                 self.largest_square = largest
             else:
@@ -88,20 +100,23 @@ class MixedSolver:
             self._norm = max(known, power_norm(self.system))
         return self._norm
 
-    def matrix(self, slices):
-        """The rough matrix from so many slices, 0 for single precision."""
-        if slices not in self._matrices:
+    def matrix(self, form):
+        """The rough matrix of this form."""
+        if form not in self._matrices:
             self._matrices.clear()  # one is in memory at a time
-            self._matrices[slices] = rough_matrix(
-                self.system, self.side, slices, self.slicing, self.largest_square
+            self._matrices[form] = rough_matrix(
+                self.system, self.side, form, self.slicing, self.largest_square
             )
-        return self._matrices[slices]
+        return self._matrices[form]
 
     def model(self):
         """Sizes of errors before anything is formed."""
+        order, spread = self._lengths()
         if self.slicing is None:
-            return Model(None, *self._lengths(), self.norm, self.diagonal)
-        return Model(self.slicing.noise, *self._lengths(), self.probe.trace, self.diagonal)
+            return Model(None, order, spread, self.norm, self.diagonal)
+        trace = self.probe.trace
+        noise, mean = self.slicing.noise, trace / max(order, 1)
+        return Model(noise, order, spread, trace, self.diagonal, squares=mean)
 
     def _lengths(self):
         s = self.given
@@ -113,8 +128,9 @@ class MixedSolver:
         probe, (order, spread) = self.probe, self._lengths()
         added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
         noise = noise_of(probe.peaks, 1 / byte_units(probe.peaks), spread)
-        model = Model(noise, order, spread, probe.trace, probe.diagonal)
-        if self.rungs(model, added)[:1] == [1]:
+        known = probe.diagonal
+        model = Model(noise, order, spread, probe.trace, known, squares=known)
+        if self.rungs(model, added)[:1] == [FORMS[0]]:
             return True
         model = self._beside(replace(model, noise=noise * probe.growth))
         return bool(self.rungs(model, added))
@@ -123,37 +139,56 @@ class MixedSolver:
         """The model that also knows, of what the probe has seen, how much F has in itself."""
         probe = self.probe
         floor, norm = probe.kept * probe.diagonal, min(model.norm, probe.norm)
-        return replace(model, floor=floor, norm=norm)
+        return replace(model, floor=floor, norm=norm, squares=probe.diagonal)
 
     def rungs(self, model, added):
-        """Slices to be tried, 0 for single precision, the most promising first."""
+        """Forms to be tried, the most promising first."""
         costs, found = self.costs, []
-        for slices in range((MOST_SLICES if self.unit != "plain" else 0) + 1):
-            steps = predicted_steps(model.error(slices, added), self.given.dtype)
-            product = 0.0 if slices in self._matrices else costs.product(slices)
+        for form in (SINGLE, *self.forms):
+            steps = predicted_steps(model.error(form, added), self.given.dtype)
+            product = 0.0 if form in self._matrices else costs.product(form)
             seconds = product + self._left * (costs.factor + steps * costs.step)
-            found.append((seconds if steps <= STEPS else math.inf, slices))
-        found.sort()
+            found.append((seconds if steps <= STEPS else math.inf, form))
+        found.sort(key=lambda rung: rung[0])
         if self.picky:  # single precision alone is a draw at best
             most = WORTH * costs.exact * self._left / self.problem.dampings
-            found = [rung for rung in found if rung[1] and rung[0] <= most]
-            return [slices for _, slices in found[:1]]
-        tried = [slices for seconds, slices in found if seconds < math.inf]
+            found = [rung for rung in found if rung[1] is not SINGLE and rung[0] <= most]
+            return [form for _, form in found[:1]]
+        tried = [form for seconds, form in found if seconds < math.inf]
         best = tried[:1]
-        if best and best[0]:  # one more slice where the first has no factor
-            best += [slices for slices in tried[1:] if slices == best[0] + 1]
-        return best + [0] * (0 not in best)
+        if best and best[0] is not SINGLE:  # one more slice where the first has no factor
+            name, slices = best[0]
+            best += [form for form in tried[1:] if form == (name, slices + 1)]
+        return best + [SINGLE] * (SINGLE not in best)
 
     def chosen(self, added):
-        """The slices to be tried, as `rungs`, and the error expected of each."""
+        """The forms to be tried, as `rungs`, and the error expected of each."""
         model = self.model()
         rungs = self.rungs(model, added)
-        if self.slicing is not None and rungs[:1] != [1]:
+        if self.slicing is not None and rungs[:1] != [FORMS[0]]:
             diagonal = None if model.diagonal is None else _seen(model.diagonal)
             model = self._beside(replace(model, noise=_seen(model.noise), diagonal=diagonal))
             added = _seen(added)
             rungs = self.rungs(model, added)
-        return [(slices, model.error(slices, added)) for slices in rungs]
+            self._doubted = self.picky
+        return [(form, model.error(form, added)) for form in rungs]
+
+    def _factored(self, form, added):
+        """The factor of the rough matrix, or None where single precision has none or, unasked, F
+        has less in itself than half of it promised: that shows in a matrix of few terms."""
+        order, spread = self._lengths()
+        doubted, self._doubted = self._doubted and form is not SINGLE, False
+        if doubted and form not in self._matrices:
+            terms = min(-(-int(TERMS * order) // BLOCK) * BLOCK, spread)
+            if self.costs.product(form) * (1 - terms / spread) > self.costs.factor:
+                early = self.slicing.begun(form, terms).factored(added)
+                if early is None or not self.probe.holds(early.least(terms)):
+                    return None
+                doubted = False
+        found = self.matrix(form).factored(added)
+        if doubted and found is not None and not self.probe.holds(found.least(spread)):
+            return None
+        return found
 
     def solve(self, b, coef, damping):
         """The Outcome for rows b (k, p) or coef (k, n).
@@ -186,19 +221,19 @@ class MixedSolver:
         if self.side == "dual" and not (scalar and added > 0):
             return None
         f = None if coef is None else system.from_coefficients(coef)
-        for slices, error in self.chosen(added):
-            rough = self.matrix(slices).factored(added)
+        for form, error in self.chosen(added):
+            rough = self._factored(form, added)
             if rough is None:
                 continue
             if b is None:
                 b = system.apply_adjoint(f)
                 system.checked(b, "b = G'(w o coef)/sum(w)")
-            outcome = self._outcome(rough, added, b, f, slices, error)
+            outcome = self._outcome(rough, added, b, f, form, error)
             if outcome is not None:
                 return outcome
         return None
 
-    def _outcome(self, rough, added, b, f, slices, error):
+    def _outcome(self, rough, added, b, f, form, error):
         system = self.system
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
         if not math.isfinite(norm):
@@ -220,10 +255,10 @@ class MixedSolver:
             status,
             added,
             iterations=iterations,
-            rung=f"{'int8' if slices else 'single'}+cg",
+            rung=f"{form.name}+cg",
             cancellation=cancellation,
             rank=len(rough),
-            slices=slices or None,
+            slices=form.slices or None,
             rough_error=error if math.isfinite(error) else None,
         )
 

@@ -1,28 +1,69 @@
-"""Approximate F, or Gram matrices, for preconditioning: from integer slices or single precision.
+"""Approximate F, or Gram matrices, for preconditioning: from slices or single precision.
 
 One of them serves every damping: it is factored anew in single precision, scaled by powers of two.
 """
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.slicing import BITS, MOST_SLICES
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
 from ..planning import choose
+from .probe import late_pivots
 from .system import unit_roundoff
 
-__all__ = ["Model", "Rough", "RoughFactor", "power_norm", "predicted_steps", "rough_matrix"]
+__all__ = [
+    "FORMS",
+    "SINGLE",
+    "Form",
+    "Model",
+    "Rough",
+    "RoughFactor",
+    "power_norm",
+    "predicted_steps",
+    "rough_matrix",
+]
 
-SINGLE = {"float64": "float32", "complex128": "complex64"}
+HALVES_OF = {"float64": "float32", "complex128": "complex64"}
 SINGLE_ERROR = 1e-7  # of sums and a factor in single precision, in units of the norm
 REACHED = 1e5  # share of the residual, in u, that steps are reckoned to: x is larger than b
 BELOW = 0.5  # rounding makes eigenvalues larger at will, but hardly smaller than half
 SAMPLE, BLOCK = 256, 64  # rows that tell the norm, and how many of them are neighbours
 SAMPLE_BYTES = 16 << 20  # of them, where they are copied
 POWER_STEPS = 6
+HALF_ERROR = 2.0**-14 / 12 * 0.54  # mean square of the rounding to bfloat16, of numbers of any size
 GRADED = 16  # ratio of scales from which the scaled system is solved to rounding as well
+
+
+class Form(NamedTuple):
+    """What a rough matrix is made from: so many slices of a kind, or scores in single precision."""
+
+    name: str  # "single", "int8" or "bf16"
+    slices: int
+
+    @property
+    def kind(self):
+        return {"int8": "bytes", "bf16": "halves"}[self.name]
+
+    @property
+    def levels(self):
+        """Products i + j < levels are taken: all, so that the matrix is positive semidefinite; of
+        halves not those below single precision."""
+        return 2 * self.slices - 1 if self.name == "int8" else min(2 * self.slices - 1, 3)
+
+    @property
+    def products(self):
+        return sum(i + j < self.levels for i in range(self.slices) for j in range(self.slices))
+
+
+SINGLE = Form("single", 0)
+FORMS = tuple(
+    Form(name, slices) for name in ("int8", "bf16") for slices in range(1, MOST_SLICES + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +72,8 @@ class Model:
 
     `noise`: mean square of the rounding of one slice, in units of F, per row of the matrix;
     `spread`: length of the other axis; `norm` of F; `diagonal` of F where D is one; `floor`, per
-    row or 0: what F has, beside D, in the direction where it has least (`Probe`).
+    row or 0: what F has, beside D, in the direction where it has least (`Probe`); `squares`: the
+    diagonal of F, nearly, per row or the same for all.
     """
 
     noise: np.ndarray | None
@@ -40,12 +82,13 @@ class Model:
     norm: float
     diagonal: np.ndarray | None = None
     floor: object = 0.0
+    squares: object = 0.0
 
-    def error(self, slices, added):
+    def error(self, form, added):
         """Estimate of ||A^-1/2 E A^-1/2|| for A = F + D and M = A + E (docs/math.md X1, X5).
 
-        E = T'R + R'T + R'R for rounding errors R that are independent; slices 0: single precision.
-        Inf where single precision has no factor.
+        E = T'R + R'T + R'R for rounding errors R that are independent. Inf where single precision
+        has no factor.
         """
         least = float(np.min(added, initial=math.inf))
         if not least > 0:
@@ -56,12 +99,13 @@ class Model:
         if np.ndim(added):  # it is scaled to a diagonal near 1
             most = float(np.max(self.diagonal, initial=0.0)) or 1.0
             single *= float(np.max(self.diagonal / added, initial=0.0)) * least / most
-        if slices == 0 and single < 1:
+        if form is SINGLE and single < 1:
             return single
         if self.noise is None or not single < 1:
             return math.inf
-        shares = (self.noise / (added + self.floor))[self.noise > 0]
-        share = float(np.mean(shares)) * 4.0 ** (-7 * (slices - 1)) if shares.size else 0.0
+        noise, bits = (self.noise, BITS) if form.name == "int8" else (HALF_ERROR * self.squares, 8)
+        shares = (noise / (added + self.floor) * np.ones_like(self.noise))[self.noise > 0]
+        share = float(np.mean(shares)) * 4.0 ** (-bits * (form.slices - 1)) if shares.size else 0.0
         ratio = min(self.order / max(self.spread, 1), 1.0)
         return 2 * math.sqrt(share * ratio) + share + single
 
@@ -141,26 +185,38 @@ class Slicing:
         else:
             self.outer *= system.root_weights
         self.spread = system.n if primal else system.p
+        self._first = {}  # by form: sums over the first terms, and how many those are
 
     @property
     def noise(self):
         """Mean squares of rounding errors, summed over the other axis, in units of F (or K)."""
         return noise_of(self.peaks, self.outer, self.spread)
 
-    def matrix(self, slices):
-        c = np.zeros((len(self.units), len(self.units)))
-        levels = 2 * slices - 1  # all products: positive semidefinite as it stands
-        s = self.system
+    def matrix(self, form):
+        """The matrix from all terms; those that are in `begun` are not gone through again."""
+        c, first = self._first.pop(form, (None, 0))
+        return Rough(self._added(c, form, (first, self.spread)), self.outer, form)
+
+    def begun(self, form, terms):
+        """The matrix from the first terms, as if they were like all."""
+        c = self._added(None, form, (0, terms))
+        self._first = {form: (c, terms)}
+        return Rough(c, self.outer * math.sqrt(self.spread / terms), form)
+
+    def _added(self, c, form, part):
+        c = np.zeros((len(self.units), len(self.units))) if c is None else c
+        s, how = self.system, {"kind": form.kind, "shift": self.system.mean, "part": part}
         if self.side == "primal":
-            add_sliced_syrk(c, s.G, self.units, slices, levels, weights=s.weights, shift=s.mean)
+            how["weights"] = s.weights
+            add_sliced_syrk(c, s.G, self.units, form.slices, form.levels, **how)
         else:
-            add_sliced_gram(c, s.G, self.units, slices, levels, shift=s.mean)
-        return Rough(c, self.outer, slices)
+            add_sliced_gram(c, s.G, self.units, form.slices, form.levels, **how)
+        return c
 
 
 def _halved(system, largest_square):
     """The system with scores in single precision, in units of the largest column's mean square."""
-    name = SINGLE.get(system.dtype.name)
+    name = HALVES_OF.get(system.dtype.name)
     if name is None:
         return system
     s = np.ldexp(1.0, -(int(np.frexp(largest_square)[1]) // 2)) if largest_square > 0 else 1.0
@@ -169,10 +225,10 @@ def _halved(system, largest_square):
     return replace(system, G=G, mean=mean)
 
 
-def rough_matrix(system, side, slices, slicing, largest_square):
-    """The approximate matrix of the primal (F) or the dual (K) from so many slices; 0: single."""
-    if slices:
-        return slicing.matrix(slices)
+def rough_matrix(system, side, form, slicing, largest_square):
+    """The approximate matrix of the primal (F) or the dual (K)."""
+    if form is not SINGLE:
+        return slicing.matrix(form)
     half = _halved(system, largest_square)
     ratio = half.G.scale / system.G.scale
     order = system.p if side == "primal" else system.n
@@ -183,15 +239,16 @@ def rough_matrix(system, side, slices, slicing, largest_square):
         outer = np.full(order, 1 / (math.sqrt(system.total or 1.0) * ratio))
     else:
         outer = system.root_weights / ratio
-    return Rough(c, outer, 0)
+    return Rough(c, outer, SINGLE)
 
 
 class Rough:
     """F (or K) ~ diag(outer) c diag(outer), c in double, its lower triangle."""
 
-    def __init__(self, c, outer, slices):
-        self.c, self.outer, self.slices = c, outer, slices
-        self.diagonal = c.diagonal().real * outer * outer
+    def __init__(self, c, outer, form):
+        self.c, self.outer, self.form = c, outer, form
+        with np.errstate(invalid="ignore"):  # what is out of range has no factor
+            self.diagonal = c.diagonal().real * outer * outer
 
     def factored(self, added):
         """The factor of this matrix + added, or None where single precision has none."""
@@ -219,7 +276,13 @@ class RoughFactor:
         else:
             choose("narrow", n, np.float64).load()(self._L, c, by)
         np.einsum("ii->i", self._L)[:] = diagonal * self._scales**2
+        self._scaled_diagonal = self._L.diagonal().real.copy()
         self.order = factor(self._L)
+
+    def least(self, terms):
+        """The share of its own diagonal that late pivots keep, of a matrix from so many terms."""
+        pivots = self._L.diagonal().real.astype(float) ** 2 / self._scaled_diagonal
+        return late_pivots(pivots * terms / np.maximum(terms - np.arange(len(self)), 1))
 
     def __len__(self):
         return len(self._L)
@@ -234,9 +297,15 @@ class RoughFactor:
         """(A + D)^-1 rows, nearly: each row in units of its largest entry."""
         scaled = rows * self._scales
         exponents = np.frexp(np.abs(scaled).max(axis=1, initial=0.0))[1][:, np.newaxis]
-        half = np.ascontiguousarray(scaled * np.ldexp(1.0, -exponents), dtype=self._L.dtype)
+        half = np.ascontiguousarray(_shifted(scaled, -exponents), dtype=self._L.dtype)
         if self.complex:
             solve_factored(self._L, half)
         else:
             choose("substitute", len(self._L), np.float32).load()(self._L, half)
-        return half * np.ldexp(1.0, exponents) * self._scales
+        return _shifted(half.astype(rows.dtype, copy=False), exponents) * self._scales
+
+
+def _shifted(x, exponents):
+    """x 2^exponents, in two steps: one power of two may be out of range where the result is not."""
+    first = exponents // 2
+    return x * np.ldexp(1.0, first) * np.ldexp(1.0, exponents - first)

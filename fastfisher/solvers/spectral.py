@@ -1,12 +1,11 @@
 """Solves through eigenvalues: cutoffs in place of damping, in the primal and in the dual."""
 
 import numpy as np
-from scipy.linalg import eigh
 
-from ..planning import choose
 from .certificate import certify, direct_status
 from .cutoffs import Cutoff
 from .dual import gram_lower
+from .eigen import eigen
 from .outcome import Outcome
 from .primal import fisher_lower
 
@@ -23,22 +22,11 @@ NOISE = 8  # eigenvalues up to this many n eps, of the largest, are rounding of 
 CHUNK = 64  # columns of scores worked on at once
 
 
-def _eigen(A):
-    """Eigenvalues (ascending) and V' of A = V diag(e) V', in its lower triangle; destroys A."""
-    choose("mirror", len(A), A.dtype).load()(A)
-    if not len(A):
-        return np.empty(0), np.empty((0, 0), A.dtype)
-    # The transpose is in the order LAPACK wants. It is conj(A), so its eigenvectors are conj(V),
-    # and their transpose is V'.
-    e, columns = eigh(A.T, lower=True, overwrite_a=True, check_finite=False, driver="evr")
-    return e, columns.T
-
-
 class DenseSpectrum:
     """A = V diag(eigenvalues) V' (p, p); A in its lower triangle, in double; destroyed."""
 
-    def __init__(self, A):
-        self.eigenvalues, self._adjoint = _eigen(A)
+    def __init__(self, A, find=eigen):
+        self.eigenvalues, self._adjoint = find(A)
         self.order = len(A)
 
     def coordinates(self, rows):
@@ -73,8 +61,8 @@ class DiagonalSpectrum:
 class GramSpectrum:
     """F + shift I through T T' = U diag(e) U': V = T'U e^-1/2, for e that are not rounding."""
 
-    def __init__(self, system, K, shift=0.0):
-        e, rows = _eigen(K)
+    def __init__(self, system, K, shift=0.0, find=eigen):
+        e, rows = find(K)
         self.order = len(e)
         noise = floor_of(self) * max(e[-1:], default=0.0)
         first = int(np.searchsorted(e, noise, side="right"))
@@ -140,11 +128,11 @@ def _noise(system, spectrum, coef, c):
     return np.where(mean > 0, ratio, 0.0)
 
 
-def spectral(system, b, coef, side, *, cutoff=None, rung="eigen"):
+def spectral(system, b, coef, side, *, cutoff=None, rung="eigen", find=eigen):
     """Solve for rows b (k, p) or coef (k, n) with a cutoff in place of the inverse of F + D.
 
     `side` is "primal" or "dual". The cutoff is the system's damping unless given: then D is the
-    system's damping, which was too small.
+    system's damping, which was too small. `find` finds eigenvalues, as `eigen`.
     """
     needs, asked = system.damping.needs, cutoff or system.damping
     f = None if coef is None else system.from_coefficients(coef)
@@ -154,13 +142,13 @@ def spectral(system, b, coef, side, *, cutoff=None, rung="eigen"):
         if not isinstance(system.damping, Cutoff):
             added = system.resolve_damping(A.diagonal().real.copy())
             np.einsum("ii->i", A)[:] += added
-        spectrum = DenseSpectrum(A)
+        spectrum = DenseSpectrum(A, find)
     else:
         A, system = gram_lower(system)
         added = (
             0.0 if needs == "spectrum" else system.resolve_damping(None, A.diagonal().real.sum())
         )
-        spectrum = GramSpectrum(system, A, added)
+        spectrum = GramSpectrum(system, A, added, find)
     if b is None:
         b = system.apply_adjoint(f)
         system.checked(b, "b = G'(w o coef)/sum(w)")

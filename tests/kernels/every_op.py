@@ -129,6 +129,32 @@ def _sliced_gram(d):
             yield (d.sums(n), a, lo, hi, _units(d, sizes), slices, levels, shift), [0]
 
 
+def _whole(d, *arrays):
+    """Numbers of nine bits, whose sums of products are exact in single precision."""
+    return [np.round(100 * x).astype(d.dtype) for x in arrays]
+
+
+def _bf16_syrk(d):
+    if d.dtype.kind == "c":
+        return
+    for a, weights, shift in d.variants(((0, 3), (1, 1), (70, 49), (9, 100))):
+        a, shift = _whole(d, a, shift)
+        roots = np.exp2(np.round(weights))
+        units = np.exp2(d.rng.integers(-3, 3, a.shape[1])).astype(d.dtype)
+        for slices, levels in ((1, 1), (3, 3), (2, 3)):
+            yield (d.sums(a.shape[1]), a, units, slices, levels, roots, shift), [0]
+
+
+def _bf16_gram(d):
+    if d.dtype.kind == "c":
+        return
+    for a, _, shift in d.variants(((3, 0), (1, 1), (49, 70), (100, 9))):
+        (a, shift), (n, p) = _whole(d, a, shift), a.shape
+        units = np.exp2(d.rng.integers(-3, 3, n)).astype(d.dtype)
+        for slices, levels, lo, hi in ((1, 1, 0, p), (2, 3, p // 3, p - p // 4)):
+            yield (d.sums(n), a, lo, hi, units, slices, levels, shift), [0]
+
+
 def _narrow(d):
     if d.dtype.kind == "c":
         return

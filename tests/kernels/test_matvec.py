@@ -8,9 +8,12 @@ import fastfisher as ff
 from fastfisher import arrays, passes
 from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
-from fastfisher.kernels.cpu.matvec import BLOCK, CHUNK, STRIPE
-from fastfisher.kernels.cpu.rows import GROUP, LANE_BYTES
-from fastfisher.kernels.cpu.splitting import FUSED_BYTES
+from fastfisher.kernels.cpu import several
+from fastfisher.kernels.cpu import sums as block_sums
+from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS, padded
+from fastfisher.kernels.cpu.rows import GROUP
+from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, CHUNK_BYTES, FUSED_BYTES, LANE_BYTES
+from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices, oracle
 from tests.kernels.cases import (
     implementations,
@@ -29,9 +32,11 @@ from tests.tolerances import assert_ratio, matvec_ratio
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (5, 3), (50, 10), (10, 50)]
 LANES = [p for itemsize in (4, 8, 16) for p in matrices.edges(LANE_BYTES // itemsize)]
-ALONG = [(3, p) for p in (*LANES, *matrices.edges(CHUNK), STRIPE - 1, STRIPE + 1)]
+CHUNKS = [p for itemsize in (4, 8) for p in matrices.edges(CHUNK_BYTES // itemsize)]
+ALONG = [(3, p) for p in (*LANES, *CHUNKS, STRIPE - 1, STRIPE + 1)]
 DOWN = [
-    (n, 7) for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK), *matrices.edges(vendor.BLOCK))
+    (n, 7)
+    for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK_ROWS), *matrices.edges(vendor.BLOCK))
 ]
 SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
 VECTORS = (0, 1, 5)
@@ -144,23 +149,55 @@ def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, more):
 
 
 @over_dtypes
-@pytest.mark.parametrize("kept", (1, 12, BLOCK), ids="{} rows in cache".format)
-def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, kept, monkeypatch):
-    n, p = BLOCK + 3, STRIPE + 70
+@pytest.mark.parametrize("k", (1, 2, MOST + 1))
+@pytest.mark.parametrize("kept", (1, 12, BLOCK_ROWS), ids="{} rows in cache".format)
+def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, k, kept, monkeypatch):
+    n, p = BLOCK_ROWS + 3, STRIPE + 70
     G, w, shift = operands(n, p, dtype).G, matrices.weights(n, dtype), vectors(1, p, dtype)[0]
-    v, y = vectors(2, p, dtype), np.zeros((2, 2, p), sums_dtype(dtype))
+    v, y = vectors(k, p, dtype), np.zeros((2, k, p), sums_dtype(dtype))
     module.fvp(y[0], G, v, w, shift)
-    monkeypatch.setattr(module, "one_pass", lambda width, itemsize: False)
-    monkeypatch.setattr(module, "CACHED_BYTES", kept * p * np.dtype(dtype).itemsize)
+    for room in (module, several):
+        monkeypatch.setattr(room, "one_pass", lambda width, itemsize: False)
+    monkeypatch.setattr(block_sums, "CACHED_BYTES", kept * p * np.dtype(dtype).itemsize)
     module.fvp(y[1], G, v, w, shift)
     assert np.array_equal(y[0], y[1])
+
+
+TILES = [(n, 21) for k in WIDTHS for n in matrices.edges(TILE_ROWS[k])]
+TILES += [(9, p) for p in (*matrices.edges(COLUMNS), *CHUNKS, *matrices.edges(several.STRIPE))]
+TILES += [(several.LONG + 1, 1100), (BLOCK_ROWS + 7, 40), (5, 40_000)]
+
+
+@pytest.mark.parametrize("shifted", (False, True), ids=("plain", "shifted"))
+@over_dtypes
+def test_every_vector_of_a_tile_has_the_bits_that_it_has_alone(dtype, shifted):
+    for n, p in TILES:
+        G, w = operands(n, p, dtype).G, matrices.weights(n, dtype)
+        shift = vectors(1, p, dtype)[0] if shifted else np.empty(0, dtype)
+        for k in (2, 3, MOST, MOST + 1, 2 * MOST + 5) if p < 2000 else (MOST + 3,):
+            v, u = vectors(k, p, dtype), vectors(k, n, dtype)
+            for op, x, more in ("matvec", v, ()), ("rmatvec", u, ()), ("fvp", v, (w,)):
+                run, size = getattr(module, op), n if op == "matvec" else p
+                y = np.zeros((2, k, size), sums_dtype(dtype))
+                run(y[0], G, x, *more, shift)
+                for c in range(k):
+                    run(y[1, c : c + 1], G, x[c : c + 1], *more, shift)
+                assert np.array_equal(y[0], y[1]), (op, n, p, k)
+
+
+def test_tiles_take_a_few_more_vectors_than_there_are():
+    assert [padded(k) for k in (0, 1, 2)] == [0, 2, 2]
+    for k in range(3 * MOST):
+        assert k <= padded(k) < k + MOST and (padded(k) % MOST or MOST) in WIDTHS
 
 
 @pytest.mark.parametrize("op", COMPARE)
 @over_dtypes
 def test_block_sums_kept_a_few_at_a_time_are_the_same(op, dtype, monkeypatch):
-    monkeypatch.setattr(module, "PARTIAL_BYTES", 1)
-    COMPARE[op](ours(op), module.PARTIAL_BLOCKS * BLOCK + 1, 9, 2, dtype, "weighted and shifted")
+    monkeypatch.setattr(block_sums, "PARTIAL_BYTES", 1)
+    COMPARE[op](
+        ours(op), block_sums.PARTIAL_BLOCKS * BLOCK_ROWS + 1, 9, 2, dtype, "weighted and shifted"
+    )
 
 
 @pytest.mark.parametrize("op", ("rmatvec", "diag", "fvp"))
@@ -356,14 +393,14 @@ def test_products_name_the_row_that_is_not_finite(call):
 @over_dtypes
 def test_scan_marks_rows_that_are_not_finite_and_finds_the_largest(entry, dtype):
     scan = entry.load()
-    for n, p in ((0, 3), (3, 0), (1, 1), (BLOCK - 1, 3), (BLOCK + 1, 3), (700, 5)):
+    for n, p in ((0, 3), (3, 0), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 3), (700, 5)):
         G = operands(n, p, dtype).G
         bad = np.ones(n, bool)
         largest = max(np.abs(G.real).max(initial=0), np.abs(G.imag).max(initial=0))
         assert scan(bad, G) == largest and not bad.any()
         if not G.size:
             continue
-        rows = [row for row in (0, n // 2, BLOCK - 1, BLOCK, n - 1) if row < n]
+        rows = [row for row in (0, n // 2, BLOCK_ROWS - 1, BLOCK_ROWS, n - 1) if row < n]
         G[rows, p // 2] = np.resize([np.nan, np.inf, -np.inf], len(rows))
         expected = np.zeros(n, bool)
         expected[rows] = True

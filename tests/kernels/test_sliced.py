@@ -1,6 +1,5 @@
-"""Sums of products of bytes, X2: exact, in any order, on every unit; slices, peaks, the gates."""
-
-import re
+"""Sums of products of slices: of bytes, X2, exact, in any order, on every unit; of halves, X8, as
+near as in single precision; peaks, the gates."""
 
 import numba
 import numpy as np
@@ -8,25 +7,28 @@ import pytest
 
 from fastfisher import machine
 from fastfisher.kernels import reference
-from fastfisher.kernels.cpu import integer, quantise, sliced, threads
+from fastfisher.kernels.cpu import quantise, sliced, threads, units
 from fastfisher.kernels.cpu.splitting import sliced_terms
-from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS
+from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS, TILED_TERMS
 from tests.kernels.every_op import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 
-UNITS = ["vnni", "plain"]
+# Those of this processor; "amx", where it is and where it is not, has test_amx.py.
+UNITS = [(name, kind) for kind in units.NEEDED for name in units._promised(kind) if name != "amx"]
+BYTES = [unit for unit in UNITS if unit[1] == "bytes"]
 NONE, U = np.empty(0), unit_roundoff("float64")
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is no compiled code")
 
 
-@pytest.fixture(params=UNITS)
+@pytest.fixture(params=UNITS, ids="-".join)
 def code(request):
-    if request.param == "vnni" and "+avx512vnni" not in integer.features():
-        pytest.skip("Numba does not compile for VNNI")
-    return integer.unit_code(request.param)
+    return units.unit_code(*request.param)
 
 
-def units(sizes):
+only_bytes = pytest.mark.parametrize("code", BYTES, ids="-".join, indirect=True)
+
+
+def powers(sizes):
     return np.exp2(np.floor(np.log2(127 / sizes)))
 
 
@@ -36,17 +38,19 @@ def assert_same_sums(c, expected):
 
 def products(a, code, *, slices=1, levels=1, by_rows=True):
     """Through one unit, whichever this machine would take."""
-    x, cut = sliced._source(a, np.ones(a.shape[1 if by_rows else 0], a.dtype), NONE, NONE), None
-    cut = sliced._columns if by_rows else sliced._rows
-    c = np.zeros((len(x.units), len(x.units)))
-    sliced._accumulate(c, x, cut, 0, a.shape[0 if by_rows else 1], slices, levels, code)
+    order = a.shape[1 if by_rows else 0]
+    c, ones, none = np.zeros((order, order)), np.ones(order, a.dtype), np.empty(0, a.dtype)
+    if by_rows:
+        sliced._syrk(c, a, ones, slices, levels, none, none, code)
+    else:
+        sliced._gram(c, a, 0, a.shape[1], ones, slices, levels, none, code)
     return c
 
 
 @pytest.mark.parametrize("n, p", [(1, 1), (3, 47), (64, 48), (65, 49), (700, 16), (130, 97)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_X2_sums_of_bytes_are_exact(code, n, p, dtype, rng):
-    """Integers up to 127 either way: not one unit in the last place off, lower triangle only."""
+def test_X2_sums_of_small_integers_are_exact(code, n, p, dtype, rng):
+    """Up to 127 either way: not one unit in the last place off, lower triangle only."""
     a = rng.integers(-127, 128, (n, p)).astype(dtype)
     a[0], a[-1] = 127, -127
     for by_rows in (True, False):
@@ -54,6 +58,7 @@ def test_X2_sums_of_bytes_are_exact(code, n, p, dtype, rng):
         np.testing.assert_array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x))
 
 
+@only_bytes
 def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
     """8192 terms of 127 * 127 (with the offset: 255 * 127), the most that one flush adds up."""
     for sign in (1.0, -1.0):
@@ -63,11 +68,12 @@ def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
 
 
 def test_sliced_terms_stay_inside_32_bits():
-    for order in (1, 100, 5000, 10**6):
-        for count in (1, 2, 4, 8):
-            terms = sliced_terms(order, count)
-            assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= SLICED_TERMS
-    assert 8 * 255 * 127 * SLICED_TERMS < 2**31
+    for tiled, most in ((False, SLICED_TERMS), (True, TILED_TERMS)):
+        for order in (1, 100, 5000, 10**6):
+            for count in (1, 2, 4, 8):
+                terms = sliced_terms(order, count, tiled=tiled)
+                assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= most
+    assert 8 * 255 * 127 * SLICED_TERMS < 2**31 and 8 * 127 * 127 * TILED_TERMS < 2**31
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
@@ -76,7 +82,7 @@ def test_X2_slices_leave_a_known_rest(slices, shape, rng):
     """|x - x_q| <= 2^-7s of the largest: the sums are those of x_q, and x is that near."""
     a = rng.standard_normal(shape)
     peak = np.abs(a).max(axis=0)
-    c, u = np.zeros((shape[1], shape[1])), units(peak)
+    c, u = np.zeros((shape[1], shape[1])), powers(peak)
     sliced.sliced_syrk(c, a, u, slices, 2 * slices - 1, NONE, NONE)
     x, rest = np.zeros(shape), a * u
     for s in range(slices):
@@ -96,8 +102,8 @@ def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
     a, m = rng.standard_normal((130, 51)).astype(dtype), rng.standard_normal(51).astype(dtype)
     w = rng.uniform(0.1, 2, 130).astype(dtype)
     none = np.empty(0, dtype)
-    u = units(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
-    v = units(np.abs(a - m).max(axis=1)).astype(dtype)
+    u = powers(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
+    v = powers(np.abs(a - m).max(axis=1)).astype(dtype)
     ours, theirs = np.zeros((51, 51)), np.zeros((51, 51))
     sliced.sliced_syrk(ours, a, u, slices, levels, w, m)
     reference.sliced_syrk(theirs, a, u, slices, levels, w, m)
@@ -112,17 +118,38 @@ def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
     assert np.abs(none_shift[:51, :51] - ours[:51, :51]).max() > 1
 
 
+@pytest.mark.parametrize("n", [300, 9000])
+@pytest.mark.parametrize("positive", [False, True])
+def test_X8_slices_of_halves_reach_single_precision_at_any_length(n, positive, rng):
+    """|F - F*| <= some u |G|'|G|: three slices 2^-24, two 2^-16, one 2^-8; not more with n."""
+    a = rng.standard_normal((n, 50)).astype(np.float32)
+    a *= np.exp2(rng.integers(-30, 30, (n, 1))).astype(np.float32)  # no unit of a column fits all
+    a = np.abs(a) if positive else a
+    x, ones, none = a.astype(np.float64), np.ones(50, np.float32), np.empty(0, np.float32)
+    exact, size = x.T @ x, np.abs(x).T @ np.abs(x)
+    for slices, u in ((1, 2.0**-8), (2, 2.0**-16), (3, 2.0**-24)):
+        c, d = np.zeros((50, 50)), np.zeros((50, 50))
+        sliced.bf16_syrk(c, a, ones, slices, min(2 * slices - 1, 3), none, none)
+        assert_ratio(entrywise_ratio(c, np.tril(exact), u * size), "bytes", slices)
+        rows = np.ascontiguousarray(a.T)
+        sliced.bf16_gram(d, rows, 0, n, ones, slices, min(2 * slices - 1, 3), none)
+        assert_ratio(entrywise_ratio(d, np.tril(exact), u * size), "bytes", slices)
+        if slices < 3:  # and it is no nearer than it says
+            assert entrywise_ratio(c, np.tril(exact), u * size) > 1e-3
+
+
 @compiled
-def test_A6_one_and_two_threads_give_the_same_bits(rng):
+@pytest.mark.parametrize("syrk", [sliced.sliced_syrk, sliced.bf16_syrk])
+def test_A6_one_and_two_threads_give_the_same_bits(syrk, rng):
     a = rng.standard_normal((1500, 300))
-    u = units(np.abs(a).max(axis=0))
+    u = powers(np.abs(a).max(axis=0))
     found = []
     for count in (1, 2):
         before = threads._limit
         threads.set_num_threads(count)
         try:
             c = np.zeros((300, 300))
-            sliced.sliced_syrk(c, a, u, 3, 3, NONE, NONE)
+            syrk(c, a, u, 3, 3, NONE, NONE)
             found.append(c.tobytes())
         finally:
             threads.set_num_threads(before)
@@ -131,7 +158,7 @@ def test_A6_one_and_two_threads_give_the_same_bits(rng):
 
 def test_sums_of_one_slice_do_not_depend_on_how_they_are_cut(rng):
     a = rng.standard_normal((700, 60))
-    u = units(np.abs(a).max(axis=0))
+    u = powers(np.abs(a).max(axis=0))
     whole, parts = np.zeros((60, 60)), np.zeros((60, 60))
     sliced.sliced_syrk(whole, a, u, 1, 1, NONE, NONE)
     for rows in np.split(a, [13, 400, 401]):
@@ -180,28 +207,29 @@ def loop_of(text, instruction):
 
 
 @compiled
-def test_the_vnni_tile_spills_nothing():
-    if "+avx512vnni" not in integer.features():
-        pytest.skip("Numba does not compile for VNNI")
-    count, body = loop_of(assembly(integer._vnni_tile, 5), "vpdpbusd")
-    assert count == integer.ROWS * integer.VECTORS
+@pytest.mark.parametrize("tile, name", [("_vnni_tile", "vpdpbusd"), ("_halves_tile", "vfmadd")])
+def test_tiles_spill_nothing(tile, name):
+    if "+avx512vnni" not in units.features():
+        pytest.skip("only where AVX-512 is")
+    count, body = loop_of(assembly(getattr(units, tile), 5), name)
+    assert count >= units.ROWS * units.VECTORS
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
-def amx_code():
-    """What the tile kernel becomes where Numba compiles for AMX; nothing of it is run."""
-    from fastfisher.kernels.cpu import amx
+def bf16_code():
+    """What becomes of the tile where Numba compiles for AVX512_BF16; nothing of it is run."""
+    units.unit_code("avx512bf16", "halves")  # all of it compiles
+    count, body = loop_of(assembly(units._bf16_tile, 5), "vdpbf16ps")
+    return [units.expected("halves"), count, [x for x in body if "rsp" in x or "call" in x]]
 
-    amx.code()  # all of it compiles
-    count, body = loop_of(assembly(amx._tile, 5), "tdpbssd")
-    return {
-        "expected": integer.expected(),
-        "count": count,
-        "spills": [line for line in body if "%rsp" in line and "tmm" in line],
-        "first": [line.split()[-3:] for line in body if "tdpbssd" in line][:4],
-        "configures": "ldtilecfg" in assembly(amx._load_configuration, 1),
-        "releases": "tilerelease" in assembly(amx._release, 1),
-    }
+
+@compiled
+@pytest.mark.slow
+def test_the_bf16_tile_spills_nothing():
+    if "+avx512vnni" not in units.features():
+        pytest.skip("only where AVX-512 is")
+    found = in_a_process(bf16_code, NUMBA_CPU_FEATURES=host_features("+avx512bf16"))
+    assert found == ["avx512bf16", units.ROWS * units.VECTORS, []]
 
 
 def host_features(*more):
@@ -210,36 +238,15 @@ def host_features(*more):
     return ",".join([cpu_target.target_context.codegen().magic_tuple()[2], *more])
 
 
-@compiled
-@pytest.mark.slow
-def test_the_amx_tile_is_four_products_of_tiles_without_spills():
-    if "+avx512vnni" not in integer.features():
-        pytest.skip("only where AVX-512 is")
-    environment = {
-        "NUMBA_CPU_NAME": "sapphirerapids",
-        "NUMBA_CPU_FEATURES": host_features("+amx-tile", "+amx-int8"),
-    }
-    found = in_a_process(amx_code, **environment)
-    assert found["expected"] == "amx" and found["configures"] and found["releases"]
-    assert found["count"] >= 4 and found["count"] % 4 == 0 and not found["spills"]
-    tiles = [[re.sub(r"\W", "", word) for word in line] for line in found["first"]]
-    assert tiles == [  # result += A tile x B tile, in AT&T order: B, A, result
-        ["tmm6", "tmm4", "tmm0"],
-        ["tmm7", "tmm4", "tmm1"],
-        ["tmm6", "tmm5", "tmm2"],
-        ["tmm7", "tmm5", "tmm3"],
-    ]
-
-
 def gate():
     """Which unit is used, and whether its sums are right."""
     import fastfisher as ff
     from fastfisher.kernels.cpu import amx
     from fastfisher.planning import integer_unit
 
-    used = integer.unit()
+    used = units.unit()
     assert (integer_unit() == "plain") == (ff.plan(16000, 4000).method == "primal")
-    return [used, amx.permitted(), sliced.is_exact(integer.unit_code(used))]
+    return [used, amx.permitted(), sliced.is_exact(units.unit_code(used))]
 
 
 @compiled
@@ -247,7 +254,7 @@ def gate():
 @pytest.mark.parametrize("hidden", ["vnni", "permission"])
 def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
     """Never an instruction that is not there: without VNNI plain code, without permission VNNI."""
-    if "+avx512vnni" not in integer.features():
+    if "+avx512vnni" not in units.features():
         pytest.skip("Numba does not compile for VNNI")
     if hidden == "vnni":
         features = host_features().replace("+avx512vnni", "-avx512vnni")
@@ -262,39 +269,10 @@ def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
     assert (used, permitted, exact) == ("vnni", False, True)
 
 
-def test_a_wrong_result_of_the_self_check_is_seen(code, monkeypatch):
+def test_a_wrong_result_of_the_self_check_is_seen(code):
     assert sliced.is_exact(code)
-    assert not sliced.is_exact(code._replace(offset=code.offset + 1))
-
-
-# Twins of the layouts that nothing here can run ----------------------------------------------
-
-
-def test_the_twin_of_the_amx_tile_takes_transposed_words(rng):
-    """A tiles are 16 columns as rows of 16 words, B tiles the panel itself (amx.py)."""
-    from fastfisher.kernels.cpu import amx, twins_integer
-
-    steps = 32
-    panel = rng.integers(-127, 128, (steps, 32, 4)).astype(np.int8)
-    left = np.zeros(panel.size, np.int8)
-    for k in range(0, steps, 16):
-        for half in range(2):
-            at = panel.ctypes.data + 128 * k + 64 * half
-            to = left.ctypes.data + 128 * k + 1024 * half
-            twins_integer.transpose_words(to, 16, at, 32)
-    c = np.zeros((32, 32), np.int32)
-    amx._tile_twin(c.ctypes.data, 32, left.ctypes.data, panel.ctypes.data, steps)
-    terms = panel.transpose(0, 2, 1).reshape(-1, 32).astype(np.int64)
-    np.testing.assert_array_equal(c, terms.T @ terms)
-
-
-def test_the_configuration_is_eight_tiles_of_16_rows_of_64_bytes():
-    from fastfisher.kernels.cpu import amx
-
-    config = amx.configuration()
-    assert config.ctypes.data % 64 == 0 and config[0] == 1 and not config[1:16].any()
-    assert (config[16:32].view(np.uint16) == 64).all() and (config[48:56] == 16).all()
-    assert not config[32:48].any() and not config[56:].any()
+    other = "halves" if code.terms == units.TERMS["bytes"] else "bytes"
+    assert not sliced.is_exact(code._replace(tile=units.unit_code("plain", other).tile))
 
 
 def test_words_of_a_panel_hold_four_terms_of_a_column(rng):
@@ -304,7 +282,9 @@ def test_words_of_a_panel_hold_four_terms_of_a_column(rng):
     def cut(to, sums, a, ones):
         step = (np.int64(64), np.int64(16), np.int64(1), np.int64(1), np.int64(0))
         four, width = np.int64(4), np.int64(16)
-        quantise.quantise_rows(to, step, sums, a, width, four, width, ones, ones, ones, 1.0)
+        quantise.quantise_rows(
+            to, step, sums, a, width, four, width, ones, ones, ones, 1.0, np.int32(0)
+        )
 
     run = cut if numba.config.DISABLE_JIT else numba.njit(cut)
     ones, buffer = np.ones(16), np.zeros(192, np.int8)

@@ -8,11 +8,12 @@ import numpy as np
 
 import fastfisher as ff
 from tests import matrices
-from tests.solvers.device_cases import Traffic, _message, _slices, _there
+from tests.solvers.device_arrays import TALL, WIDE, slices_of, there
+from tests.solvers.device_refusals import message_of
+from tests.solvers.device_traffic import Traffic
 
 __all__ = ["CASES", "everything"]
 
-TALL, WIDE = (5, 3), (3, 5)
 # name: (shape, dtype, what is done to the scores, what solve is given)
 CASES = {
     "primal": (TALL, "float64", {}, {"b": 2, "damping": 0.1, "weights": True}),
@@ -54,12 +55,12 @@ def _solved(name):
     side = "primal" if shape == TALL else "dual"
     expected = ff.solve(G, **operands, method=side, **settings)
     if "streamed" in changes:
-        with _slices(2 * G.itemsize * min(shape)):
+        with slices_of(2 * G.itemsize * min(shape)):
             made = ff.solve(G, device="cuda", method="mixed", **operands, **settings)
         x = made.x
     else:
-        there = {key: _there(x) for key, x in operands.items()}
-        made = ff.solve(_there(G), method="mixed", **there, **settings)
+        given = {key: there(x) for key, x in operands.items()}
+        made = ff.solve(there(G), method="mixed", **given, **settings)
         x = made.x.copy_to_host()
     unit = by if "graded" in changes else np.ones(shape[1])
     x, exact = ((y.T * unit).T for y in (x, expected.x))
@@ -87,11 +88,11 @@ def _mixed(side, method, damping=0.1, **patches):
     given = {"b": 1} if side == "primal" else {"coef": 1}
     shape = TALL if side == "primal" else WIDE
     G, operands, _ = _operands("again", shape, "float64", given)
-    there = {key: _there(x) for key, x in operands.items()}
+    given = {key: there(x) for key, x in operands.items()}
     with contextlib.ExitStack() as stack:
         for name, value in patches.items():
             stack.enter_context(mock.patch.object(mixed, name, value))
-        return ff.solve(_there(G), damping=damping, method=method, **there)
+        return ff.solve(there(G), damping=damping, method=method, **given)
 
 
 def _facts(sol, exact):
@@ -145,9 +146,9 @@ def _more():
 
     tried, made = [], mixed._Rough.factored
 
-    def factored(self, slices):
-        tried.append(slices)
-        return None if len(tried) == 1 else made(self, slices)
+    def factored(self, form):
+        tried.append(form.slices)
+        return None if len(tried) == 1 else made(self, form)
 
     with mock.patch.object(mixed._Rough, "factored", factored):
         sol = _mixed("primal", "mixed")
@@ -169,21 +170,19 @@ def _refused():
     G[2, 1] = np.nan
     b, weights = np.ones(3), np.array([1.0, 1, 1, -1, 1])
     calls = {
-        "nan": lambda: ff.solve(_there(G), _there(b), damping=0.1, method="mixed"),
+        "nan": lambda: ff.solve(there(G), there(b), damping=0.1, method="mixed"),
         "weights": lambda: ff.solve(
-            _there(np.ones(TALL)), _there(b), weights=_there(weights), damping=0.1, method="mixed"
+            there(np.ones(TALL)), there(b), weights=there(weights), damping=0.1, method="mixed"
         ),
-        "b": lambda: ff.solve(
-            _there(np.eye(5, 3)), _there(b * np.nan), damping=0.1, method="mixed"
-        ),
+        "b": lambda: ff.solve(there(np.eye(5, 3)), there(b * np.nan), damping=0.1, method="mixed"),
         "cutoff": lambda: ff.solve(
-            _there(np.eye(5, 3)), _there(b), damping=ff.HardCutoff(0.1), method="mixed"
+            there(np.eye(5, 3)), there(b), damping=ff.HardCutoff(0.1), method="mixed"
         ),
         "rank": lambda: ff.solve(
-            _there(np.eye(3, 5)), _there(np.ones(5)), damping=0.0, method="mixed"
+            there(np.eye(3, 5)), there(np.ones(5)), damping=0.0, method="mixed"
         ),
     }
-    return {name: _message(call) for name, call in calls.items()}
+    return {name: message_of(call) for name, call in calls.items()}
 
 
 def everything():

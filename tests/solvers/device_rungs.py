@@ -7,7 +7,7 @@ import numpy as np
 
 import fastfisher as ff
 from tests import matrices
-from tests.solvers.device_cases import _slices, _there
+from tests.solvers.device_arrays import slices_of, there
 
 __all__ = ["CASES", "everything"]
 
@@ -23,7 +23,7 @@ SHARES = np.array([0.5, 0.0, 2.0, 1.0])
 def _halves(r):
     """A preconditioner: other weights for other parameters, wherever the array lies."""
     weights = np.arange(1.0, 4.0)[:, np.newaxis]
-    return weights * r if isinstance(r, np.ndarray) else _there(weights * r.copy_to_host())
+    return weights * r if isinstance(r, np.ndarray) else there(weights * r.copy_to_host())
 
 
 # name: (scores or their shape, dtype, what is done to them, what solve is given, ladder)
@@ -179,12 +179,12 @@ def _solved(name):
     with ff.options(ladder=ladder):
         expected = ff.solve(G, **operands, **settings)
         if "streamed" in changes:
-            with _slices(2 * G.itemsize * min(G.shape)):
+            with slices_of(2 * G.itemsize * min(G.shape)):
                 made = ff.solve(G, device="cuda", **operands, **settings)
             x = made.x
         else:
-            there = {key: _there(x) for key, x in operands.items()}
-            made = ff.solve(_there(G), **there, **settings)
+            moved = {key: there(x) for key, x in operands.items()}
+            made = ff.solve(there(G), **moved, **settings)
             x = made.x.copy_to_host()
     size, u = np.abs(expected.x).max(), float(np.finfo(like).eps) / 2
     return {

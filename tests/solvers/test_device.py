@@ -9,8 +9,9 @@ import pytest
 import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
-from tests.solvers.device_cases import CASES, CATALOGUE, everything
-from tests.solvers.device_fishers import held
+from tests.solvers.device_cases import CASES, everything
+from tests.solvers.device_fishers import held, kept
+from tests.solvers.device_refusals import CATALOGUE
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 with_cuda = pytest.mark.skipif(
@@ -113,7 +114,7 @@ def test_copies_to_a_cuda_device_are_waited_for_where_the_slices_are_given_up(co
 @with_cuda
 def test_the_ops_on_cuda_arrays_are_those_of_the_host(found):
     errors = found["operated"]
-    assert len(errors) == 20 and max(errors.values()) < 50, errors
+    assert len(errors) == 25 and max(errors.values()) < 50, errors
 
 
 @with_cuda
@@ -162,3 +163,23 @@ def test_a_cuda_plan_needs_no_device_and_says_that_its_times_are_nominal():
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(ff.errors.InputError, match="expected 'cpu' or 'cuda'"):
         ff.solve(np.eye(3), np.ones(3), damping=1.0, device=device)
+
+
+@with_cuda
+def test_a_cuda_gram_fisher_answers_as_one_of_the_host():
+    facts = in_a_process(kept, **SIMULATOR)
+    single = facts["errors"].pop("halves, merged")
+    assert max(facts["errors"].values()) < 1e-13 and single < 1e-5, facts["errors"]
+    assert facts["facts"] == [True] * 4 and facts["traffic"] == [0, 1, 1]
+    for name, message in {
+        "host": "G lies on the host",
+        "nan": "not finite in row 1",
+        "width": "with 2 columns; expected float64 with 5",
+        "dtype": "G is float32 with 5 columns",
+        "both": "both b and coef",
+        "empty": "has seen nothing",
+        "decayed": "cannot merge DeviceGramFisher",
+        "kinds": "cannot merge DeviceFisher",
+    }.items():
+        assert re.search(message, facts["refusals"][name]), facts["refusals"]
+    assert facts["unchanged"]

@@ -69,8 +69,9 @@ def test_X3_a_cuda_factor_that_fails_leads_to_one_more_slice(found):
 def test_cuda_mixed_has_the_same_bits_again_and_waits_for_looks_alone(found):
     facts = found["more"]
     assert facts["same"]
-    # units and scales go in; report, peaks, diagonal, status, the recurrence twice, report come out
-    assert facts["traffic"] == [6, 7, 7]
+    # scales, and how the recurrence begins, go in; report, peaks, diagonal, status, the recurrence
+    # twice, report come out; the host waits for each
+    assert facts["traffic"] == [2, 7, 9]
 
 
 @with_cuda

@@ -19,7 +19,9 @@ def formed(monkeypatch):
     """Which matrices were formed: slices, or the names of exact sums."""
     found = []
     matrix, syrk, gram = rough.Slicing.matrix, system.add_syrk, system.add_gram
-    monkeypatch.setattr(rough.Slicing, "matrix", lambda self, s: found.append(s) or matrix(self, s))
+    monkeypatch.setattr(
+        rough.Slicing, "matrix", lambda self, f: found.append(f.slices) or matrix(self, f)
+    )
     for name, add in (("add_syrk", syrk), ("add_gram", gram)):
 
         def counted(c, G, *, name=name, add=add, **settings):

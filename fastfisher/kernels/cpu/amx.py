@@ -1,8 +1,16 @@
-"""Products of bytes in matrix registers (AMX), behind gates that end in a check of the result.
+"""Products of slices in matrix registers (AMX), behind gates that end in a check of the result.
 
 Tile instructions kill a process that has no permission for them, or whose thread did not load a
 configuration. So: what Numba compiles for, then the permission of the system, then a small product
 compared with NumPy; whatever fails, the next unit is used.
+
+Permission is the process's: threads have it whether they began before or after, and children by
+fork, but not what is executed in its place. The system denies it while a thread has an alternative
+signal stack too small for the tiles (Linux, Documentation/arch/x86/xstate.rst). A configuration is
+the thread's own, and each task loads one.
+
+Per 16 steps (64 cycles) a tile of results takes 2 KB of left tiles, which stay in L1, and 2 KB of
+right ones from L2, which gives twice that; its own 4 KB come and go once per 128 steps.
 """
 
 import ctypes
@@ -15,17 +23,19 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from . import twins_integer as twins
-from .integer import Unit, features, transpose_words
+from ..slicing import TILED_TERMS
+from . import twins_units as twins
 from .jit import entry_address
 from .memory import aligned
-from .quantise import WORDS
+from .quantise import TERMS, WORDS
 from .simd import Code, _index, vector
+from .units import Unit, transpose_words
 
-__all__ = ["code", "usable"]
+__all__ = ["code", "permitted"]
 
 SIDE = 2 * WORDS  # of a result: two by two tiles
 TILE = 1024  # bytes
+SPAN = 1024  # words of halves summed in single precision: 64 sums of 32 terms, one by one
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 
 _BYTE = ir.IntType(8)
@@ -58,55 +68,73 @@ def _release(typingctx, config):
     return types.void(types.intp), emit
 
 
-def _tile_twin(c, ldc, left, right, steps):
-    a = twins.memory(left, np.uint8, 4 * SIDE * steps).reshape(steps // WORDS, SIDE, WORDS, 4)
-    words = np.ascontiguousarray(a.transpose(0, 2, 1, 3))  # (step, word, row, byte)
-    b = twins.rows_at(right, np.int8, steps, 4 * SIDE, 4 * SIDE).reshape(steps, SIDE, 4)
-    total = twins.rows_at(c, np.int32, SIDE, ldc, SIDE)
-    terms = words.reshape(steps, SIDE, 4).view(np.int8).astype(np.int32)
-    total += np.einsum("kit,kjt->ij", terms, b.astype(np.int32))
+def _left(words, kind, terms, steps):
+    """Left tiles (tile, column, step, terms) as (step, column, terms)."""
+    a = twins.memory(words, np.uint32, SIDE * steps).reshape(steps // WORDS, SIDE, WORDS)
+    return np.ascontiguousarray(a.transpose(0, 2, 1)).view(kind).reshape(steps, SIDE, terms)
 
 
-@vector(_tile_twin)
-def _tile(typingctx, c, ldc, left, right, steps):
-    """c (32 x 32) += products of 4 `steps` terms, `steps` a multiple of 16; ldc in words."""
+def _bytes_twin(c, ldc, left, right, steps):
+    a = _left(left, np.int8, 4, steps).astype(np.int32)
+    b = twins.memory(right, np.int8, 4 * SIDE * steps).reshape(steps, SIDE, 4).astype(np.int32)
+    twins.rows_at(c, np.int32, SIDE, ldc, SIDE)[:] += np.einsum("kit,kjt->ij", a, b)
 
-    def emit(context, builder, signature, values):
-        c_v, ldc_v, left_v, right_v, steps_v = values
-        row = builder.mul(ldc_v, _index(4))
 
-        def at(address, offset=0):
-            offset = _index(offset) if isinstance(offset, int) else offset
-            return builder.inttoptr(builder.add(address, offset), _POINTER)
+def _halves_twin(c, ldc, left, right, steps):
+    a = _left(left, np.uint16, 2, steps)
+    twins.halves_tile(SIDE, SIDE, c, ldc, a.ctypes.data, right, steps)
 
-        below = builder.mul(row, _index(WORDS))
-        results = [
-            at(builder.add(c_v, down), 4 * WORDS * j) for down in (_index(0), below) for j in (0, 1)
-        ]
-        for number, place in enumerate(results):
-            _tile_call(builder, "tileloadd64", number, place, row)
 
-        def body(step, _):
-            a = builder.add(left_v, builder.mul(step, _index(2 * TILE)))
-            b = builder.add(right_v, builder.mul(step, _index(2 * TILE)))
-            wide, narrow = _index(4 * SIDE), _index(4 * WORDS)
-            _tile_call(builder, "tileloadd64", 4, at(a), narrow)
-            _tile_call(builder, "tileloadd64", 6, at(b), wide)
-            _tile_call(builder, "tdpbssd", 0, 4, 6)
-            _tile_call(builder, "tileloadd64", 7, at(b, 4 * WORDS), wide)
-            _tile_call(builder, "tdpbssd", 1, 4, 7)
-            _tile_call(builder, "tileloadd64", 5, at(a, TILE), narrow)
-            _tile_call(builder, "tdpbssd", 2, 5, 6)
-            _tile_call(builder, "tdpbssd", 3, 5, 7)
-            return []
+def _tile(instruction, twin):
+    """Intrinsic (c, ldc, left, right, steps): c (32 x 32) += products of `steps` words, a multiple
+    of 16; ldc in words."""
 
-        code = Code(context, builder, types.float32, lanes=WORDS)
-        code.loop(builder.sdiv(steps_v, _index(WORDS)), [], body)
-        for number, place in enumerate(results):
-            _tile_call(builder, "tilestored64", number, place, row)
-        return context.get_dummy_value()
+    @vector(twin)
+    def tile(typingctx, c, ldc, left, right, steps):
+        def emit(context, builder, signature, values):
+            code = Code(context, builder, types.float32, lanes=WORDS)
+            _emit(code, instruction, *values)
+            return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5), emit
+        return types.void(*[types.intp] * 5), emit
+
+    return tile
+
+
+def _emit(code, instruction, c, ldc, left, right, steps):
+    builder = code.builder
+    row = builder.mul(ldc, _index(4))
+
+    def at(address, offset=0):
+        offset = _index(offset) if isinstance(offset, int) else offset
+        return builder.inttoptr(builder.add(address, offset), _POINTER)
+
+    below = builder.mul(row, _index(WORDS))
+    upper = [at(c, 4 * WORDS * j) for j in (0, 1)]
+    results = upper + [at(builder.add(c, below), 4 * WORDS * j) for j in (0, 1)]
+    for number, place in enumerate(results):
+        _tile_call(builder, "tileloadd64", number, place, row)
+
+    def body(step, _):
+        a = builder.add(left, builder.mul(step, _index(2 * TILE)))
+        b = builder.add(right, builder.mul(step, _index(2 * TILE)))
+        wide, narrow = _index(4 * SIDE), _index(4 * WORDS)
+        _tile_call(builder, "tileloadd64", 4, at(a), narrow)
+        _tile_call(builder, "tileloadd64", 6, at(b), wide)
+        _tile_call(builder, instruction, 0, 4, 6)
+        _tile_call(builder, "tileloadd64", 7, at(b, 4 * WORDS), wide)
+        _tile_call(builder, instruction, 1, 4, 7)
+        _tile_call(builder, "tileloadd64", 5, at(a, TILE), narrow)
+        _tile_call(builder, instruction, 2, 5, 6)
+        _tile_call(builder, instruction, 3, 5, 7)
+        return []
+
+    code.loop(builder.sdiv(steps, _index(WORDS)), [], body)
+    for number, place in enumerate(results):
+        _tile_call(builder, "tilestored64", number, place, row)
+
+
+_bytes_tile, _halves_tile = _tile("tdpbssd", _bytes_twin), _tile("tdpbf16ps", _halves_twin)
 
 
 def amx_begin(config):
@@ -117,8 +145,12 @@ def amx_end(config):
     _release(config)
 
 
-def amx_tile(c, ldc, left, right, steps):
-    _tile(c, ldc, left, right, steps)
+def amx_bytes(c, ldc, left, right, steps):
+    _bytes_tile(c, ldc, left, right, steps)
+
+
+def amx_halves(c, ldc, left, right, steps):
+    _halves_tile(c, ldc, left, right, steps)
 
 
 def amx_prepare(to, source, steps):
@@ -150,29 +182,23 @@ def permitted():
 
 
 @functools.cache
-def code():
+def _configured():
+    return configuration()
+
+
+@functools.cache
+def code(kind="bytes"):
     """The Unit; only where the gates are passed."""
-    config = configuration()
-    _kept.append(config)
+    whole = kind == "bytes"
     return Unit(
+        TERMS[kind],
+        TILED_TERMS // TERMS[kind] if whole else SPAN,
         SIDE,
         SIDE,
         0,
         entry_address(amx_prepare, 3),
-        entry_address(amx_tile, 5),
+        entry_address(amx_bytes if whole else amx_halves, 5),
         entry_address(amx_begin, 1),
         entry_address(amx_end, 1),
-        config.ctypes.data,
+        _configured().ctypes.data,
     )
-
-
-_kept = []
-
-
-def usable():
-    """True if all gates are passed: compiled for, permitted, and a product is right."""
-    if not {"+amx-int8", "+amx-tile"} <= features() or not permitted():
-        return False
-    from .sliced import is_exact
-
-    return is_exact(code())

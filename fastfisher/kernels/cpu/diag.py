@@ -3,10 +3,11 @@
 import numpy as np
 
 from .jit import kernel
-from .matvec import BLOCK, STRIPE, block_sums, stripes
 from .parallel import for_each
 from .rows import GROUP, add_squares, real_rows
 from .simd import address, clear
+from .splitting import BLOCK_ROWS
+from .sums import STRIPE, block_sums, stripes
 from .threads import driver
 
 __all__ = ["diag", "scan"]
@@ -20,7 +21,7 @@ def _diag_task(t, thread, parts, x, first, factors, weighted):
     columns = min(STRIPE, x.width - j0)
     y = address(parts, b * parts.shape[2] + j0)
     clear(y, columns * x.bytes)
-    i, i1 = first + b * BLOCK, min(first + (b + 1) * BLOCK, x.n)
+    i, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
         s = address(factors, i if weighted else np.int64(0))
@@ -38,7 +39,7 @@ def _diag(launch, parts, x, first, factors, weighted):
 def _scan_task(t, thread, bad, largest, bits, magnitude, infinity):
     """Task: a block of samples. Magnitudes are ordered as their bits are, in every format."""
     largest[t] = 0
-    for i in range(t * BLOCK, min((t + 1) * BLOCK, bits.shape[0])):
+    for i in range(t * BLOCK_ROWS, min((t + 1) * BLOCK_ROWS, bits.shape[0])):
         bad[i] = False
         for j in range(bits.shape[1]):
             x = bits[i, j] & magnitude
@@ -80,6 +81,6 @@ def scan(bad, a):
     real = a.real.dtype
     bits = a.view(f"u{real.itemsize}")
     infinity = np.full(1, np.inf, real).view(bits.dtype)[0]
-    largest = np.empty(-(-a.shape[0] // BLOCK), bits.dtype)
+    largest = np.empty(-(-a.shape[0] // BLOCK_ROWS), bits.dtype)
     _scan(bad, largest, bits, np.iinfo(bits.dtype).max >> 1, infinity)
     return float(largest.max(keepdims=True).view(real)[0])

@@ -75,19 +75,6 @@ class Lanes(Code):
     def least(self, x, y):
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
 
-    def store_some(self, value, pointer, count):
-        """The first `count` elements of a vector."""
-        mask = self.inside(count)
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(
-                ir.VoidType(), [self.vector, self.vector.as_pointer(), _I32, mask.type]
-            ),
-            f"llvm.masked.store.{self.suffix}.p0",
-        )
-        address = self.builder.bitcast(pointer, self.vector.as_pointer())
-        self.builder.call(function, [value, address, _I32(self.bytes), mask])
-
     def pivot(self, x, bad, order):
         """Reciprocal root of a pivot, its root; the first order that fails stays in `bad`."""
         builder, zero = self.builder, self.zero()

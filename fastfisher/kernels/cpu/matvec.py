@@ -1,60 +1,37 @@
-"""Products with few vectors, which are rows: A v, A'u and the fused A'(w o (A v)).
+"""Products with vectors, which are rows: A v, A'u and the fused A'(w o (A v)).
 
-Sums over samples are cut into blocks of BLOCK rows, sums along a row into chunks. Block and chunk
-sums are added in double, in order, each with its rounding error kept (two-sum). Complex scores are
-real rows of (re, im) pairs, complex vectors two real ones.
+Sums over samples are cut into blocks of BLOCK_ROWS rows, sums along a row into chunks. Block and
+chunk sums are added in double, in order, each with its rounding error kept (sums.py). Complex
+scores are real rows of (re, im) pairs, complex vectors two real ones. Several vectors go through
+tiles (several.py), to the same bits as each by itself.
 """
 
 import numpy as np
 
-from ...machine import cache_sizes
-from . import threads
+from . import several, threads
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import GROUP, LANE_BYTES, combine, dots, dots_and_combine, real_rows
+from .row_tiles import tile_address
+from .rows import GROUP, combine, dots, dots_and_combine, real_rows
 from .simd import address, clear
-from .splitting import one_pass
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass
+from .sums import PAD, STRIPE, add_pair, block_sums, cached_rows, settled, stripes
 from .threads import driver
 
-__all__ = ["BLOCK", "block_sums", "fvp", "matvec", "rmatvec", "stripes"]
-
-BLOCK = 256  # samples per partial sum; part of the numerical contract
-CHUNK = 1024  # terms per partial sum along a row; likewise
-STRIPE = 4096  # columns per task of rmatvec, and per round of matvec
-CACHED = 3  # share of the last cache that rows are kept in between the two products of wide fvp,
-CACHED_BYTES = 16 << 20  # at most
-PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
-PARTIAL_BLOCKS = 4  # or this many where one is larger than that
-PAD = LANE_BYTES // 4  # rows of block sums hold whole units of a pass over rows
-
-
-@kernel
-def _add_pair(pairs, at, term):
-    """pairs[at] = (sum, its rounding error) += term."""
-    total = pairs[at, 0]
-    new = total + term
-    kept = new - total
-    pairs[at, 1] += (total - (new - kept)) + (term - kept)
-    pairs[at, 0] = new
+__all__ = ["fvp", "matvec", "rmatvec"]
 
 
 @kernel
 def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums):
     """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
     group = rows == GROUP
-    for j in range(j0, j1, CHUNK):
+    chunk = CHUNK_BYTES // x.bytes
+    for j in range(j0, j1, chunk):
         out = address(sums, np.int64(0))
-        dots(out, x, i, j, v + j * x.bytes, min(CHUNK, j1 - j), group, x.ahead)
+        dots(out, x, i, j, v + j * x.bytes, min(chunk, j1 - j), group, x.ahead)
         for r in range(rows):
-            _add_pair(pairs, at + r, np.float64(sums[r]))
-
-
-@kernel
-def _settled(pairs, at):
-    """The sum with its rounding error; an overflow stays what it is."""
-    total = pairs[at, 0] + pairs[at, 1]
-    return total if np.isfinite(total) else pairs[at, 0]
+            add_pair(pairs, at + r, np.float64(sums[r]))
 
 
 @kernel
@@ -64,20 +41,18 @@ def _short_rows(y, x, v, i0, i1, sums):
     out = address(sums, zero)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
-        for c in range(v.shape[0]):
-            row = address(v, c * x.width)
-            dots(out, x, i, zero, row, x.width, rows == GROUP, x.ahead)
-            for r in range(rows):
-                y[c, i + r] = sums[r]
+        dots(out, x, i, zero, address(v, zero), x.width, rows == GROUP, x.ahead)
+        for r in range(rows):
+            y[0, i + r] = sums[r]
         i += rows
 
 
 @kernel
 def _matvec_task(t, thread, y, x, v, share, pairs, sums):
-    """Task: `share` samples, a stripe of columns at a time so that the vectors stay in cache."""
+    """Task: `share` samples, a stripe of columns at a time so that the vector stays in cache."""
     own, out = pairs[thread], sums[thread]
     i0, i1 = t * share, min((t + 1) * share, x.n)
-    if x.width <= CHUNK:
+    if x.width <= CHUNK_BYTES // x.bytes:
         _short_rows(y, x, v, i0, i1, out)
         return
     own[:] = 0
@@ -86,13 +61,10 @@ def _matvec_task(t, thread, y, x, v, share, pairs, sums):
         i = i0
         while i < i1:
             rows = GROUP if i + GROUP <= i1 else 1
-            for c in range(v.shape[0]):
-                row = address(v, c * x.width)
-                _add_dots(own, c * share + i - i0, x, i, rows, row, j0, j1, out)
+            _add_dots(own, i - i0, x, i, rows, address(v, np.int64(0)), j0, j1, out)
             i += rows
-    for c in range(v.shape[0]):
-        for i in range(i0, i1):
-            y[c, i] = _settled(own, c * share + i - i0)
+    for i in range(i0, i1):
+        y[0, i] = settled(own, i - i0)
 
 
 @driver
@@ -105,24 +77,13 @@ def _rmatvec_task(t, thread, parts, x, first, u):
     """Task: a block of samples times a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
-    k, ld, columns = u.shape[0], parts.shape[2], min(STRIPE, x.width - j0)
-    i, i1 = first + b * BLOCK, min(first + (b + 1) * BLOCK, x.n)
-    y0 = b * k * ld + j0
-    for c in range(k):
-        clear(address(parts, y0 + c * ld), columns * x.bytes)
+    columns, y = min(STRIPE, x.width - j0), address(parts, b * parts.shape[2] + j0)
+    i, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
+    clear(y, columns * x.bytes)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
-        group = rows == GROUP
-        for c in range(k):
-            y, s = address(parts, y0 + c * ld), address(u, c * x.n + i)
-            combine(y, x, i, j0, s, columns, group, x.ahead)
+        combine(y, x, i, j0, address(u, i), columns, rows == GROUP, x.ahead)
         i += rows
-
-
-@kernel
-def stripes(width):
-    """Stripes of columns."""
-    return (width + STRIPE - 1) // STRIPE
 
 
 @driver
@@ -136,46 +97,43 @@ def _factors(x, i, rows, row, out, pairs, y, before):
     factors `before`, is added to y meanwhile, unless that address is 0."""
     group, to = rows == GROUP, address(out, np.int64(0))
     pairs[:] = 0
-    for j in range(0, x.width, CHUNK):
-        at, count = j * x.bytes, min(CHUNK, x.width - j)
+    chunk = CHUNK_BYTES // x.bytes
+    for j in range(0, x.width, chunk):
+        at, count = j * x.bytes, min(chunk, x.width - j)
         if before:
             dots_and_combine(to, y + at, x, i, j, row + at, before, count)
         else:
             dots(to, x, i, j, row + at, count, group, x.ahead)
-        if x.width > CHUNK:
+        if x.width > chunk:
             for r in range(rows):
-                _add_pair(pairs, r, np.float64(out[r]))
-    if x.width > CHUNK:
+                add_pair(pairs, r, np.float64(out[r]))
+    if x.width > chunk:
         for r in range(rows):
-            out[r] = _settled(pairs, r)
+            out[r] = settled(pairs, r)
 
 
 @kernel
 def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
     """Task: a block of samples. A group of rows is read for the products and, out of the cache,
     again while the next one is, so that memory never waits."""
-    zero, own = np.int64(0), pairs[thread]
-    k, ld, weighted = v.shape[0], parts.shape[2], weights.size > 0
-    y0 = t * k * ld
-    clear(address(parts, y0), k * ld * x.bytes)
-    i, i1 = first + t * BLOCK, min(first + (t + 1) * BLOCK, x.n)
+    zero, own, weighted = np.int64(0), pairs[thread], weights.size > 0
+    y, row = address(parts, t * parts.shape[2]), address(v, zero)
+    clear(y, parts.shape[2] * x.bytes)
+    i, i1 = first + t * BLOCK_ROWS, min(first + (t + 1) * BLOCK_ROWS, x.n)
     turn, waits = 0, False  # a group, to be added to the sums
     while i < i1 or waits:
         rows = GROUP if i + GROUP <= i1 else min(1, i1 - i)
         both = waits and rows == GROUP
-        for c in range(k):
-            y, row = address(parts, y0 + c * ld), address(v, c * x.width)
-            out, old = sums[thread, turn, c], address(sums[thread, 1 - turn, c], zero)
-            if waits and not both:
-                combine(y, x, i - GROUP, zero, old, x.width, True, zero)
-            if rows == 0:
-                continue
+        out, old = sums[thread, turn], address(sums[thread, 1 - turn], zero)
+        if waits and not both:
+            combine(y, x, i - GROUP, zero, old, x.width, True, zero)
+        if rows:
             _factors(x, i, rows, row, out, own, y, old if both else zero)
             if weighted:
                 for r in range(rows):
                     out[r] *= weights[i + r]
-            if rows == 1:
-                combine(y, x, i, zero, address(out, zero), x.width, False, zero)
+        if rows == 1:
+            combine(y, x, i, zero, address(out, zero), x.width, False, zero)
         waits = rows == GROUP
         i, turn = i + rows, 1 - turn
 
@@ -188,46 +146,41 @@ def _fvp(launch, parts, x, first, v, weights, sums, pairs):
 
 @kernel
 def _chunk_task(t, thread, chunks, x, i0, i1, v):
-    """Task: a stripe of columns of a group of rows i0.. times the vectors, chunk by chunk.
+    """Task: a stripe of columns of a group of rows i0.. times the vector, chunk by chunk.
 
-    chunks (k, chunk, row) has room for whole groups.
+    chunks (chunk, row) has room for whole groups.
     """
-    count = stripes(x.width)
+    count, chunk = stripes(x.width), CHUNK_BYTES // x.bytes
     i, j0 = i0 + t // count * GROUP, t % count * STRIPE
     group, j1 = i + GROUP <= i1, min(j0 + STRIPE, x.width)
-    for c in range(v.shape[0]):
-        for j in range(j0, j1, CHUNK):
-            out = address(chunks, (c * chunks.shape[1] + j // CHUNK) * chunks.shape[2] + i - i0)
-            row, terms = address(v, c * x.width + j), min(CHUNK, j1 - j)
-            for r in range(0, 1 if group else i1 - i):
-                dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0))
+    for j in range(j0, j1, chunk):
+        out = address(chunks, j // chunk * chunks.shape[1] + i - i0)
+        row, terms = address(v, j), min(chunk, j1 - j)
+        for r in range(0, 1 if group else i1 - i):
+            dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0))
 
 
 @kernel
 def _settle_task(t, thread, factors, chunks, i0, weights, pairs):
-    """Task: the factors of row i0 + t, its chunk sums added in order, times its weight."""
+    """Task: the factor of row i0 + t, its chunk sums added in order, times its weight."""
     own, zero = pairs[thread], np.int64(0)
-    for c in range(chunks.shape[0]):
-        own[:] = 0
-        for q in range(chunks.shape[1]):
-            _add_pair(own, zero, np.float64(chunks[c, q, t]))
-        factors[c, t] = _settled(own, zero)
-        if weights.size > 0:
-            factors[c, t] *= weights[i0 + t]
+    own[:] = 0
+    for q in range(chunks.shape[0]):
+        add_pair(own, zero, np.float64(chunks[q, t]))
+    factors[t] = settled(own, zero)
+    if weights.size > 0:
+        factors[t] *= weights[i0 + t]
 
 
 @kernel
 def _cached_task(t, thread, sums, x, i0, i1, factors):
-    """Task: a stripe of columns of sums (k, ld) += factors times rows i0..i1, still in cache."""
-    j0 = t * STRIPE
-    columns = min(STRIPE, x.width - j0)
-    for c in range(sums.shape[0]):
-        y, i = address(sums, c * sums.shape[1] + j0), i0
-        while i < i1:
-            group = i + GROUP <= i1
-            s = address(factors, c * factors.shape[1] + i - i0)
-            combine(y, x, i, j0, s, columns, group, np.int64(0))
-            i += GROUP if group else 1
+    """Task: a stripe of columns of sums += factors times rows i0..i1, still in cache."""
+    j0, i = t * STRIPE, i0
+    y, columns = address(sums, j0), min(STRIPE, x.width - j0)
+    while i < i1:
+        group = i + GROUP <= i1
+        combine(y, x, i, j0, address(factors, i - i0), columns, group, np.int64(0))
+        i += GROUP if group else 1
 
 
 @driver
@@ -246,58 +199,20 @@ def _pairs():
 def _wide(x, v, weights):
     """Sums of fvp for rows too long for one pass: some rows at a time, which the last cache holds
     until they are read again; or a whole block, where it cannot."""
-    room = min(cache_sizes()["L3"] // CACHED, CACHED_BYTES)
-    rows = min(room // (GROUP * x.width * x.stored) * GROUP or BLOCK, BLOCK)
-    chunks = aligned((len(v), -(-x.width // CHUNK), -(-rows // GROUP) * GROUP), v.dtype)
-    factors, pairs = aligned((len(v), rows), v.dtype), _pairs()
+    rows = cached_rows(x.width * x.stored, GROUP)
+    chunks = aligned((-(-x.width * x.bytes // CHUNK_BYTES), -(-rows // GROUP) * GROUP), v.dtype)
+    factors, pairs = aligned((rows,), v.dtype), _pairs()
 
     def add(parts, first):
         parts[:] = 0
-        for b, sums in enumerate(parts):
-            start = first + b * BLOCK
-            last = min(start + BLOCK, x.n)
+        for b, (sums,) in enumerate(parts):
+            start = first + b * BLOCK_ROWS
+            last = min(start + BLOCK_ROWS, x.n)
             for i in range(start, last, rows):
                 end = min(i + rows, last)
                 _cached_rows(sums, x, i, end, v, weights, chunks, factors, pairs)
 
-    return block_sums(x, len(v), v.dtype, add)
-
-
-@kernel
-def _sum_task(t, thread, y, carry, parts):
-    """Task: a stripe of columns; block sums are added in order."""
-    lo, hi = t * STRIPE, min((t + 1) * STRIPE, y.shape[1])
-    for c in range(y.shape[0]):
-        for b in range(parts.shape[0]):
-            for j in range(lo, hi):
-                total, term = y[c, j], np.float64(parts[b, c, j])
-                new = total + term
-                kept = new - total
-                carry[c, j] += (total - (new - kept)) + (term - kept)
-                y[c, j] = new
-
-
-@driver
-def _sum(launch, y, carry, parts):
-    for_each(launch, _sum_task, stripes(y.shape[1]), (y, carry, parts))
-
-
-def block_sums(x, k, dtype, call):
-    """(k, width): sums over all samples, in double; call(parts, first) makes some block sums."""
-    blocks = -(-x.n // BLOCK)
-    width = -(-x.width // PAD) * PAD
-    at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (k * width * dtype.itemsize)))
-    parts = aligned((at_once, k, width), dtype)
-    if blocks == 1:
-        call(parts, 0)
-        return parts[0, :, : x.width]
-    y, carry = np.zeros((2, k, x.width))
-    for b in range(0, blocks, at_once):
-        used = parts[: min(at_once, blocks - b)]
-        call(used, b * BLOCK)
-        _sum(y, carry, used)
-    # Inf - Inf is NaN: a sum that overflowed stays what it is.
-    return np.add(y, carry, out=y, where=np.isfinite(y))
+    return block_sums(x, 1, v.dtype, add)
 
 
 def _real_vectors(v):
@@ -328,6 +243,10 @@ def _split(u):
     return np.stack([u.real, u.imag], axis=1).reshape(2 * len(u), -1)
 
 
+def _tiles(a):
+    return tile_address(a.real.dtype)
+
+
 def matvec(y, a, v, shift):
     # y      OUT (k, n) double or double complex
     # a      IN READ-ONLY (n, p) C order;  v  IN (k, p) as computed;  shift  IN (p,) or (0,)
@@ -337,10 +256,15 @@ def matvec(y, a, v, shift):
         return
     x, v = real_rows(a, shift, once=True), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
-    workers = threads.max_threads()
-    share = BLOCK if x.width <= STRIPE else min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
-    pairs = np.empty((workers, len(v) * share, 2))
-    _matvec(out, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
+    if len(v) > 1:
+        several.matvec(out, x, v, _tiles(a))
+    else:
+        workers = threads.max_threads()
+        share = BLOCK_ROWS
+        if x.width > STRIPE:
+            share = min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
+        pairs = np.empty((workers, share, 2))
+        _matvec(out, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
     if out is not y:
         y.real, y.imag = out[0::2], out[1::2]
 
@@ -349,11 +273,17 @@ def rmatvec(y, a, u, shift):
     # y      INOUT (k, p) double or double complex
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) as computed;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
-    if a.size and u.size:
-        x, u = real_rows(a, shift, once=True), _split(u)
-        _add_adjoint(
-            y, block_sums(x, len(u), u.dtype, lambda parts, first: _rmatvec(parts, x, first, u))
-        )
+    if not (a.size and u.size):
+        return
+    x, u = real_rows(a, shift, once=True), _split(u)
+    if len(u) > 1:
+        _add_adjoint(y, several.rmatvec(x, u, _tiles(a)))
+        return
+
+    def add(parts, first):
+        _rmatvec(parts, x, first, u)
+
+    _add_adjoint(y, block_sums(x, 1, u.dtype, add))
 
 
 def fvp(y, a, v, weights, shift):
@@ -364,12 +294,15 @@ def fvp(y, a, v, weights, shift):
     if not (a.size and v.size):
         return
     x, v = real_rows(a, shift), _real_vectors(v)
+    if len(v) > 1:
+        _add_adjoint(y, several.fvp(x, v, weights, _tiles(a)))
+        return
     if not one_pass(x.width, x.bytes):
         _add_adjoint(y, _wide(x, v, weights))
         return
-    sums, pairs = np.empty((threads.max_threads(), 2, len(v), PAD), v.dtype), _pairs()
+    sums, pairs = np.empty((threads.max_threads(), 2, PAD), v.dtype), _pairs()
 
     def add(parts, first):
         _fvp(parts, x, first, v, weights, sums, pairs)
 
-    _add_adjoint(y, block_sums(x, len(v), v.dtype, add))
+    _add_adjoint(y, block_sums(x, 1, v.dtype, add))

@@ -12,7 +12,7 @@ from numba.core import cgutils
 from . import twins
 from .simd import _I64, Code, _index, vector
 
-__all__ = ["affine_at", "copy_at", "load_at", "split_at", "transpose_at"]
+__all__ = ["affine_at", "copy_at", "fetch_at", "load_at", "split_at", "transpose_at"]
 
 
 @vector(twins.load_at)
@@ -133,6 +133,24 @@ def transpose_at(typingctx, to, ldt, rows, source, lds, columns, like, stored):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 6, like, stored), emit
+
+
+@vector(lambda place, size: None)
+def fetch_at(typingctx, place, size):
+    """Fetch the lines of `size` > 0 bytes at an address, which will be written."""
+
+    def emit(context, builder, signature, values):
+        code = Code(context, builder, types.float64)
+        start, lines = code.address(values[0]), builder.lshr(values[1], _index(6))
+
+        def body(step, carried):
+            code.prefetch(code.at(start, builder.shl(step, _index(3))), write=True)
+            return []
+
+        code.loop(builder.add(lines, _index(1)), [], body)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
 
 
 def _transpose_block(code, source, lds, to, ldt):

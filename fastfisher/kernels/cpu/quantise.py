@@ -1,7 +1,8 @@
-"""From scores to bytes: slices of 7 bits in panels of four summed terms per 32-bit word.
+"""From scores to slices: bytes, or halves (bfloat16), in panels of words of 32 bits.
 
-A word of a panel holds four consecutive terms of one column. Vectors of 16 words whatever the
-instruction set: plain LLVM code, which it splits where it must.
+A word of a panel holds consecutive terms of one column, four bytes or two halves. Slices of bytes
+are 7 bits after the point of a unit, slices of halves what is nearest to the rest. Vectors of 16
+words whatever the instruction set: plain LLVM code, which it splits where it must.
 """
 
 import functools
@@ -10,11 +11,12 @@ from llvmlite import ir
 from numba import types
 
 from ..slicing import BITS
-from . import twins_integer as twins
+from . import twins_units as twins
 from .simd import _I32, Code, _index, vector
 
-__all__ = ["WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
+__all__ = ["TERMS", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
 
+TERMS = {"bytes": 4, "halves": 2}  # in a word
 WORDS = 16  # in a vector, here
 
 _WORD_VECTOR = ir.VectorType(_I32, WORDS)
@@ -38,14 +40,19 @@ def _joined(builder, parts):
     return parts[0]
 
 
-class _Quantiser:
+class _Bytes:
     """Numbers in, rounded ones out as integers, and the rest in units of the next slice."""
+
+    terms, bits = TERMS["bytes"], 8
 
     def __init__(self, code):
         self.code, self.builder = code, code.builder
         self.magic = ir.Constant(code.vector, [_ROUNDING[code.bytes]] * code.lanes)
         self.unit = ir.Constant(code.vector, [2.0**BITS] * code.lanes)
         self.integers = ir.VectorType(_I32, code.lanes)
+
+    def begun(self, x):
+        return x
 
     def split(self, x):
         whole = self.builder.fsub(self.builder.fadd(x, self.magic), self.magic)
@@ -58,34 +65,64 @@ class _Quantiser:
         return _joined(self.builder, [q for q, _ in pairs]), [rest for _, rest in pairs]
 
 
+class _Halves(_Bytes):
+    """Numbers in, the bits of the nearest bfloat16 out, and the rest, in single precision."""
+
+    terms, bits = TERMS["halves"], 16
+
+    def begun(self, x):
+        single = ir.VectorType(ir.FloatType(), self.code.lanes)
+        return x if x.type == single else self.builder.fptrunc(x, single)
+
+    def split(self, x):
+        builder, kind = self.builder, self.integers
+        bits = builder.bitcast(x, kind)
+        odd = builder.and_(builder.lshr(bits, _same(kind, 16)), _same(kind, 1))
+        near = builder.add(bits, builder.add(odd, _same(kind, 0x7FFF)))  # ties to even
+        whole = builder.and_(near, _same(kind, 0xFFFF0000))
+        rest = builder.fsub(x, builder.bitcast(whole, x.type))
+        return builder.lshr(near, _same(kind, 16)), rest
+
+
+def _same(kind, value):
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _slicer(code, like):
+    """What makes slices of the kind whose sums are like this."""
+    return (_Bytes if isinstance(like, types.Integer) else _Halves)(code)
+
+
 def _shifted(code, x, mean, at, count, shifted):
     return code.builder.fsub(x, code.load_some(code.at(mean, at), at, count)) if shifted else x
 
 
 @vector(twins.quantise_rows)
-def quantise_rows(typingctx, to, step, sums, source, lda, rows, count, units, factors, shift, like):
-    """Four rows of scores as words of one panel: 16 columns per turn, all slices of them.
+def quantise_rows(
+    typingctx, to, step, sums, source, lda, rows, count, units, factors, shift, like, total
+):
+    """A few rows of scores as the terms of words of one panel: 16 columns per turn, all slices.
 
-    to, sums, source, units, factors, shift are addresses; rows <= 4 are there, the others are
-    zero. `step`: (bytes from slice to slice at `to`, words from slice to slice of sums, slices,
-    turns, whether there is a shift).
+    to, sums, source, units, factors, shift are addresses; up to four rows (two: `total` is no
+    integer) are there, the others are zero. `step`: (bytes from slice to slice at `to`, words from
+    slice to slice of sums, slices, turns, whether there is a shift). Integers are summed.
     """
     index = types.intp
     record = types.UniTuple(index, 5)
 
     def emit(context, builder, signature, values):
-        to_v, step_v, sums_v, source_v, lda_v, rows_v, count_v, units_v, factors_v, shift_v, _ = (
+        to_v, step_v, sums_v, source_v, lda_v, rows_v, count_v, units_v, factors_v, shift_v, *_ = (
             values
         )
         stride, sums_stride, slices, turns, some = (
             builder.extract_value(step_v, i) for i in range(5)
         )
         code = Code(context, builder, like)
-        quantiser, parts = _Quantiser(code), WORDS // code.lanes
+        slicer, parts = _slicer(code, total), WORDS // code.lanes
         start, scale, mean = code.address(source_v), code.address(units_v), code.address(shift_v)
         factor, none = code.address(factors_v), ir.Constant(code.element, 0.0)
         pointers, by = [], []
-        for r in range(4):
+        for r in range(slicer.terms):
             there = builder.icmp_signed("<", _index(r), rows_v)
             row = builder.select(there, _index(r), _index(0))
             pointers.append(code.at(start, builder.mul(row, lda_v)))
@@ -95,26 +132,28 @@ def quantise_rows(typingctx, to, step, sums, source, lda, rows, count, units, fa
         def turn(number, carried, shifted):
             j = builder.mul(number, _index(WORDS))
             xs = []
-            for r in range(4):
+            for r in range(slicer.terms):
                 for part in range(parts):
                     at = builder.add(j, _index(part * code.lanes))
                     x = code.load_some(code.at(pointers[r], at), at, count_v)
                     x = builder.fmul(by[r], _shifted(code, x, mean, at, count_v, shifted))
-                    xs.append(builder.fmul(x, code.load_some(code.at(scale, at), at, count_v)))
+                    x = builder.fmul(x, code.load_some(code.at(scale, at), at, count_v))
+                    xs.append(slicer.begun(x))
             place = builder.add(to_v, builder.mul(number, _index(4 * WORDS)))
-            total = builder.add(sums_v, builder.mul(number, _index(4 * WORDS)))
+            sums = builder.add(sums_v, builder.mul(number, _index(4 * WORDS)))
 
             def one(s, rests):
-                word, sum_, after = None, None, []
-                for r in range(4):
-                    q, left = quantiser.split_all(rests[r * parts : (r + 1) * parts])
+                word, sum_, after = words(0), words(0), []
+                for r in range(slicer.terms):
+                    q, left = slicer.split_all(rests[r * parts : (r + 1) * parts])
                     after += left
-                    sum_ = q if sum_ is None else builder.add(sum_, q)
-                    q = builder.shl(builder.and_(q, words(255)), words(8 * r))
-                    word = q if word is None else builder.or_(word, q)
+                    sum_ = builder.add(sum_, q)
+                    q = builder.and_(q, words((1 << slicer.bits) - 1))
+                    word = builder.or_(word, builder.shl(q, words(slicer.bits * r)))
                 _store(builder, word, builder.add(place, builder.mul(s, stride)), 64)
-                at = builder.add(total, builder.mul(s, builder.mul(sums_stride, _index(4))))
-                _store(builder, builder.add(_load(builder, at, 4), sum_), at, 4)
+                if isinstance(total, types.Integer):
+                    at = builder.add(sums, builder.mul(s, builder.mul(sums_stride, _index(4))))
+                    _store(builder, builder.add(_load(builder, at, 4), sum_), at, 4)
                 return after
 
             code.loop(slices, xs, one)
@@ -129,7 +168,7 @@ def quantise_rows(typingctx, to, step, sums, source, lda, rows, count, units, fa
         return context.get_dummy_value()
 
     return types.void(
-        index, record, index, index, index, index, index, index, index, index, like
+        index, record, index, index, index, index, index, index, index, index, like, total
     ), emit
 
 
@@ -142,42 +181,44 @@ def _store(builder, value, address, align):
 
 
 @vector(twins.quantise_columns)
-def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like):
-    """64 terms of one row of scores as 16 words, all slices; `unit` is a number.
+def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like, total):
+    """Terms of one row of scores as 16 words, all slices; `unit` is a number.
 
     Terms from `count` on are zero. `step`: (bytes from slice to slice at `to`, words from slice to
-    slice of sums, slices, whether there is a shift).
+    slice of sums, slices, whether there is a shift); `total` as in `quantise_rows`.
     """
     index = types.intp
     record = types.UniTuple(index, 4)
 
     def emit(context, builder, signature, values):
-        to_v, step_v, sums_v, source_v, count_v, unit_v, shift_v, _ = values
+        to_v, step_v, sums_v, source_v, count_v, unit_v, shift_v, *_ = values
         stride, sums_stride, slices, some = (builder.extract_value(step_v, i) for i in range(4))
         code = Code(context, builder, like)
-        quantiser, parts = _Quantiser(code), WORDS // code.lanes
+        slicer, parts = _slicer(code, total), WORDS // code.lanes
         start, mean, by = code.address(source_v), code.address(shift_v), code.splat(unit_v)
-        byte = ir.IntType(8)
+        narrow = ir.VectorType(ir.IntType(slicer.bits), WORDS)
 
         def whole(shifted):
             xs = []
-            for part in range(4 * parts):
+            for part in range(slicer.terms * parts):
                 at = _index(part * code.lanes)
                 x = code.load_some(code.at(start, at), at, count_v)
-                xs.append(builder.fmul(by, _shifted(code, x, mean, at, count_v, shifted)))
+                x = builder.fmul(by, _shifted(code, x, mean, at, count_v, shifted))
+                xs.append(slicer.begun(x))
 
             def one(s, rests):
-                found, total, after = [], None, []
-                for quarter in range(4):
-                    q, left = quantiser.split_all(rests[quarter * parts : (quarter + 1) * parts])
+                found, sum_, after = [], words(0), []
+                for part in range(slicer.terms):
+                    q, left = slicer.split_all(rests[part * parts : (part + 1) * parts])
                     after += left
-                    total = q if total is None else builder.add(total, q)
-                    found.append(builder.trunc(q, ir.VectorType(byte, WORDS)))
+                    sum_ = builder.add(sum_, q)
+                    found.append(builder.trunc(q, narrow))
                 word = builder.bitcast(_joined(builder, found), _WORD_VECTOR)
                 _store(builder, word, builder.add(to_v, builder.mul(s, stride)), 4)
-                at = builder.add(sums_v, builder.mul(s, builder.mul(sums_stride, _index(4))))
-                place = builder.inttoptr(at, _I32.as_pointer())
-                builder.store(builder.add(builder.load(place), _sum(builder, total)), place)
+                if isinstance(total, types.Integer):
+                    at = builder.add(sums_v, builder.mul(s, builder.mul(sums_stride, _index(4))))
+                    place = builder.inttoptr(at, _I32.as_pointer())
+                    builder.store(builder.add(builder.load(place), _sum(builder, sum_)), place)
                 return after
 
             code.loop(slices, xs, one)
@@ -190,7 +231,7 @@ def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like
                 whole(False)
         return context.get_dummy_value()
 
-    return types.void(index, record, index, index, index, like, index, like), emit
+    return types.void(index, record, index, index, index, like, index, like, total), emit
 
 
 def _sum(builder, x):

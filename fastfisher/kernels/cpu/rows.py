@@ -15,10 +15,10 @@ from ...machine import cpu_name
 from . import twins
 from .jit import entry_address, kernel
 from .simd import _I32, Code, _index, call, reader, target, vector
+from .splitting import LANE_BYTES
 
 __all__ = [
     "GROUP",
-    "LANE_BYTES",
     "Rows",
     "add_squares",
     "combine",
@@ -27,7 +27,6 @@ __all__ = [
     "real_rows",
 ]
 
-LANE_BYTES = 128  # independent sums of a dot product, added as a tree; part of the numbers
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
 AHEAD = 4096  # bytes that passes fetch ahead at least
 

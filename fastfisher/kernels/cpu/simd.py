@@ -103,6 +103,19 @@ class Code:
         address = self.builder.bitcast(pointer, kind.as_pointer())
         return self.builder.call(function, [address, _I32(align), mask, ir.Constant(kind, None)])
 
+    def store_some(self, value, pointer, count):
+        """The first `count` elements of a vector."""
+        mask = self.inside(count)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(
+                ir.VoidType(), [self.vector, self.vector.as_pointer(), _I32, mask.type]
+            ),
+            f"llvm.masked.store.{self.suffix}.p0",
+        )
+        address = self.builder.bitcast(pointer, self.vector.as_pointer())
+        self.builder.call(function, [value, address, _I32(self.bytes), mask])
+
     def _load_some_halves(self, pointer, left):
         # Whole vectors without a mask: few processors have one for elements of 16 bits.
         builder = self.builder

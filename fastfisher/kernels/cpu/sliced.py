@@ -1,7 +1,8 @@
-"""Sums of products from slices of 7 bits: integer arithmetic, the same bits in any order.
+"""Sums of products from slices: bytes, exact and so the same bits in any order, or halves.
 
-The scores of a stretch are cut into slices, as bytes in panels; tasks are blocks of c, which sum
-products in 32 bits, over no more terms than fit, and then add them to c in double.
+The scores of a stretch are cut into slices, in panels of words; tasks are blocks of c, which sum
+products in 32 bits, over no more terms than fit (halves: in single precision, over a span), and
+then add them to c in double.
 """
 
 from typing import NamedTuple
@@ -10,58 +11,71 @@ import numpy as np
 
 from ..slicing import BITS
 from . import threads
-from .integer import transpose_words, unit, unit_code
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .products import triangle_corner
-from .quantise import peaks_at, quantise_columns, quantise_rows
+from .quantise import TERMS, peaks_at, quantise_columns, quantise_rows
 from .simd import address, call_entry, clear
 from .splitting import TASKS, sliced_terms
 from .threads import driver
+from .units import add_words, transpose_words, unit, unit_code
 
-__all__ = ["is_exact", "narrow", "peaks", "sliced_gram", "sliced_syrk"]
+__all__ = [
+    "bf16_gram",
+    "bf16_syrk",
+    "is_exact",
+    "narrow",
+    "peaks",
+    "sliced_gram",
+    "sliced_syrk",
+]
 
-WORDS = 16  # of four terms that are quantised at a time
-DEPTH = 128  # words of a panel worked on at a time: a right panel stays in L1
+WORDS = 16  # that are quantised at a time
+DEPTH = 128  # words of a panel worked on at a time: a panel of either side stays in L1
 SIDE = 8  # panels on a side of a task's block
+AHEAD = 2  # rows of c that are fetched early
 ROWS = 64  # of a task of `narrow`
 SHARES = 16  # of the rows, in `peaks`, or
 WIDTH = 1024  # columns at a time
 
 
 class Source(NamedTuple):
-    """Scores (n, p) and what makes integers of them, a number per result (`units`) and more."""
+    """Scores (n, p) and what makes slices of them, a number per result (`units`) and more."""
 
     a: np.ndarray
     units: np.ndarray
     scale: np.ndarray  # per summed index, or (0,)
     shift: np.ndarray  # (p,) or (0,)
     ones: np.ndarray  # (4,), in the place of scale
+    terms: int  # per word
 
 
 @kernel
 def _cut_columns(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
-    """Task: panel t of columns, over rows lo..lo + count."""
-    zero, order, j, one = np.int64(0), x.units.size, t * width, x.units[0]
+    """Task: WORDS words of all panels of columns, of the rows from lo on; t-th of them."""
+    zero, order, one, total = np.int64(0), x.units.size, x.units[0], sums[0, 0, 0]
     panel = words * width * 4
-    to, total = address(q, t * panel), address(sums, j)
     panels = (order + width - 1) // width
     step = (panels * panel, panels * width, slices, width // WORDS, np.int64(x.shift.size))
-    mean = address(x.shift, j if x.shift.size else zero)
-    for k in range(words):
-        rows = max(min(np.int64(4), count - 4 * k), zero)
-        at = lo + (4 * k if rows else zero)
+    for k in range(t * WORDS, (t + 1) * WORDS):
+        rows = max(min(x.terms, count - x.terms * k), zero)
+        at = lo + (x.terms * k if rows else zero)
         factors = address(x.scale, at) if x.scale.size else address(x.ones, zero)
-        place, source = to + k * width * 4, address(x.a, at * order + j)
-        units = address(x.units, j)
-        quantise_rows(place, step, total, source, order, rows, order - j, units, factors, mean, one)
+        for j in range(0, order, width):
+            mean = address(x.shift, j if x.shift.size else zero)
+            place = address(q, j // width * panel + k * width * 4)
+            mine, source = address(sums[thread], j), address(x.a, at * order + j)
+            scale, left = address(x.units, j), order - j
+            quantise_rows(
+                place, step, mine, source, order, rows, left, scale, factors, mean, one, total
+            )
 
 
 @kernel
 def _cut_rows(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
     """Task: panel t of rows, over columns lo..lo + count."""
-    zero, n, p, one = np.int64(0), x.a.shape[0], x.a.shape[1], x.units[0]
+    zero, n, p, one, sum_ = np.int64(0), x.a.shape[0], x.a.shape[1], x.units[0], sums[0, 0, 0]
     panel, own = words * width * 4, address(scratch[thread], zero)
     panels = (n + width - 1) // width
     step = (np.int64(4 * WORDS * WORDS), panels * width, slices, np.int64(x.shift.size))
@@ -69,12 +83,12 @@ def _cut_rows(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
         for k in range(0, words, WORDS):
             clear(own, slices * 4 * WORDS * WORDS)
             for r in range(WORDS):
-                i, j = t * width + g + r, lo + 4 * k
-                if i < n and 4 * k < count:
+                i, j = t * width + g + r, lo + x.terms * k
+                if i < n and x.terms * k < count:
                     mean = address(x.shift, j if x.shift.size else zero)
                     place, source = own + r * 4 * WORDS, address(x.a, i * p + j)
-                    total, left = address(sums, i), count - 4 * k
-                    quantise_columns(place, step, total, source, left, x.units[i], mean, one)
+                    total, left = address(sums[thread], i), count - x.terms * k
+                    quantise_columns(place, step, total, source, left, x.units[i], mean, one, sum_)
             for s in range(slices):
                 at = address(q, s * panels * panel + t * panel + (k * width + g) * 4)
                 transpose_words(at, width, own + s * 4 * WORDS * WORDS, np.int64(WORDS))
@@ -82,8 +96,8 @@ def _cut_rows(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
 
 @driver
 def _columns(launch, q, sums, x, lo, count, words, width, slices, scratch):
-    tasks = (x.units.size + width - 1) // width
-    for_each(launch, _cut_columns, tasks, (q, sums, x, lo, count, words, width, slices, scratch))
+    args = (q, sums, x, lo, count, words, width, slices, scratch)
+    for_each(launch, _cut_columns, words // WORDS, args)
 
 
 @driver
@@ -96,35 +110,47 @@ def _rows(launch, q, sums, x, lo, count, words, width, slices, scratch):
 
 
 @kernel
-def _add(c, rows, columns, own, corrections, weight):
-    """c += weight (own - corrections) on the block, j <= i."""
-    for i in range(rows[0], rows[1]):
-        mine = own[i - rows[0]]
-        last = min(columns[1], i + 1)
-        for j in range(columns[0], last):
-            c[i, j] += weight * np.float64(mine[j - columns[0]] - corrections[j - columns[0]])
+def _add(to, ld, own, less, width, blocks, order, weight):
+    """The block at `to` += weight (own - less), j <= i; own as tiles."""
+    zero, (i0, i1, j0, j1) = np.int64(0), blocks
+    for i in range(i0, i1):
+        for r in range(min(width, order - i * width)):
+            row = to + ((i - i0) * width + r) * ld * 8
+            for j in range(j0, min(j1, i + 1)):
+                count = min(width, i * width + r + 1 - j * width)
+                place, mine = row + (j - j0) * width * 8, address(own[i - i0, j - j0], r * width)
+                taken = address(less, (j - j0) * width)
+                add_words(place, mine, taken, count, AHEAD * ld * 8, weight, own[zero, zero, zero])
 
 
 @kernel
-def _multiply(own, q, left, right, words, panel, unit, blocks, scratch):
+def _add_kept(to, ld, kept, rows, columns):
+    """The block at `to` += what was kept apart, j <= i."""
+    zero, none = np.int64(0), address(kept, np.int64(0))
+    for i in range(rows[0], rows[1]):
+        count = min(columns[1], i + 1) - columns[0]
+        place, mine = to + (i - rows[0]) * ld * 8, address(kept[i - rows[0]], zero)
+        add_words(place, mine, none, count, AHEAD * ld * 8, 1.0, kept[zero, zero])
+
+
+@kernel
+def _multiply(own, q, left, right, first, last, panel, unit, blocks, scratch):
     """own += a slice on the left times one on the right, where tiles meet the triangle."""
-    zero, (i0, i1, j0, j1) = np.int64(0), blocks
-    width, ld = unit.width, own.shape[1]
-    for k in range(0, words, DEPTH):
-        steps = min(np.int64(DEPTH), words - k)
+    zero, (i0, i1, j0, j1), width = np.int64(0), blocks, unit.width
+    for k in range(first, last, DEPTH):
+        steps = min(np.int64(DEPTH), last - k)
         for i in range(i0, i1):
             source = address(q, left + i * panel + k * width * 4)
             call_entry(unit.prepare, (address(scratch, zero), source, steps))
             for j in range(j0, min(j1, i + 1)):
-                b = address(q, right + j * panel + k * width * 4)
+                b, mine = address(q, right + j * panel + k * width * 4), own[i - i0, j - j0]
                 for r in range(0, width, unit.rows):
-                    to = address(own, ((i - i0) * width + r) * ld + (j - j0) * width)
                     a = address(scratch, r * steps * 4)
-                    call_entry(unit.tile, (to, ld, a, b, steps))
+                    call_entry(unit.tile, (address(mine, r * width), width, a, b, steps))
 
 
 @kernel
-def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, corrections, scratch):
+def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, kept, less, scratch):
     """Task: a block of c, the last rows first; products of a level are summed first."""
     zero, order, width = np.int64(0), c.shape[0], unit.width
     bi, bj = triangle_corner(tasks - 1 - t)
@@ -134,67 +160,96 @@ def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, correct
     blocks = (i0, min(i0 + side, panels), j0, min(j0 + side, panels))
     rows = (i0 * width, min(blocks[1] * width, order))
     columns = (j0 * width, min(blocks[3] * width, order))
-    own, correction = work[thread], corrections[thread]
+    own, mine, correction = work[thread], kept[thread], less[thread]
+    place = address(c, rows[0] * order + columns[0])
+    to, ld = place, order
+    if mine.size:
+        mine[:] = 0
+        to, ld = address(mine, zero), side * width
     if unit.begin:
         call_entry(unit.begin, (unit.config,))
-    first = zero
-    for s in range(pairs.shape[0]):
-        left, right, level = pairs[s, 0], pairs[s, 1], pairs[s, 2]
-        if s == first:
-            own[:] = 0
-            correction[:] = 0
-        for j in range(columns[0], columns[1]):
-            correction[j - columns[0]] += np.int32(unit.offset) * sums[right, j]
-        size = panels * panel
-        _multiply(own, q, left * size, right * size, words, panel, unit, blocks, scratch[thread])
-        if s + 1 == pairs.shape[0] or pairs[s + 1, 2] != level:
-            _add(c, rows, columns, own, correction, 2.0 ** (-BITS * level))
-            first = s + 1
+    for k in range(0, words, unit.span):
+        first = zero
+        for s in range(pairs.shape[0]):
+            left, right, level = pairs[s, 0], pairs[s, 1], pairs[s, 2]
+            if s == first:
+                own[:] = 0
+                correction[:] = 0
+            if unit.offset:
+                for j in range(columns[0], columns[1]):
+                    correction[j - columns[0]] += np.int32(unit.offset) * sums[right, j]
+            size, end = panels * panel, min(k + unit.span, words)
+            _multiply(
+                own, q, left * size, right * size, k, end, panel, unit, blocks, scratch[thread]
+            )
+            if s + 1 == pairs.shape[0] or pairs[s + 1, 2] != level:
+                weight = 2.0 ** (-BITS * level)
+                _add(to, ld, own, correction, width, blocks, order, weight)
+                first = s + 1
     if unit.begin:
         call_entry(unit.end, (unit.config,))
+    if mine.size:
+        _add_kept(place, order, mine, rows, columns)
 
 
 @driver
-def _blocks(launch, c, q, sums, pairs, words, unit, side, work, corrections, scratch):
+def _blocks(launch, c, q, sums, pairs, words, unit, side, work, kept, less, scratch):
     count = (c.shape[0] + unit.width - 1) // unit.width
     count = (count + side - 1) // side
     tasks = count * (count + 1) // 2
-    args = (c, q, sums, pairs, words, unit, side, tasks, work, corrections, scratch)
+    args = (c, q, sums, pairs, words, unit, side, tasks, work, kept, less, scratch)
     for_each(launch, _block, tasks, args)
 
 
-def _pairs(slices, levels):
-    """(left, right, level) with left + right = level < levels, level by level."""
-    found = [(i, j, i + j) for i in range(slices) for j in range(slices) if i + j < levels]
-    return np.array(sorted(found, key=lambda pair: pair[2]), np.int64).reshape(-1, 3)
+def _pairs(slices, levels, whole):
+    """(left, right, level) for left + right < levels, level by level; levels are powers of two
+    for bytes. Halves are worth what they are: 0, and the smallest first."""
+    found = [(i, j) for i in range(slices) for j in range(slices) if i + j < levels]
+    found.sort(key=lambda pair: pair[0] + pair[1] if whole else -pair[0] - pair[1])
+    levels = [(i, j, (i + j) * whole) for i, j in found]
+    return np.array(levels, np.int64).reshape(-1, 3)
 
 
 def _accumulate(c, x, cut, lo, hi, slices, levels, code):
-    order, pairs = len(c), _pairs(slices, levels)
+    order, whole = len(c), code.terms == TERMS["bytes"]
+    pairs = _pairs(slices, levels, whole)
     if order == 0 or lo >= hi or not len(pairs):
         return
-    width, workers = code.width, threads.max_threads()
-    panels = -(-order // width)
-    step = sliced_terms(order, slices)
-    longest = min(step, hi - lo)
-    words = -(-longest // (4 * WORDS)) * WORDS
+    width, workers, terms = code.width, threads.max_threads(), code.terms
+    panels, kind = -(-order // width), np.int32 if whole else np.float32
+    step = sliced_terms(order, slices, tiled=code.begin != 0, per_word=terms)
+    words = -(-min(step, hi - lo) // (terms * WORDS)) * WORDS
     q = aligned((slices * panels * width * words * 4,), np.int8)
     side = SIDE
     while side > 1 and (panels // side) ** 2 < TASKS * threads.thread_count():
         side //= 2
-    work = aligned((workers, side * width, side * width), np.int32)
-    corrections = aligned((workers, side * width), np.int32)
+    work = aligned((workers, side, side, width * width), kind)
+    # Several sums of a block are added up before c, which is far away, is touched.
+    apart = side * width if words > code.span or pairs[-1, 2] else 0
+    kept = aligned((workers, apart, apart), np.float64)
+    less = aligned((workers, side * width), kind)
     scratch = aligned((workers, max(DEPTH * width * 4, slices * 4 * WORDS * WORDS)), np.int8)
     for k in range(lo, hi, step):
         count = min(step, hi - k)
-        words = -(-count // (4 * WORDS)) * WORDS
-        sums = np.zeros((slices, panels * width), np.int32)
+        words = -(-count // (terms * WORDS)) * WORDS
+        sums = np.zeros((workers, slices, panels * width), kind)
         cut(q, sums, x, k, count, words, width, slices, scratch)
-        _blocks(c, q, sums, pairs, words, code, side, work, corrections, scratch)
+        found = sums.sum(axis=0, dtype=kind)
+        _blocks(c, q, found, pairs, words, code, side, work, kept, less, scratch)
 
 
-def _source(a, units, scale, shift):
-    return Source(a, units, scale, shift, np.ones(4, a.dtype))
+def _source(a, units, scale, shift, code):
+    return Source(a, units, scale, shift, np.ones(4, a.dtype), code.terms)
+
+
+def _syrk(c, a, units, slices, levels, scale, shift, code):
+    x = _source(a, units, scale, shift, code)
+    _accumulate(c, x, _columns, 0, len(a), slices, levels, code)
+
+
+def _gram(c, a, lo, hi, units, slices, levels, shift, code):
+    x = _source(a, units, units[:0], shift, code)
+    _accumulate(c, x, _rows, lo, hi, slices, levels, code)
 
 
 def sliced_syrk(c, a, units, slices, levels, scale, shift):
@@ -203,16 +258,26 @@ def sliced_syrk(c, a, units, slices, levels, scale, shift):
     # slices  IN per number;  levels  IN products of slices i, j with i + j < levels are taken
     # scale   IN (n,) or (0,);  shift  IN (p,) or (0,)
     """c += U (a - shift)' diag(scale^2) (a - shift) U, U = diag(units), from slices of 7 bits."""
-    x = _source(a, units, scale, shift)
-    _accumulate(c, x, _columns, 0, len(a), slices, levels, unit_code(unit()))
+    _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit()))
 
 
 def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
     # c       INOUT (n, n) double, lower triangle;  a  IN READ-ONLY (n, p) real
     # units   IN (n,) powers of two: |(a_ij - shift_j) units_i| <= 127, which is not checked
     """c += U (a - shift) (a - shift)' U over columns lo..hi, U = diag(units), from slices."""
-    x = _source(a, units, units[:0], shift)
-    _accumulate(c, x, _rows, lo, hi, slices, levels, unit_code(unit()))
+    _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit()))
+
+
+def bf16_syrk(c, a, units, slices, levels, scale, shift):
+    # as sliced_syrk
+    """c += U (a - shift)' diag(scale^2) (a - shift) U from slices in bfloat16."""
+    _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit("halves"), "halves"))
+
+
+def bf16_gram(c, a, lo, hi, units, slices, levels, shift):
+    # as sliced_gram
+    """c += U (a - shift) (a - shift)' U over columns lo..hi from slices in bfloat16."""
+    _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit("halves"), "halves"))
 
 
 def is_exact(code):
@@ -220,10 +285,9 @@ def is_exact(code):
     rng = np.random.default_rng(0)
     a = rng.integers(-127, 128, (150, 70)).astype(np.float64)
     a[0], a[1] = 127, -127
-    none, c = np.empty(0), np.zeros((70, 70))
-    _accumulate(c, _source(a, np.ones(70), none, none), _columns, 0, 150, 1, 1, code)
-    d = np.zeros((150, 150))
-    _accumulate(d, _source(a, np.ones(150), none, none), _rows, 0, 70, 1, 1, code)
+    none, c, d = np.empty(0), np.zeros((70, 70)), np.zeros((150, 150))
+    _syrk(c, a, np.ones(70), 1, 1, none, none, code)
+    _gram(d, a, 0, 70, np.ones(150), 1, 1, none, code)
     return np.array_equal(c, np.tril(a.T @ a)) and np.array_equal(d, np.tril(a @ a.T))
 
 

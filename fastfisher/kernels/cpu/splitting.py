@@ -3,11 +3,14 @@
 The planner reads the workspace off the same numbers.
 """
 
-from ..slicing import stretch_terms
+from ..slicing import SLICED_TERMS, TILED_TERMS, stretch_terms
 
 __all__ = [
     "BLOCK",
+    "BLOCK_ROWS",
+    "CHUNK_BYTES",
     "KC",
+    "LANE_BYTES",
     "SLICED_ORDER",
     "SLICE_BYTES",
     "STEP",
@@ -17,12 +20,13 @@ __all__ = [
     "is_kept",
     "one_pass",
     "rank_k_bytes",
+    "resident_rows",
     "share_count",
     "sliced_terms",
     "stretch",
 ]
 
-SLICE_BYTES = 64 << 20  # of copied scores, factors or products worked on at once
+SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at once
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
 STEP = 128  # the same where panels are tiles: room in L1 for what passes by
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
@@ -37,16 +41,25 @@ BLOCK = 144  # columns of a task's block of C, which stays in L2 with its panels
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
 FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp reads them again
+LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
+CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
+BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
+RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 SLICED_ORDER = 768  # from which products of bytes are considered
-SLICED_PRODUCTS = 130e9  # of a stretch, about 0.2 s
+SLICED_PRODUCTS = 130e9  # of a stretch, about 0.2 s,
+TILED_PRODUCTS = 1300e9  # and in matrix registers
 
 
-def sliced_terms(order, slices):
-    """Terms of a stretch of sliced scores: bytes at once, products at once, room in 32 bits."""
-    bytes_, pairs = SLICE_BYTES // max(order * slices, 1), max(order, 1) ** 2 * slices**2
-    return stretch_terms(min(bytes_, int(SLICED_PRODUCTS / pairs)))
+def sliced_terms(order, slices, *, tiled=False, per_word=4):
+    """Terms of a stretch of sliced scores: bytes at once, products at once, room in 32 bits.
+
+    `tiled`: in matrix registers.
+    """
+    room, products = (TILED_TERMS, TILED_PRODUCTS) if tiled else (SLICED_TERMS, SLICED_PRODUCTS)
+    bytes_ = SLICE_BYTES * per_word // max(4 * order * slices, 1)
+    return stretch_terms(min(bytes_, int(products / (max(order, 1) * slices) ** 2)), room)
 
 
 def share_count(order, length, parts):
@@ -83,6 +96,12 @@ def is_kept(order, parts, stretches):
 def one_pass(width, itemsize):
     """True if fvp reads rows of so many real numbers once."""
     return 4 * width * itemsize <= FUSED_BYTES
+
+
+def resident_rows(row_bytes, least):
+    """Rows, a multiple of `least`, that several passes work on while they are in L2."""
+    rows = RESIDENT_BYTES // max(row_bytes, 1) // least * least
+    return min(max(rows, least), BLOCK_ROWS // least * least)
 
 
 def rank_k_bytes(order, length, parts, itemsize, threads):

@@ -8,6 +8,7 @@ import ctypes
 import numpy as np
 
 from ..storage import widened
+from .splitting import LANE_BYTES
 
 __all__ = ["memory"]
 
@@ -86,6 +87,21 @@ def dots_and_combination(dtype, stored, rows, shifted, out, a, lda, v, m, count,
     dots(dtype, stored, rows, shifted, out, a, lda, v, m, count)
     before = a - rows * lda * np.dtype(stored).itemsize
     combinations(dtype, stored, rows, shifted, y, before, lda, s, m, count)
+
+
+def products_tile(dtype, stored, k, rows, shifted, out, a, lda, v, m, count, *_):
+    block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
+    unit = LANE_BYTES // np.dtype(dtype).itemsize
+    units = -(-count // unit)
+    packed = memory(v, dtype, units * unit * k).reshape(units, k, unit)
+    vectors = packed.transpose(1, 0, 2).reshape(k, units * unit)[:, :count]
+    memory(out, dtype, rows * k)[:] = (block @ vectors.T).ravel()
+
+
+def combination_tile(dtype, stored, k, shifted, y, a, lda, s, m, count, ahead, ldy, rows):
+    block = _shifted(dtype, stored, rows, shifted, a, lda, m, count)
+    totals = rows_at(y, dtype, k, ldy, count)
+    totals += memory(s, dtype, rows * k).reshape(rows, k).T @ block
 
 
 def load_at(place, like):

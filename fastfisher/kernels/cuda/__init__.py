@@ -15,9 +15,10 @@ import numpy as np
 
 from ...errors import MissingDependencyError
 
-__all__ = ["SAMPLES", "SLICE_BYTES", "is_available", "obstacle", "require"]
+__all__ = ["BLOCK_BYTES", "SAMPLES", "SLICE_BYTES", "is_available", "obstacle", "require"]
 
-# Of the kernels and of plans, which load nothing of CUDA.
+# Of kernels, solvers and plans, which load nothing of CUDA.
+BLOCK_BYTES = 64 << 20  # of rows of scores in double, at most
 SAMPLES = 256  # per partial sum of a pass
 SLICE_BYTES = 256 << 20  # of a buffer that scores pass through, at most
 

@@ -121,9 +121,8 @@ def _per_row(dtype, lanes, systems, alone):
         active, value = t < info.size, zero
         if active:
             fetch(s, w, i, f[t], p)
-        barrier()
         if active and i < p:
-            s[w, i, i] += damping[t]
+            s[w, i, i] += damping[t]  # the lane itself has fetched it
             value = g[t, i]
         barrier()
         bad, mine = factor(s, w, i, p, active)

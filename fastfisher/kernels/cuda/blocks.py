@@ -117,8 +117,7 @@ def _factor(dtype, lanes, systems, alone):
         barrier()
         bad, mine = eliminated(s, w, i, d, active)
         if active and i < d:
-            s[w, i, i] = mine
-        barrier()
+            s[w, i, i] = mine  # the lane itself stores it
         if active:
             for r in range(d):
                 for k in range(i, r + 1, lanes):
@@ -162,7 +161,6 @@ def block_cholesky(c, info):
 def _substitute(dtype, lanes, systems, alone):
     scalar, zero, one = getattr(compat.types, dtype.name), dtype.type(0), dtype.type(1)
     pitch, fetch, substituted = lanes + 1, fetch_lower(lanes), substitution(alone)
-    barrier = compat.barrier(alone)
 
     @compat.kernel(lanes * systems)
     def solve(l, x):
@@ -173,8 +171,7 @@ def _substitute(dtype, lanes, systems, alone):
         b = cuda.blockIdx.x * systems + w
         active = b < l.shape[0]
         if active:
-            fetch(s, w, i, l[b], d)
-        barrier()
+            fetch(s, w, i, l[b], d)  # the first barrier comes before others' elements are read
         mine = s[w, i, i] if active and i < d else one
         for right in range(x.shape[0]):
             value = x[right, b * d + i] if active and i < d else zero

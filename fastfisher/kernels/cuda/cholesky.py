@@ -70,8 +70,7 @@ def _kernels(dtype, tile):
                 s[i, j] /= root
             cuda.syncthreads()
             if i == j:
-                s[j, j] = root
-        cuda.syncthreads()
+                s[j, j] = root  # which the lane itself stores
         for r in range(m):
             if i <= r:
                 a[k + r, k + i] = s[r, i]

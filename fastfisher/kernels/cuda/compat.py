@@ -12,9 +12,11 @@ All other files of this room take these names from here, and import neither numb
 `on_stream`          choose that stream: ``with on_stream(stream): syrk(c, a, scale, shift)``.
                      It is a context variable, so kernels have the arguments of their twins.
 `capability`         (major, minor) of the current device; `device_number`, its number
-`array_of`           a device array over memory of others
+`array_of`           a device array over memory of others; `address`, where it begins
+`new_stream`         a stream that waits for no other, the default one neither
 `overlaps`           whether two device arrays may share memory
-`empty`              a device array, uninitialised; `allocating` says from whose pool
+`empty`              a device array, uninitialised, for work on the stream in force: from the pool
+                     that `allocating` names, or our own; `kept_bytes`, what that one holds
 `mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n);
                      of doubles, of TF32 numbers, or of words of four bytes
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
@@ -29,8 +31,12 @@ All other files of this room take these names from here, and import neither numb
 
 import contextlib
 import contextvars
+import math
+
+import numpy as np
 
 from . import require
+from .pool import Pool
 
 require()
 
@@ -46,6 +52,7 @@ SIMULATED = "simulator" in cuda.jit.__module__
 if SIMULATED:
     from .simulated import (
         add_lower,
+        address,
         array_of,
         clear,
         cp_async,
@@ -56,8 +63,10 @@ if SIMULATED:
         load_vector,
         mma,
         move,
+        new_stream,
         opaque,
         overlaps,
+        spoil,
         spread,
         syncwarp,
         to_tf32,
@@ -65,6 +74,7 @@ if SIMULATED:
 else:
     from .ptx import (
         add_lower,
+        address,
         array_of,
         clear,
         cp_async,
@@ -75,8 +85,10 @@ else:
         load_vector,
         mma,
         move,
+        new_stream,
         opaque,
         overlaps,
+        spoil,
         spread,
         syncwarp,
         to_tf32,
@@ -86,6 +98,7 @@ __all__ = [
     "ALIGNED",
     "SIMULATED",
     "add_lower",
+    "address",
     "allocating",
     "array_of",
     "barrier",
@@ -101,11 +114,13 @@ __all__ = [
     "empty",
     "from_bfloat16",
     "from_float16",
+    "kept_bytes",
     "kernel",
     "launch",
     "load_vector",
     "mma",
     "move",
+    "new_stream",
     "on_stream",
     "opaque",
     "overlaps",
@@ -160,7 +175,7 @@ def launch(kernel, blocks, threads, *args):
 
 @contextlib.contextmanager
 def allocating(allocator):
-    """`empty` inside the block is ``allocator(shape, dtype)``; None for the driver's own."""
+    """`empty` inside the block is ``allocator(shape, dtype)``; None for our own pool."""
     token = _allocator.set(allocator)
     try:
         yield
@@ -168,9 +183,34 @@ def allocating(allocator):
         _allocator.reset(token)
 
 
+_pool = Pool(lambda size: cuda.device_array(size, np.uint8))
+
+
+def _pooled(shape, dtype):
+    shape, dtype = tuple(np.atleast_1d(shape).tolist()), np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return cuda.device_array(shape, dtype)
+    lease = _pool.take((device_number(), int(getattr(_stream.get(), "handle", 0))), size)
+    spoil(lease.block)
+    interface = {
+        "version": 3,
+        "shape": shape,
+        "strides": None,
+        "typestr": dtype.str,
+        "data": (address(lease.block), False),
+    }
+    return array_of(interface, lease)
+
+
+def kept_bytes():
+    """Bytes that our own pool keeps, and gives back where the driver has no more."""
+    return _pool.kept
+
+
 def empty(shape, dtype):
-    """An uninitialised device array. The driver may synchronise: not in a loop."""
-    return (_allocator.get() or cuda.device_array)(shape, dtype)
+    """An uninitialised device array, which is worked on in the order of the stream in force."""
+    return (_allocator.get() or _pooled)(shape, dtype)
 
 
 def capability():

@@ -14,6 +14,8 @@ from .tilings import layered_tiling, tiny_tiling
 
 __all__ = ["layered_gram"]
 
+GRID = 2 if compat.SIMULATED else 65535  # blocks along y, at most
+
 
 @functools.cache
 def _kernel(tiling, inputs, outputs, paired):
@@ -41,8 +43,9 @@ def _kernel(tiling, inputs, outputs, paired):
         first = cuda.local.array(elements, types.float64)
         narrow_sums = cuda.local.array(elements, number)
         acc = narrow_sums if narrow else sums
-        t, i0, j0 = cuda.threadIdx.x, cuda.blockIdx.y * down, cuda.blockIdx.x * over
-        if j0 >= i0 + down:
+        t, j0 = cuda.threadIdx.x, cuda.blockIdx.x * over
+        i0 = (cuda.blockIdx.z * cuda.gridDim.y + cuda.blockIdx.y) * down
+        if j0 >= i0 + down or i0 >= n:
             return
         r_end, s_end = min(i0 + down, n) * tokens, min(j0 + over, n) * tokens
         for r0 in range(i0 * tokens, r_end, rows):
@@ -75,7 +78,6 @@ def _kernel(tiling, inputs, outputs, paired):
                         for r in range(i * tokens, min((i + 1) * tokens, height)):
                             total += by_row[r * across + j]
                         c[(i0 + i) * n + j0 + j] += total
-                cuda.syncthreads()
 
     return add_products
 
@@ -95,6 +97,7 @@ def layered_gram(c, a, e, tokens):
     inputs, outputs = (source_of(x, False, x.shape[1], 0, tiling, False) for x in (a, e))
     down, over = max(1, tiling.rows // tokens), max(1, tiling.columns // tokens)
     kernel = _kernel(tiling, inputs, outputs, tokens > 1)
-    grid = -(-n // over), -(-n // down)
+    rows = -(-n // down)
+    grid = -(-n // over), min(rows, GRID), -(-rows // GRID)
     args = flat(c), n, flat(a), d_in, flat(e), d_out, tokens, down, over
     compat.launch(kernel, grid, tiling.threads, *args)

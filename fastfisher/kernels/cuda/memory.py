@@ -58,12 +58,12 @@ def _copy(out, source):
 
 
 def copy(out, source):
-    # out  OUT;  source  IN READ-ONLY of the same shape; both in C order
+    # out  OUT, C order;  source  IN READ-ONLY of the same shape, in C order or a vector
     """out[...] = source, cast to its dtype."""
     size = math.prod(out.shape)
     if size:
         threads = min(size, 256)
-        flat = out.reshape(size), source.reshape(size)
+        flat = out.reshape(size), source if len(source.shape) == 1 else source.reshape(size)
         compat.launch(_copy, -(-size // threads), threads, *flat)
 
 
@@ -91,10 +91,11 @@ def zeros(shape, dtype):
 
 
 def to_device(host):
-    """A device copy of a contiguous host array."""
+    """A device copy of a contiguous host array; waits, as the caller may drop that."""
     out = compat.empty(host.shape, host.dtype)
     if host.size:
         copy_in(out, host)
+        synchronize()
     return out
 
 
@@ -133,7 +134,7 @@ def pinned(shape, dtype):
 
 def new_stream():
     """A stream of our own, for copies beside kernels."""
-    return cuda.stream()
+    return compat.new_stream()
 
 
 def event():
@@ -203,7 +204,10 @@ def device(number):
 
 
 def free_bytes():
-    """Bytes of device memory that are free."""
+    """Bytes of device memory that are free, or will be where they are asked for."""
     if compat.SIMULATED:
         return 1 << 30
-    return int(cuda.current_context().get_memory_info().free)
+    context = cuda.current_context()
+    if pending := getattr(context.memory_manager, "deallocations", None):
+        pending.clear()  # what the provider has put off freeing: a fifth of the memory, at most
+    return int(context.get_memory_info().free) + compat.kept_bytes()

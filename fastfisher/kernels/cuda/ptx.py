@@ -1,6 +1,7 @@
 """Instructions that numba-cuda has no name for, as inline PTX, for `compat` alone."""
 
 import functools
+import weakref
 
 from llvmlite import ir
 from numba import cuda
@@ -9,6 +10,7 @@ from numba.cuda.extending import intrinsic
 
 __all__ = [
     "add_lower",
+    "address",
     "array_of",
     "clear",
     "cp_async",
@@ -19,8 +21,10 @@ __all__ = [
     "load_vector",
     "mma",
     "move",
+    "new_stream",
     "opaque",
     "overlaps",
+    "spoil",
     "syncwarp",
     "to_tf32",
 ]
@@ -329,6 +333,26 @@ def opaque(context, x):
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def address(x):
+    """Where a device array begins; 0 if it is empty, or stands for one."""
+    pointer = getattr(x, "device_ctypes_pointer", None)
+    return pointer.value or 0 if pointer is not None else 0
+
+
+def spoil(x):
+    """Memory that is handed out again keeps what is in it."""
+
+
+def new_stream():
+    """A stream of our own. The provider's would wait for the default stream, and it for them."""
+    from numba.cuda.cudadrv.driver import binding, driver
+
+    handle = driver.cuStreamCreate(int(binding.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    stream = cuda.external_stream(int(handle))
+    weakref.finalize(stream, driver.cuStreamDestroy, handle).atexit = False
+    return stream
 
 
 def _bounds(x):

@@ -18,11 +18,6 @@ from .tilings import SUM, plain_tiling, shares, tensor_tiling, tiny_tiling
 __all__ = ["add_rank_k", "engine", "source_of", "tiling_of", "update"]
 
 
-def _address(x):
-    pointer = getattr(x, "device_ctypes_pointer", None)
-    return pointer.value if pointer is not None and pointer.value else 0
-
-
 def source_of(a, by_rows, ld, start, tiling, changed):
     """How a kernel reads scores from element `start` on, in rows of `ld`."""
     dtype, storage = formats(a)
@@ -31,7 +26,7 @@ def source_of(a, by_rows, ld, start, tiling, changed):
         return source  # transposed element by element
     vector = 16 // source.itemsize
     edge = min(tiling.rows, tiling.columns) if by_rows else tiling.depth
-    places = _address(a) // source.itemsize + start, ld, edge
+    places = compat.address(a) // source.itemsize + start, ld, edge
     while vector > 1 and any(place % vector for place in places):
         vector //= 2
     return Source(dtype, storage, by_rows, vector, changed)

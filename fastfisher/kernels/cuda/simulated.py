@@ -14,6 +14,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
     "add_lower",
+    "address",
     "array_of",
     "clear",
     "cp_async",
@@ -24,8 +25,10 @@ __all__ = [
     "load_vector",
     "mma",
     "move",
+    "new_stream",
     "opaque",
     "overlaps",
+    "spoil",
     "syncwarp",
     "to_tf32",
 ]
@@ -44,6 +47,7 @@ def _once(self, shape, dtype, alignment=None):
     with _allocating:
         if caller not in self._allocations:
             self._allocations[caller] = np.empty(shape, dtype)
+            self._allocations[caller].view(np.uint8)[...] = 0xFF  # NaN
         return self._allocations[caller]
 
 
@@ -87,10 +91,16 @@ def mma(m, n, k):
     return multiply
 
 
+def _aligned(x, i, size):
+    """Memory is read and copied `size` bytes at a time only where a multiple of that begins."""
+    assert (x.ctypes.data + int(i) * x.dtype.itemsize) % size == 0, f"element {i} is not aligned"
+
+
 @functools.cache
 def load_vector(count):
     @cuda.jit(device=True)
     def load(to, i, source, j):
+        _aligned(source, j, count * source.dtype.itemsize)
         for u in range(count):
             to[i + u] = source[j + u]
 
@@ -147,6 +157,8 @@ def spread(places, ld):
 def cp_async(size):
     @cuda.jit(device=True)
     def copy(to, i, source, j, valid):
+        _aligned(to, i, size)
+        _aligned(source, j, size)
         for u in range(size // to.dtype.itemsize):
             to[i + u] = source[j + u] if u * to.dtype.itemsize < valid else 0
 
@@ -199,6 +211,29 @@ class _Memory:
 def array_of(interface, owner):
     """The device array that a __cuda_array_interface__ describes; it keeps `owner`."""
     return FakeCUDAArray(np.asarray(_Memory(interface, owner)))
+
+
+def address(x):
+    """Where a device array begins; 0 if it is empty."""
+    return x._ary.ctypes.data if x.size else 0
+
+
+def spoil(x):
+    """Nobody may rely on what is in memory that is handed out: NaN."""
+    x._ary.reshape(-1).view(np.uint8)[...] = 0xFF
+
+
+def _spoilt(*args, _make=cuda.device_array, **settings):
+    made = _make(*args, **settings)
+    spoil(made)
+    return made
+
+
+cuda.device_array = _spoilt
+
+
+def new_stream():
+    return cuda.stream()
 
 
 def overlaps(a, b):

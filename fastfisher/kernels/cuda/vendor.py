@@ -12,6 +12,7 @@ from . import compat, squares
 
 __all__ = [
     "cholesky",
+    "eigh",
     "gram",
     "matvec",
     "rmatvec",
@@ -109,6 +110,16 @@ def cholesky(l, a=None, damping=0.0):
         full += cupy.tril(matrix, -1).T
         status[...] = _potrf(full)
         cupy.copyto(matrix, full.T, where=cupy.tri(len(matrix), dtype=bool))
+    return info
+
+
+def eigh(e, a):
+    # e  OUT (n,) double;  a  INOUT (n, n) double, its lower triangle; eigenvectors out, in rows
+    """Eigenvalues of a, ascending; info (1,) on the device is 0 where they were found."""
+    info = compat.empty((1,), np.int32)
+    with _arrays(e, a, info) as (values, matrix, status):
+        found, columns = _cupy().linalg.eigh(matrix, "L")
+        values[...], matrix[...], status[...] = found, columns.T, 0
     return info
 
 

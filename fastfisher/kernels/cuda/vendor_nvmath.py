@@ -17,6 +17,7 @@ from .vendor import BLOCK
 
 __all__ = [
     "cholesky",
+    "eigh",
     "gram",
     "matvec",
     "rmatvec",
@@ -47,10 +48,6 @@ def _handle(module):
     return handles[number]
 
 
-def _address(x):
-    return int(x.device_ctypes_pointer.value or 0)
-
-
 def _call(name, dtype, *args):
     """A function of cuBLAS for this dtype; device arrays become addresses, floats those of numbers
     of the host."""
@@ -60,7 +57,7 @@ def _call(name, dtype, *args):
     def given(x):
         if isinstance(x, float):
             return numbers[x].ctypes.data
-        return _address(x) if hasattr(x, "dtype") else x
+        return compat.address(x) if hasattr(x, "dtype") else x
 
     letter = "d" if dtype == np.float64 else "s"
     getattr(cublas, letter + name)(_handle(cublas), *map(given, args))
@@ -203,11 +200,30 @@ def cholesky(l, a=None, damping=0.0):
     mirror(l, full)
     kind = "d" if dtype == np.float64 else "s"
     # In LOWER, which cuSOLVER is faster at: the upper triangle of the C-ordered array.
-    where = _handle(solver), int(cublas.FillMode.LOWER), n, _address(full), n
+    where = _handle(solver), int(cublas.FillMode.LOWER), n, compat.address(full), n
     room = getattr(solver, f"{kind}potrf_buffer_size")(*where)
     work = compat.empty((max(int(room), 1),), dtype)
-    getattr(solver, f"{kind}potrf")(*where, _address(work), room, _address(info))
+    getattr(solver, f"{kind}potrf")(*where, compat.address(work), room, compat.address(info))
     per_element(_take_transposed, l.size, l, full)
+    return info
+
+
+VECTORS = 1  # CUSOLVER_EIG_MODE_VECTOR
+
+
+def eigh(e, a):
+    """As `vendor.eigh`."""
+    cublas, solver = _bindings()
+    n, info = a.shape[0], compat.empty((1,), np.int32)
+    per_element(_clear, 1, info)
+    if not n:
+        return info
+    # Rows here are columns there: the lower triangle is UPPER, and vectors come in rows.
+    place = VECTORS, int(cublas.FillMode.UPPER), n, compat.address(a), n, compat.address(e)
+    handle = _handle(solver)
+    room = int(solver.dsyevd_buffer_size(handle, *place))
+    work = compat.empty((max(room, 1),), np.dtype(np.float64))
+    solver.dsyevd(handle, *place, compat.address(work), room, compat.address(info))
     return info
 
 

@@ -25,6 +25,7 @@ from ...errors import InputError
 from ...kernels.cuda import compat, memory
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
+from ..ladder import current_ladder
 from .solve import Run
 from .system import Report, make_system, not_finite, without_bad_rows
 
@@ -192,5 +193,6 @@ def _plan(scores, weights, center, sides, method, damping, *, undamped):
         halves=scores.stored.itemsize == 2,
         singular=undamped and damping.is_zero and n - bool(center) < p,
         spectral=isinstance(damping, Cutoff),
+        climbs=current_ladder() is not None and not isinstance(damping, Cutoff),
     )
     return plan_problem(problem, enforce=True)

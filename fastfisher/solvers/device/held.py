@@ -6,7 +6,7 @@ from ...devices import passes
 from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
 from ...errors import InputError, NotPositiveDefiniteError, StateError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
-from ...kernels.cuda.vectors import BAD, LARGEST, OUT, TOTAL
+from ...kernels.cuda.vectors import OUT
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..ladder import allowed_cutoff
@@ -16,7 +16,7 @@ from .factor import DeviceFactor
 from .path import DevicePath
 from .solve import dressed
 from .spectral import HeldSeen, spectral
-from .system import Report, mean_row, not_finite, without_bad_rows
+from .system import Report, examined, mean_row, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -69,7 +69,7 @@ class Held:
             rows, bad = None if weights is None else as_weights(weights, n), 0
             if skip and n:
                 scores, rows, bad = without_bad_rows(scores, rows)
-            roots, u, total = self._examined(scores, rows) if n else (None, None, 0.0)
+            roots, u, total = examined(scores, rows) if n else (None, None, 0.0)
             if n and self.origin is None:
                 self._start(G)
             if decay != 1 and self.origin is not None:
@@ -103,38 +103,6 @@ class Held:
         root = float(np.sqrt(weight * (total / (weight + total))))
         vectors.times(row, row, none_, root)
         passes.load("syrk", self.p)(self.sums, row, none_, none_)
-
-    def _examined(self, scores, weights):
-        """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
-        verdict."""
-        n, _ = scores.shape
-        report, bad = Report(0), compat.empty((1,), np.int64)
-        roots, u, total = None, compat.empty((1, n), np.float64), float(n)
-        memory.fill(bad, n)
-        memory.fill(u, 1.0)
-        if weights is not None:
-            u = weights
-            roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
-            vectors.examine_weights(bad, used, u.reshape(n))
-            vectors.weight_roots(roots, u.reshape(n))
-            sums.totals(report.place(TOTAL), u)
-        memory.copy(report.place(BAD), bad)
-        probe = memory.zeros((self.p,), np.float64)
-        passes.add_diag(probe, scores)
-        sums.largest(report.place(LARGEST), probe.reshape(1, self.p))
-        host = report.read()
-        if host[BAD] < n:
-            raise InputError(
-                f"weights[{int(host[BAD])}] is negative or not finite; expected finite, >= 0"
-            )
-        if weights is not None:
-            total = float(host[TOTAL])
-        if not np.isfinite([host[LARGEST], total]).all():
-            row, largest = passes.bad_row(scores)
-            if row is not None:
-                raise not_finite(row)
-            raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
-        return roots, u, total
 
     def merge(self, other, weight, total):
         """Add the sums of another; the weights of both."""

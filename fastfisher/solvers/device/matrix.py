@@ -4,11 +4,10 @@ import numpy as np
 
 from ...devices.door import none
 from ...devices.passes import load
-from ...kernels.cuda import compat, memory, squares, sums, vectors
+from ...kernels.cuda import BLOCK_BYTES, compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
 from ..factored import POWER_STEPS, SINGULAR, refusal
 from ..ladder import escalation
-from .system import BLOCK_BYTES
 
 __all__ = ["Matrix", "resolved"]
 

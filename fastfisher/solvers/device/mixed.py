@@ -16,14 +16,14 @@ from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import compat, memory, recurrence, single, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
-from ...kernels.slicing import MOST_SLICES, byte_units
+from ...kernels.slicing import byte_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
 from ..dual import REACHED
 from ..outcome import Outcome
 from ..pcg import hopeless
 from ..refine import IMPROVED, STEPS
-from ..rough import GRADED, Model, noise_of, predicted_steps
+from ..rough import FORMS, GRADED, Model, noise_of, predicted_steps
 from ..system import in_range
 from .direct import GIVEN, SOLUTION, certificate_of, certify
 from .iterative import Recurrence
@@ -31,6 +31,7 @@ from .matrix import resolved
 
 __all__ = ["LOOK", "mixed"]
 
+BYTES = [form for form in FORMS if form.kind == "bytes"]
 LOOK = 4  # iterations between two looks
 FLOOR = 4  # backward error, in u, that is iterated down to: residual 1e-12 at condition 1e3
 
@@ -49,8 +50,8 @@ def mixed(system, report, b, coef, finish, *, problem):
     f = None if coef is None else system.from_coefficients(coef)
     if b is None:
         b = system.apply_adjoint(f)
-    for slices, error in rough.chosen(device_mixed_costs(problem, side)):
-        factor = rough.factored(slices)
+    for form, error in rough.chosen(device_mixed_costs(problem, side)):
+        factor = rough.factored(form)
         if factor is None:
             continue
         if side == "primal":
@@ -70,10 +71,10 @@ def mixed(system, report, b, coef, finish, *, problem):
                 status,
                 float(report.host[ADDED]),
                 iterations=iterations,
-                rung="int8+cg",
+                rung=f"{form.name}+cg",
                 cancellation=cancellation,
                 rank=rough.order,
-                slices=slices,
+                slices=form.slices,
                 rough_error=error,
             )
     return None
@@ -133,47 +134,49 @@ class _Rough:
             return cls(system, report, side, added, peaks, known, ratio)
 
     def chosen(self, costs):
-        """(slices, error expected) to be tried: the cheapest, then one more where it has no
+        """(form, error expected) to be tried: the cheapest, then one more where it has no
         factor, or takes too many steps."""
         found = []
         with np.errstate(all="ignore"):
-            for slices in range(1, MOST_SLICES + 1):
-                error = float(self.model.error(slices, self.damping))
+            for form in BYTES:
+                error = float(self.model.error(form, self.damping))
                 steps = predicted_steps(error, self.system.dtype)
                 if steps <= STEPS:
-                    found.append((costs.product(slices) + steps * costs.step, slices, error))
+                    found.append((costs.product(form) + steps * costs.step, form, error))
         if not found:
             return []
-        _, first, _ = min(found)
-        return [(slices, error) for _, slices, error in found if slices in (first, first + 1)]
+        first = min(found)[1].slices
+        return [(form, error) for _, form, error in found if 0 <= form.slices - first <= 1]
 
-    def factored(self, slices):
+    def factored(self, form):
         """The factor of the rough matrix + D, or None where single precision has none."""
         order, system = self.order, self.system
         c = memory.zeros((order, order), np.float64)
-        units, levels = memory.to_device(self.units), 2 * slices - 1  # all: positive semidefinite
-        if self.primal:
-            scale, shift = system.roots, system.mean
-            passes.add_sliced_syrk(c, system.G, units, slices, levels, scale=scale, shift=shift)
-        else:
-            passes.add_sliced_gram(c, system.G, units, slices, levels, shift=system.mean)
         by = self.outer * self.scales
+        host = np.stack([self.units, by, np.square(by), self.scales, np.square(self.scales)])
+        rows = memory.to_device(host)  # one wait
+        units, by, squared, scales, scales_squared = (rows[i] for i in range(5))
+        how = units, form.slices, form.levels
+        if self.primal:
+            passes.add_sliced_syrk(c, system.G, *how, scale=system.roots, shift=system.mean)
+        else:
+            passes.add_sliced_gram(c, system.G, *how, shift=system.mean)
         L = compat.empty((order, order), np.float32)
-        load("narrow", order)(L, c, memory.to_device(by))
+        load("narrow", order)(L, c, by)
         diagonal, added = (compat.empty((1, order), np.float64) for _ in range(2))
         squares.diagonal_of(diagonal.reshape(order), c)
-        vectors.times(diagonal, diagonal, memory.to_device(np.square(by)))
-        vectors.times(added, self.added.reshape(1, order), memory.to_device(self.scales**2))
+        vectors.times(diagonal, diagonal, squared)
+        vectors.times(added, self.added.reshape(1, order), scales_squared)
         squares.add_to_diagonal(L, diagonal.reshape(order), added.reshape(order))
         info = load("cholesky", order, np.float32)(L)
-        return None if memory.to_host(info)[0] else _Factor(L, self.scales)
+        return None if memory.to_host(info)[0] else _Factor(L, scales)
 
 
 class _Factor:
     """L L' = S (A + D) S nearly, in single precision, S = diag(scales)."""
 
     def __init__(self, L, scales):
-        self.L, self.scales = L, memory.to_device(scales)
+        self.L, self.scales = L, scales
 
     def preconditioner(self, b, *, scaled=False):
         """(A + D)^-1, nearly, for residuals of rows b; that of S (A + D) S if `scaled`."""

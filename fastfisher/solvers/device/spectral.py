@@ -1,7 +1,8 @@
 """Eigenvalue cutoffs for scores on a device: sums, products and the certificate are made there.
 
-The p x p (or n x n) matrix, and vectors, are copied to the host, where LAPACK finds eigenvalues and
-`solvers.spectral` does with them what it does for scores of the host. The scores stay.
+The p x p (or n x n) matrix, and vectors, are copied to the host, where `solvers.spectral` does with
+them what it does for scores of the host. Eigenvalues are found there by LAPACK; where CuPy or
+nvmath-python is installed, by cuSOLVER on the device. The scores stay.
 """
 
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ import numpy as np
 
 from ...devices import passes
 from ...errors import InputError
-from ...kernels.cuda import memory
+from ...kernels.cuda import compat, memory
 from ...planning import require_memory
+from ...planning.device import eigen_entry
+from ..eigen import eigen as eigen_on_host
 from ..spectral import spectral as spectral_on_host
 from ..system import System as HostSystem
 from .system import not_finite
 
-__all__ = ["HeldSeen", "Seen", "spectral"]
+__all__ = ["HeldSeen", "Seen", "eigen", "spectral"]
 
 
 @dataclass(frozen=True)
@@ -111,4 +114,15 @@ def spectral(seen, b, coef, side, *, cutoff=None):
     """The outcome of `solvers.spectral` for rows b (k, p) or coef (k, n) of the device; its x are
     rows of the host."""
     rows = [None if x is None else memory.to_host(x) for x in (b, coef)]
-    return spectral_on_host(seen, *rows, side, cutoff=cutoff)
+    return spectral_on_host(seen, *rows, side, cutoff=cutoff, find=eigen)
+
+
+def eigen(A):
+    """As `solvers.eigen.eigen`."""
+    entry = eigen_entry()
+    if entry is None or not len(A):
+        return eigen_on_host(A)
+    a, e = memory.to_device(A), compat.empty((len(A),), np.float64)
+    if memory.to_host(entry.load()(e, a))[0]:  # it did not converge
+        return eigen_on_host(A)
+    return memory.to_host(e), memory.to_host(a)

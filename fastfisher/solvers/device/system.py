@@ -13,21 +13,20 @@ from ...devices import passes
 from ...devices.door import DeviceScores, none
 from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
-from ...kernels.cuda import compat, copies, memory, squares, sums, vectors
-from ...kernels.cuda.vectors import BAD, REPORT, TOTAL, USED
+from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, squares, sums, vectors
+from ...kernels.cuda.vectors import BAD, LARGEST, REPORT, TOTAL, USED
 from ..system import in_range, scale_into_range, unit_roundoff
 
 __all__ = [
     "Report",
     "System",
     "check_weights",
+    "examined",
     "make_system",
     "mean_row",
     "not_finite",
     "without_bad_rows",
 ]
-
-BLOCK_BYTES = 64 << 20  # of rows of T in double
 
 
 class Report:
@@ -231,6 +230,39 @@ def without_bad_rows(G, weights):
         memory.fill(weights, 1.0)
     vectors.blank(weights.reshape(n), memory.to_device(bad))
     return G.without(bad), weights, int(bad.sum())
+
+
+def examined(scores, weights):
+    """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
+    verdict."""
+    n, p = scores.shape
+    report, bad = Report(0), compat.empty((1,), np.int64)
+    roots, u, total = None, compat.empty((1, n), np.float64), float(n)
+    memory.fill(bad, n)
+    memory.fill(u, 1.0)
+    if weights is not None:
+        u = weights
+        roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
+        vectors.examine_weights(bad, used, u.reshape(n))
+        vectors.weight_roots(roots, u.reshape(n))
+        sums.totals(report.place(TOTAL), u)
+    memory.copy(report.place(BAD), bad)
+    probe = memory.zeros((p,), np.float64)
+    passes.add_diag(probe, scores)
+    sums.largest(report.place(LARGEST), probe.reshape(1, p))
+    host = report.read()
+    if host[BAD] < n:
+        raise InputError(
+            f"weights[{int(host[BAD])}] is negative or not finite; expected finite, >= 0"
+        )
+    if weights is not None:
+        total = float(host[TOTAL])
+    if not np.isfinite([host[LARGEST], total]).all():
+        row, largest = passes.bad_row(scores)
+        if row is not None:
+            raise not_finite(row)
+        raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
+    return roots, u, total
 
 
 def make_system(G, weights, center, damping, report):

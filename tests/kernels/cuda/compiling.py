@@ -4,10 +4,12 @@ NumPy arrays stand for device arrays. `compat.launch` is replaced by a recorder,
 is what the op launches, with the types that it launches it with.
 """
 
+import ast
 import contextlib
 import functools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from fastfisher.kernels.cuda import compat
 
-__all__ = ["CAPABILITIES", "Kernel", "compiled"]
+__all__ = ["CAPABILITIES", "Kernel", "compiled", "kernels_of", "names_of"]
 
 CAPABILITIES = ((8, 0), (9, 0))
 
@@ -130,3 +132,28 @@ def compiled(call, capability):
     with _device(capability), mock.patch.object(compat, "launch", record):
         call()
     return list(kernels.values())
+
+
+def names_of(call):
+    """{(file, name)} of the kernels that ``call()`` would launch."""
+    found = set()
+
+    def record(launched, blocks, threads, *args):
+        code = launched.py_func.__code__
+        found.add((Path(code.co_filename).stem, code.co_name))
+
+    with _device(CAPABILITIES[-1]), mock.patch.object(compat, "launch", record):
+        call()
+    return found
+
+
+def kernels_of(room):
+    """{(file, name)} of the functions in a folder that are launched, not called by others."""
+    found = set()
+    for path in room.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and path.stem != "simulated":
+                made = [ast.unparse(maker) for maker in node.decorator_list]
+                if any(m == "cuda.jit" or m.startswith("compat.kernel(") for m in made):
+                    found.add((path.stem, node.name))
+    return found

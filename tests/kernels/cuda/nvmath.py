@@ -12,7 +12,7 @@ import scipy.linalg
 
 from fastfisher.kernels import reference
 
-__all__ = ["address", "cublas", "cusolverDn"]
+__all__ = ["cublas", "cusolverDn"]
 
 
 class FillMode(IntEnum):
@@ -29,11 +29,6 @@ class SideMode(IntEnum):
 
 class DiagType(IntEnum):
     NON_UNIT, UNIT = 0, 1
-
-
-def address(x):
-    """Of an array of the simulator."""
-    return x._ary.ctypes.data
 
 
 def _seen(pointer, rows, columns, ld, dtype):
@@ -89,7 +84,22 @@ def _potrf(dtype):
         info = _seen(dev_info, 1, 1, 1, np.dtype(np.int32))
         info[0, 0] = reference.cholesky(_seen(a, n, n, lda, dtype))
 
-    return {"potrf": potrf, "potrf_buffer_size": potrf_buffer_size}
+    def syevd_buffer_size(handle, jobz, uplo, n, a, lda, w):
+        return 2 * n
+
+    def syevd(handle, jobz, uplo, n, a, lda, w, work, lwork, info):
+        assert jobz == 1 and work and lwork == 2 * n
+        A = _seen(a, n, n, lda, dtype)
+        values, vectors = scipy.linalg.eigh(A, lower=uplo == FillMode.LOWER, check_finite=False)
+        _seen(w, n, 1, n, dtype)[:, 0], A[:] = values, vectors
+        _seen(info, 1, 1, 1, np.dtype(np.int32))[0, 0] = 0
+
+    return {
+        "potrf": potrf,
+        "potrf_buffer_size": potrf_buffer_size,
+        "syevd": syevd,
+        "syevd_buffer_size": syevd_buffer_size,
+    }
 
 
 def _library(name, functions):

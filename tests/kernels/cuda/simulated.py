@@ -13,7 +13,9 @@ import scipy.linalg
 
 from fastfisher.kernels import reference
 from fastfisher.planning import Entry
+from tests import matrices
 from tests.kernels import every_op
+from tests.tolerances import unit_roundoff
 
 __all__ = ["OPS", "SIMULATOR", "VENDOR_OPS", "examine", "examine_nvmath", "examine_vendor"]
 
@@ -139,7 +141,8 @@ def examine_vendor(ops, dtypes):
         ),
     ):
         entries = {op: Entry(f"cupy.{op}", "cuda.vendor", op) for op in ops}
-        return _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        found = _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        return found | {"eigh": _eigen_error("cupy")}
 
 
 def examine_nvmath(ops, dtypes):
@@ -149,27 +152,41 @@ def examine_nvmath(ops, dtypes):
 
     with (
         mock.patch.object(vendor_nvmath, "_bindings", lambda: (nvmath.cublas, nvmath.cusolverDn)),
-        mock.patch.object(vendor_nvmath, "_address", nvmath.address),
         mock.patch.object(vendor_nvmath, "BLOCK", 4),
     ):
         entries = {op: Entry(f"nvmath.{op}", "cuda.vendor_nvmath", op) for op in ops}
         found = _examined(ops, dtypes, {op: _OnDevice(entry) for op, entry in entries.items()})
+        found["eigh"] = _eigen_error("nvmath")
     assert set(nvmath.cublas.streams) == {(7, 0)}
     return found
 
 
-def examine(ops, dtypes):
-    """As `every_op.examine`, for the entries of the table for CUDA."""
+def _eigen_error(vendor):
+    """Of V diag(e) V', in u |A|, by the path that cutoffs take; and whether LAPACK is left."""
+    from fastfisher.planning import device
+    from fastfisher.solvers.device.spectral import eigen
+
+    A = np.cov(matrices.generator("eigen").standard_normal((5, 20)))
+    with mock.patch.object(device, "_installed", lambda: [vendor]):
+        entry = device.eigen_entry()
+        e, rows = eigen(np.where(np.tri(5, dtype=bool), A, np.nan))
+    assert entry.name == f"{vendor}.eigh" and np.all(np.diff(e) > 0)
+    error = np.abs(rows.T * e @ rows - A).max() / np.abs(A).max() / unit_roundoff(np.float64)
+    return {"digest": "", "case": "eigh", "error": float(error)}
+
+
+def examine(ops, dtypes, *, tiny=True, which=0):
+    """As `every_op.examine`, for the entries of the table for CUDA; a device takes all cases."""
     from fastfisher.planning.device import CUDA_TABLE
 
-    entries = {band.op: _OnDevice(band.entries[0]) for band in CUDA_TABLE if band.op in ops}
-    return _examined(ops, dtypes, entries)
+    entries = {band.op: _OnDevice(band.entries[which]) for band in CUDA_TABLE if band.op in ops}
+    return _examined(ops, dtypes, entries, tiny)
 
 
-def _examined(ops, dtypes, entries):
+def _examined(ops, dtypes, entries, tiny=True):
     cases = {"_" + op: functools.partial(_smaller, op, getattr(every_op, "_" + op)) for op in ops}
     with (
-        mock.patch.dict(every_op.__dict__, {**TINY, **cases}),
+        mock.patch.dict(every_op.__dict__, {**TINY, **cases} if tiny else {}),
         mock.patch.dict(every_op.ENTRIES, entries),
         np.errstate(all="ignore"),
     ):

@@ -51,6 +51,10 @@ def _call(op, stored):
     return call
 
 
+CALLS = [_call(op, "float64") for op in (sliced.sliced_syrk, sliced.sliced_gram)]
+CALLS += [_call(op, "float32") for op in (sliced.peaks, sliced.narrow)]
+
+
 @over_capabilities
 @pytest.mark.parametrize(
     "op, stored",

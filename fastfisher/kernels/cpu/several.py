@@ -1,0 +1,250 @@
+"""Products with several vectors, which are rows: A V', A'U' and the fused A'(w o (A V')).
+
+Some rows at a time stay in L2 while tiles of vectors pass over them. Sums are cut as in matvec.py,
+so every vector has the bits that it would have alone.
+"""
+
+import numpy as np
+
+from . import threads
+from .jit import kernel
+from .memory import aligned
+from .parallel import for_each
+from .row_tiles import (
+    COLUMNS,
+    MOST,
+    TILE_ROWS,
+    add_rows,
+    next_tile,
+    packed_factors,
+    packed_vectors,
+    padded,
+    products,
+)
+from .simd import address, clear
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, resident_rows
+from .sums import add_kept, block_sums, cached_rows
+from .threads import driver
+
+__all__ = ["fvp", "matvec", "rmatvec"]
+
+VECTORS_BYTES = 24 << 10  # of vectors that rows pass by
+LONG = 48  # rows of more columns than stay in L2, for each time that vectors are read
+STRIPE = 11 * COLUMNS  # columns of a task that sums over samples
+
+
+@kernel
+def _rows_times(out, x, tiles, lo, hi, v, k, sums, carry):
+    """out (hi - lo, k) = rows times the k packed vectors at v; chunk sums are added in double."""
+    chunk, count = CHUNK_BYTES // x.bytes, (hi - lo) * k
+    span = max(VECTORS_BYTES // (k * x.bytes) // chunk, 1) * chunk  # of vectors that stay in L1
+    ahead = TILE_ROWS[k] * x.width
+    for q in range(count):
+        sums[q] = 0
+        carry[q] = 0
+    for j0 in range(0, x.width, span):
+        i, last = lo, min(j0 + span, x.width)
+        while i < hi:
+            whole = i + TILE_ROWS[k] <= hi
+            at, some = (i - lo) * k, (TILE_ROWS[k] if whole else 1) * k
+            for j in range(j0, last, chunk):
+                row = v + j * k * x.bytes
+                to, terms = address(out, at), min(chunk, last - j)
+                products(to, x, tiles, i, whole, j, row, k, terms, ahead)
+                add_kept(sums[at:], carry[at:], out[at:], some)
+            i += TILE_ROWS[k] if whole else 1
+    if x.width > chunk:
+        for q in range(count):  # an overflow stays what it is
+            total = sums[q] + carry[q]
+            sums[q] = total if np.isfinite(total) else sums[q]
+
+
+@kernel
+def _matvec_task(t, thread, y, x, tiles, v, share, step, work, pairs):
+    """Task: `share` samples, `step` at a time."""
+    i0, i1 = t * share, min((t + 1) * share, x.n)
+    out, sums, carry = work[thread], pairs[thread, 0], pairs[thread, 1]
+    for lo in range(i0, i1, step):
+        hi = min(lo + step, i1)
+        for c in range(0, v.shape[0], MOST):
+            k = min(MOST, v.shape[0] - c)
+            _rows_times(out, x, tiles, lo, hi, address(v, c * v.shape[1]), k, sums, carry)
+            for r in range(hi - lo):
+                for q in range(min(k, y.shape[0] - c)):
+                    y[c + q, lo + r] = sums[r * k + q]
+
+
+@driver
+def _matvec(launch, y, x, tiles, v, share, step, work, pairs):
+    args = (y, x, tiles, v, share, step, work, pairs)
+    for_each(launch, _matvec_task, (x.n + share - 1) // share, args)
+
+
+@kernel
+def _rmatvec_task(t, thread, parts, x, tiles, first, u, step):
+    """Task: a block of samples times a stripe of columns, `step` rows at a time."""
+    count, k, ld = (x.width + STRIPE - 1) // STRIPE, parts.shape[1], parts.shape[2]
+    b, j0 = t // count, t % count * STRIPE
+    y, columns = b * k * ld + j0, min(STRIPE, x.width - j0)
+    i0, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
+    for c in range(k):
+        clear(address(parts, y + c * ld), columns * x.bytes)
+    for lo in range(i0, i1, step):
+        hi = min(lo + step, i1)
+        for c in range(0, k, MOST):
+            kc = min(MOST, k - c)
+            to, s = address(parts, y + c * ld), address(u, c * x.n + lo * kc)
+            ahead = step * x.width if c == 0 else next_tile(kc, x.bytes)
+            add_rows(to, ld, x, tiles, lo, hi, j0, s, kc, columns, ahead)
+
+
+@driver
+def _rmatvec(launch, parts, x, tiles, first, u, step):
+    tasks = parts.shape[0] * ((x.width + STRIPE - 1) // STRIPE)
+    for_each(launch, _rmatvec_task, tasks, (parts, x, tiles, first, u, step))
+
+
+@kernel
+def _weigh(out, sums, rows, k, weights, lo):
+    """Factors in the precision of the vectors, times the weights of rows lo.."""
+    for r in range(rows):
+        for q in range(r * k, (r + 1) * k):
+            out[q] = sums[q]
+            if weights.size > 0:
+                out[q] *= weights[lo + r]
+
+
+@kernel
+def _fvp_task(t, thread, parts, x, tiles, first, v, weights, step, work, pairs):
+    """Task: a block of samples, `step` at a time: products, then what they add to the sums."""
+    out, sums, carry = work[thread], pairs[thread, 0], pairs[thread, 1]
+    k, ld = parts.shape[1], parts.shape[2]
+    clear(address(parts, t * k * ld), k * ld * x.bytes)
+    i0, i1 = first + t * BLOCK_ROWS, min(first + (t + 1) * BLOCK_ROWS, x.n)
+    for lo in range(i0, i1, step):
+        hi = min(lo + step, i1)
+        for c in range(0, k, MOST):
+            kc = min(MOST, k - c)
+            _rows_times(out, x, tiles, lo, hi, address(v, c * v.shape[1]), kc, sums, carry)
+            _weigh(out, sums, hi - lo, kc, weights, lo)
+            y, s, zero = address(parts, (t * k + c) * ld), address(out, np.int64(0)), np.int64(0)
+            ahead = next_tile(kc, x.bytes)
+            add_rows(y, ld, x, tiles, lo, hi, zero, s, kc, x.width, ahead)
+
+
+@driver
+def _fvp(launch, parts, x, tiles, first, v, weights, step, work, pairs):
+    args = (parts, x, tiles, first, v, weights, step, work, pairs)
+    for_each(launch, _fvp_task, parts.shape[0], args)
+
+
+@kernel
+def _chunk_task(t, thread, chunks, x, tiles, lo, hi, v):
+    """Task: a chunk of columns of rows lo..hi times all vectors."""
+    chunk, rows = CHUNK_BYTES // x.bytes, hi - lo
+    j = t * chunk
+    count = min(chunk, x.width - j)
+    for c in range(0, v.shape[0], MOST):
+        k = min(MOST, v.shape[0] - c)
+        at, to = address(v, c * v.shape[1] + j * k), address(chunks, (t * v.shape[0] + c) * rows)
+        i, ahead = lo, TILE_ROWS[k] * x.width
+        while i < hi:
+            whole = i + TILE_ROWS[k] <= hi
+            row = to + (i - lo) * k * x.bytes
+            products(row, x, tiles, i, whole, j, at, k, count, ahead)
+            i += TILE_ROWS[k] if whole else 1
+
+
+@kernel
+def _settle_task(t, thread, factors, chunks, lo, hi, weights, pairs):
+    """Task: the factors of a tile of vectors, chunk sums added in order, times the weights."""
+    rows, c = hi - lo, t * MOST
+    k, sums, carry = min(MOST, chunks.shape[1] - c), pairs[thread, 0], pairs[thread, 1]
+    sums[: rows * k] = 0
+    carry[: rows * k] = 0
+    for q in range(chunks.shape[0]):
+        flat = chunks[q].reshape(chunks.shape[1] * chunks.shape[2])
+        add_kept(sums, carry, flat[c * rows :], rows * k)
+    for q in range(rows * k):
+        total = sums[q] + carry[q]
+        sums[q] = total if np.isfinite(total) else sums[q]
+    _weigh(factors[c * rows :], sums, rows, k, weights, lo)
+
+
+@kernel
+def _cached_task(t, thread, sums, x, tiles, lo, hi, factors):
+    """Task: a stripe of columns of sums (k, ld) += factors times rows lo..hi, still in cache."""
+    j0, (k, ld) = t * STRIPE, sums.shape
+    columns = min(STRIPE, x.width - j0)
+    for c in range(0, k, MOST):
+        y, s, kc = address(sums, c * ld + j0), address(factors, c * (hi - lo)), min(MOST, k - c)
+        add_rows(y, ld, x, tiles, lo, hi, j0, s, kc, columns, next_tile(kc, x.bytes))
+
+
+@driver
+def _cached_rows(launch, sums, x, tiles, lo, hi, v, weights, chunks, factors, pairs):
+    groups, count = (sums.shape[0] + MOST - 1) // MOST, (x.width + STRIPE - 1) // STRIPE
+    for_each(launch, _chunk_task, chunks.shape[0], (chunks, x, tiles, lo, hi, v))
+    for_each(launch, _settle_task, groups, (factors, chunks, lo, hi, weights, pairs))
+    for_each(launch, _cached_task, count, (sums, x, tiles, lo, hi, factors))
+
+
+def _pairs(rows):
+    """Room for the sums of so many rows, and their rounding errors, per thread."""
+    return np.empty((threads.max_threads(), 2, rows * MOST))
+
+
+def _step(x, k):
+    """Rows worked on while they are in L2."""
+    return resident_rows(x.width * x.stored, TILE_ROWS[min(MOST, padded(k))])
+
+
+def matvec(y, x, v, tiles):
+    # y  OUT (k, n) double;  x  IN Rows;  v  IN (k, width);  tiles  IN address, as below
+    """y[c] = x v[c]."""
+    least = TILE_ROWS[min(MOST, padded(len(v)))]
+    share = min(max(-(-x.n // (2 * threads.max_threads())), least), BLOCK_ROWS)
+    step = min(max(_step(x, len(v)), LONG), share)
+    work = np.empty((threads.max_threads(), step * MOST), v.dtype)
+    _matvec(y, x, tiles, packed_vectors(v), share, step, work, _pairs(step))
+
+
+def rmatvec(x, u, tiles):
+    # x  IN Rows;  u  IN (k, n);  tiles  IN `tile_address` of the scores
+    """Sums over rows of x[i] u[c, i], (k, width) in double."""
+    k, packed = padded(len(u)), packed_factors(u)
+    step = resident_rows(min(x.width, STRIPE) * x.stored, TILE_ROWS[min(MOST, k)])
+
+    def add(parts, first):
+        _rmatvec(parts, x, tiles, first, packed, step)
+
+    return block_sums(x, k, u.dtype, add)[: len(u)]
+
+
+def fvp(x, v, weights, tiles):
+    # x  IN Rows;  v  IN (k, width);  weights  IN (n,) or (0,);  tiles  IN address
+    """Sums over rows of x[i] weights[i] (x[i] v[c]), (k, width) in double."""
+    k, packed = padded(len(v)), packed_vectors(v)
+    if one_pass(x.width, x.bytes):
+        step = _step(x, k)
+        work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
+
+        def add(parts, first):
+            _fvp(parts, x, tiles, first, packed, weights, step, work, pairs)
+
+    else:
+        rows, chunks = cached_rows(x.width * x.stored, 1), -(-x.width * x.bytes // CHUNK_BYTES)
+        sums, factors = aligned((chunks * k * rows,), v.dtype), aligned((k * rows,), v.dtype)
+        pairs = _pairs(rows)
+
+        def add(parts, first):
+            parts[:] = 0
+            for b, block in enumerate(parts):
+                start = first + b * BLOCK_ROWS
+                last = min(start + BLOCK_ROWS, x.n)
+                for lo in range(start, last, rows):
+                    hi = min(lo + rows, last)
+                    some = sums[: chunks * k * (hi - lo)].reshape(chunks, k, hi - lo)
+                    _cached_rows(block, x, tiles, lo, hi, packed, weights, some, factors, pairs)
+
+    return block_sums(x, k, v.dtype, add)[: len(v)]
