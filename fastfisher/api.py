@@ -63,7 +63,7 @@ def solve(
         primal or dual with sums from 7-bit slices of the scores or in single precision and a
         factor in single precision, refined on the residual in the precision of G to what the
         direct routes promise; where that fails it repeats the solve with them (``rung`` tells).
-        "auto" takes it for large float64 problems where the processor multiplies bytes fast, and
+        "auto" takes it for large real problems where the processor multiplies bytes fast, and
         then only tries what damping and a sample of the scores let expect to be faster; on a
         device never, as none has been measured. There sums are from slices alone.
     rtol : float, optional

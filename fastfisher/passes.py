@@ -72,8 +72,8 @@ def _part(values, lo, hi):
 def slices(length, step, op):
     """Yield (lo, hi) over range(length), at most `step` each and of about the same length; reports
     progress after each."""
-    progress = current_options().progress
-    for lo in range(0, length, _evened(length, max(step, 1))):
+    progress, step = current_options().progress, _evened(length, max(step, 1))
+    for lo in range(0, length, step):
         hi = min(lo + step, length)
         yield lo, hi
         if progress is not None:

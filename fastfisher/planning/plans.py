@@ -88,7 +88,7 @@ def _mixed_wins(q, direct, cost, routes, room):
 
     Never on a device: none has been measured, so there it is for the caller to ask for.
     """
-    if q.device == "cuda" or q.dtype != "float64" or q.spectral or direct != mixed_side(q):
+    if q.device == "cuda" or q.spectral or direct != mixed_side(q):
         return False
     gain = mixed_slices(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
     return bool(gain) and routes["mixed"][1] <= room
