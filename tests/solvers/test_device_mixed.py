@@ -2,11 +2,14 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher.kernels.cuda import BLOCK_BYTES
+from fastfisher.planning.device import device_route
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_mixed import CASES, everything
 
@@ -88,4 +91,8 @@ def test_a_cuda_plan_of_mixed_precision_says_what_it_is_made_of():
         assert ops[product].kernel == f"cuda.{product}" and {"peaks", "cholesky"} <= ops.keys()
         assert exact.method in ("primal", "dual"), "nobody has measured a device"
         assert plan.seconds < exact.seconds and plan.peak_bytes >= exact.peak_bytes
+        rungs = [replace(q, climbs=True) for q in (plan.problem, exact.problem)]  # of a ladder
+        room = device_route(rungs[0], "mixed")[1]
+        assert device_route(rungs[1], exact.method)[1] <= room
+        assert room <= plan.peak_bytes + 16 * min(shape) ** 2 + BLOCK_BYTES
         assert "nominal" in str(plan) and max(map(len, str(plan).splitlines())) <= 100
