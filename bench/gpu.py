@@ -146,7 +146,9 @@ class Bench:
     def _kernel(self, case):
         from fastfisher.planning import choose
 
-        size = {"syrk": -1, "gram": 0, "cholesky": 0, "solve_lower": 0}.get(case.op, -1)
+        size = {"syrk": -1, "gram": 0, "sliced_gram": 0, "cholesky": 0, "solve_lower": 0}.get(
+            case.op, -1
+        )
         entry = choose(case.op, case.shape[size], case.dtype, device="cuda")
         return entry.load()
 
@@ -162,6 +164,11 @@ class Bench:
 
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
+        if case.op == "mixed":
+            sol = self._solve(case, there)()
+            if sol.rung != "int8+cg":
+                raise RuntimeError(f"it fell back to {sol.rung}")
+            return float(sol.backward_error / (np.finfo(case.dtype).eps / 2))
         self._kernel(case)(*there)
         got = self.memory.to_host(there[written]).astype(np.float64)
         wide = [
@@ -170,7 +177,7 @@ class Bench:
         ]
         getattr(reference, case.op)(*wide)
         expected, u = wide[written], np.finfo(case.dtype).eps / 2
-        if case.op in ("syrk", "gram", "cholesky", "layered_gram"):
+        if case.op in ("syrk", "gram", "cholesky", "layered_gram", "sliced_syrk", "sliced_gram"):
             got, expected = np.tril(got), np.tril(expected)
         return float(np.abs(got - expected).max() / (np.abs(expected).max() or 1) / u)
 
@@ -195,11 +202,13 @@ class Bench:
         return statistics.median(seconds)
 
     def ceilings(self):
-        """Bytes per second of a copy, and flops per second of multiply-adds, per dtype."""
+        """Bytes per second of a copy, and flops per second of multiply-adds, per dtype; of bytes
+        those of a vendor, or None."""
         size = 64 if self.tiny else COPY_BYTES // 8
         found = {"bandwidth": self._copies(size)}
         for dtype in ("float64", "float32"):
             found[dtype] = self._multiply_adds(dtype)
+        found["int8"] = self._products_of_bytes() if self.timed else None
         return found
 
     def _copies(self, size):
@@ -215,20 +224,29 @@ class Bench:
         seconds = self._measured(lambda: self.compat.launch(kernel, blocks, threads, out))
         best = None if seconds is None else flops / seconds
         if self.timed:
-            n = 4 if self.tiny else GEMM_ORDER
+            n = self._order
             case = gpu_cases.Case("syrk", (n, n), dtype)
             a = self._there([np.ones((n, n), dtype)])[0]
-            products = self._vendors(case, [a, a, None, None], _whole_product)
-            taken = [s for s in products.values() if not isinstance(s, str)]
-            best = max([best, *(2 * n**3 / seconds for seconds in taken)])
+            known = gpu_vendors.contenders(case, [a, a, None, None])
+            products = self._raced({x: known[x] for x in known if _whole_product(x)})
+            if name := _best(products):
+                best = max(best, 2 * n**3 / products[name])
         return best
 
-    def _vendors(self, case, there, wanted=lambda name: True):
+    def _products_of_bytes(self):
+        products = self._raced(gpu_vendors.products_of_bytes(self._order))
+        name = _best(products)
+        return 2 * self._order**3 / products[name] if name else None
+
+    @property
+    def _order(self):
+        """Of the matrices whose product is a ceiling."""
+        return 8 if self.tiny else GEMM_ORDER
+
+    def _raced(self, contenders):
         """{contender: median seconds, or what it raised}."""
         found = {}
-        for name, contender in gpu_vendors.contenders(case, there).items():
-            if not wanted(name):
-                continue
+        for name, contender in contenders.items():
             try:
                 found[name] = self._measured(contender)
             except Exception as error:  # theirs, not ours
@@ -253,8 +271,8 @@ class Bench:
     def _timed(self, case, ceilings):
         arrays, written = gpu_cases.operands(case)
         there = self._there(arrays)
-        if case.op == "dual":
-            call, reset = self._dual(case, there), lambda: None
+        if case.op in ("dual", "mixed"):
+            call, reset = self._solve(case, there), lambda: None
         else:
             kernel = self._kernel(case)
             fresh = self.memory.to_device(arrays[written]) if written is not None else None
@@ -269,13 +287,17 @@ class Bench:
         row = {"seconds": self._measured(call, reset), "vendors": {}}
         if self.timed:
             reset()
-            row["vendors"] = self._vendors(case, there)
+            row["vendors"] = self._raced(gpu_vendors.contenders(case, there))
             row["ours"] = self._others(case, there, reset)
-            peak = ceilings["bandwidth"] if case.bound == "bandwidth" else ceilings[case.dtype]
-            work = case.bytes if case.bound == "bandwidth" else case.flops
-            row |= {"bound": case.bound, "fraction": work / row["seconds"] / peak}
+            peak = ceilings[case.dtype if case.bound == "flops" else case.bound]
+            work = case.bytes if case.bound == "bandwidth" else case.work
+            fraction = work / row["seconds"] / peak if peak else None
+            row |= {"bound": case.bound, "fraction": fraction}
             if best := _best(row["vendors"]):
                 row |= {"best": best, "ratio": row["vendors"][best] / row["seconds"]}
+            if case.op == "mixed":
+                sol = call()
+                row |= {"rung": sol.rung, "slices": sol.slices, "iterations": sol.iterations}
         return row
 
     def _others(self, case, there, reset):
@@ -290,11 +312,12 @@ class Bench:
                 found[entry.name] = self._measured(lambda kernel=kernel: kernel(*there), reset)
         return found
 
-    def _dual(self, case, there):
+    def _solve(self, case, there):
         import fastfisher as ff
 
-        G, coef = there[0], there[1].reshape(case.shape[0])
-        return lambda: ff.solve(G, coef=coef, damping=gpu_vendors.DAMPING, method="dual")
+        given = "coef" if case.op == "dual" else "b"
+        G, given = there[0], {given: there[1].reshape(there[1].size)}
+        return lambda: ff.solve(G, damping=gpu_vendors.DAMPING, method=case.op, **given)
 
 
 def _fma_kernel(compat, dtype, tiny):
@@ -343,7 +366,8 @@ def _line(row):
     if row["seconds"] is None:
         return f"ran  {row['case']}"
     beside = f"{row['ratio']:.2f}x of {row['best']}" if "best" in row else "no vendor"
-    took = f"{row['seconds'] * 1e3:9.3f} ms  {row['fraction']:5.1%} of {row['bound']}"
+    share = f"{row['fraction']:5.1%} of {row['bound']}" if row["fraction"] else "no ceiling"
+    took = f"{row['seconds'] * 1e3:9.3f} ms  {share}"
     return f"{row['case']:<40} {took}  {beside}"
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastfisher.kernels.slicing import byte_units
+
 __all__ = ["CHECKS", "GOALS", "GRIDS", "Case", "operands"]
 
 
@@ -40,7 +42,15 @@ class Case:
             "batched_solve": n * (p**3 / 3 + 2 * p * p),
             "layered_gram": n * (n + 1) * 2 * p,
             "dual": p * n * (n + 1) + n**3 / 3 + 8 * n * p,
+            "mixed": n * p * (p + 1) + p**3 / 3 + 4 * n * p,  # those of the exact route
+            "sliced_syrk": n * p * (p + 1),
+            "sliced_gram": p * n * (n + 1),
         }[self.op]
+
+    @property
+    def work(self):
+        """Operations of its kernel: all pairs of two slices, where there are slices."""
+        return 4 * self.flops if self.op.startswith("sliced") else self.flops
 
     @property
     def bytes(self):
@@ -53,6 +63,8 @@ class Case:
             "batched_solve": n * (p * p + 2 * p),
             "layered_gram": 2 * n * p + n * n,
             "dual": 4 * n * p,
+            "sliced_syrk": n * p + p * p,
+            "sliced_gram": n * p + n * n,
         }.get(self.op, n * p)
         return self._item * words
 
@@ -60,7 +72,9 @@ class Case:
     def bound(self):
         """What limits it: arithmetic or memory."""
         streaming = ("fvp", "matvec", "rmatvec", "diag", "batched_solve", "solve_lower")
-        return "bandwidth" if self.op in streaming else "flops"
+        if self.op in streaming:
+            return "bandwidth"
+        return "int8" if self.op.startswith("sliced") else "flops"
 
     @property
     def memory(self):
@@ -71,6 +85,8 @@ class Case:
     def gate(self):
         """The largest error that passes, in units of u."""
         n, p = (*self.shape, 1)[:2]
+        if self.op == "mixed":  # of the backward error: 1e-15
+            return 9.0
         terms = {"cholesky": n, "solve_lower": n, "batched_solve": 30 + p, "gram": p}
         return 30.0 + terms.get(self.op, n + p)
 
@@ -91,6 +107,10 @@ CHECKS = [
     *_both("solve_lower", (1, 1), (65, 3), (500, 9)),
     *_both("batched_solve", (1000, 1), (1000, 3), (999, 9), (500, 20), (100, 40), (5, 150)),
     *_both("layered_gram", (70, 33), (257, 129)),
+    # in single precision the reference would round some scores the other way
+    *(Case("sliced_syrk", shape, "float64") for shape in ((3, 70), (9000, 257), (1000, 130))),
+    *(Case("sliced_gram", shape, "float64") for shape in ((70, 3), (257, 9000), (130, 1000))),
+    *_both("mixed", (3000, 500), (500, 3000)),
 ]
 
 GRIDS = {
@@ -107,6 +127,9 @@ GRIDS = {
         *_both("layered_gram", (4096, 1024)),
         Case("dual", (4096, 1_000_000), "float32"),
         Case("dual", (4096, 200_000), "float64"),
+        Case("sliced_syrk", (65536, 8192), "float64"),
+        Case("sliced_gram", (4096, 131072), "float64"),
+        *(Case("mixed", shape, "float64") for shape in ((65536, 4096), (65536, 16384))),
     ],
     "tiny": [
         Case("syrk", (6, 5), "float64"),
@@ -119,10 +142,13 @@ GRIDS = {
         Case("solve_lower", (5, 2), "float64"),
         Case("batched_solve", (5, 3), "float32"),
         Case("layered_gram", (4, 3), "float64"),
+        Case("sliced_syrk", (5, 4), "float64"),
+        Case("sliced_gram", (4, 5), "float64"),
         Case("dual", (3, 5), "float64"),
+        Case("mixed", (5, 3), "float64"),
     ],
 }
-TINY_CHECKS = GRIDS["tiny"][:-1]
+TINY_CHECKS = [case for case in GRIDS["tiny"] if case.op != "dual"]
 
 # (op, dtype, what is compared, at least): of an H200-class card.
 GOALS = (
@@ -171,6 +197,10 @@ def operands(case, seed=0):
     if case.op == "layered_gram":
         return (np.zeros((n, n)), random(n, p), random(n, p), 1), 0
     a = random(n, p)
+
+    def peaks(axis):
+        return np.abs(a).max(axis=axis)
+
     return {
         "syrk": lambda: ((np.zeros((p, p)), a, none, none), 0),
         "gram": lambda: ((np.zeros((n, n)), a, 0, p, none, none), 0),
@@ -179,4 +209,10 @@ def operands(case, seed=0):
         "rmatvec": lambda: ((np.zeros((1, p)), a, random(1, n), none), 0),
         "diag": lambda: ((np.zeros(p), a, none, none), 0),
         "dual": lambda: ((a, random(1, n)), None),
+        "mixed": lambda: ((a, random(1, p)), None),
+        "sliced_syrk": lambda: ((np.zeros((p, p)), a, byte_units(peaks(0)), 2, 3, none, none), 0),
+        "sliced_gram": lambda: (
+            (np.zeros((n, n)), a, 0, p, byte_units(peaks(1)), 2, 3, none),
+            0,
+        ),
     }[case.op]()

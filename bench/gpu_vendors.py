@@ -6,7 +6,7 @@ arithmetic: TF32 is off.
 
 import importlib.util
 
-__all__ = ["contenders", "versions"]
+__all__ = ["contenders", "products_of_bytes", "versions"]
 
 
 def _torch():
@@ -99,6 +99,22 @@ def _of_torch(torch, case, arrays):
     if case.op == "layered_gram":
         return {"torch gemm": lambda: (x[1] @ x[1].T) * (x[2] @ x[2].T)}
 
+    if case.op.startswith("sliced"):
+        return {}
+    if case.op == "mixed":
+        p = case.shape[1]
+        F = torch.empty((p, p), dtype=x[0].dtype, device="cuda")
+
+        def direct(multiply):
+            multiply()
+            F.div_(case.shape[0]).diagonal().add_(DAMPING)
+            return torch.cholesky_solve(x[1].T, torch.linalg.cholesky_ex(F)[0])
+
+        return {
+            "torch gemm, potrf": lambda: direct(lambda: torch.mm(x[0].T, x[0], out=F)),
+            "torch recursive gemm, potrf": lambda: direct(lambda: _recursive(x[0], F, into)),
+        }
+
     def published():  # forms Q = L^-1 G
         G, n = x[0], case.shape[0]
         K = G @ G.T / n
@@ -136,6 +152,15 @@ def _of_nvmath(case, arrays):
         return {}
     function = getattr(vendor_nvmath, case.op)
     return {f"nvmath {case.op}": lambda: function(*arrays)}
+
+
+def products_of_bytes(order):
+    """{name: function of no arguments} of who multiplies square matrices of bytes."""
+    torch = _torch()
+    if torch is None or not hasattr(torch, "_int_mm"):
+        return {}
+    a = torch.ones((order, order), dtype=torch.int8, device="cuda")
+    return {"torch gemm": lambda: torch._int_mm(a, a.T)}
 
 
 def contenders(case, arrays):

@@ -61,7 +61,8 @@ def timed():
     theirs, kernel = {"theirs gemm": lambda: 2.0, "theirs, broken": broken}, bench._kernel
 
     def measured(call, reset=None):
-        return call() or 1.0
+        seconds = call()
+        return seconds if isinstance(seconds, float) else 1.0
 
     def failing(case):
         if case.op == "diag":
@@ -69,10 +70,12 @@ def timed():
         return kernel(case)
 
     bench.timed, bench._measured, bench._kernel = True, measured, failing
-    cases = [case for case in gpu_cases.TINY_CHECKS if case.op in ("syrk", "diag")]
+    ops = "syrk", "diag", "mixed", "sliced_syrk"
+    cases = [next(case for case in gpu_cases.TINY_CHECKS if case.op == op) for op in ops]
     found = {}
     with (
         mock.patch.object(gpu_vendors, "contenders", lambda case, arrays: theirs),
+        mock.patch.object(gpu_vendors, "products_of_bytes", lambda order: theirs),
         mock.patch.object(gpu_cases, "TINY_CHECKS", cases),
         mock.patch.dict(gpu_cases.GRIDS, {"tiny": cases}),
         mock.patch.object(gpu.gpu_checks, "of_tests", lambda tiny: ()),
@@ -86,7 +89,10 @@ def timed():
 @with_cuda
 def test_a_cuda_benchmark_reports_fractions_goals_and_what_failed():
     found = in_a_process(timed, NUMBA_ENABLE_CUDASIM="1")
-    (syrk, diag), (took, failed) = found["checks"], found["times"]
+    (syrk, diag, *others), (took, failed, mixed, cut) = found["checks"], found["times"]
+    assert all(row["passed"] for row in others) and len(others) == 2
+    assert cut["bound"] == "int8" and found["ceilings"]["int8"] == 512 and cut["fraction"] > 0
+    assert mixed["rung"] == "int8+cg" and mixed["slices"] and mixed["iterations"] > 0
     assert syrk["passed"] and not diag["passed"] and "no diag today" in diag["raised"]
     assert took["ratio"] == 2 and took["best"] == "theirs gemm" and took["fraction"] > 0
     assert "not like this" in took["vendors"]["theirs, broken"]

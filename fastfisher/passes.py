@@ -14,6 +14,7 @@ import numpy as np
 from .arrays import all_finite, whole_blocks
 from .errors import InputError
 from .kernels.cpu.splitting import SLICE_BYTES, sliced_terms
+from .kernels.slicing import byte_units
 from .planning import choose, current_options
 
 __all__ = [
@@ -41,8 +42,6 @@ _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
-LARGEST_BYTE = 127
-EXPONENTS = {4: 120, 8: 1000}  # largest of a unit, by bytes of a score
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -187,14 +186,6 @@ def add_gram(c, G, *, shift=None, column_weights=None):
         for lo, hi in slices(p, step, "gram"):
             panel = G.columns(lo, hi, halves=halves)
             kernel(c, panel, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
-
-
-def byte_units(peaks, dtype=np.float64):
-    """Powers of two that bring numbers up to each peak into a byte; 1 for those that are zero."""
-    fraction, exponent = np.frexp(peaks)
-    exponent = 7 - exponent - (fraction * 128 > LARGEST_BYTE + 0.49)
-    most = EXPONENTS[np.dtype(dtype).itemsize]
-    return np.ldexp(1.0, np.where(peaks > 0, np.clip(exponent, -most, most), 0))
 
 
 def add_peaks(y, G, *, by_rows, weights=None, shift=None):

@@ -15,7 +15,10 @@ __all__ = [
     "add_diag",
     "add_fvp",
     "add_gram",
+    "add_peaks",
     "add_rmatvec",
+    "add_sliced_gram",
+    "add_sliced_syrk",
     "add_syrk",
     "bad_row",
     "bad_rows",
@@ -70,6 +73,30 @@ def add_gram(c, G, *, weight=None, shift=None):
     weight, shift = _beside(G, weight, shift)
     for lo, hi, columns in column_slices(G):
         kernel(c, columns, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
+
+
+def add_peaks(y, G, *, by_rows, scale=None, shift=None):
+    """y = max(y, |scale_k (G - shift)_kj|) over rows k (p,), or columns j (n,); keeps NaN."""
+    kernel = load("peaks", G.shape[1], G.dtype)
+    scale, shift = _beside(G, scale, shift)
+    for lo, hi, rows in row_slices(G):
+        kernel(y if by_rows else y[lo:hi], rows, by_rows, _part(scale, lo, hi), shift)
+
+
+def add_sliced_syrk(c, G, units, count, levels, *, scale=None, shift=None):
+    """Lower triangle of c += U (G - shift)' diag(scale^2) (G - shift) U from `count` slices."""
+    kernel = load("sliced_syrk", G.shape[1], G.dtype)
+    units, scale, shift = _beside(G, units, scale, shift)
+    for lo, hi, rows in row_slices(G):
+        kernel(c, rows, units, count, levels, _part(scale, lo, hi), shift)
+
+
+def add_sliced_gram(c, G, units, count, levels, *, shift=None):
+    """Lower triangle of c += U (G - shift) (G - shift)' U from `count` slices."""
+    kernel = load("sliced_gram", G.shape[0], G.dtype)
+    units, shift = _beside(G, units, shift)
+    for lo, hi, columns in column_slices(G):
+        kernel(c, columns, 0, hi - lo, units, count, levels, _part(shift, lo, hi))
 
 
 def products(G, v, *, shift=None):

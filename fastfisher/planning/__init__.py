@@ -5,6 +5,7 @@ the user's own measurements for it.
 """
 
 from .costs import integer_unit, mixed_costs, mixed_side, normwise_pays
+from .device import NORM_STEPS, device_mixed_costs
 from .layered import plan_kronecker, plan_layered
 from .plans import (
     check_device,
@@ -35,6 +36,7 @@ from .table import (
 )
 
 __all__ = [
+    "NORM_STEPS",
     "TABLE",
     "Band",
     "Choice",
@@ -50,6 +52,7 @@ __all__ = [
     "current_options",
     "current_rates",
     "decide",
+    "device_mixed_costs",
     "dtype_name",
     "fingerprint",
     "forget_profile",

@@ -11,7 +11,7 @@ from .certificate import row_norms
 from .krylov import Iteration
 from .system import unit_roundoff
 
-__all__ = ["Refined", "Rounding", "refined"]
+__all__ = ["Refined", "Rounding", "hopeless", "refined"]
 
 FLOOR = 7  # backward error, in u, that is always reached for; 2 u where that helps towards
 SMALL = 5e-13  # this residual beside b, in double; rounding allows no more
@@ -54,16 +54,24 @@ class Rounding:
         return there
 
     def hopeless(self, course, limit):
-        """True if the rate since the residual was largest, kept up, takes more than all steps."""
-        k, last = len(course), course[-1]
-        peak = int(np.argmax(course))
-        since, goal = k - 1 - peak, GOAL * self.u
-        if k < EARLY or last <= goal or (since < FALLING and k < 2 * EARLY):
-            return False
-        if not last < course[peak]:
-            return True
-        rate = np.log(last / course[peak]) / since
-        return bool(k + np.log(goal / last) / rate > limit)
+        """As `hopeless`."""
+        return hopeless(course, limit, self.u)
+
+
+def hopeless(course, limit, u):
+    """True if the rate since the residual was largest, kept up, takes more than all steps.
+
+    `course`: the share of the residual left after each step so far; `limit` steps at most.
+    """
+    k, last = len(course), course[-1]
+    peak = int(np.argmax(course))
+    since, goal = k - 1 - peak, GOAL * u
+    if k < EARLY or last <= goal or (since < FALLING and k < 2 * EARLY):
+        return False
+    if not last < course[peak]:
+        return True
+    rate = np.log(last / course[peak]) / since
+    return bool(k + np.log(goal / last) / rate > limit)
 
 
 def refined(operator, precondition, b, rule, dtype, limit):

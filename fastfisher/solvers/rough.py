@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.slicing import BITS, MOST_SLICES
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
 from ..planning import choose
@@ -60,8 +61,9 @@ class Form(NamedTuple):
 
 
 SINGLE = Form("single", 0)
-# More slices are nearer than their factor in single precision.
-FORMS = tuple(Form(name, slices) for name in ("int8", "bf16") for slices in (1, 2, 3))
+FORMS = tuple(
+    Form(name, slices) for name in ("int8", "bf16") for slices in range(1, MOST_SLICES + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Model:
             return single
         if self.noise is None or not single < 1:
             return math.inf
-        noise, bits = (self.noise, 7) if form.name == "int8" else (HALF_ERROR * self.squares, 8)
+        noise, bits = (self.noise, BITS) if form.name == "int8" else (HALF_ERROR * self.squares, 8)
         shares = (noise / (added + self.floor) * np.ones_like(self.noise))[self.noise > 0]
         share = float(np.mean(shares)) * 4.0 ** (-bits * (form.slices - 1)) if shares.size else 0.0
         ratio = min(self.order / max(self.spread, 1), 1.0)

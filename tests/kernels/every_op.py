@@ -28,6 +28,7 @@ VARIANTS = ((False, False), (True, False), (False, True), (True, True))  # weigh
 SHAPES = ((0, 3), (1, 1), (3, 2), (9, 17), (300, 7), (5, 70), (270, 25), (40, 49), (7, 300))
 ROWS = ((0, 3), (1, 1), (5, 16), (9, 257), (1030, 3), (3, 1040))  # for products with vectors
 ORDERS = (1, 2, 7, 25, 97, 130)
+SLICED_SHAPES = ((0, 3), (1, 1), (70, 49), (9, 100))  # summed over rows, or turned over columns
 SMALL_ORDERS = (1, 2, 3, 4, 5, 6, 9, 20, 33)
 
 
@@ -109,7 +110,7 @@ def _units(d, sizes):
 def _sliced_syrk(d):
     if d.dtype != np.float64:  # in single precision rounding to integers may go the other way
         return
-    for a, weights, shift in d.variants(((0, 3), (1, 1), (70, 49), (9, 100))):
+    for a, weights, shift in d.variants(SLICED_SHAPES):
         moved = np.abs(a - shift if shift.size else a)
         roots = np.sqrt(weights)
         sizes = (moved * roots[:, np.newaxis] if roots.size else moved).max(axis=0, initial=0)
@@ -121,7 +122,7 @@ def _sliced_syrk(d):
 def _sliced_gram(d):
     if d.dtype != np.float64:
         return
-    for a, _, shift in d.variants(((3, 0), (1, 1), (49, 70), (100, 9))):
+    for a, _, shift in d.variants([shape[::-1] for shape in SLICED_SHAPES]):
         n, p = a.shape
         sizes = np.abs(a - shift if shift.size else a).max(axis=1, initial=0)
         for slices, levels, lo, hi in ((1, 1, 0, p), (2, 3, p // 3, p - p // 4)):

@@ -8,12 +8,8 @@ import pytest
 from fastfisher import machine
 from fastfisher.kernels import reference
 from fastfisher.kernels.cpu import quantise, sliced, threads, units
-from fastfisher.kernels.cpu.splitting import (
-    SLICED_LEAST,
-    SLICED_TERMS,
-    TILED_TERMS,
-    sliced_terms,
-)
+from fastfisher.kernels.cpu.splitting import sliced_terms
+from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS, TILED_TERMS
 from tests.kernels.every_op import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 

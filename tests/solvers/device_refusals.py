@@ -16,7 +16,6 @@ CATALOGUE = {
     "b": "not finite at index 1",
     "host b": "b lies on the host .* device=",
     "device=cpu": "G lies on a device but device='cpu'",
-    "mixed": "method='mixed' is computed on the host only",
     "cutoff by cg": "HardCutoff.* needs a dense or a Gram matrix",
     "complex": "complex arrays are computed on the host",
     "rank": "F has rank at most 3 but 5 parameters",
@@ -58,7 +57,6 @@ def refused():
         "b": lambda: ff.solve(d(G), d(worse), **h),
         "host b": lambda: ff.solve(d(G), v, **h),
         "device=cpu": lambda: ff.solve(d(G), d(v), device="cpu", **h),
-        "mixed": lambda: ff.solve(d(G), d(v), damping=0.1, method="mixed"),
         "cutoff by cg": lambda: ff.solve(d(G), d(v), damping=ff.HardCutoff(1e-3), method="cg"),
         "complex": lambda: ff.solve(d(G + 0j), d(v), **h),
         "columns of a preconditioner": lambda: ff.solve(

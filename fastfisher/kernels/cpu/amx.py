@@ -23,12 +23,12 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from ..slicing import TILED_TERMS
 from . import twins_units as twins
 from .jit import entry_address
 from .memory import aligned
 from .quantise import TERMS, WORDS
 from .simd import Code, _index, vector
-from .splitting import TILED_TERMS
 from .units import Unit, transpose_words
 
 __all__ = ["code", "permitted"]

@@ -43,7 +43,8 @@ CACHE_DAMAGE = (
 def _sources_stamp():
     """Hash of all kernel sources: a kernel inlines others, so editing one outdates them all."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    room = Path(__file__).parent
+    for path in (room.parent / "slicing.py", *sorted(room.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -10,12 +10,12 @@ import functools
 from llvmlite import ir
 from numba import types
 
+from ..slicing import BITS
 from . import twins_units as twins
 from .simd import _I32, Code, _index, vector
 
-__all__ = ["BITS", "TERMS", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
+__all__ = ["TERMS", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
 
-BITS = 7  # per slice of bytes after the first, which takes what fits a byte
 TERMS = {"bytes": 4, "halves": 2}  # in a word
 WORDS = 16  # in a vector, here
 

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..slicing import BITS
 from . import threads
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .products import triangle_corner
-from .quantise import BITS, TERMS, peaks_at, quantise_columns, quantise_rows
+from .quantise import TERMS, peaks_at, quantise_columns, quantise_rows
 from .simd import address, call_entry, clear
 from .splitting import TASKS, sliced_terms
 from .threads import driver

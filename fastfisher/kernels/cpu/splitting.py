@@ -3,6 +3,8 @@
 The planner reads the workspace off the same numbers.
 """
 
+from ..slicing import SLICED_TERMS, TILED_TERMS, stretch_terms
+
 __all__ = [
     "BLOCK",
     "BLOCK_ROWS",
@@ -46,9 +48,6 @@ RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over th
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 SLICED_ORDER = 768  # from which products of bytes are considered
-SLICED_TERMS = 8192  # of bytes summed in 32 bits: 8 pairs of slices x 255 x 127 x 8192 < 2^31
-TILED_TERMS = 16384  # the same where none is offset: 8 x 127 x 127 x 16384 < 2^31
-SLICED_LEAST = 512
 SLICED_PRODUCTS = 130e9  # of a stretch, about 0.2 s,
 TILED_PRODUCTS = 1300e9  # and in matrix registers
 
@@ -58,10 +57,9 @@ def sliced_terms(order, slices, *, tiled=False, per_word=4):
 
     `tiled`: in matrix registers.
     """
-    most, products = (TILED_TERMS, TILED_PRODUCTS) if tiled else (SLICED_TERMS, SLICED_PRODUCTS)
+    room, products = (TILED_TERMS, TILED_PRODUCTS) if tiled else (SLICED_TERMS, SLICED_PRODUCTS)
     bytes_ = SLICE_BYTES * per_word // max(4 * order * slices, 1)
-    terms = min(bytes_, int(products / (max(order, 1) * slices) ** 2), most)
-    return max(terms // SLICED_LEAST * SLICED_LEAST, SLICED_LEAST)
+    return stretch_terms(min(bytes_, int(products / (max(order, 1) * slices) ** 2)), room)
 
 
 def share_count(order, length, parts):

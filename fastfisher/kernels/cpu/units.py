@@ -15,11 +15,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from ..slicing import SLICED_TERMS
 from . import twins_units as twins
 from .jit import entry_address
 from .quantise import _WORD_VECTOR, TERMS, WORDS, _load, _store, words
 from .simd import _I32, Code, _index, vector
-from .splitting import SLICED_TERMS
 
 __all__ = ["Unit", "add_words", "expected", "features", "transpose_words", "unit", "unit_code"]
 

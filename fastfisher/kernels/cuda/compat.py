@@ -17,7 +17,8 @@ All other files of this room take these names from here, and import neither numb
 `overlaps`           whether two device arrays may share memory
 `empty`              a device array, uninitialised, for work on the stream in force: from the pool
                      that `allocating` names, or our own; `kept_bytes`, what that one holds
-`mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n)
+`mma(m, n, k)`       c += a b on a warp's fragments in local arrays: c (m, n), a (m, k), b (k, n);
+                     of doubles, of TF32 numbers, or of words of four bytes
 `to_tf32`            float32 rounded to the 11 bits that tensor cores read
 `load_vector(count)` elements that lie 16 bytes aligned, at once
 `cp_async(bytes)`    copy 4, 8 or 16 bytes from global to shared memory behind the kernel's back;

@@ -28,7 +28,7 @@ def products(tiling, source, left, right):
     strides = left.across, left.along, right.across, right.along
     if tiling.instruction is None:
         return _plain(tiling, source.dtype, left.along, right.along)
-    exact = source.dtype == "float64" or (source.half and not source.changed)
+    exact = source.dtype != "float32" or (source.half and not source.changed)
     return _tensor(tiling, source.dtype, exact, *strides)
 
 
@@ -37,7 +37,7 @@ def _tensor(tiling, dtype, exact, l_across, l_along, r_across, r_along):
     """Tensor cores. A float32 is the sum of two TF32 numbers to within two of its roundoffs.
 
     The product of the two small ones, below four, is left out. `exact`: the first number is all
-    of it, as of half precision.
+    of it, as of half precision. An int32 is a word of four bytes.
     """
     m, n, k = tiling.instruction
     single, rows = dtype == "float32", m // 8
@@ -46,7 +46,7 @@ def _tensor(tiling, dtype, exact, l_across, l_along, r_across, r_along):
     length_a, length_b = i_count * size_a, j_count * size_b
     across = tiling.columns // tiling.part_columns
     part_rows, part_columns, depth = tiling.part_rows, tiling.part_columns, tiling.depth
-    number = types.float32 if single else types.float64
+    number = getattr(types, dtype)
     mma, to_tf32 = compat.mma(m, n, k), compat.to_tf32
 
     @device

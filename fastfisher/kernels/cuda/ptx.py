@@ -47,13 +47,22 @@ def _fragment(names, count):
     return "{" + ", ".join(f"${next(names)}" for _ in range(count)) + "}"
 
 
+# By the dtype of sums: constraints of sums and of factors, formats, terms per element of a factor.
+_MMA = {
+    types.float64: ("d", "d", ".f64.f64.f64.f64", 1),
+    types.float32: ("f", "r", ".f32.tf32.tf32.f32", 1),
+    types.int32: ("r", "r", ".s32.s8.s8.s32", 4),
+}
+
+
 @functools.cache
 def mma(m, n, k):
     """mma(c, i, a, j, b, l): c[i:] += a[j:] b[l:] for a warp, fragments in local arrays.
 
     Lane 4 g + t holds, in order, a (g + 8 r, t + 4 s), b (t + 4 s, g) and c (g + 8 r, 2 t + s),
-    rows r first in a and last in c (PTX ISA, "Matrix fragments for mma"). float64, or float32
-    whose factors `to_tf32` has rounded.
+    rows r first in a and last in c (PTX ISA, "Matrix fragments for mma"). float64; float32 whose
+    factors `to_tf32` has rounded; or int32 sums of products of signed bytes, whose factors are
+    words of four terms: then k counts words.
     """
     sizes = m * n // 32, m * k // 32, k * n // 32
 
@@ -65,20 +74,18 @@ def mma(m, n, k):
             for kind, (array, offset), size in zip(kinds, values, sizes, strict=True):
                 first = _element(context, builder, kind, array, offset)
                 places.append([builder.gep(first, [_I64(u)]) for u in range(size)])
-            double = kinds[0].dtype == types.float64
+            number, factor, formats, terms = _MMA[kinds[0].dtype]
             sums, *factors = ([builder.load(p) for p in place] for place in places)
             factors = factors[0] + factors[1]
-            if not double:
+            if factor == "r":
                 factors = [builder.bitcast(x, _I32) for x in factors]
             names = iter(range(64))
             groups = [_fragment(names, size) for size in (*sizes, sizes[0])]
-            number, factor = ("d", "d") if double else ("f", "r")
-            formats = ".f64.f64.f64.f64" if double else ".f32.tf32.tf32.f32"
             constraints = [f"={number}"] * sizes[0] + [factor] * len(factors) + [number] * sizes[0]
             result = _asm(
                 builder,
                 ir.LiteralStructType([s.type for s in sums]),
-                f"mma.sync.aligned.m{m}n{n}k{k}.row.col{formats} {', '.join(groups)};",
+                f"mma.sync.aligned.m{m}n{n}k{terms * k}.row.col{formats} {', '.join(groups)};",
                 ",".join(constraints),
                 *factors,
                 *sums,
@@ -129,8 +136,10 @@ def clear(count):
     def zeros(context, x):
         def codegen(context, builder, signature, args):
             first = _element(context, builder, signature.args[0], args[0], _I64(0))
+            kind = first.type.pointee
+            zero = 0 if isinstance(kind, ir.IntType) else 0.0
             for u in range(count):
-                builder.store(ir.Constant(first.type.pointee, 0.0), _at(builder, first, u))
+                builder.store(ir.Constant(kind, zero), _at(builder, first, u))
             return context.get_dummy_value()
 
         return types.void(x), codegen
@@ -170,7 +179,8 @@ def move(count, to_step, step, how):
 @functools.cache
 def add_lower(places):
     """add(c, at, ldc, order, i, j, sign, sums): lower c[i + r, j + s] += sign sums[u], for the
-    u-th (r, s) of `places`; c is the flat array from `at` on, in rows of ldc."""
+    u-th (r, s) of `places`; c is the flat array from `at` on, in rows of ldc. Sums may be integers.
+    """
 
     @intrinsic
     def add(context, c, at, ldc, order, i, j, sign, sums):
@@ -186,7 +196,10 @@ def add_lower(places):
                 with builder.if_then(builder.and_(inside, lower)):
                     step = builder.add(builder.mul(ldc, _I64(r)), _I64(s))
                     place = builder.gep(first, [step])
-                    value = builder.fmul(builder.load(_at(builder, values, u)), sign)
+                    value = builder.load(_at(builder, values, u))
+                    if isinstance(value.type, ir.IntType):
+                        value = builder.sitofp(value, sign.type)
+                    value = builder.fmul(value, sign)
                     if value.type != place.type.pointee:
                         value = builder.fptrunc(value, place.type.pointee)
                     builder.store(builder.fadd(builder.load(place), value), place)

@@ -57,25 +57,34 @@ kernelapi.FakeCUDAShared.array = _once
 def _cut(dtype, x):
     """Tensor cores cut sums of float32 off, not round them: this is the most that can be lost."""
     y = dtype.type(x)
+    if dtype.kind == "i":
+        return y
     return np.nextafter(y, dtype.type(0)) if abs(y) > abs(x) else y
+
+
+def _terms(x):
+    """What a row of fragments stands for: numbers, or of words the four bytes of each."""
+    return x.view(np.int8).astype(np.int64) if x.dtype == np.int32 else x
 
 
 @functools.cache
 def mma(m, n, k):
     @cuda.jit(device=True)
     def multiply(c, i, a, j, b, l):
-        warps = -(-cuda.blockDim.x // 32)
-        left = cuda.shared.array((warps, m, k), np.dtype(np.float64))
-        right = cuda.shared.array((warps, k, n), np.dtype(np.float64))
+        warps, kind = -(-cuda.blockDim.x // 32), np.dtype(np.float64)
+        if c.dtype == np.int32:
+            kind = c.dtype
+        left = cuda.shared.array((warps, m, k), kind)
+        right = cuda.shared.array((warps, n, k), kind)
         warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
         g, t = lane // 4, lane % 4
         for u in range(m * k // 32):
             left[warp, g + u % (m // 8) * 8, t + u // (m // 8) * 4] = a[j + u]
         for u in range(k * n // 32):
-            right[warp, t + u * 4, g] = b[l + u]
+            right[warp, g, t + u * 4] = b[l + u]
         cuda.syncthreads()
         for u in range(m * n // 32):
-            product = left[warp, g + u // 2 * 8] @ right[warp, :, 2 * t + u % 2]
+            product = _terms(left[warp, g + u // 2 * 8]) @ _terms(right[warp, 2 * t + u % 2])
             c[i + u] = _cut(c.dtype, np.float64(c[i + u]) + product)
         cuda.syncthreads()
 

@@ -6,12 +6,19 @@ capability of the device for float64.
 
 from dataclasses import dataclass
 
+from ..slicing import stretch_terms
+from . import SLICE_BYTES
+
 __all__ = [
     "SUM",
     "Tiling",
     "layered_tiling",
     "plain_tiling",
     "shares",
+    "sliced_bytes",
+    "sliced_stretch",
+    "sliced_tiling",
+    "sliced_words",
     "tensor_tiling",
     "tiny_tiling",
 ]
@@ -89,6 +96,29 @@ def layered_tiling(tokens, dtype, capability):
     if tokens == 1:
         return Tiling(64, 64, 16, 32, 16, instruction, block)
     return Tiling(64, 32, 8, 16, 16, instruction, block)
+
+
+def sliced_tiling(simulated):
+    """Words of four bytes: a read of shared memory per product, two blocks to a multiprocessor."""
+    if simulated:  # one warp
+        return Tiling(16, 8, 8, 16, 8, (16, 8, 8))
+    return Tiling(128, 128, 16, 64, 64, (16, 8, 8))
+
+
+def sliced_words(order):
+    """Words from one row of them to the next: four are copied at a time."""
+    return -(-order // 4) * 4
+
+
+def sliced_stretch(order, slices):
+    """Terms that are cut into slices and multiplied at once."""
+    return stretch_terms(SLICE_BYTES // (sliced_words(order) * slices))
+
+
+def sliced_bytes(order, length, slices):
+    """Bytes of the slices of a stretch of `length` terms at most."""
+    terms = min(sliced_stretch(order, slices), length)
+    return slices * 4 * -(-terms // 4) * sliced_words(order)
 
 
 def tiny_tiling():

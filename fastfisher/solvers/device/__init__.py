@@ -1,7 +1,8 @@
-"""Solves on a CUDA device: the twins of primal, dual and cg, queued end to end.
+"""Solves on a CUDA device: the twins of primal, dual, cg and mixed, queued end to end.
 
-The host waits once per solve, for a report of some numbers; cg once per chunk of iterations. Scores
-of any size may lie on the host: they then pass over the bus in slices.
+The host waits once per solve, for a report of some numbers; cg once per chunk of iterations, mixed
+also for what it decides by (mixed.py). Scores of any size may lie on the host: they then pass over
+the bus in slices.
 """
 
 import numpy as np

@@ -20,7 +20,16 @@ from ..ladder import HELD, allowed, current_ladder, escalation
 from ..outcome import Outcome
 from .matrix import Matrix, resolved
 
-__all__ = ["certificate_of", "certify", "climb", "dual", "factored", "primal"]
+__all__ = [
+    "GIVEN",
+    "SOLUTION",
+    "certificate_of",
+    "certify",
+    "climb",
+    "dual",
+    "factored",
+    "primal",
+]
 
 RESIDUAL, SOLUTION, GIVEN = range(3)  # sums of each right-hand side in the report
 

@@ -18,7 +18,7 @@ from .direct import certificate_of, certify
 from .matrix import resolved
 from .preconditioners import built
 
-__all__ = ["CHUNK", "cg"]
+__all__ = ["CHUNK", "Recurrence", "cg"]
 
 CHUNK = 16  # iterations between two looks of the host
 VERDICTS = {
@@ -65,7 +65,7 @@ def cg(
         precondition = built(preconditioner, system, added, diagonal, new)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))
-    run = _Run(system, added, b, weight, precondition, rtol, floor, maxiter)
+    run = Recurrence(system, added, b, weight, precondition, rtol, floor, maxiter)
     x, statuses, iterations = run.solve(x0)
     certify(system, report, added, x, b)
     finish(x)
@@ -86,8 +86,13 @@ def cg(
     return Outcome(system, x, certificate, worst(statuses), float(host[ADDED]), **facts)
 
 
-class _Run:
-    """The vectors of the recurrences, and the state of each row."""
+class Recurrence:
+    """The vectors of the recurrences, and the state of each row.
+
+    Of a `system` it takes ``raw_fisher``, ``inverse_total`` and ``roundoff``.
+    """
+
+    name, slow = "cg", False
 
     def __init__(self, system, added, b, weight, precondition, rtol, floor, maxiter):
         self.system, self.added, self.b, self.weight = system, added, b, weight
@@ -124,7 +129,7 @@ class _Run:
                     break  # done, or rounding is all that is left
                 before = rest
             host = self._sweep(x, r)
-            if np.isin(host[:, recurrence.STATUS], FATAL).any():
+            if self.slow or np.isin(host[:, recurrence.STATUS], FATAL).any():
                 break
             self._residual(r, x)
         verdicts = [VERDICTS.get(int(code), "stagnated") for code in host[:, recurrence.STATUS]]
@@ -163,14 +168,23 @@ class _Run:
         """Chunks of iterations until no row is active; the state."""
         progress = current_options().progress
         while True:
-            for _ in range(CHUNK):
+            for _ in range(self._chunk):
                 self._iterate(x, r)
             host = self._look()
             done = self._iterations(host)
             if progress is not None:
-                progress("cg", done, self.maxiter)
-            if not (host[:, recurrence.STATUS] == recurrence.RUNNING).any():
+                progress(self.name, done, self.maxiter)
+            running = host[:, recurrence.STATUS] == recurrence.RUNNING
+            if not running.any() or self._given_up(host[running]):
                 return host
+
+    @property
+    def _chunk(self):
+        return CHUNK
+
+    def _given_up(self, running):
+        """Whether to stop early, by the state of the rows that are not done."""
+        return False
 
     def _iterate(self, x, r):
         system, state = self.system, self.state

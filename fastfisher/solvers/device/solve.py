@@ -10,7 +10,7 @@ from ...devices.passes import bad_rows
 from ...errors import InputError, NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, sums, vectors
 from ...kernels.cuda.vectors import LARGEST, OUT, TOTAL, TRACE
-from ...planning import Plan
+from ...planning import Plan, mixed_side
 from ..certificate import Certificate, direct_statuses
 from ..cutoffs import Cutoff
 from ..factored import rank_deficient
@@ -20,6 +20,7 @@ from ..solution import Solution
 from ..system import made_smaller
 from .direct import GIVEN, dual, primal
 from .iterative import cg
+from .mixed import mixed
 from .spectral import Seen, spectral
 from .system import Report, check_weights, not_finite
 
@@ -45,6 +46,12 @@ class Run:
     def given(self):
         return self.b if self.f is None else self.f
 
+    @property
+    def side(self):
+        """The exact route: what was planned, or what mixed precision falls back to."""
+        plan = self.plan
+        return mixed_side(plan.problem) if plan.method == "mixed" else plan.method
+
     def solution(self, system, report):
         """The Solution; by scores of another scale where the squares of theirs leave the range."""
         p, k = system.p, report.sides
@@ -69,7 +76,7 @@ class Run:
 
     def _outcome(self, system, report, finish):
         """The outcome, and the report that tells of it."""
-        if isinstance(system.damping, Cutoff) and self.plan.method != "cg":
+        if isinstance(system.damping, Cutoff) and self.plan.method in ROUTES:
             self._read(system, report)
             return self._spectral(system, report, finish), report
         used, power, failure = system, 0, None
@@ -94,7 +101,7 @@ class Run:
         if failure is None:
             return outcome, report
         cutoff = allowed_cutoff()
-        diagonal = self.plan.method == "dual" and system.damping.needs == "diagonal"
+        diagonal = self.side == "dual" and system.damping.needs == "diagonal"
         if cutoff is None or diagonal or self.plan.method == "cg":
             raise failure
         return self._spectral(system, report, finish, cutoff), report
@@ -112,14 +119,18 @@ class Run:
             new = self.place.new if self.place.there else None
             settings = {**self.settings, "x0": self.x0, "new": new}
             return cg(system, report, self.b, self.f, take, **settings)
-        return ROUTES[self.plan.method](system, report, self.b, self.f, take)
+        if self.plan.method == "mixed" and not hopeless:
+            outcome = mixed(system, report, self.b, self.f, take, problem=self.plan.problem)
+            if outcome is not None:
+                return outcome
+        return ROUTES[self.side](system, report, self.b, self.f, take)
 
     def _spectral(self, system, report, finish, cutoff=None):
         seen = Seen.of(system, self.nan_policy == "propagate")
         if seen.propagate and bad_rows(system.G)[0].any():
             outcome = _propagated(seen, report.sides)
         else:
-            outcome = spectral(seen, self.b, self.f, self.plan.method, cutoff=cutoff)
+            outcome = spectral(seen, self.b, self.f, self.side, cutoff=cutoff)
         power = made_smaller(outcome.system, system, self.f is not None)
         finish(memory.to_device(outcome.x), report, power)
         report.read()
@@ -200,4 +211,6 @@ def dressed(x, outcome, plan, damping, scale, finite):
         escalation=outcome.escalation / scale / scale,
         statuses=statuses,
         residuals=certificate.residuals,
+        slices=outcome.slices,
+        rough_error=outcome.rough_error,
     )

@@ -60,6 +60,23 @@ def tiles():
         yield gram.gram, np.zeros((3, 3)), _scores(3, 20), 0, 20, np.abs(_scores(20)), _none()
 
 
+def slices():
+    """One step and several, of two stages; tiles of one source, and of two."""
+    from fastfisher.kernels.cuda import sliced, tilings
+
+    square = tilings.Tiling(16, 16, 8, 16, 8, (16, 8, 8))
+    tall, wide, none = 0.1 * _scores(70, 18), 0.1 * _scores(18, 70), _none()
+    units, scale, shift = np.full(18, 64.0), np.ones(70), np.zeros(18)
+    for made in (tilings.sliced_tiling(True), square):
+        with mock.patch.object(sliced, "sliced_tiling", lambda simulated, made=made: made):
+            for n in (70, 9):
+                a, c = tall[:n].copy(), np.zeros((18, 18))
+                yield sliced.sliced_syrk, c, a, units, 2, 3, scale[:n].copy(), shift
+    yield sliced.sliced_gram, np.zeros((18, 18)), wide, 0, 70, units, 2, 3, none
+    yield sliced.peaks, np.zeros(18), tall, True, scale, shift
+    yield sliced.peaks, np.zeros(18), wide, False, none, none
+
+
 def layers():
     from fastfisher.kernels.cuda import layered, moments
 
@@ -155,7 +172,8 @@ def reductions():
         yield recurrence.advance, partial, x, y, x, y, 1.0, _none(), state
 
 
-KERNELS = {f.__name__: f for f in (tiles, layers, vectors, factors, systems, reductions, solves)}
+GROUPS = tiles, slices, layers, vectors, factors, systems, reductions, solves
+KERNELS = {f.__name__: f for f in GROUPS}
 
 
 # Kernels of wrong.py, and what is said of them.

@@ -23,7 +23,8 @@ SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 FACTORS = ("cholesky", "solve_lower", "solve_lower_adjoint", "inverse_diagonal", "batched_solve")
 PRODUCTS = ("syrk", "gram", "mirror", "matvec", "rmatvec", "fvp", "diag", "scan")
 BLOCKS = ("block_syrk", "block_cholesky", "block_solve", "batched_syrk", "batched_metric_solve")
-OPS = (*FACTORS, *BLOCKS, *PRODUCTS, "layered_gram", "layered_diag")
+SLICED = ("peaks", "sliced_syrk", "sliced_gram", "narrow")
+OPS = (*FACTORS, *BLOCKS, *PRODUCTS, *SLICED, "layered_gram", "layered_diag")
 VENDOR_OPS = (
     "syrk",
     "gram",
@@ -38,6 +39,7 @@ VENDOR_OPS = (
 TINY = {
     "SHAPES": ((0, 3), (1, 1), (3, 2), (9, 20), (20, 9)),
     "ROWS": ((0, 3), (1, 1), (5, 6), (3, 9)),
+    "SLICED_SHAPES": ((0, 3), (1, 1), (5, 9), (35, 3)),
     "ORDERS": (1, 2, 6, 11),
     "SMALL_ORDERS": (1, 3, 4, 6, 7),
     "VARIANTS": ((False, False), (True, True)),
@@ -48,6 +50,10 @@ LARGEST = {  # sizes beyond are left out
     "gram": 20,
     "mirror": 11,
     "fvp": 9,
+    "peaks": 9,
+    "sliced_syrk": 35,
+    "sliced_gram": 35,
+    "narrow": 11,
     "block_syrk": 12,
     "batched_syrk": 5,
     "batched_metric_solve": 3,

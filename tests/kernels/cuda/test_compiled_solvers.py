@@ -28,6 +28,7 @@ from fastfisher.kernels.cuda import (
 )
 from tests.kernels.cuda.compiling import CAPABILITIES, compiled, kernels_of, names_of
 from tests.kernels.cuda.test_compiled import OTHERS, TILES
+from tests.kernels.cuda.test_slices import CALLS as SLICES
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 over_capabilities = pytest.mark.parametrize(
@@ -185,7 +186,13 @@ def test_what_solvers_do_between_kernels_compiles(capability):
 
 def test_no_cuda_kernel_is_left_uncompiled():
     calls = [call for call, *_ in TILES.values()] + [*OTHERS.values(), _metrics, _substitutions]
-    calls += [_between, _cholesky(300), *map(_batched, (9, 20, 40, 150)), *map(_blocks, (9, 150))]
+    calls += [
+        *SLICES,
+        _between,
+        _cholesky(300),
+        *map(_batched, (9, 20, 40, 150)),
+        *map(_blocks, (9, 150)),
+    ]
     launched = set().union(*map(names_of, calls))
     assert kernels_of(Path(compat.__file__).parent) == launched
 
