@@ -18,7 +18,8 @@ from tests import matrices
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted({band.op for band in TABLE})
-REAL = "peaks", "sliced_syrk", "sliced_gram", "narrow", "substitute"  # not of complex scores
+BYTES, HALVES = ("sliced_syrk", "sliced_gram"), ("bf16_syrk", "bf16_gram")
+REAL = "peaks", *BYTES, *HALVES, "narrow", "substitute"  # not of complex scores
 
 
 def operands(shape, dtype):
@@ -83,6 +84,7 @@ def cases(dtype):
     status, samples = np.zeros(1500, np.int32), operands((1500, 20, 4), dtype)
     a, e = operands((3 * 90, 300), dtype), operands((3 * 90, 7), dtype)
     vectors, factor = np.zeros((2, 4200), wide), np.linalg.cholesky(A)
+    units = np.full(600, 16, dtype)
     return {
         "syrk": [
             run(syrk.syrk, square(20), thin, no_weights, none),
@@ -123,24 +125,6 @@ def cases(dtype):
                 run(sliced.peaks, np.zeros(4200), rows, True, none, none),
                 run(sliced.peaks, np.zeros(1100), rows, False, none, none),
             ],
-            "sliced_syrk": [
-                run(
-                    sliced.sliced_syrk, square(200), many, np.full(200, 16, dtype), 2, 3, none, none
-                )
-            ],
-            "sliced_gram": [
-                run(
-                    sliced.sliced_gram,
-                    square(600),
-                    many,
-                    0,
-                    200,
-                    np.full(600, 16, dtype),
-                    2,
-                    3,
-                    none,
-                )
-            ],
             "narrow": [
                 run(
                     sliced.narrow,
@@ -150,6 +134,14 @@ def cases(dtype):
                 )
             ],
             "substitute": [run(lambda y: substitute.substitute(factor, y), x)],
+        }
+        | {
+            op: [run(getattr(sliced, op), square(200), many, units[:200], 2, 3, none, none)]
+            for op in (BYTES[0], HALVES[0])
+        }
+        | {
+            op: [run(getattr(sliced, op), square(600), many, 0, 200, units, 2, 3, none)]
+            for op in (BYTES[1], HALVES[1])
         }
     )
 

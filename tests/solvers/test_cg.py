@@ -261,9 +261,12 @@ def test_cg_I2_several_columns_equal_single_ones(dtype, rng):
     assert together.iterations <= max(iterations)
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-10), ("float32", 1e-5)])
-def test_cg_default_rtol_is_met(dtype, rtol, rng):
-    G, b = matrices.scores(100, 40, dtype, cond=1e3), rng.standard_normal(40).astype(dtype)
+# Where rounding allows that residual: at 1e3 single precision may end by its backward error.
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "cond"), [("float64", 1e-10, 1e3), ("float32", 1e-5, 1e2)]
+)
+def test_cg_default_rtol_is_met(dtype, rtol, cond, rng):
+    G, b = matrices.scores(100, 40, dtype, cond=cond), rng.standard_normal(40).astype(dtype)
     result = cg(G, b, damping=1e-2)
     A = oracle.fisher(G) + 1e-2 * np.eye(40)
     true = np.linalg.norm(b - A @ result.x.astype(np.float64)) / np.linalg.norm(b)
