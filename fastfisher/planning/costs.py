@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import machine
-from ..kernels.cpu.splitting import SLICE_BYTES, SLICED_ORDER, one_pass, rank_k_bytes, sliced_terms
+from ..kernels.cpu.splitting import (
+    BLOCK_ROWS,
+    SLICE_BYTES,
+    SLICED_ORDER,
+    one_pass,
+    padded,
+    rank_k_bytes,
+    sliced_terms,
+)
 from .profiles import current_rates
-from .rates import DEFAULT_RATE
 from .records import Stage
 from .table import choose, decide
 
@@ -17,15 +24,14 @@ __all__ = [
     "ROUTES",
     "direct_stages",
     "division_stage",
-    "eigen_route",
     "eigen_stage",
     "integer_unit",
-    "layered_route",
     "mixed_costs",
     "mixed_side",
     "mixed_slices",
     "normwise_pays",
     "route",
+    "stage_of",
     "vector_bytes",
 ]
 
@@ -41,7 +47,8 @@ SLICING_READS = 4  # passes over the scores that finding peaks and slicing take,
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
-def _stage(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1):
+def stage_of(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1):
+    """A stage by what the table chooses for `op` at this size, timed by the rates in force."""
     dtype = dtype or q.dtype
     choice, rates = decide(op, size, dtype, device=q.device), current_rates()
     entry = choice.entry
@@ -101,8 +108,9 @@ def _packed_factor(q, order):
 def _fvp_workspace(q, op="fvp"):
     entry = choose(op, q.rhs, q.dtype, device=q.device)
     copies = _slice_bytes(q) if _copied(q, entry) else 0
-    block = q.rhs * q.p * q.itemsize
-    blocks = min(-(-q.n // 256), max(4, (16 << 20) // max(block, 1)))
+    real = q.rhs * q.parts  # complex vectors are two real ones
+    block = (padded(real) if real > 1 else real) * q.p * q.itemsize
+    blocks = min(-(-q.n // BLOCK_ROWS), max(4, (16 << 20) // max(block, 1)))
     return copies + blocks * block + q.rhs * q.n * (q.itemsize + q.sum_bytes)
 
 
@@ -113,7 +121,7 @@ def vector_bytes(q, per_parameter, per_sample):
 
 def _fvp_stage(q, name="fvp"):
     moved = q.n * q.p * q.stored_bytes
-    return _stage(
+    return stage_of(
         q,
         name,
         q.rhs,
@@ -148,7 +156,7 @@ def direct_stages(q, op, order, summed, *, sums=None):
     ma = q.multiply_add
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
-    product = _stage(
+    product = stage_of(
         q,
         op,
         order,
@@ -161,11 +169,11 @@ def direct_stages(q, op, order, summed, *, sums=None):
         return [product, eigen_stage(q, order, text, square)]
     return [
         product,
-        _stage(
+        stage_of(
             q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
         ),
-        _stage(q, "solve_lower", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
-        _stage(
+        stage_of(q, "solve_lower", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
+        stage_of(
             q, "solve_lower_adjoint", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums
         ),
     ]
@@ -207,9 +215,9 @@ def _dual(q):
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
     others = [
-        _stage(q, "matvec", q.rhs, text, one, moved),
+        stage_of(q, "matvec", q.rhs, text, one, moved),
         *factor,
-        _stage(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
+        stage_of(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
         _fvp_stage(q),
     ]
     return [product, *_repeated(others, q.dampings)], _kept(q, q.n) + vector_bytes(q, 6, 3)
@@ -328,7 +336,7 @@ def _mixed(q):
     if q.parts == 1:
         square, flops = order * order * half.itemsize, 2 * order**2 * q.rhs
         text = f"{order} x {order}"
-        factor[1:] = [_stage(half, "substitute", order, text, flops, square)]
+        factor[1:] = [stage_of(half, "substitute", order, text, flops, square)]
     passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS * q.dampings
     (refinement,) = _repeated([_fvp_stage(q)], passes)
     stages = [product, *_repeated(factor, q.dampings), replace(refinement, size=f"{passes} passes")]
@@ -343,57 +351,3 @@ def route(q, method):
     """Stages of a method, and its peak bytes."""
     stages, resident = ROUTES[method](q)
     return stages, int(resident + max(stage.workspace for stage in stages))
-
-
-def layered_route(q, layers):
-    """Stages and resident bytes of a dual solve by layers (t, d_in, d_out); see `_dual`."""
-    ma, words = q.multiply_add, sum(t * (d_in + d_out) for t, d_in, d_out in layers)
-    _, *factor = direct_stages(q, "gram", q.n, 0)
-    square, read = q.n * q.n * q.sum_bytes, q.n * words * q.itemsize
-    pairs = sum(
-        # The kernel takes token pairs, or explicit scores where there are too many of them.
-        min(t * t * (d_in + d_out), d_in * d_out) if t > 1 else d_in + d_out
-        for t, d_in, d_out in layers
-    )
-    slices = [min(q.n * t * (d_in + d_out) * 8, SLICE_BYTES) for t, d_in, d_out in layers]
-    explicit = [i * o for t, i, o in layers if t > 1 and t * t * (i + o) >= i * o]
-    explicit = min(q.n * max(explicit, default=0) * q.itemsize, SLICE_BYTES)
-    packed = q.n * max((t * (i + o) for t, i, o in layers), default=0) * q.itemsize
-    outputs = max((d_out for *_, d_out in layers), default=1)
-    largest = max((i * o for _, i, o in layers), default=0) * q.sum_bytes
-    one = ma * q.n * sum(t * d_in * d_out for t, d_in, d_out in layers) * q.rhs
-    text = f"{len(layers)} layers"
-    gram = _stage(
-        q,
-        "layered_gram",
-        q.n * max((t for t, *_ in layers), default=1),
-        text,
-        ma * pairs * q.n * (q.n + 1) / 2,
-        read + square,
-        max(packed, 2 * explicit),
-    )
-    matvec = _stage(q, "matvec", outputs, text, one, read, 3 * max(slices, default=0))
-    rmatvec = _stage(q, "rmatvec", outputs, text, one, read, 3 * max(slices, default=0) + largest)
-    stages = [gram, matvec, *factor, rmatvec, replace(matvec, op="residual: matvec")]
-    stages.append(replace(rmatvec, op="residual: rmatvec"))
-    mean = q.sum_bytes * q.p if q.centered else 0
-    return stages, square + vector_bytes(q, 6, 3) + mean
-
-
-def eigen_route(q, layers):
-    """Stages and resident bytes of a solve in the eigenbases of Kronecker factors."""
-    rates, bandwidth = current_rates(), current_rates().bandwidth
-    orders = [d for _, d_in, d_out in layers for d in (d_in, d_out)]
-    squares = sum(d * d for d in orders) * q.sum_bytes
-    rotations = 4 * q.multiply_add * sum((i + o) * i * o for _, i, o in layers) * q.rhs
-    stages = []
-    for op, kernel, flops, moved in (
-        ("eigenbases", "scipy.eigh", 9 * q.multiply_add / 2 * sum(d**3 for d in orders), squares),
-        ("rotations", "numpy.matmul", rotations, 4 * q.p * q.rhs * q.sum_bytes),
-    ):
-        seconds = max(flops / DEFAULT_RATE, moved / bandwidth) + rates.overhead
-        stages.append(
-            Stage(op, kernel, f"{len(layers)} layers", int(flops), int(moved), 0, False, seconds)
-        )
-    largest = max(orders) ** 2 * q.sum_bytes
-    return stages, 2 * squares + q.p * q.sum_bytes + vector_bytes(q, 6, 0) + 4 * largest

@@ -10,9 +10,15 @@ from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu import several
 from fastfisher.kernels.cpu import sums as block_sums
-from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS, padded
+from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS
 from fastfisher.kernels.cpu.rows import GROUP
-from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, CHUNK_BYTES, FUSED_BYTES, LANE_BYTES
+from fastfisher.kernels.cpu.splitting import (
+    BLOCK_ROWS,
+    CHUNK_BYTES,
+    FUSED_BYTES,
+    LANE_BYTES,
+    padded,
+)
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices, oracle
 from tests.kernels.cases import (
@@ -186,9 +192,10 @@ def test_every_vector_of_a_tile_has_the_bits_that_it_has_alone(dtype, shifted):
 
 
 def test_tiles_take_a_few_more_vectors_than_there_are():
-    assert [padded(k) for k in (0, 1, 2)] == [0, 2, 2]
+    assert [padded(k) for k in (0, 1, 2, 3, 5, 9, 11)] == [0, 2, 2, 4, 8, 10, 12]
     for k in range(3 * MOST):
-        assert k <= padded(k) < k + MOST and (padded(k) % MOST or MOST) in WIDTHS
+        there = padded(k, MOST)
+        assert k <= there <= padded(k) and (there % MOST or MOST) in WIDTHS
 
 
 @pytest.mark.parametrize("op", COMPARE)

@@ -1,7 +1,7 @@
 """Register tiles of rows of scores and several vectors: dot products and combinations.
 
 Sums are those of rows.py to the bit, whatever the number of vectors. Vectors come in twos, fours
-or eights (`padded`), packed so that a tile reads on in them.
+or eights (splitting.padded), packed so that a tile reads on in them.
 """
 
 import functools
@@ -13,9 +13,9 @@ from numba import types
 
 from . import twins
 from .jit import entry_address, kernel
-from .rows import _blocks, _row_pointers, _store_folded
+from .rows import over_units, row_pointers, store_folded
 from .simd import Code, call, reader, target, vector
-from .splitting import LANE_BYTES
+from .splitting import LANE_BYTES, MOST_VECTORS, padded
 
 __all__ = [
     "COLUMNS",
@@ -25,7 +25,6 @@ __all__ = [
     "next_tile",
     "packed_factors",
     "packed_vectors",
-    "padded",
     "products",
     "tile_address",
 ]
@@ -53,7 +52,7 @@ def _tile_vectors(k):
     return max(w for w in (1, 2, 3, 6) if w == 1 or w * k <= _sums())
 
 
-WIDTHS = (2, *(k for k in (4, 8) if k * _spread() <= _sums()))
+WIDTHS = (2, *(k for k in (4, MOST_VECTORS) if k * _spread() <= _sums()))
 MOST = WIDTHS[-1]  # vectors of a tile
 PRODUCTS, COMBINATION = range(2)
 
@@ -64,7 +63,7 @@ def _products(code, stored, k, rows, shifted, operands):
     out, a, lda, v, m, count, ahead = operands[:7]
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
-    pa = _row_pointers(code, code.address(a, stored), lda, rows)
+    pa = row_pointers(code, code.address(a, stored), lda, rows)
     pv, pm = code.address(v), code.address(m)
     size = stored.bitwidth // 8 if stored else code.bytes
 
@@ -86,8 +85,8 @@ def _products(code, stored, k, rows, shifted, operands):
                     totals[at] = code.fma(x, y, totals[at])
         return totals
 
-    totals = _blocks(code, count, unit, [code.zero()] * (rows * k * parts), body)
-    _store_folded(code, totals, parts, out)
+    totals = over_units(code, count, unit, [code.zero()] * (rows * k * parts), body)
+    store_folded(code, totals, parts, out)
 
 
 def _combination(code, stored, k, shifted, operands):
@@ -97,7 +96,7 @@ def _combination(code, stored, k, shifted, operands):
     wide = _tile_vectors(k)
     pa, py, pm = code.address(a, stored), code.address(y), code.address(m)
     ps, size = code.address(s), stored.bitwidth // 8 if stored else code.bytes
-    places = _row_pointers(code, py, ldy, k)
+    places = row_pointers(code, py, ldy, k)
 
     def body(offset, _, load):
         spots = [code.at(code.at(p, offset), w * code.lanes) for p in places for w in range(wide)]
@@ -123,7 +122,7 @@ def _combination(code, stored, k, shifted, operands):
             code.store(total, spot)
         return []
 
-    _blocks(code, count, wide * code.lanes, [], body)
+    over_units(code, count, wide * code.lanes, [], body)
 
 
 _LAYOUTS = (
@@ -252,34 +251,26 @@ def add_rows(y, ldy, x, tiles, lo, hi, j, s, k, count, ahead):
         call(tiles, Tile(layout, y, at, x.width, s, mean, count, ahead, ldy, hi - lo))
 
 
-def padded(k):
-    """Vectors that tiles take for k of them: some more, which are zero."""
-    whole, rest = k // MOST * MOST, k % MOST
-    return whole + (next(width for width in WIDTHS if width >= rest) if rest else 0)
-
-
-def _groups(rows):
-    """Zero rows added up to `padded`, as (first, last) of each tile."""
-    k = padded(len(rows))
-    more = np.zeros((k - len(rows), rows.shape[1]), rows.dtype)
-    return np.concatenate([rows, more]), [(c, min(c + MOST, k)) for c in range(0, k, MOST)]
+def _tiled(rows, width):
+    """Rows with zeros after them, up to `width` and a whole tile; (first, last) of each tile."""
+    k = padded(len(rows), MOST)
+    whole = np.zeros((k, width), rows.dtype)
+    whole[: len(rows), : rows.shape[1]] = rows
+    return whole, [(c, min(c + MOST, k)) for c in range(0, k, MOST)]
 
 
 def packed_vectors(v):
     """Vectors (k, p) as tiles read them: LANE_BYTES of each, one tile after the other."""
     unit = LANE_BYTES // v.itemsize
     units = -(-v.shape[1] // unit)
-    rows, groups = _groups(v)
-    out = np.zeros((len(rows), units * unit), v.dtype)
-    for first, last in groups:
-        whole = np.zeros((last - first, units * unit), v.dtype)
-        whole[:, : v.shape[1]] = rows[first:last]
-        packed = whole.reshape(last - first, units, unit).transpose(1, 0, 2)
-        out[first:last] = packed.reshape(last - first, units * unit)
-    return out
+    rows, tiles = _tiled(v, units * unit)
+    for first, last in tiles:
+        packed = rows[first:last].reshape(-1, units, unit).transpose(1, 0, 2)
+        rows[first:last] = packed.reshape(last - first, -1)
+    return rows
 
 
 def packed_factors(u):
     """Factors (k, n) as tiles read them: (n, k) for each tile, one after the other."""
-    rows, groups = _groups(u)
-    return np.concatenate([rows[first:last].T.ravel() for first, last in groups])
+    rows, tiles = _tiled(u, u.shape[1])
+    return np.concatenate([rows[first:last].T.ravel() for first, last in tiles])

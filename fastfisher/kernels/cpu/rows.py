@@ -24,7 +24,10 @@ __all__ = [
     "combine",
     "dots",
     "dots_and_combine",
+    "over_units",
     "real_rows",
+    "row_pointers",
+    "store_folded",
 ]
 
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
@@ -46,7 +49,7 @@ def _fold(code, vectors):
     return builder.extract_element(x, _I32(0))
 
 
-def _store_folded(code, totals, parts, out):
+def store_folded(code, totals, parts, out):
     """The sum of every `parts` vectors, one after the other."""
     place = code.address(out)
     for r in range(len(totals) // parts):
@@ -54,7 +57,7 @@ def _store_folded(code, totals, parts, out):
         code.builder.store(total, code.at(place, r))
 
 
-def _blocks(code, count, unit, carried, body):
+def over_units(code, count, unit, carried, body):
     """Run body(offset, values, load) over whole units, then once with masks for what is left."""
     builder = code.builder
     whole = builder.sdiv(count, _index(unit))
@@ -82,7 +85,7 @@ def _blocks(code, count, unit, carried, body):
     return [builder.load(slot) for slot in slots]
 
 
-def _row_pointers(code, first, stride, rows):
+def row_pointers(code, first, stride, rows):
     pointers = [first]
     for _ in range(rows - 1):
         pointers.append(code.at(pointers[-1], stride))
@@ -95,7 +98,7 @@ def _dots(code, stored, rows, shifted, operands):
     out, a, lda, v, m, count, ahead = operands[:7]
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
-    pa = _row_pointers(code, code.address(a, stored), lda, rows)
+    pa = row_pointers(code, code.address(a, stored), lda, rows)
     pv, pm = code.address(v), code.address(m)
     size = stored.bitwidth // 8 if stored else code.bytes
 
@@ -115,15 +118,15 @@ def _dots(code, stored, rows, shifted, operands):
                 totals[at] = code.fma(y, x, totals[at])
         return totals
 
-    totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
-    _store_folded(code, totals, parts, out)
+    totals = over_units(code, count, unit, [code.zero()] * (rows * parts), body)
+    store_folded(code, totals, parts, out)
 
 
 def _combinations(squared, code, stored, rows, shifted, operands):
     """y += sum_r s_r (a_r - m), or s_r (a_r - m)^2, over `count` elements."""
     builder = code.builder
     y, a, lda, s, m, count, ahead = operands[:7]
-    pa = _row_pointers(code, code.address(a, stored), lda, rows)
+    pa = row_pointers(code, code.address(a, stored), lda, rows)
     py, pm, ps = code.address(y), code.address(m), code.address(s)
     factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
 
@@ -140,7 +143,7 @@ def _combinations(squared, code, stored, rows, shifted, operands):
         code.store(total, place)
         return []
 
-    _blocks(code, count, code.lanes, [], body)
+    over_units(code, count, code.lanes, [], body)
 
 
 def _dots_and_combination(code, stored, rows, shifted, operands):
@@ -149,7 +152,7 @@ def _dots_and_combination(code, stored, rows, shifted, operands):
     out, a, lda, v, m, count, ahead, y, s = operands
     unit = LANE_BYTES // code.bytes
     parts = unit // code.lanes
-    pa = _row_pointers(code, code.address(a, stored), lda, rows)
+    pa = row_pointers(code, code.address(a, stored), lda, rows)
     pb = [code.at(p, builder.mul(lda, _index(-rows))) for p in pa]
     pv, pm, py, ps = (code.address(place) for place in (v, m, y, s))
     factors = [code.splat(builder.load(code.at(ps, r))) for r in range(rows)]
@@ -174,8 +177,8 @@ def _dots_and_combination(code, stored, rows, shifted, operands):
             code.store(total, code.at(place, j))
         return totals
 
-    totals = _blocks(code, count, unit, [code.zero()] * (rows * parts), body)
-    _store_folded(code, totals, parts, out)
+    totals = over_units(code, count, unit, [code.zero()] * (rows * parts), body)
+    store_folded(code, totals, parts, out)
 
 
 _PASSES = (

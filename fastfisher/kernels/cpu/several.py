@@ -18,11 +18,10 @@ from .row_tiles import (
     next_tile,
     packed_factors,
     packed_vectors,
-    padded,
     products,
 )
 from .simd import address, clear
-from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, resident_rows
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, padded, resident_rows
 from .sums import add_kept, block_sums, cached_rows
 from .threads import driver
 
@@ -194,17 +193,18 @@ def _pairs(rows):
     return np.empty((threads.max_threads(), 2, rows * MOST))
 
 
-def _step(x, k):
-    """Rows worked on while they are in L2."""
-    return resident_rows(x.width * x.stored, TILE_ROWS[min(MOST, padded(k))])
+def _step(columns, x, k):
+    """Rows of so many columns that are worked on, for `padded` vectors, while they are in L2."""
+    return resident_rows(columns * x.stored, TILE_ROWS[min(MOST, k)])
 
 
 def matvec(y, x, v, tiles):
     # y  OUT (k, n) double;  x  IN Rows;  v  IN (k, width);  tiles  IN address, as below
     """y[c] = x v[c]."""
-    least = TILE_ROWS[min(MOST, padded(len(v)))]
-    share = min(max(-(-x.n // (2 * threads.max_threads())), least), BLOCK_ROWS)
-    step = min(max(_step(x, len(v)), LONG), share)
+    k = padded(len(v), MOST)
+    share = -(-x.n // (2 * threads.max_threads()))
+    share = min(max(share, TILE_ROWS[min(MOST, k)]), BLOCK_ROWS)
+    step = min(max(_step(x.width, x, k), LONG), share)
     work = np.empty((threads.max_threads(), step * MOST), v.dtype)
     _matvec(y, x, tiles, packed_vectors(v), share, step, work, _pairs(step))
 
@@ -212,8 +212,8 @@ def matvec(y, x, v, tiles):
 def rmatvec(x, u, tiles):
     # x  IN Rows;  u  IN (k, n);  tiles  IN `tile_address` of the scores
     """Sums over rows of x[i] u[c, i], (k, width) in double."""
-    k, packed = padded(len(u)), packed_factors(u)
-    step = resident_rows(min(x.width, STRIPE) * x.stored, TILE_ROWS[min(MOST, k)])
+    k, packed = padded(len(u), MOST), packed_factors(u)
+    step = _step(min(x.width, STRIPE), x, k)
 
     def add(parts, first):
         _rmatvec(parts, x, tiles, first, packed, step)
@@ -224,9 +224,9 @@ def rmatvec(x, u, tiles):
 def fvp(x, v, weights, tiles):
     # x  IN Rows;  v  IN (k, width);  weights  IN (n,) or (0,);  tiles  IN address
     """Sums over rows of x[i] weights[i] (x[i] v[c]), (k, width) in double."""
-    k, packed = padded(len(v)), packed_vectors(v)
+    k, packed = padded(len(v), MOST), packed_vectors(v)
     if one_pass(x.width, x.bytes):
-        step = _step(x, k)
+        step = _step(x.width, x, k)
         work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
 
         def add(parts, first):

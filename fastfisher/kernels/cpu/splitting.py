@@ -19,6 +19,7 @@ __all__ = [
     "block_terms",
     "is_kept",
     "one_pass",
+    "padded",
     "rank_k_bytes",
     "resident_rows",
     "share_count",
@@ -45,6 +46,7 @@ LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of t
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
 RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
+MOST_VECTORS = 8  # of a register tile, on the widest vectors
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 SLICED_ORDER = 768  # from which products of bytes are considered
@@ -96,6 +98,12 @@ def is_kept(order, parts, stretches):
 def one_pass(width, itemsize):
     """True if fvp reads rows of so many real numbers once."""
     return 4 * width * itemsize <= FUSED_BYTES
+
+
+def padded(k, most=MOST_VECTORS):
+    """Vectors that tiles take for k > 1 of them: twos, fours and so on up to `most`."""
+    whole, rest = k // most * most, k % most
+    return whole + (max(2, 1 << (rest - 1).bit_length()) if rest else 0)
 
 
 def resident_rows(row_bytes, least):
