@@ -22,7 +22,7 @@ from .row_tiles import (
 )
 from .simd import address, clear
 from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, padded, resident_rows
-from .sums import add_kept, block_sums, cached_rows
+from .sums import add_kept, block_sums, cached_rows, settle
 from .threads import driver
 
 __all__ = ["fvp", "matvec", "rmatvec"]
@@ -53,9 +53,7 @@ def _rows_times(out, x, tiles, lo, hi, v, k, sums, carry):
                 add_kept(sums[at:], carry[at:], out[at:], some)
             i += TILE_ROWS[k] if whole else 1
     if x.width > chunk:
-        for q in range(count):  # an overflow stays what it is
-            total = sums[q] + carry[q]
-            sums[q] = total if np.isfinite(total) else sums[q]
+        settle(sums, carry, count)
 
 
 @kernel
@@ -164,9 +162,7 @@ def _settle_task(t, thread, factors, chunks, lo, hi, weights, pairs):
     for q in range(chunks.shape[0]):
         flat = chunks[q].reshape(chunks.shape[1] * chunks.shape[2])
         add_kept(sums, carry, flat[c * rows :], rows * k)
-    for q in range(rows * k):
-        total = sums[q] + carry[q]
-        sums[q] = total if np.isfinite(total) else sums[q]
+    settle(sums, carry, rows * k)
     _weigh(factors[c * rows :], sums, rows, k, weights, lo)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "add_pair",
     "block_sums",
     "cached_rows",
+    "settle",
     "settled",
     "stripes",
 ]
@@ -58,6 +59,14 @@ def add_kept(sums, carry, terms, count):
         kept = new - total
         carry[q] += (total - (new - kept)) + (term - kept)
         sums[q] = new
+
+
+@kernel
+def settle(sums, carry, count):
+    """sums += carry; an overflow stays what it is."""
+    for q in range(count):
+        total = sums[q] + carry[q]
+        sums[q] = total if np.isfinite(total) else sums[q]
 
 
 @kernel
