@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "fastfisher"
+import fastfisher
+
+PACKAGE = Path(fastfisher.__file__).parent  # what is tested, installed or not
 FILES = sorted(PACKAGE.rglob("*.py"))
 LINES = 420
 

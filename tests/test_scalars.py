@@ -104,3 +104,21 @@ def test_switches_and_words():
 def test_doors_that_ask_for_one_say_what_came(call, name):
     with pytest.raises(InputError, match=rf"^{name}"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ff.stats.standard_errors(np.ma.masked_array(G, G > 2)), "covariance is a masked"),
+        (lambda: ff.stats.standard_errors(G.astype(object)), "covariance has dtype object"),
+        (lambda: ff.stats.standard_errors([[1.0], [2.0, 3.0]]), "covariance of type list is no"),
+        (lambda: ff.stats.wald_test([[1.0], [2.0, 3.0]], G), "of type list is no array"),
+        (lambda: ff.optim.norm_clip([[1.0], [2.0, 3.0]], 1.0), "step of type list is no array"),
+        (lambda: ff.models.MLP(3.0), "sizes is 3.0, expected positive integers"),
+        (lambda: ff.models.MLP("ab"), "sizes is ab, expected positive integers"),
+        (lambda: ff.models.MLP((2, np.nan, 2)), "sizes is .*, expected positive integers"),
+    ],
+)
+def test_statistics_and_models_say_what_came(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
