@@ -21,6 +21,8 @@ DTYPES = {
     "h": np.float16,
 }
 
+DAMPING = 1e-3  # of every case that damps
+
 
 @dataclass(frozen=True)
 class Op:

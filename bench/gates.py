@@ -9,7 +9,7 @@ so that checking costs one order less than computing.
 import numpy as np
 
 from . import workloads
-from .contenders import DAMPING
+from .cases import DAMPING
 
 # The largest error that passes, in u, by the axes of the case's shape.
 GATES = {

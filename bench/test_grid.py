@@ -6,8 +6,9 @@ import pytest
 
 from . import grid, report, startup
 from .cases import Case
-from .contenders import CONTENDERS, contender, inputs
+from .contenders import CONTENDERS, contender
 from .gates import GATES, error, gate
+from .inputs import inputs
 from .workloads import WORKLOADS
 
 FULL, QUICK = grid.GRIDS["full"], grid.GRIDS["quick"]

@@ -7,9 +7,10 @@ body runs once, and its result still has to pass the accuracy gate.
 """
 
 from . import environment
-from .contenders import chosen_kernel, inputs
+from .contenders import chosen_kernel
 from .contenders import contender as function_of
 from .gates import error, gate
+from .inputs import inputs
 
 
 def test_kernel(benchmark, case, contender):

@@ -32,7 +32,8 @@ class Worker:
 
     def make(self, case):
         """Make the inputs of a case."""
-        from .contenders import contender, inputs
+        from .contenders import contender
+        from .inputs import inputs
 
         function = contender(case, self.name)
         operands = inputs(case)

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from .arrays import as_real, as_scores, as_vectors, as_weights, check_policy, to_origin
+from .arrays import as_scores, as_vectors, as_weights, check_policy, to_origin
 from .damping import as_damping
 from .devices import lies_on_device, require_device
 from .errors import InputError
 from .ops.groups import group_sums, grouped
 from .planning import check_device, check_method
+from .scalars import as_count, as_flag, as_real
 from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
@@ -146,7 +147,7 @@ def _settings(damping, center, method, nan_policy, rtol, maxiter):
     """What is the same on the host and on a device, checked."""
     return {
         "damping": as_damping(damping),
-        "center": bool(center),
+        "center": as_flag(center, "center"),
         "method": check_method(method),
         "nan_policy": nan_policy,
         "rtol": None if rtol is None else as_real(rtol, "rtol"),
@@ -206,9 +207,7 @@ def _solve_on_device(G, b, coef, weights, groups, device, **settings):
 def _limit(maxiter):
     if maxiter is None:
         return None
-    if isinstance(maxiter, bool) or not hasattr(maxiter, "__index__") or int(maxiter) < 0:
-        raise InputError(f"maxiter is {maxiter!r}; expected an integer >= 0")
-    return int(maxiter)
+    return as_count(maxiter, "maxiter")
 
 
 def _start(x0, p, dtype, given):

@@ -5,7 +5,6 @@ by slice while they are used; half precision they read as it is. Inputs are neve
 """
 
 import bisect
-import math
 import sys
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ import numpy as np
 from .errors import InputError
 from .kernels.cpu.splitting import SLICE_BYTES
 from .kernels.storage import HALVES, widened
+from .scalars import as_choice, as_real
 
 __all__ = [
     "Scores",
@@ -293,24 +293,9 @@ def as_weights(weights, n):
     return w
 
 
-def as_real(value, name, *, least=0.0):
-    """Check a real number that is finite and at least `least`."""
-    if type(value) is float and least <= value < math.inf:
-        return value
-    try:
-        if isinstance(value, str | bytes | bool | np.bool_):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is {value!r}; expected a real number") from error
-    if isinstance(value, complex) or not math.isfinite(number) or number < least:
-        raise InputError(f"{name} is {value!r}; expected a finite real number >= {least:g}")
-    return number
-
-
 def as_damping_vector(damping, n):
     """One damping per system: a number or (n,) numbers, finite and not negative."""
-    if np.ndim(damping) == 0:
+    if np.isscalar(damping) or getattr(damping, "ndim", None) == 0:
         return np.full(n, as_real(damping, "damping"))
     a = as_array(damping, "damping", need=f"a number or shape ({n},)")
     if a.shape != (n,) or a.dtype.kind not in "fiu":
@@ -324,8 +309,7 @@ def as_damping_vector(damping, n):
 
 def check_policy(nan_policy):
     """InputError unless it says what becomes of rows that are not finite."""
-    if nan_policy not in ("raise", "skip", "propagate"):
-        raise InputError(f"nan_policy is {nan_policy!r}; expected raise, skip or propagate")
+    as_choice(nan_policy, "nan_policy", ("raise", "skip", "propagate"))
 
 
 def output(out, shape, dtype, inputs):

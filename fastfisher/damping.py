@@ -10,6 +10,7 @@ import numpy as np
 
 from .arrays import as_real
 from .errors import InputError
+from .scalars import as_number
 
 __all__ = [
     "Damping",
@@ -261,6 +262,7 @@ class LevenbergMarquardt(Damping):
 
     def step(self, rho):
         """The damping after a step whose gain ratio was `rho`."""
+        rho = as_number(rho, "rho")
         if rho > self.high:
             lam = self.lam * self.shrink
         elif rho >= self.low:

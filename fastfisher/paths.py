@@ -6,6 +6,7 @@ from .damping import as_damping
 from .devices import lies_on_device
 from .errors import InputError
 from .planning import check_method
+from .scalars import as_flag
 from .solvers.cutoffs import Cutoff
 from .solvers.solve import plan_system
 from .solvers.sweep import solve_sweep
@@ -73,6 +74,7 @@ def solve_path(
     [[1.0, 2.0], [0.4, 1.25]]
     """
     check_method(method)
+    center = as_flag(center, "center")
     if lies_on_device(G):
         raise InputError("G lies on a device; solve_path computes on the host, loop over solve")
     if (b is None) == (coef is None):
@@ -89,18 +91,20 @@ def solve_path(
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and any(damping.is_zero for damping in dampings)
-    plan = plan_system(
-        scores, w, bool(center), sides, method, undamped=undamped, dampings=len(dampings)
-    )
-    system = make_system(scores, w, bool(center), dampings[0], nan_policy)
+    plan = plan_system(scores, w, center, sides, method, undamped=undamped, dampings=len(dampings))
+    system = make_system(scores, w, center, dampings[0], nan_policy)
     return solve_sweep(system, plan, dampings, rows, coefs, single=single)
 
 
 def _dampings(given):
     """Damping objects of a sequence."""
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    try:
+        values = None if isinstance(given, str) else list(given)
+    except TypeError:  # an array without axes has __iter__ too
+        values = None
+    if values is None:
         raise InputError(f"dampings is {given!r}; expected a sequence of what solve takes")
-    made = [as_damping(damping) for damping in given]
+    made = [as_damping(damping) for damping in values]
     if not made:
         raise InputError("dampings is empty; expected at least one")
     cutoffs = [damping for damping in made if isinstance(damping, Cutoff)]

@@ -12,6 +12,7 @@ from . import machine
 from .api import solve
 from .errors import InputError
 from .planning import check_device
+from .scalars import as_count
 
 __all__ = ["info", "set_num_threads", "warmup"]
 
@@ -42,14 +43,13 @@ def set_num_threads(k):
     from .kernels.cpu import threads
 
     most = threads.max_threads()
-    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= int(k) <= most:
-        raise InputError(f"k is {k!r}; expected an integer from 1 to {most}")
-    threads.set_num_threads(int(k))
+    k = as_count(k, "k", least=1, most=most)
+    threads.set_num_threads(k)
     try:
         import threadpoolctl
     except ImportError:
         return
-    threadpoolctl.threadpool_limits(int(k), user_api="blas")
+    threadpoolctl.threadpool_limits(k, user_api="blas")
 
 
 def info():

@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pytest
 
-from tests import matrices, oracle
+from tests import matrices, oracle, squares
 from tests.tolerances import LIMITS, assert_ratio, cholesky_ratio, unit_roundoff
 
 ALL = [problem for dtype in matrices.DTYPES for problem in matrices.catalogue(33, 9, dtype)]
-SQUARES = [square for dtype in matrices.DTYPES for square in matrices.squares(10, dtype)]
+SQUARES = [square for dtype in matrices.DTYPES for square in squares.catalogue(10, dtype)]
 
 
 @pytest.mark.parametrize("kind", matrices.SPECTRA)
@@ -132,7 +132,7 @@ def test_known_inverses(square):
         assert residual.max() <= 30 * len(square.F) * square.cond * 2**-53
 
 
-@pytest.mark.parametrize("family", matrices.CLASSICS)
+@pytest.mark.parametrize("family", squares.CLASSICS)
 @pytest.mark.parametrize("p", (1, 2, 3))
 def test_classics_exist_at_the_smallest_sizes(family, p):
     square = family(p)

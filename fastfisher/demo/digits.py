@@ -4,11 +4,9 @@ Softmax regression and a small MLP are trained through the public API. scikit-le
 data, so nothing is downloaded; Matplotlib draws the pictures.
 """
 
-import sys
 import textwrap
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from .. import plots
 from ..damping import LevenbergMarquardt
 from ..models import MLP, SoftmaxRegression
 from ..optim import Adam, GradientDescent, NaturalGradient, fisher_metric, minimize
-from .data import check_seed, load_digits
+from .data import start
 from .progress import Progress
 
 __all__ = ["run", "tasks"]
@@ -99,17 +97,9 @@ def run(*, quick=False, output_dir="fastfisher-demo", stream=None, seed=0):
     OSError
         The output directory cannot be written.
     """
-
-    def say(text=""):
-        print(text, file=stream or sys.stdout, flush=True)
-
-    check_seed(seed)
     began = time.perf_counter()
-    train, test = _digits(seed)
-    plots.figure()  # a missing Matplotlib is said now, not after the training
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-
+    say, digits, output_dir = start(output_dir, stream, seed)
+    train, test = _split(*digits, seed)
     say("Natural gradient against gradient descent and Adam on the UCI digits (8x8 images).")
     say(f"{len(train[1])} images to train on, {len(test[1])} to test, 10 classes; seed {seed}.")
     compiling = time.perf_counter()
@@ -135,9 +125,8 @@ def run(*, quick=False, output_dir="fastfisher-demo", stream=None, seed=0):
 # Training --------------------------------------------------------------------------------------
 
 
-def _digits(seed):
-    """((X, y) to train, (X, y) to test): pixels scaled to [0, 1], split 80/20."""
-    X, y = load_digits()
+def _split(X, y, seed):
+    """((X, y) to train, (X, y) to test), 80/20."""
     order = np.random.default_rng(seed).permutation(len(X))
     train, test = np.split(order, [len(X) * 4 // 5])
     return (X[train], y[train]), (X[test], y[test])

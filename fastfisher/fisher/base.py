@@ -9,11 +9,12 @@ from ..arrays import as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
+from ..scalars import as_count, as_flag
 from ..solvers.certificate import certify, direct_statuses, worst
 from ..solvers.solution import Solution
 from .batches import OfScores
 from .paths import WithPath
-from .size import check_decay, check_size
+from .size import check_decay
 from .state import read_state, write_state
 
 __all__ = ["Fisher", "load"]
@@ -42,7 +43,7 @@ class Fisher(OfScores, WithPath, ABC):
 
     def __init__(self, *, dtype, center, kind):
         self.dtype = np.dtype(dtype_name(dtype))
-        self.center = bool(center)
+        self.center = as_flag(center, "center")
         self.kind = None if kind is None else str(kind)
         self.n_samples = 0
         self.n_skipped = 0
@@ -333,8 +334,8 @@ class Fisher(OfScores, WithPath, ABC):
 
     def _restore(self, header, arrays):
         """What is not set by `_from_arrays`."""
-        self.n_samples = check_size(header["n_samples"], "n_samples")
-        self.n_skipped = check_size(header["n_skipped"], "n_skipped")
+        self.n_samples = as_count(header["n_samples"], "n_samples")
+        self.n_skipped = as_count(header["n_skipped"], "n_skipped")
         self.weight = as_real(float.fromhex(header["weight"]), "weight")
         self.decayed = bool(header["decayed"])
         return self

@@ -15,12 +15,13 @@ from ..errors import InputError, StateError
 from ..ops.batched import add_batched_syrk
 from ..passes import sums_dtype, whole_slices
 from ..planning import plan_batched, require_memory
+from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher
 from .batched_factor import BatchedFactor, solve_systems
 from .draws import checked_scores, checked_weights, parts_of, scan
-from .size import check_decay, check_range, check_size, vanishes, vanishing
+from .size import check_decay, check_range, vanishes, vanishing
 from .state import take
 
 __all__ = ["BatchedFisher"]
@@ -71,7 +72,7 @@ class BatchedFisher(Fisher):
 
     def __init__(self, n, p, *, dtype="float64", center=False, kind=None):
         super().__init__(dtype=dtype, center=center, kind=kind)
-        n, p, double = check_size(n, "n"), check_size(p, "p"), sums_dtype(self.dtype)
+        n, p, double = as_count(n, "n"), as_count(p, "p"), sums_dtype(self.dtype)
         count = n * (p * p + p) * double.itemsize + 8 * n
         require_memory(count, f"the sums of BatchedFisher({n}, {p})")
         self._sums = np.zeros((n, p, p), double)

@@ -4,12 +4,12 @@ import numpy as np
 
 from ..arrays import as_array, computing_dtype, to_origin
 from ..errors import InputError
+from ..scalars import as_count
 from ..solvers.batched import BatchedSolution
 from ..solvers.certificate import DIRECT_LIMIT, USELESS
 from ..solvers.ladder import allowed_cutoff, current_ladder
 from ..solvers.system import unit_roundoff
 from . import stacks
-from .size import check_size
 
 __all__ = ["BatchedFactor", "solve_systems"]
 
@@ -268,7 +268,7 @@ class BatchedFactor:
 
     def sample(self, rng, k):
         """k draws from N(0, (F_i + D_i)^-1) for every system, (k, n, p)."""
-        k = check_size(k, "k")
+        k = as_count(k, "k")
         if not isinstance(rng, np.random.Generator):
             raise InputError(
                 f"rng is {type(rng).__name__}; expected a generator: numpy.random.default_rng(seed)"

@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..ops.groups import grouped
 from ..ops.layers import as_layers, scan_layers
 from ..passes import bad_rows, sums_dtype
-from .size import LEAST_SINGLE, check_range, check_size, vanishes, vanishing
+from ..scalars import as_count
+from .size import LEAST_SINGLE, check_range, vanishes, vanishing
 
 __all__ = ["OfLayers", "OfScores", "check_widths"]
 
@@ -153,7 +154,7 @@ def check_widths(widths):
         raise InputError(f"widths is {widths!r}; expected pairs (d_in, d_out)") from error
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise InputError(f"widths is {widths!r}; expected at least one pair (d_in, d_out)")
-    made = tuple((check_size(i, "d_in"), check_size(o, "d_out")) for i, o in pairs)
+    made = tuple((as_count(i, "d_in"), as_count(o, "d_out")) for i, o in pairs)
     if 0 in {width for pair in made for width in pair}:
         raise InputError(f"widths is {made}; expected d_in and d_out >= 1")
     return made

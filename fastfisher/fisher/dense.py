@@ -7,6 +7,7 @@ from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_syrk, mean_row, sums_dtype
 from ..planning import choose, require_memory
+from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed_cutoff, climb
 from ..solvers.path import Path, PrimalSource
@@ -15,7 +16,6 @@ from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import DenseFactor
 from .paths import exponent
-from .size import check_size
 from .spectral import SpectralFactor
 from .staging import Staged
 from .state import take
@@ -62,7 +62,7 @@ class DenseFisher(Staged, Fisher):
 
     def __init__(self, p, *, dtype="float64", center=False, kind=None):
         super().__init__(dtype=dtype, center=center, kind=kind)
-        p = check_size(p, "p")
+        p = as_count(p, "p")
         double = sums_dtype(self.dtype)
         require_memory(p * p * double.itemsize, f"the sums of DenseFisher({p})")
         self._mean = np.zeros(p, double)
@@ -112,7 +112,7 @@ class DenseFisher(Staged, Fisher):
             raise InputError("sums is not symmetric to the bit; pass (sums + sums.conj().T) / 2")
         made._sums[:] = sums
         made.weight = made._summed = weight
-        made.n_samples = check_size(n_samples, "n_samples")
+        made.n_samples = as_count(n_samples, "n_samples")
         return made
 
     @property

@@ -6,10 +6,11 @@ from ..damping import as_damping
 from ..devices import lies_on_device, require_device
 from ..errors import InputError, StateError
 from ..planning import dtype_name
+from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from ..solvers.path import as_dampings
 from .dense import DenseFisher
-from .size import check_decay, check_size
+from .size import check_decay
 
 __all__ = ["DeviceFisher", "OnDevice"]
 
@@ -140,7 +141,7 @@ class DeviceFisher(OnDevice):
         super().__init__(center, kind)
         from ..solvers.device.held import Held  # loads CUDA
 
-        self.p = check_size(p, "p")
+        self.p = as_count(p, "p")
         if not self.p:
             raise InputError("p is 0; on a device there must be a parameter")
         self._held = Held(self.p, self.dtype, self.center)

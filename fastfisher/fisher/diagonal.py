@@ -6,12 +6,12 @@ from ..damping import as_damping
 from ..errors import NotPositiveDefiniteError
 from ..passes import add_diag, mean_row, sums_dtype
 from ..planning import plan_factored
+from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed
 from ..solvers.spectral import DiagonalSpectrum
 from .base import Fisher
 from .factor import DiagonalFactor
-from .size import check_size
 from .spectral import SpectralFactor
 from .state import take
 
@@ -42,7 +42,7 @@ class DiagonalFisher(Fisher):
 
     def __init__(self, p, *, dtype="float64", center=False, kind=None):
         super().__init__(dtype=dtype, center=center, kind=kind)
-        p = check_size(p, "p")
+        p = as_count(p, "p")
         self._mean = np.zeros(p, sums_dtype(self.dtype))
         self._sums = np.zeros(p)
 

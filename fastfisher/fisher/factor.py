@@ -19,10 +19,10 @@ from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import add_gram
 from ..planning import choose
+from ..scalars import as_count
 from ..solvers.certificate import row_norms
 from ..solvers.factored import inverse_squares, solve_lower, solve_lower_adjoint
 from ..solvers.modified import modified
-from .size import check_size
 
 __all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
 
@@ -195,7 +195,7 @@ class Factor(ABC):
 
         Complex Fishers give circular draws x with E[x x'] = (F + D)^-1.
         """
-        k = check_size(k, "k")
+        k = as_count(k, "k")
         if not isinstance(rng, np.random.Generator):
             raise InputError(
                 f"rng is {type(rng).__name__}; expected a generator: numpy.random.default_rng(seed)"

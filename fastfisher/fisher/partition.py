@@ -8,7 +8,7 @@ import numpy as np
 from ..arrays import as_array
 from ..errors import InputError
 from ..planning import require_memory
-from .size import check_size
+from ..scalars import as_count
 
 __all__ = ["Group", "Partition"]
 
@@ -44,7 +44,7 @@ class Partition:
         if isinstance(sizes, Mapping):
             sizes, self.names = _from_layout(sizes)
         elif isinstance(sizes, tuple) and len(sizes) == 2:
-            count, size = check_size(sizes[0], "the count of blocks"), _order(sizes[1], "sizes")
+            count, size = as_count(sizes[0], "the count of blocks"), _order(sizes[1], "sizes")
             _require_sums(count, size * size, itemsize, f"{count} blocks of {size}")
             sizes = np.full(count, size, np.int64)
         else:
@@ -104,19 +104,19 @@ def _require_sums(count, words, itemsize, what):
 
 
 def _order(value, name):
-    size = check_size(value, f"a block size in {name}")
+    size = as_count(value, f"a block size in {name}")
     if size == 0:
         raise InputError(f"a block size in {name} is 0; expected an integer >= 1")
     return size
 
 
 def _from_sequence(sizes):
-    if isinstance(sizes, str) or np.ndim(sizes) != 1:
+    a = None if isinstance(sizes, str) else as_array(sizes, "sizes", need="a list of block sizes")
+    if a is None or a.ndim != 1:
         raise InputError(
             f"sizes is {sizes!r}; expected a list of block sizes, a pair (count, size), or a "
             "layout name -> size or slice"
         )
-    a = as_array(sizes, "sizes", need="a list of block sizes")
     if a.size and a.dtype.kind not in "iu":
         raise InputError(f"sizes has dtype {a.dtype}; expected integers >= 1")
     if a.size and a.min() < 1:

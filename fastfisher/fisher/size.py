@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from ..arrays import as_real
 from ..errors import InputError
+from ..scalars import as_real
 
 __all__ = [
     "LEAST_DOUBLE",
     "LEAST_SINGLE",
     "check_decay",
     "check_range",
-    "check_size",
     "vanishes",
     "vanishing",
 ]
@@ -19,13 +18,6 @@ LARGEST_WEIGHT = 1e150  # of a sum of weights; the inverse for the largest of th
 LARGEST_SUM = 1e307  # sums of squares beyond this are refused at the door
 # Magnitudes whose squares, and products with what is a thousand times smaller, keep their digits.
 LEAST_SINGLE, LEAST_DOUBLE = 2.0**-52, 2.0**-506
-
-
-def check_size(value, name):
-    """An integer >= 0, as int."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 0:
-        raise InputError(f"{name} is {value!r}; expected an integer >= 0")
-    return int(value)
 
 
 def check_decay(value):

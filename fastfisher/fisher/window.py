@@ -8,9 +8,9 @@ from ..arrays import as_array, contiguous
 from ..errors import InputError, MissingDependencyError, StateError
 from ..passes import add_gram, bad_rows, mean_row, products, sums_dtype
 from ..planning import choose, dtype_name, require_memory
+from ..scalars import as_count
 from .base import Fisher
 from .gram import GramFisher
-from .size import check_size
 from .state import take
 
 __all__ = ["WindowFisher"]
@@ -81,7 +81,7 @@ class WindowFisher(GramFisher):
     def __init__(self, m, p, *, dtype="float64", center=False, kind=None):
         storage = _storage(dtype)
         super().__init__(dtype=dtype, center=center, kind=kind)
-        m, self._p, self._open = check_size(m, "m"), check_size(p, "p"), False
+        m, self._p, self._open = as_count(m, "m"), as_count(p, "p"), False
         if m == 0:
             raise InputError("m is 0; expected a window of at least one score")
         double = sums_dtype(self.dtype)

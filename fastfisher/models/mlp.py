@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..errors import InputError
+from ..scalars import as_count
 from .base import Classifier, Model, with_ones
 from .categorical import Categorical
 from .gaussian import GaussianMean
@@ -66,19 +67,19 @@ class MLP(Classifier, Model):
     ):
         if output not in _OUTPUTS:
             raise InputError(f"output is {output!r}, expected 'categorical' or 'gaussian'")
-        sizes, classes = tuple(sizes), output == "categorical"
-        if (
-            len(sizes) < 2
-            or any(int(d) != d or d < 1 for d in sizes)
-            or (classes and sizes[-1] < 2)
-        ):
+        classes = output == "categorical"
+        try:
+            widths = tuple(as_count(d, "a width", least=1) for d in sizes)
+        except (InputError, TypeError):
+            widths = ()
+        if len(widths) < 2 or (classes and widths[-1] < 2):
             last = "classes) with at least 2 classes" if classes else "outputs)"
             raise InputError(
                 f"sizes is {sizes}, expected positive integers (features, hidden..., {last}"
             )
         if activation not in _ACTIVATIONS:
             raise InputError(f"activation is {activation!r}, expected 'tanh' or 'relu'")
-        self.sizes = tuple(int(d) for d in sizes)
+        self.sizes = widths
         self.activation = activation
         last = self.sizes[-1]
         super().__init__(

@@ -176,7 +176,7 @@ def cho_solve(L, b):
     --------
     >>> import numpy as np, fastfisher as ff
     >>> ff.ops.cho_solve(np.array([[2.0, 0.0], [1.0, 1.0]]), np.array([4.0, 4.0]))
-    array([0.5, 1. ])
+    array([0., 2.])
     """
     a, dtype = _square_matrix(L, "L")
     n = len(a)

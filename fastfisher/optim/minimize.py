@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
+from ..scalars import as_count
 from .problem import Problem, batches
 
 __all__ = ["MinimizeResult", "minimize"]
@@ -133,8 +134,7 @@ def minimize(
     >>> fit.status, round(fit.loss, 4)
     ('converged', 0.2427)
     """
-    if int(iterations) != iterations or iterations < 0:
-        raise InputError(f"iterations is {iterations}, expected an integer >= 0")
+    iterations = as_count(iterations, "iterations")
     if isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None)):
         raise InputError(
             f"optimizer is {optimizer!r}, expected an optimizer, such as "

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
 
 __all__ = [
@@ -136,7 +137,7 @@ def norm_clip(step, radius):
     >>> norm_clip(np.array([3.0, 4.0]), 1.0)
     array([0.6, 0.8])
     """
-    step = np.asarray(step)
+    step = as_array(step, "step")
     if step.ndim != 1 or step.dtype.kind not in "fc":
         raise InputError(f"step is {step.dtype} of shape {step.shape}; pass one vector of floats")
     if not np.isfinite(step).all():
@@ -265,7 +266,7 @@ def model_change(gradient, step, metric_step):
 
 
 def _pair(a, b, name_a, name_b):
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = as_array(a, name_a), as_array(b, name_b)
     if a.shape != b.shape or a.ndim != 1:
         raise InputError(
             f"{name_a} has shape {a.shape} and {name_b} {b.shape}; pass two vectors of one length"

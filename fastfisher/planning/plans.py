@@ -11,6 +11,7 @@ import numpy as np
 from .. import machine
 from ..errors import InputError, MemoryLimitError
 from ..kernels.storage import HALVES
+from ..scalars import as_choice, as_count
 from .costs import (
     NOMINAL_REFINEMENTS,
     ROUTES,
@@ -197,9 +198,7 @@ def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
 
 def check_method(method):
     """One of METHODS, or InputError."""
-    if method not in METHODS:
-        raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    return method
+    return as_choice(method, "method", METHODS)
 
 
 def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
@@ -247,9 +246,9 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
         raise InputError(f"dtype is {name!r}; expected float32 or float64 on a device")
     return plan_problem(
         Problem(
-            n=_count(n, "n"),
-            p=_count(p, "p"),
-            rhs=_count(rhs, "rhs"),
+            n=as_count(n, "n"),
+            p=as_count(p, "p"),
+            rhs=as_count(rhs, "rhs"),
             dtype=name,
             method=check_method(method),
             device=device,
@@ -258,18 +257,12 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     )
 
 
-def _count(value, name):
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 0:
-        raise InputError(f"{name} is {value!r}; expected an integer >= 0")
-    return int(value)
-
-
 def _name(dtype):
     if str(dtype) in HALVES:  # NumPy alone does not know bfloat16
         return str(dtype)
     try:
         name = np.dtype(dtype).name
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(ALL)}") from error
     if name not in (*ALL, *HALVES):
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(ALL)}")
@@ -284,6 +277,4 @@ def dtype_name(dtype):
 
 def check_device(device):
     """Where to compute, "cpu" or "cuda"; None, where the array lies, is the host here."""
-    if device not in (None, "cpu", "cuda"):
-        raise InputError(f"device is {device!r}; expected 'cpu' or 'cuda'")
-    return device or "cpu"
+    return "cpu" if device is None else as_choice(device, "device", ("cpu", "cuda"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ..errors import InputError
+from ..scalars import as_flag
 from .profiles import profile
 from .rates import built_in
 
@@ -236,6 +237,8 @@ def options(**changes):
     for name in changes:
         if name not in known:
             raise InputError(f"unknown option {name!r}; expected one of {', '.join(known)}")
+    if "reproducible" in changes:
+        as_flag(changes["reproducible"], "reproducible")
     token = _options.set(replace(current_options(), **changes))
     try:
         yield current_options()

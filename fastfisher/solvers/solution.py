@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import ConvergenceError
 from ..planning import Plan
 
-__all__ = ["STATUSES", "Solution"]
+__all__ = ["STATUSES", "Solution", "solution_of"]
 
 STATUSES = {
     "converged": "the tolerance was reached",
@@ -119,3 +119,29 @@ class Solution:
                 solution=self,
             )
         return self
+
+
+def solution_of(outcome, *, x, plan, status, damping, scale, statuses, residuals):
+    """What a route came to, whose scores were `scale` times those of the caller."""
+    certificate, pivot = outcome.certificate, outcome.smallest_pivot
+    return Solution(
+        x=x,
+        status=status,
+        converged=status == "converged",
+        residual=certificate.residual,
+        backward_error=certificate.backward_error,
+        iterations=outcome.iterations,
+        method=plan.method,
+        damping=damping,
+        rung=outcome.rung,
+        plan=plan,
+        cancellation=outcome.cancellation,
+        rank=outcome.rank,
+        rcond=outcome.rcond,
+        smallest_pivot=None if pivot is None else pivot / scale / scale,
+        escalation=outcome.escalation / scale / scale,
+        statuses=statuses,
+        residuals=residuals,
+        slices=outcome.slices,
+        rough_error=outcome.rough_error,
+    )

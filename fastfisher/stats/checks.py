@@ -5,6 +5,7 @@ import numbers
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
 
 __all__ = ["check_count", "check_finite", "check_number"]
@@ -32,7 +33,7 @@ def check_count(value, name, least):
 
 def check_finite(values, name):
     """`values` as an array of finite doubles."""
-    a = np.asarray(values)
+    a = as_array(values, name)
     if a.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {a.dtype}, expected real numbers")
     if not np.isfinite(a).all():

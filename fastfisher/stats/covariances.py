@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arrays import as_scores
+from ..arrays import as_array, as_scores
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops import cho_solve, cholesky, group_sums, syrk
 from .checks import check_count, check_finite
@@ -284,7 +284,7 @@ def sandwich(scores, information, *, groups=None, lags=0, correction=False, sing
     array([[1.]])
     """
     bread = from_information(information, singular=singular)
-    G = np.asarray(scores)
+    G = as_array(scores, "scores")
     filling = meat(G, groups=groups, lags=lags)
     n, p = G.shape
     if bread.shape != (p, p):
@@ -305,7 +305,9 @@ def sandwich(scores, information, *, groups=None, lags=0, correction=False, sing
 
 def standard_errors(covariance):
     """Square roots of the diagonal, (p,)."""
-    covariance = np.asarray(covariance)
+    covariance = as_array(covariance, "covariance")
+    if covariance.dtype.kind not in "fiu":
+        raise InputError(f"covariance has dtype {covariance.dtype}, expected real numbers")
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise InputError(f"covariance has shape {covariance.shape}, expected a square one (p, p)")
     variance = np.diagonal(covariance)

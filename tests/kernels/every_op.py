@@ -17,7 +17,7 @@ from fastfisher.planning import TABLE
 from tests import matrices
 from tests.tolerances import unit_roundoff
 
-__all__ = ["LIMIT", "OPS", "examine", "in_a_process"]
+__all__ = ["LIMIT", "OPS", "examine", "has_cases", "in_a_process"]
 
 LIMIT = "identity"  # the systems below are well conditioned
 ENTRIES = {entry.function: entry for band in TABLE for entry in band.entries if not entry.vendor}
@@ -301,6 +301,11 @@ def _block_solve(d):
         yield (np.stack([d.factor(p) for _ in range(19)]), d.scores(3, 19 * p)), [1]
 
 
+def has_cases(op, dtype):
+    """Whether an op takes scores of this dtype: rounding may differ in some, others are real."""
+    return next(iter(globals()["_" + op](Data(op, dtype))), None) is not None
+
+
 # Comparison ----------------------------------------------------------------------------------
 
 
@@ -342,14 +347,16 @@ def _compare(op, dtype, args, written, digest):
 
 
 def _examined(op, dtypes):
-    worst, where, digest = 0.0, "", hashlib.sha256()
+    worst, where, digest, cases = 0.0, "", hashlib.sha256(), 0
     for dtype in dtypes:
         for args, written in globals()["_" + op](Data(op, dtype)):
+            cases += 1
             with np.errstate(all="ignore"):
                 error = _compare(op, dtype, args, written, digest)
             if not error <= worst:
                 shapes = [x.shape if isinstance(x, np.ndarray) else x for x in args]
                 worst, where = error, f"{dtype} {shapes}"
+    assert cases, f"there is no case of {op} in {dtypes}"
     return {"error": worst, "case": where, "digest": digest.hexdigest()}
 
 

@@ -10,7 +10,7 @@ import fastfisher as ff
 from fastfisher.kernels.cpu import cholesky as blocked
 from fastfisher.kernels.cpu import triangular
 from fastfisher.kernels.cpu.simd import lanes, tile_width
-from tests import matrices, oracle
+from tests import matrices, oracle, squares
 from tests.kernels.cases import (
     implementations,
     implementations_of,
@@ -154,7 +154,7 @@ def test_factor_of_another_matrix_is_that_of_its_damped_copy(entry, dtype, dampi
             assert entry.load()(np.zeros_like(L), A, damping) == n // 2 + 1
 
 
-SQUARES = [s for d in matrices.DTYPES for p in (10, NB + 6) for s in matrices.squares(p, d)]
+SQUARES = [s for d in matrices.DTYPES for p in (10, NB + 6) for s in squares.catalogue(p, d)]
 
 
 @over_cholesky
@@ -318,7 +318,7 @@ def test_cholesky_and_cho_solve_agree_with_numpy(dtype, reproducible, n):
 
 
 @either
-@pytest.mark.parametrize("family", (matrices.kms, matrices.pei, matrices.minij, matrices.lehmer))
+@pytest.mark.parametrize("family", (squares.kms, squares.pei, squares.minij, squares.lehmer))
 def test_known_inverses_come_out_column_by_column(family, reproducible):
     square = family(40)
     with ff.options(reproducible=reproducible):
@@ -364,7 +364,7 @@ def test_law_26_13_cholesky_and_cho_solve_in_every_layout(dtype):
 @over_dtypes
 @pytest.mark.parametrize("kind", (3, 4, 5))
 def test_failed_factorisation_names_the_pivot_and_a_damping_that_does(dtype, kind, reproducible):
-    square = matrices.lapack(kind, 70, dtype)
+    square = squares.lapack(kind, 70, dtype)
     with ff.options(reproducible=reproducible):
         with pytest.raises(ff.errors.NotPositiveDefiniteError, match=r"pivot \d+ of 70") as caught:
             ff.ops.cholesky(square.F)

@@ -1,5 +1,7 @@
 """Gram over the long axis: c += (G - m) diag(d) (G - m)', columns lo..hi, sums in double."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,18 +38,25 @@ PACKED = [(SPLIT + 1, p) for p in matrices.edges(stretch(SPLIT + 1, 8))]
 SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 
+@functools.lru_cache(maxsize=len(SHAPES))
+def exact(n, p, dtype, variant, lo, hi):
+    """Operands, their sum and its bound: one after the other, every implementation meets them."""
+    case = operands(n, p, dtype, variant, per="column")
+    root = np.ones(p) if case.weights is None else np.sqrt(case.weights.astype(float))
+    rows = (case.shifted * root)[:, lo:hi]
+    total = np.tril(oracle.gram(rows, precise=n * n * p < 300_000))
+    return case, total, np.tril(oracle.gram_bound(rows))
+
+
 def compare(entry, n, p, dtype, variant, lo=0, hi=None):
     """Run one case against the oracle: within 10 p u, and 32 u where we cut the sums ourselves."""
     hi = p if hi is None else hi
-    case = operands(n, p, dtype, variant, per="column")
+    case, total, bound = exact(n, p, dtype, variant, lo, hi)
     c, start = started(n, dtype)
     intact = unchanged(case.G, case.weights_or_none, case.shift_or_none)
     entry.load()(c, case.G, lo, hi, case.weights_or_none, case.shift_or_none)
     intact()
-    root = np.ones(p) if case.weights is None else np.sqrt(case.weights.astype(float))
-    rows = (case.shifted * root)[:, lo:hi]
-    expected = start + np.tril(oracle.gram(rows, precise=n * n * p < 300_000))
-    bound = np.abs(start) + np.tril(oracle.gram_bound(rows))
+    expected, bound = start + total, np.abs(start) + bound
     K, what = rounded(lower_of(c), dtype), f"{entry.name} {n} x {p} {dtype} {variant}"
     assert_ratio(gram_ratio(K, expected, bound, hi - lo + 1), "goal", what)
     if entry == ours("gram"):

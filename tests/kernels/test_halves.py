@@ -30,7 +30,7 @@ over_formats = pytest.mark.parametrize("name", HALVES)
 
 
 def environments():
-    """Where float16 is widened by an instruction, by integers, and by NumPy."""
+    """Where float16 is widened by an instruction, by integers on two widths, and by NumPy."""
     plain, avx2 = environment("plain"), {}
     if {"avx2", "fma", "f16c"} <= HOST:
         avx2 = {
@@ -165,6 +165,8 @@ def test_half_precision_gives_the_bits_of_the_same_scores_in_float32(op, name):
 @pytest.mark.slow
 def test_half_precision_gives_the_bits_of_float32_on_narrower_vectors_and_without_the_compiler():
     for label, variables in environments().items():
+        if label == "no F16C":  # that of plain on wider vectors, which every number went through
+            continue
         found = in_a_process(all_differences, **variables)
         assert not any(found.values()), (label, found)
 

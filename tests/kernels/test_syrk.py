@@ -1,5 +1,7 @@
 """Weighted, shifted syrk: c += (G - m)' diag(w) (G - m), lower triangle, sums in double."""
 
+import functools
+
 import numba
 import numpy as np
 import pytest
@@ -38,16 +40,22 @@ PACKED = [(n, SPLIT + 1) for n in matrices.edges(stretch(SPLIT + 1, 8))]
 SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 
+@functools.lru_cache(maxsize=len(SHAPES))
+def exact(n, p, dtype, variant):
+    """Operands, their sum and its bound: one after the other, every implementation meets them."""
+    case = operands(n, p, dtype, variant)
+    total = np.tril(oracle.syrk(case.shifted, case.weights, n * p * p < 300_000))
+    return case, total, np.tril(oracle.syrk_bound(case.shifted, case.weights))
+
+
 def compare(entry, n, p, dtype, variant):
     """Run one case against the oracle: within 10 n u, and 32 u where we cut the sums ourselves."""
-    case = operands(n, p, dtype, variant)
+    case, total, bound = exact(n, p, dtype, variant)
     c, start = started(p, dtype)
     intact = unchanged(case.G, case.scale_or_none, case.shift_or_none)
     entry.load()(c, case.G, case.scale_or_none, case.shift_or_none)
     intact()
-    precise = n * p * p < 300_000
-    expected = start + np.tril(oracle.syrk(case.shifted, case.weights, precise))
-    bound = np.abs(start) + np.tril(oracle.syrk_bound(case.shifted, case.weights))
+    expected, bound = start + total, np.abs(start) + bound
     F, what = rounded(lower_of(c), dtype), f"{entry.name} {n} x {p} {dtype} {variant}"
     assert_ratio(syrk_ratio(F, expected, bound, n + 1), "goal", what)
     if entry == ours("syrk"):

@@ -3,14 +3,20 @@
 import pytest
 
 from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
-from tests.matrices import DTYPES
 from tests.tolerances import assert_ratio
+
+
+def without_compiler(ops):
+    """Complex numbers are two parts to a twin, of one precision or the other: in turn."""
+    found = {}
+    for i, op in enumerate(ops):
+        found |= examine([op], ["float32", "float64", ("complex64", "complex128")[i % 2]])
+    return found
 
 
 @pytest.fixture(scope="module")
 def found():
-    dtypes = [dtype.name for dtype in DTYPES]
-    return in_a_process(examine, OPS, dtypes, NUMBA_DISABLE_JIT="1")
+    return in_a_process(without_compiler, OPS, NUMBA_DISABLE_JIT="1")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.errors import InputError, NotPositiveDefiniteError
-from tests import matrices, oracle
+from tests import matrices, oracle, squares
 from tests.tolerances import LIMITS, assert_ratio, cholesky_ratio, solve_ratio, unit_roundoff
 
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
@@ -41,7 +41,7 @@ def test_cholesky_27_2_reads_the_lower_triangle_only(p, dtype, reproducible, rng
 
 @engines
 @pytest.mark.parametrize(
-    "problem", [*matrices.squares(12), *matrices.squares(12, "float32")], ids=str
+    "problem", [*squares.catalogue(12), *squares.catalogue(12, "float32")], ids=str
 )
 def test_cholesky_27_2_on_every_family(problem, reproducible):
     F, order = problem.F, problem.order

@@ -123,7 +123,7 @@ def test_a_start_whose_gradient_alone_overflows_is_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"iterations": -1}, "iterations is -1, expected an integer >= 0"),
+        ({"iterations": -1}, "iterations is -1; expected an integer >= 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
         ({"optimizer": "adam"}, r"optimizer is 'adam', expected an optimizer, such as .*Adam\(0"),
         ({"optimizer": Adam}, r"optimizer is <class .*, expected an optimizer"),

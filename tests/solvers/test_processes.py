@@ -253,20 +253,19 @@ def truncated(data):
     return data[: len(data) // 2]
 
 
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize(
     "damage",
     [truncated, lambda data: b"", lambda data: b"\0" * len(data), lambda data: b"garbage"],
     ids=["truncated", "empty", "zeros", "garbage"],
 )
-def test_a_damaged_kernel_cache_costs_a_compilation_not_a_crash(
-    warm_cache, suffix, damage, tmp_path
-):
+def test_a_damaged_kernel_cache_costs_a_compilation_not_a_crash(warm_cache, damage, tmp_path):
+    """The index of one kernel and the code of another, each of which is told of."""
     folder = tmp_path / "kernels"
     shutil.copytree(warm_cache, folder)
-    for file in folder.rglob("*" + suffix):
+    for kernel in ("diag._diag*.nbi", "rows.rows_double*.nbc"):
+        (file,) = folder.rglob(kernel)
         file.write_bytes(damage(file.read_bytes()))
-    assert int(run(FIRST_CALL, NUMBA_CACHE_DIR=str(folder))) > 0
+    assert int(run(FIRST_CALL, NUMBA_CACHE_DIR=str(folder))) == 2
     assert int(run(FIRST_CALL, NUMBA_CACHE_DIR=str(folder))) == 0
 
 

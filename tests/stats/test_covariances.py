@@ -156,7 +156,7 @@ def test_nearly_singular_information_is_answered_while_digits_remain():
         (lambda G, H: standard_errors(np.ones(2)), r"shape \(2,\), expected a square"),
         (lambda G, H: covariance(np.empty((0, 2))), "scores have no rows"),
         (lambda G, H: sandwich(G[:0], H), "scores have no rows"),
-        (lambda G, H: covariance(information="x"), "information has dtype"),
+        (lambda G, H: covariance(information="x"), "information is str; expected an array"),
         (lambda G, H: from_information(H * 1j), "information has dtype complex128"),
         (
             lambda G, H: covariance(information=ff.DenseFisher(4).update(G)),

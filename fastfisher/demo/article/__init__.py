@@ -5,13 +5,11 @@ docs/math.md.
 """
 
 import os
-import sys
 import time
-from pathlib import Path
 
 from ... import __version__, plots
 from ...runtime import info
-from ..data import check_seed, load_digits
+from ..data import start
 from ..report import to_html, to_text
 from . import (
     distance,
@@ -80,17 +78,8 @@ def run(*, quick=False, output_dir="fastfisher-article", stream=None, seed=0, pa
     OSError
         The output directory cannot be written.
     """
-
-    def say(text=""):
-        print(text, file=stream or sys.stdout, flush=True)
-
-    check_seed(seed)
     began = time.perf_counter()
-    load_digits()  # what is not installed is said now, not after the work
-    plots.figure()
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-
+    say, _, output_dir = start(output_dir, stream, seed)
     say(f"{TITLE}.\n")
     done, images = [], {}
     for index, module in enumerate(parts, start=1):

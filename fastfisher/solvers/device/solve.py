@@ -16,7 +16,7 @@ from ..cutoffs import Cutoff
 from ..factored import rank_deficient
 from ..ladder import allowed_cutoff, current_ladder
 from ..outcome import Outcome
-from ..solution import Solution
+from ..solution import solution_of
 from ..system import made_smaller
 from .direct import GIVEN, dual, primal
 from .iterative import cg
@@ -181,9 +181,8 @@ def _propagated(seen, sides):
 
 def dressed(x, outcome, plan, damping, scale, finite):
     """The Solution of an outcome, whose scores were `scale` times those of the caller."""
-    certificate, pivot = outcome.certificate, outcome.smallest_pivot
     status = outcome.status if finite else "not_finite"
-    statuses = outcome.statuses or direct_statuses(outcome.system, certificate)
+    statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     if status == "converged":
         statuses = (status,) * len(statuses)
     added = outcome.added
@@ -193,24 +192,13 @@ def dressed(x, outcome, plan, damping, scale, finite):
         added = damping.resolve(None, None, 1)
     else:
         added = added / scale / scale
-    return Solution(
+    return solution_of(
+        outcome,
         x=x,
-        status=status,
-        converged=status == "converged",
-        residual=certificate.residual,
-        backward_error=certificate.backward_error,
-        iterations=outcome.iterations,
-        method=plan.method,
-        damping=float(added),
-        rung=outcome.rung,
         plan=plan,
-        cancellation=outcome.cancellation,
-        rank=outcome.rank,
-        rcond=outcome.rcond,
-        smallest_pivot=None if pivot is None else pivot / scale / scale,
-        escalation=outcome.escalation / scale / scale,
+        status=status,
+        damping=float(added),
+        scale=scale,
         statuses=statuses,
-        residuals=certificate.residuals,
-        slices=outcome.slices,
-        rough_error=outcome.rough_error,
+        residuals=outcome.certificate.residuals,
     )

@@ -1,0 +1,124 @@
+"""Numbers, switches and words: what is one, what is only like one, and doors that ask for one."""
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher.errors import InputError
+from fastfisher.scalars import as_choice, as_count, as_flag, as_number, as_real
+
+MASKED = np.ma.masked_array(2, mask=True)
+G, b = np.eye(3), np.ones(3)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int8(2), np.array(2), np.array(2.0)])
+def test_what_is_a_real_number(value):
+    assert as_real(value, "x") == as_number(value, "x") == 2.0
+    assert type(as_real(value, "x")) is float
+
+
+NO_NUMBERS = ["2", b"2", True, np.True_, 2 + 0j, np.complex64(2), None, [2], np.ones(1), MASKED]
+NO_NUMBERS += [np.array("2"), np.array(2 + 0j), np.array(True), np.datetime64("2020"), object()]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_what_is_no_real_number(value):
+    for check in (as_real, as_number):
+        with pytest.raises(InputError, match=r"^x is .*; expected a real number"):
+            check(value, "x")
+
+
+def test_numbers_out_of_range():
+    for value in (-1, np.nan, np.inf, np.array(np.nan)):
+        with pytest.raises(InputError, match=r"expected a finite real number >= 0"):
+            as_real(value, "x")
+    assert np.isnan(as_number(np.nan, "x")) and as_number(-np.inf, "x") == -np.inf
+    with pytest.raises(InputError, match="expected a real number"):
+        as_number(10**400, "x")
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)], ids=repr)
+def test_what_is_a_count(value):
+    assert as_count(value, "n", least=3, most=3) == 3 and type(as_count(value, "n")) is int
+
+
+NO_COUNTS = [3.0, "3", True, np.True_, None, [3], np.ones(1, int), np.array(3.0), MASKED, 3j]
+
+
+@pytest.mark.parametrize("value", [*NO_COUNTS, np.array("3"), -1, np.array(-1)], ids=repr)
+def test_what_is_no_count(value):
+    with pytest.raises(InputError, match=r"^n is .*; expected an integer >= 0$"):
+        as_count(value, "n")
+
+
+def test_counts_out_of_range():
+    with pytest.raises(InputError, match=r"n is 5; expected an integer from 1 to 4"):
+        as_count(5, "n", least=1, most=4)
+    with pytest.raises(InputError, match=r"expected an integer >= 0, below 2\*\*63"):
+        as_count(2**63, "n")
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, None, np.array(True), np.ones(3), []], ids=repr)
+def test_what_merely_counts_as_true_or_false_is_no_switch(value):
+    with pytest.raises(InputError, match=r"center is .*; expected True or False"):
+        as_flag(value, "center")
+
+
+def test_switches_and_words():
+    assert as_flag(np.True_, "x") is True and as_flag(False, "x") is False
+    assert as_choice("a", "x", ("a", "b")) == "a"
+    for value in ("c", None, np.array("a"), np.array(["a", "b"]), ["a"], 1):
+        with pytest.raises(InputError, match=r"x is .*; expected one of a, b"):
+            as_choice(value, "x", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: ff.solve(G, b, damping=np.array(1j)), "damping"),
+        (lambda: ff.solve(G, b, damping="0.1"), "damping"),
+        (lambda: ff.solve(G, b, damping=0.1, center="no"), "center"),
+        (lambda: ff.solve(G, b, damping=0.1, method=np.ones(2)), "method"),
+        (lambda: ff.solve(G, b, damping=0.1, nan_policy=np.ones(2)), "nan_policy"),
+        (lambda: ff.solve(G, b, damping=0.1, device=np.ones(2)), "device"),
+        (lambda: ff.solve(G, b, damping=0.1, method="cg", maxiter=np.array(2.5)), "maxiter"),
+        (lambda: ff.solve(G, b, damping=0.1, method="cg", rtol=MASKED), "rtol"),
+        (lambda: ff.solve_path(G, b, dampings=np.array(0.1)), "dampings"),
+        (lambda: ff.solve_path(G, b, dampings=np.array([1j])), "damping"),
+        (lambda: ff.solve_path(G, b, dampings=[0.1], center=1), "center"),
+        (lambda: ff.plan(np.ones(2), 3), "n"),
+        (lambda: ff.plan(10**308, 3), "n"),
+        (lambda: ff.plan(3, 3, rhs="1"), "rhs"),
+        (lambda: ff.plan(3, 3, dtype=[1]), "dtype"),
+        (lambda: ff.DenseFisher(np.array(np.nan)), "p"),
+        (lambda: ff.DenseFisher(3, center="no"), "center"),
+        (lambda: ff.DenseFisher(3).update(G, decay=MASKED), "decay"),
+        (lambda: ff.BlockDiagonalFisher([[1, 2], [3]]), "sizes"),
+        (lambda: ff.BlockDiagonalFisher({"a": np.ones(2)}), "a block size in the layout"),
+        (lambda: ff.ops.batched_solve(G[None], b[None], damping=[[1, 2], [3]]), "damping"),
+        (lambda: ff.set_num_threads(np.ones(2)), "k"),
+        (lambda: ff.LevenbergMarquardt(0.1).step("good"), "rho"),
+        (lambda: ff.options(reproducible="no").__enter__(), "reproducible"),
+    ],
+)
+def test_doors_that_ask_for_one_say_what_came(call, name):
+    with pytest.raises(InputError, match=rf"^{name}"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ff.stats.standard_errors(np.ma.masked_array(G, G > 2)), "covariance is a masked"),
+        (lambda: ff.stats.standard_errors(G.astype(object)), "covariance has dtype object"),
+        (lambda: ff.stats.standard_errors([[1.0], [2.0, 3.0]]), "covariance of type list is no"),
+        (lambda: ff.stats.wald_test([[1.0], [2.0, 3.0]], G), "of type list is no array"),
+        (lambda: ff.optim.norm_clip([[1.0], [2.0, 3.0]], 1.0), "step of type list is no array"),
+        (lambda: ff.models.MLP(3.0), "sizes is 3.0, expected positive integers"),
+        (lambda: ff.models.MLP("ab"), "sizes is ab, expected positive integers"),
+        (lambda: ff.models.MLP((2, np.nan, 2)), "sizes is .*, expected positive integers"),
+    ],
+)
+def test_statistics_and_models_say_what_came(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
