@@ -15,8 +15,9 @@ from ..kernels.cpu.splitting import (
     padded,
     rank_k_bytes,
     sliced_terms,
+    strip_fits,
 )
-from .profiles import current_rates
+from .profiles import current_rates, thread_count
 from .records import Stage
 from .table import choose, decide
 
@@ -119,6 +120,14 @@ def vector_bytes(q, per_parameter, per_sample):
     return q.sum_bytes * q.rhs * (per_parameter * q.p + per_sample * q.n)
 
 
+def _reads_once(q):
+    """True if `fvp` finds the scores in a cache when it needs them again."""
+    width, itemsize, vectors = q.p * q.parts, q.itemsize // q.parts, q.rhs * q.parts
+    cache = machine.cache_sizes()["L2"]
+    strips = vectors == 1 and strip_fits(width, itemsize, thread_count(), cache)
+    return strips or one_pass(width, itemsize, vectors)
+
+
 def _fvp_stage(q, name="fvp"):
     moved = q.n * q.p * q.stored_bytes
     return stage_of(
@@ -129,7 +138,7 @@ def _fvp_stage(q, name="fvp"):
         2 * q.multiply_add * q.n * q.p * q.rhs,
         moved,
         _fvp_workspace(q),
-        passes=1 if one_pass(q.p * q.parts, q.itemsize // q.parts) else 2,
+        passes=1 if _reads_once(q) else 2,
     )
 
 

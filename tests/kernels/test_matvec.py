@@ -10,7 +10,7 @@ from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu import several
 from fastfisher.kernels.cpu import sums as block_sums
 from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS
-from fastfisher.kernels.cpu.rows import GROUP
+from fastfisher.kernels.cpu.rows import GROUP, MANY
 from fastfisher.kernels.cpu.splitting import (
     BLOCK_ROWS,
     CHUNK_BYTES,
@@ -38,7 +38,12 @@ CHUNKS = [p for itemsize in (4, 8) for p in matrices.edges(CHUNK_BYTES // itemsi
 ALONG = [(3, p) for p in (*LANES, *CHUNKS, STRIPE - 1, STRIPE + 1)]
 DOWN = [
     (n, 7)
-    for n in (*matrices.edges(GROUP), *matrices.edges(BLOCK_ROWS), *matrices.edges(vendor.BLOCK))
+    for n in (
+        *matrices.edges(GROUP),
+        *matrices.edges(MANY),
+        *matrices.edges(BLOCK_ROWS),
+        *matrices.edges(vendor.BLOCK),
+    )
 ]
 SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
 VECTORS = (0, 1, 5)
@@ -85,7 +90,8 @@ def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, k, kept, monkeypatch):
     v, y = vectors(k, p, dtype), np.zeros((2, k, p), sums_dtype(dtype))
     module.fvp(y[0], G, v, w, shift)
     for room in (module, several):
-        monkeypatch.setattr(room, "one_pass", lambda width, itemsize: False)
+        monkeypatch.setattr(room, "one_pass", lambda *size: False)
+    monkeypatch.setattr(module, "strip_fits", lambda *size: False)
     monkeypatch.setattr(block_sums, "CACHED_BYTES", kept * p * np.dtype(dtype).itemsize)
     module.fvp(y[1], G, v, w, shift)
     assert np.array_equal(y[0], y[1])

@@ -52,7 +52,14 @@ def add(typingctx, at, value):
     return types.intp(types.intp, types.intp), emit
 
 
-@vector(None)
+def _swap_if(at, old, new):
+    word = ctypes.c_int64.from_address(at)
+    found = word.value == old
+    word.value = new if found else word.value
+    return found
+
+
+@vector(_swap_if)
 def swap_if(typingctx, at, old, new):
     """Replace `old` by `new`; false if something else was there."""
 

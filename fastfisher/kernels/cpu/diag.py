@@ -4,7 +4,7 @@ import numpy as np
 
 from .jit import kernel
 from .parallel import for_each
-from .rows import GROUP, add_squares, real_rows
+from .rows import MANY, add_squares, real_rows, rows_at_once
 from .simd import address, clear
 from .splitting import BLOCK_ROWS
 from .sums import STRIPE, block_sums, stripes
@@ -23,9 +23,9 @@ def _diag_task(t, thread, parts, x, first, factors, weighted):
     clear(y, columns * x.bytes)
     i, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
     while i < i1:
-        rows = GROUP if i + GROUP <= i1 else 1
+        rows = rows_at_once(i1 - i)
         s = address(factors, i if weighted else np.int64(0))
-        add_squares(y, x, i, j0, s, columns, rows == GROUP, x.ahead)
+        add_squares(y, x, i, j0, s, columns, rows, x.ahead)
         i += rows
 
 
@@ -62,7 +62,7 @@ def diag(y, a, weights, shift):
     if not a.size:
         return
     x, weighted = real_rows(a, shift, once=True), bool(weights.size)
-    factors = weights if weighted else np.ones(GROUP, shift.real.dtype)
+    factors = weights if weighted else np.ones(MANY, shift.real.dtype)
 
     def call(parts, first):
         _diag(parts, x, first, factors, weighted)

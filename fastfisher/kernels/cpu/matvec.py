@@ -8,15 +8,15 @@ tiles (several.py), to the same bits as each by itself.
 
 import numpy as np
 
-from . import several, threads
+from ...machine import cache_sizes
+from . import several, strips, threads
 from .jit import kernel
-from .memory import aligned
 from .parallel import for_each
 from .row_tiles import tile_address
-from .rows import GROUP, combine, dots, dots_and_combine, real_rows
+from .rows import GROUP, combine, dots, dots_and_combine, real_rows, rows_at_once
 from .simd import address, clear
-from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass
-from .sums import PAD, STRIPE, add_pair, block_sums, cached_rows, settled, stripes
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, strip_fits
+from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
 from .threads import driver
 
 __all__ = ["fvp", "matvec", "rmatvec"]
@@ -25,11 +25,10 @@ __all__ = ["fvp", "matvec", "rmatvec"]
 @kernel
 def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums):
     """pairs[at + r] = (sum, its rounding error) += row i + r times v over columns j0..j1."""
-    group = rows == GROUP
     chunk = CHUNK_BYTES // x.bytes
     for j in range(j0, j1, chunk):
         out = address(sums, np.int64(0))
-        dots(out, x, i, j, v + j * x.bytes, min(chunk, j1 - j), group, x.ahead)
+        dots(out, x, i, j, v + j * x.bytes, min(chunk, j1 - j), rows, x.ahead)
         for r in range(rows):
             add_pair(pairs, at + r, np.float64(sums[r]))
 
@@ -41,7 +40,7 @@ def _short_rows(y, x, v, i0, i1, sums):
     out = address(sums, zero)
     while i < i1:
         rows = GROUP if i + GROUP <= i1 else 1
-        dots(out, x, i, zero, address(v, zero), x.width, rows == GROUP, x.ahead)
+        dots(out, x, i, zero, address(v, zero), x.width, rows, x.ahead)
         for r in range(rows):
             y[0, i + r] = sums[r]
         i += rows
@@ -81,8 +80,8 @@ def _rmatvec_task(t, thread, parts, x, first, u):
     i, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
     clear(y, columns * x.bytes)
     while i < i1:
-        rows = GROUP if i + GROUP <= i1 else 1
-        combine(y, x, i, j0, address(u, i), columns, rows == GROUP, x.ahead)
+        rows = rows_at_once(i1 - i)
+        combine(y, x, i, j0, address(u, i), columns, rows, x.ahead)
         i += rows
 
 
@@ -95,7 +94,7 @@ def _rmatvec(launch, parts, x, first, u):
 def _factors(x, i, rows, row, out, pairs, y, before):
     """out[r] = row i + r times the vector at `row`; the group of rows before these, times its
     factors `before`, is added to y meanwhile, unless that address is 0."""
-    group, to = rows == GROUP, address(out, np.int64(0))
+    to = address(out, np.int64(0))
     pairs[:] = 0
     chunk = CHUNK_BYTES // x.bytes
     for j in range(0, x.width, chunk):
@@ -103,7 +102,7 @@ def _factors(x, i, rows, row, out, pairs, y, before):
         if before:
             dots_and_combine(to, y + at, x, i, j, row + at, before, count)
         else:
-            dots(to, x, i, j, row + at, count, group, x.ahead)
+            dots(to, x, i, j, row + at, count, rows, x.ahead)
         if x.width > chunk:
             for r in range(rows):
                 add_pair(pairs, r, np.float64(out[r]))
@@ -126,14 +125,14 @@ def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
         both = waits and rows == GROUP
         out, old = sums[thread, turn], address(sums[thread, 1 - turn], zero)
         if waits and not both:
-            combine(y, x, i - GROUP, zero, old, x.width, True, zero)
+            combine(y, x, i - GROUP, zero, old, x.width, GROUP, zero)
         if rows:
             _factors(x, i, rows, row, out, own, y, old if both else zero)
             if weighted:
                 for r in range(rows):
                     out[r] *= weights[i + r]
         if rows == 1:
-            combine(y, x, i, zero, address(out, zero), x.width, False, zero)
+            combine(y, x, i, zero, address(out, zero), x.width, 1, zero)
         waits = rows == GROUP
         i, turn = i + rows, 1 - turn
 
@@ -144,75 +143,45 @@ def _fvp(launch, parts, x, first, v, weights, sums, pairs):
     for_each(launch, _fvp_task, parts.shape[0], args)
 
 
-@kernel
-def _chunk_task(t, thread, chunks, x, i0, i1, v):
-    """Task: a stripe of columns of a group of rows i0.. times the vector, chunk by chunk.
-
-    chunks (chunk, row) has room for whole groups.
-    """
-    count, chunk = stripes(x.width), CHUNK_BYTES // x.bytes
-    i, j0 = i0 + t // count * GROUP, t % count * STRIPE
-    group, j1 = i + GROUP <= i1, min(j0 + STRIPE, x.width)
-    for j in range(j0, j1, chunk):
-        out = address(chunks, j // chunk * chunks.shape[1] + i - i0)
-        row, terms = address(v, j), min(chunk, j1 - j)
-        for r in range(0, 1 if group else i1 - i):
-            dots(out + r * x.bytes, x, i + r, j, row, terms, group, np.int64(0))
+def _one_vector(y, x, v):
+    """y (1, n) = x v."""
+    share, workers = BLOCK_ROWS, threads.max_threads()
+    if x.width > STRIPE:
+        share = min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
+    pairs = np.empty((workers, share, 2))
+    _matvec(y, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
 
 
-@kernel
-def _settle_task(t, thread, factors, chunks, i0, weights, pairs):
-    """Task: the factor of row i0 + t, its chunk sums added in order, times its weight."""
-    own, zero = pairs[thread], np.int64(0)
-    own[:] = 0
-    for q in range(chunks.shape[0]):
-        add_pair(own, zero, np.float64(chunks[q, t]))
-    factors[t] = settled(own, zero)
-    if weights.size > 0:
-        factors[t] *= weights[i0 + t]
-
-
-@kernel
-def _cached_task(t, thread, sums, x, i0, i1, factors):
-    """Task: a stripe of columns of sums += factors times rows i0..i1, still in cache."""
-    j0, i = t * STRIPE, i0
-    y, columns = address(sums, j0), min(STRIPE, x.width - j0)
-    while i < i1:
-        group = i + GROUP <= i1
-        combine(y, x, i, j0, address(factors, i - i0), columns, group, np.int64(0))
-        i += GROUP if group else 1
-
-
-@driver
-def _cached_rows(launch, sums, x, i0, i1, v, weights, chunks, factors, pairs):
-    groups, count = (i1 - i0 + GROUP - 1) // GROUP, stripes(x.width)
-    for_each(launch, _chunk_task, groups * count, (chunks, x, i0, i1, v))
-    for_each(launch, _settle_task, i1 - i0, (factors, chunks, i0, weights, pairs))
-    for_each(launch, _cached_task, count, (sums, x, i0, i1, factors))
-
-
-def _pairs():
-    """Room for the sums of a group of rows, and their rounding errors, per thread."""
-    return np.empty((threads.max_threads(), GROUP, 2))
-
-
-def _wide(x, v, weights):
-    """Sums of fvp for rows too long for one pass: some rows at a time, which the last cache holds
-    until they are read again; or a whole block, where it cannot."""
-    rows = cached_rows(x.width * x.stored, GROUP)
-    chunks = aligned((-(-x.width * x.bytes // CHUNK_BYTES), -(-rows // GROUP) * GROUP), v.dtype)
-    factors, pairs = aligned((rows,), v.dtype), _pairs()
+def _one_adjoint(x, u):
+    """x' u, (1, width) in double."""
 
     def add(parts, first):
-        parts[:] = 0
-        for b, (sums,) in enumerate(parts):
-            start = first + b * BLOCK_ROWS
-            last = min(start + BLOCK_ROWS, x.n)
-            for i in range(start, last, rows):
-                end = min(i + rows, last)
-                _cached_rows(sums, x, i, end, v, weights, chunks, factors, pairs)
+        _rmatvec(parts, x, first, u)
+
+    return block_sums(x, 1, u.dtype, add)
+
+
+def _one_pass(x, v, weights):
+    """Sums over rows of x[i] weights[i] (x[i] v), (1, width) in double."""
+    workers = threads.max_threads()
+    sums, pairs = np.empty((workers, 2, PAD), v.dtype), np.empty((workers, GROUP, 2))
+
+    def add(parts, first):
+        _fvp(parts, x, first, v, weights, sums, pairs)
 
     return block_sums(x, 1, v.dtype, add)
+
+
+def _two_passes(x, v, weights):
+    """The same of rows too long to be found in a cache again."""
+    products = np.empty((1, x.n))
+    _one_vector(products, x, v)
+    with np.errstate(invalid="ignore", over="ignore"):  # an overflow is found in the result
+        u = products.astype(v.dtype)
+        if weights.size:
+            u *= weights
+
+    return _one_adjoint(x, u)
 
 
 def _real_vectors(v):
@@ -259,12 +228,7 @@ def matvec(y, a, v, shift):
     if len(v) > 1:
         several.matvec(out, x, v, _tiles(a))
     else:
-        workers = threads.max_threads()
-        share = BLOCK_ROWS
-        if x.width > STRIPE:
-            share = min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
-        pairs = np.empty((workers, share, 2))
-        _matvec(out, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
+        _one_vector(out, x, v)
     if out is not y:
         y.real, y.imag = out[0::2], out[1::2]
 
@@ -276,33 +240,24 @@ def rmatvec(y, a, u, shift):
     if not (a.size and u.size):
         return
     x, u = real_rows(a, shift, once=True), _split(u)
-    if len(u) > 1:
-        _add_adjoint(y, several.rmatvec(x, u, _tiles(a)))
-        return
-
-    def add(parts, first):
-        _rmatvec(parts, x, first, u)
-
-    _add_adjoint(y, block_sums(x, 1, u.dtype, add))
+    sums = several.rmatvec(x, u, _tiles(a)) if len(u) > 1 else _one_adjoint(x, u)
+    _add_adjoint(y, sums)
 
 
 def fvp(y, a, v, weights, shift):
     # y        INOUT (k, p) double or double complex
     # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) as computed
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
-    """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit the cache."""
+    """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit a cache."""
     if not (a.size and v.size):
         return
-    x, v = real_rows(a, shift), _real_vectors(v)
+    x, v, count = real_rows(a, shift), _real_vectors(v), threads.thread_count()
     if len(v) > 1:
-        _add_adjoint(y, several.fvp(x, v, weights, _tiles(a)))
-        return
-    if not one_pass(x.width, x.bytes):
-        _add_adjoint(y, _wide(x, v, weights))
-        return
-    sums, pairs = np.empty((threads.max_threads(), 2, PAD), v.dtype), _pairs()
-
-    def add(parts, first):
-        _fvp(parts, x, first, v, weights, sums, pairs)
-
-    _add_adjoint(y, block_sums(x, 1, v.dtype, add))
+        sums = several.fvp(x, v, weights, _tiles(a))
+    elif one_pass(x.width, x.bytes):
+        sums = _one_pass(x, v, weights)
+    elif strip_fits(x.width, x.bytes, count, cache_sizes()["L2"]):
+        sums = strips.fvp(x, v, weights, count)
+    else:
+        sums = _two_passes(real_rows(a, shift, once=True), v, weights)
+    _add_adjoint(y, sums)

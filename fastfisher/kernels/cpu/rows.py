@@ -4,7 +4,6 @@ All work on real rows; the summation order depends on LANE_BYTES only, never on 
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from .splitting import LANE_BYTES
 
 __all__ = [
     "GROUP",
+    "MANY",
     "Rows",
     "add_squares",
     "combine",
@@ -27,10 +27,12 @@ __all__ = [
     "over_units",
     "real_rows",
     "row_pointers",
+    "rows_at_once",
     "store_folded",
 ]
 
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
+MANY = 4 * GROUP  # of a combination: every store holds up the loads from memory that are waiting
 AHEAD = 4096  # bytes that passes fetch ahead at least
 
 
@@ -189,10 +191,15 @@ _PASSES = (
 )
 _TWINS = (twins.dots, twins.combinations, twins.squares, twins.dots_and_combination)
 DOTS, COMBINE, SQUARES, BOTH = range(4)
-_LAYOUTS = (
-    *itertools.product((DOTS, COMBINE, SQUARES), (1, GROUP), (False, True)),
-    (BOTH, GROUP, False),
-    (BOTH, GROUP, True),
+_ROWS = {DOTS: (1, GROUP), COMBINE: (1, GROUP, MANY), SQUARES: (1, GROUP, MANY), BOTH: (GROUP,)}
+_LAYOUTS = tuple(
+    (operation, rows, shifted)
+    for operation, sizes in _ROWS.items()
+    for rows in sizes
+    for shifted in (False, True)
+)
+FIRST_DOTS, FIRST_COMBINE, FIRST_SQUARES, FIRST_BOTH = (
+    _LAYOUTS.index((operation, sizes[0], False)) for operation, sizes in _ROWS.items()
 )
 
 
@@ -294,19 +301,28 @@ class Rows(NamedTuple):
 
 
 @kernel
-def _run(operation, out, x, i, j, vector, count, group, ahead):
+def rows_at_once(left):
+    """How many of so many rows a combination takes."""
+    if left >= MANY:
+        return MANY
+    return GROUP if left >= GROUP else 1
+
+
+@kernel
+def _run(first, out, x, i, j, vector, count, rows, ahead):
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
-    layout, none = 4 * operation + 2 * group + x.shifted, np.int64(0)
+    size, none = (rows >= GROUP) + (rows >= MANY), np.int64(0)
+    layout = first + 2 * size + x.shifted
     call(x.code, Pass(layout, out, at, x.width, vector, mean, count, ahead, none, none))
 
 
 @kernel
-def dots(out, x, i, j, v, count, group, ahead):
-    """out[r] = sum of (x[i + r, j..j+count] - shift) v, r < GROUP, or r = 0 only.
+def dots(out, x, i, j, v, count, rows, ahead):
+    """out[r] = sum of (x[i + r, j..j+count] - shift) v for `rows` rows, a GROUP or one.
 
     out and v are addresses; what lies `ahead` elements further is fetched meanwhile.
     """
-    _run(np.int64(DOTS), out, x, i, j, v, count, group, ahead)
+    _run(np.int64(FIRST_DOTS), out, x, i, j, v, count, rows, ahead)
 
 
 @kernel
@@ -316,20 +332,23 @@ def dots_and_combine(out, y, x, i, j, v, s, count):
     y has room for whole units of LANE_BYTES.
     """
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
-    layout = 4 * BOTH + x.shifted
+    layout = FIRST_BOTH + x.shifted
     call(x.code, Pass(layout, out, at, x.width, v, mean, count, x.ahead, y, s))
 
 
 @kernel
-def combine(y, x, i, j, s, count, group, ahead):
-    """y[c] += sum_r s[r] (x[i + r, j + c] - shift), in order; y has room for whole vectors."""
-    _run(np.int64(COMBINE), y, x, i, j, s, count, group, ahead)
+def combine(y, x, i, j, s, count, rows, ahead):
+    """y[c] += sum_r s[r] (x[i + r, j + c] - shift), in order, for `rows_at_once` rows.
+
+    y has room for whole vectors.
+    """
+    _run(np.int64(FIRST_COMBINE), y, x, i, j, s, count, rows, ahead)
 
 
 @kernel
-def add_squares(y, x, i, j, s, count, group, ahead):
+def add_squares(y, x, i, j, s, count, rows, ahead):
     """y[c] += sum_r s[r] (x[i + r, j + c] - shift)^2, as `combine`."""
-    _run(np.int64(SQUARES), y, x, i, j, s, count, group, ahead)
+    _run(np.int64(FIRST_SQUARES), y, x, i, j, s, count, rows, ahead)
 
 
 @functools.cache

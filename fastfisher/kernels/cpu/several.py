@@ -221,7 +221,7 @@ def fvp(x, v, weights, tiles):
     # x  IN Rows;  v  IN (k, width);  weights  IN (n,) or (0,);  tiles  IN address
     """Sums over rows of x[i] weights[i] (x[i] v[c]), (k, width) in double."""
     k, packed = padded(len(v), MOST), packed_vectors(v)
-    if one_pass(x.width, x.bytes):
+    if one_pass(x.width, x.bytes, k):
         step = _step(x.width, x, k)
         work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
 
@@ -229,7 +229,7 @@ def fvp(x, v, weights, tiles):
             _fvp(parts, x, tiles, first, packed, weights, step, work, pairs)
 
     else:
-        rows, chunks = cached_rows(x.width * x.stored, 1), -(-x.width * x.bytes // CHUNK_BYTES)
+        rows, chunks = cached_rows(x.width * x.stored), -(-x.width * x.bytes // CHUNK_BYTES)
         sums, factors = aligned((chunks * k * rows,), v.dtype), aligned((k * rows,), v.dtype)
         pairs = _pairs(rows)
 

@@ -25,6 +25,7 @@ __all__ = [
     "share_count",
     "sliced_terms",
     "stretch",
+    "strip_fits",
 ]
 
 SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at once
@@ -41,7 +42,7 @@ STRETCH_ROWS = 2048  # of them at most, and half as many at least
 BLOCK = 144  # columns of a task's block of C, which stays in L2 with its panels and the next ones
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
-FUSED_BYTES = 512 << 10  # four rows up to which they are still in L2 when fvp reads them again
+FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp
 LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
@@ -95,9 +96,17 @@ def is_kept(order, parts, stretches):
     return stretches > 1 and order**2 * parts * 4 <= KEPT_BYTES
 
 
-def one_pass(width, itemsize):
-    """True if fvp reads rows of so many real numbers once."""
-    return 4 * width * itemsize <= FUSED_BYTES
+def one_pass(width, itemsize, vectors=1):
+    """True if a thread's cache holds rows of so many real numbers until fvp reads them again.
+
+    Tiles of several vectors do not read on meanwhile.
+    """
+    return 4 * width * itemsize <= FUSED_BYTES * (1 if vectors == 1 else 2)
+
+
+def strip_fits(width, itemsize, threads, cache):
+    """True if it holds a thread's share of the columns of four rows, and of the next four."""
+    return 8 * -(-width // threads) * itemsize <= cache
 
 
 def padded(k, most=MOST_VECTORS):

@@ -11,7 +11,7 @@ from .elimination import publish, run_blocks, wait_for
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import GROUP, combine, dots, real_rows
+from .rows import GROUP, combine, dots, real_rows, rows_at_once
 from .simd import address
 from .threads import driver
 
@@ -41,13 +41,13 @@ def _forward(t, thread, l, a, x, counters, sums):
         at, count = j * SIDE, (end - j) * SIDE
         for k in range(x.shape[0]):
             v = address(x, k * n + at)
-            for i in range(lo, hi, GROUP):
-                group = hi - i >= GROUP
-                for r in range(0, GROUP if group else hi - i, GROUP if group else 1):
-                    out = address(found, zero)
-                    dots(out, l, i + r, at, v, count, group, ahead)
-                    for s in range(GROUP if group else 1):
-                        x[k, i + r + s] -= found[s]
+            i = lo
+            while i < hi:
+                rows = GROUP if i + GROUP <= hi else 1
+                dots(address(found, zero), l, i, at, v, count, rows, ahead)
+                for r in range(rows):
+                    x[k, i + r] -= found[r]
+                i += rows
         j = end
     for k in range(x.shape[0]):
         for i in range(lo, hi):
@@ -76,11 +76,11 @@ def _backward(t, thread, l, a, x, counters, sums):
             for done in range(j, end):
                 first = (last - done) * SIDE
                 beyond = min(first + SIDE, n)
-                for i in range(first, beyond, GROUP):
-                    group = beyond - i >= GROUP
-                    for r in range(0, GROUP if group else beyond - i, GROUP if group else 1):
-                        s = address(x, k * n + i + r)
-                        combine(y, l, i + r, lo, s, count, group, ahead)
+                i = first
+                while i < beyond:
+                    rows = rows_at_once(beyond - i)
+                    combine(y, l, i, lo, address(x, k * n + i), count, rows, ahead)
+                    i += rows
             for i in range(count):
                 x[k, lo + i] -= found[i]
         j = end

@@ -33,11 +33,10 @@ PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 PAD = LANE_BYTES // 4  # rows of block sums hold whole units of a pass over rows
 
 
-def cached_rows(row_bytes, group):
-    """Rows, in whole groups, that the last cache holds until they are read again; a whole block
-    where it cannot."""
+def cached_rows(row_bytes):
+    """Rows that the last cache holds until they are read again; a whole block where it cannot."""
     room = min(cache_sizes()["L3"] // CACHED, CACHED_BYTES)
-    return min(room // (group * row_bytes) * group or BLOCK_ROWS, BLOCK_ROWS)
+    return min(room // row_bytes or BLOCK_ROWS, BLOCK_ROWS)
 
 
 @kernel
