@@ -33,12 +33,18 @@ __all__ = [
     "scale_into_range",
     "shifted",
     "tame_weights",
+    "tamed",
     "unit_roundoff",
 ]
 
 # By bytes of a real: mean squares of scores that are left as they are, so that squares of those
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
+LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
+# From here on (and below the inverse) rows are brought near 1 for a product with scores.
+FAR = {"float32": 2.0**40, "float64": 2.0**400}
+WIDEST = 2.0**100  # column weights from here on are not for single precision
+FAR |= {"complex64": FAR["float32"], "complex128": FAR["float64"]}
 
 
 def in_range(mean_square, itemsize):
@@ -47,12 +53,24 @@ def in_range(mean_square, itemsize):
     return least <= mean_square <= most
 
 
-def scale_into_range(largest, mean_square, itemsize):
+def scale_into_range(largest, mean_square, damping, itemsize):
     """The power of two for scores up to `largest`: not further than needed, since absolute damping
-    should not vanish beside them."""
+    should not vanish beside them, nor grow beyond them until x is lost."""
     _, most, target = RANGE[itemsize]
     exponent = int(np.ceil(np.log2(largest)))
-    return 2.0 ** ((target if mean_square > most or exponent > 0 else -target) - exponent)
+    if mean_square > most or exponent > 0:
+        return 2.0 ** (target - exponent)
+    power = -target - exponent
+    if damping.needs in ("", "diagonal"):
+        absolute = float(np.max(damping.resolve(0.0, np.zeros(1), 1)))
+        room = (LAMBDA[itemsize] - math.frexp(absolute)[1]) // 2
+        power = min(power, max(room, 0)) if absolute else power
+    return 2.0**power
+
+
+def _far(sizes, far):
+    """True where a size other than 0 is not between 1 / far and far."""
+    return (sizes != 0) & ~((1 / far < sizes) & (sizes < far))
 
 
 @functools.cache
@@ -65,6 +83,21 @@ def shifted(rows, exponents):
     """Rows times powers of two, in two steps: a factor may be out of range where they are not."""
     half = exponents // 2
     return np.ldexp(1.0, half) * rows * np.ldexp(1.0, exponents - half)
+
+
+def tamed(product):
+    """A product with rows, which are brought near 1 by powers of two where they are far from it:
+    neither they nor what comes of them on the way then leaves the range of the scores."""
+
+    @functools.wraps(product)
+    def apply(system, rows):
+        largest = np.abs(rows).max(axis=1, initial=0.0)
+        if not _far(largest, FAR[system.dtype.name]).any():
+            return product(system, rows)
+        exponents = np.frexp(largest)[1][:, np.newaxis]
+        return shifted(product(system, shifted(rows, -exponents)), exponents)
+
+    return apply
 
 
 def made_smaller(scaled, system, from_coefficients):
@@ -123,6 +156,7 @@ class System:
         """Rows in the dtype the kernels take beside G."""
         return np.ascontiguousarray(rows, dtype=self.dtype)
 
+    @tamed
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
         y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
@@ -137,7 +171,10 @@ class System:
 
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
-        add_gram(c, self.G, shift=self.mean, column_weights=column_weights)
+        G = self.G
+        if column_weights is not None and _far(column_weights, WIDEST).any():
+            G = replace(G, dtype=sums_dtype(G.dtype))
+        add_gram(c, G, shift=self.mean, column_weights=column_weights)
 
     def raw_diagonal(self):
         """Diagonal of F, (p,) float64; Inf where it overflows."""
@@ -159,6 +196,7 @@ class System:
             return system, system.fisher_diagonal()
         return self, self.checked(diagonal, "diag F")
 
+    @tamed
     def apply_rows(self, v):
         """T v for rows v (k, p): (k, n)."""
         return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
@@ -189,6 +227,7 @@ class System:
         for lo in range(0, self.p, step):
             yield self.columns(lo, min(lo + step, self.p)).conj().T
 
+    @tamed
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
         y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
@@ -224,11 +263,10 @@ class System:
         bad, largest = bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        scale = scale_into_range(largest, largest_square, itemsize)
-        try:
-            damping = self.damping.scaled(scale)
-        except InputError:  # lambda overflows: F is negligible beside it, as it should be
+        scale = scale_into_range(largest, largest_square, self.damping, itemsize)
+        if scale == 1:  # F is negligible beside lambda
             return self
+        damping = self.damping.scaled(scale)
         G = replace(self.G, scale=self.G.scale * scale)
         mean = None if self.mean is None else self.mean_of(G)
         return replace(self, G=G, mean=mean, damping=damping)
