@@ -16,6 +16,7 @@ __all__ = [
     "certify",
     "direct_status",
     "direct_statuses",
+    "finite_statuses",
     "kept_digits",
     "recertified",
     "refine",
@@ -150,6 +151,12 @@ def underflowed(statuses, lost):
     """The statuses, where rows that count as solved lost digits to underflow."""
     pairs = zip(statuses, lost, strict=True)
     return tuple("underflow" if s == "converged" and gone else s for s, gone in pairs)
+
+
+def finite_statuses(statuses, x):
+    """The statuses, but for rows of x that are not finite."""
+    good = np.isfinite(x).all(axis=1)
+    return tuple(s if ok else "not_finite" for s, ok in zip(statuses, good, strict=True))
 
 
 def worst(statuses):

@@ -13,6 +13,7 @@ from ..planning import Problem, mixed_side, plan_problem
 from .certificate import (
     Certificate,
     direct_statuses,
+    finite_statuses,
     kept_digits,
     recertified,
     underflowed,
@@ -168,10 +169,7 @@ def _each(outcome, rows, status):
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     if halved:
         statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
-    good = np.isfinite(rows).all(axis=1)
-    each = zip(statuses, good, strict=True)
-    statuses = tuple(status if ok else "not_finite" for status, ok in each)
-    return {"statuses": statuses, "residuals": residuals}
+    return {"statuses": finite_statuses(statuses, rows), "residuals": residuals}
 
 
 def _rank_deficient(system, b):

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..arrays import Scores, check_policy
 from ..damping import Damping
-from ..errors import InputError
 from ..passes import (
     add_diag,
     add_fvp,
