@@ -40,6 +40,7 @@ __all__ = [
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
+CORRECTED = 1024  # rows of a matrix corrected at once
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
 FAR = {"float32": 2.0**40, "float64": 2.0**400}
 WIDEST = 2.0**100  # column weights from here on are not for single precision
@@ -162,11 +163,26 @@ class System:
         if self.total:
             add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
             y /= self.total
+            if self.drift is not None:
+                y -= (v @ self.drift)[:, np.newaxis] * self.drift.conj()
         return y
+
+    @functools.cached_property
+    def drift(self):
+        """d = mean - m, where kernels subtract m, the mean in single precision; or None. What they
+        make of rows G - m = (G - mean) + d is corrected; F then has d'd too much."""
+        if self.mean is None or self.dtype.itemsize == self.mean.dtype.itemsize:
+            return None
+        d = self.mean - self.mean.astype(self.dtype)
+        return d if np.isfinite(d).all() and d.any() else None
 
     def add_syrk(self, c):
         """Lower triangle of c (p, p) += W F, in double."""
         add_syrk(c, self.G, weights=self.weights, shift=self.mean)
+        d = self.drift
+        for lo in range(0, 0 if d is None else self.p, CORRECTED):
+            hi = lo + CORRECTED
+            c[lo:hi, :hi] -= (self.total * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
 
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
@@ -174,6 +190,18 @@ class System:
         if column_weights is not None and _far(column_weights, WIDEST).any():
             G = replace(G, dtype=sums_dtype(G.dtype))
         add_gram(c, G, shift=self.mean, column_weights=column_weights)
+        if self.drift is None or G is not self.G:
+            return
+        d = self.drift.conj() if column_weights is None else self.drift.conj() * column_weights
+        seen, size = self._products(d[np.newaxis])[0], (self.drift @ d).real
+        for lo in range(0, self.n, CORRECTED):  # seen: of the corrected rows
+            hi = lo + CORRECTED
+            c[lo:hi, :hi] -= seen[lo:hi, np.newaxis] + seen[:hi].conj() + size
+
+    def _products(self, v):
+        """(G - mean) v for rows v (k, p): (k, n)."""
+        y = products(self.G, self.cast(v), shift=self.mean)
+        return y if self.drift is None else y - (v @ self.drift)[:, np.newaxis]
 
     def raw_diagonal(self):
         """Diagonal of F, (p,) float64; Inf where it overflows."""
@@ -181,6 +209,8 @@ class System:
         if self.total:
             add_diag(y, self.G, weights=self.weights, shift=self.mean)
             y /= self.total
+            if self.drift is not None:
+                y = np.maximum(y - np.abs(self.drift) ** 2, 0.0)
         return y
 
     def fisher_diagonal(self):
@@ -198,7 +228,7 @@ class System:
     @tamed
     def apply_rows(self, v):
         """T v for rows v (k, p): (k, n)."""
-        return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
+        return self._products(v) * self.root_weights
 
     def mean_of(self, G):
         """Weighted mean row of scores like these."""
@@ -230,7 +260,10 @@ class System:
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
         y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
-        add_rmatvec(y, self.G, f * self.root_weights, shift=self.mean)
+        u = f * self.root_weights
+        add_rmatvec(y, self.G, u, shift=self.mean)
+        if self.drift is not None:
+            y -= u.sum(axis=1)[:, np.newaxis] * self.drift.conj()
         return y
 
     def from_coefficients(self, coef):
