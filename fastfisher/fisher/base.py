@@ -10,7 +10,15 @@ from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..scalars import as_count, as_flag
-from ..solvers.certificate import certify, direct_statuses, worst
+from ..solvers.certificate import (
+    certify,
+    direct_statuses,
+    finite_statuses,
+    kept_digits,
+    recertified,
+    underflowed,
+    worst,
+)
 from ..solvers.solution import Solution
 from .batches import OfScores
 from .paths import WithPath
@@ -250,9 +258,14 @@ class Fisher(OfScores, WithPath, ABC):
             )
         rows, single = self._right_hand_sides(b)
         factor = self._factor_once(damping)
-        x, certificate, rung = self._solved(factor, rows)
-        statuses = direct_statuses(self, certificate)
-        status = worst(statuses)
+        with np.errstate(over="ignore", invalid="ignore"):  # the verdict tells what left the range
+            exact, certificate, rung = self._solved(factor, rows)
+            x, statuses = factor.rounded(exact), direct_statuses(self, certificate)
+            if (found := kept_digits(x, exact)) is not None:
+                operator, (kept, lost) = getattr(factor, "operator", self), found
+                certificate = recertified(operator, factor.added, exact, kept, certificate)
+                statuses = underflowed(statuses, lost)
+        status = worst(statuses := finite_statuses(statuses, x))
         return Solution(
             x=factor.dress(x, single, b),
             status=status,

@@ -6,7 +6,7 @@ from ..arrays import as_array, computing_dtype, to_origin
 from ..errors import InputError
 from ..scalars import as_count
 from ..solvers.batched import BatchedSolution
-from ..solvers.certificate import DIRECT_LIMIT, USELESS
+from ..solvers.certificate import DIRECT_LIMIT, USELESS, kept_digits
 from ..solvers.ladder import allowed_cutoff, current_ladder
 from ..solvers.system import unit_roundoff
 from . import stacks
@@ -14,7 +14,7 @@ from . import stacks
 __all__ = ["BatchedFactor", "solve_systems"]
 
 RUNGS = ("cholesky", "cholesky+damping", "eigen")
-STATUS = {-1: "not_finite", -2: "inaccurate"}
+STATUS = {-1: "not_finite", -2: "inaccurate", -3: "underflow"}
 
 
 def _factored(A, added):
@@ -100,11 +100,13 @@ def solve_systems(fisher, b, added, damping, *, like, cutoff=None):
             shift = D[..., np.newaxis] if np.ndim(D) else D
             residuals[part], backward[part] = _errors(A, y, right, shift, norms)
             x[part] = y
+            lost = _underflowed(x[part], y)
         good = here == 0
         rough = ~((backward[part] <= limit) & (residuals[part] < USELESS))
         here[good & rough] = -2
         here[good & ~stacks.finite(x[part])] = -1
         x[part][here != 0] = np.nan
+        here[(here == 0) & lost] = -3
         info[part] = here
     failed = np.flatnonzero(info)
     solved = info == 0
@@ -128,6 +130,14 @@ def solve_systems(fisher, b, added, damping, *, like, cutoff=None):
         systems=info,
         rungs=rungs,
     )
+
+
+def _underflowed(x, y):
+    """True for the systems in which x, rounded from y (m, p, k), lost more than that."""
+    m, p, k = y.shape
+    columns = (np.moveaxis(a, 2, 1).reshape(m * k, p) for a in (x, y))
+    found = kept_digits(*columns)
+    return np.zeros(m, bool) if found is None else found[1].reshape(m, k).any(axis=1)
 
 
 def _climbed(L, D, again):

@@ -92,10 +92,14 @@ class Factor(ABC):
     def real_dtype(self):
         return np.empty(0, self.dtype).real.dtype
 
+    def rounded(self, rows):
+        """Rows in the dtype that the caller expects."""
+        dtype = np.result_type(self.dtype, np.complex64) if rows.dtype.kind == "c" else self.dtype
+        return rows.astype(dtype, copy=False)
+
     def dress(self, rows, single, like):
         """Rows in the dtype and kind of array that the caller expects."""
-        dtype = np.result_type(self.dtype, np.complex64) if rows.dtype.kind == "c" else self.dtype
-        rows = rows.astype(dtype, copy=False)
+        rows = self.rounded(rows)
         return to_origin(np.ascontiguousarray(rows[0] if single else rows.T), like)
 
     def solve(self, b):

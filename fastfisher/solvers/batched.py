@@ -21,14 +21,14 @@ class BatchedSolution(Solution):
     Attributes
     ----------
     x : array (n, p) or (n, p, k)
-        NaN in the systems that failed.
+        NaN in the systems that failed, unless by underflow.
     systems : array (n,) of int32
         Also ``.info``. 0: solved; j > 0: minor j is not positive definite; -1: the system, its
         right-hand side or its solution is not finite; -2: the residual is larger than rounding
-        explains.
+        explains; -3: x, which is kept, underflows its dtype.
     status : str
         "converged" if every system was solved, else that of the first one that was not:
-        "not_positive_definite", "not_finite" or "inaccurate".
+        "not_positive_definite", "not_finite", "inaccurate" or "underflow".
     converged : bool
         True if every system was solved.
     failed : array of int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .system import unit_roundoff
+from .system import shifted, unit_roundoff
 
 __all__ = [
     "DIRECT_LIMIT",
@@ -16,13 +16,18 @@ __all__ = [
     "certify",
     "direct_status",
     "direct_statuses",
+    "finite_statuses",
+    "kept_digits",
+    "recertified",
     "refine",
     "row_norms",
+    "underflowed",
     "worst",
 ]
 
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
 REFINEMENTS = 8  # corrections by the residual, where cancellation made it too large
+FARTHEST = 2000  # powers of two between a row and what is left of it: more than a double spans
 USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
 
@@ -107,6 +112,51 @@ def direct_statuses(system, certificate):
         strict=True,
     )
     return tuple(direct_status(system, Certificate(None, *one)) for one in ones)
+
+
+def kept_digits(x, exact, exponents=0):
+    """What rows x, in their dtype, keep of rows `exact`, in double, times 2^exponents.
+
+    In the place of `exact`, and which rows lost more than rounding to underflow; None if none did.
+    """
+    limits = np.finfo(x.dtype)
+    least = math.sqrt(x.shape[1]) * float(limits.smallest_normal)  # then rounding is relative
+    if not (np.abs(x).max(axis=1, initial=0.0) < least).any():
+        return None
+    sizes = np.abs(exact).max(axis=1, initial=0.0)
+    units = np.frexp(sizes)[1][:, np.newaxis]
+    # A row that is all lost is 0 in any units; others are not so far away.
+    back = np.clip(-(units + exponents), -FARTHEST, FARTHEST)
+    near, kept = shifted(exact, -units), shifted(x.astype(exact.dtype), back)
+    with np.errstate(invalid="ignore"):  # rows that are not finite
+        lost = row_norms(near - kept) > 2 * unit_roundoff(x.dtype) * row_norms(near)
+    if not lost.any():
+        return None
+    return np.where(lost[:, np.newaxis], shifted(kept, units), exact), lost
+
+
+def recertified(operator, added, x, kept, certificate):
+    """The certificate of rows `kept`, given that of rows x of the same system."""
+
+    def apply(rows):
+        return operator.apply_fisher(rows) + added * rows
+
+    fitted, sizes = apply(x), row_norms(x)
+    b = fitted if certificate.rows is None else fitted + certificate.rows
+    stretches = row_norms(fitted) / np.where(sizes > 0, sizes, 1.0)
+    return certificate_of(b - apply(kept), kept, b, float(stretches.max(initial=0.0)))
+
+
+def underflowed(statuses, lost):
+    """The statuses, where rows that count as solved lost digits to underflow."""
+    pairs = zip(statuses, lost, strict=True)
+    return tuple("underflow" if s == "converged" and gone else s for s, gone in pairs)
+
+
+def finite_statuses(statuses, x):
+    """The statuses, but for rows of x that are not finite."""
+    good = np.isfinite(x).all(axis=1)
+    return tuple(s if ok else "not_finite" for s, ok in zip(statuses, good, strict=True))
 
 
 def worst(statuses):

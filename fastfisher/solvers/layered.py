@@ -14,7 +14,7 @@ from ..ops.layers import (
     layered_products,
 )
 from ..passes import sums_dtype
-from .system import System, tame_weights
+from .system import System, tame_weights, tamed
 
 __all__ = ["LayeredSystem", "layered_system"]
 
@@ -22,6 +22,7 @@ __all__ = ["LayeredSystem", "layered_system"]
 class LayeredSystem(System):
     """`System` whose G is `ops.layers.Layers`."""
 
+    @tamed
     def apply_rows(self, v):
         v = self.cast(v)
         y = layered_products(self.G, v)
@@ -29,6 +30,7 @@ class LayeredSystem(System):
             y -= (v.astype(self.mean.dtype) @ self.mean)[:, np.newaxis]
         return y * self.root_weights
 
+    @tamed
     def apply_adjoint(self, f):
         u = f * self.root_weights
         y = np.zeros((len(f), self.p), sums_dtype(self.dtype))

@@ -17,6 +17,7 @@ STATUSES = {
     "inaccurate": "the residual of a direct solve is larger than rounding explains",
     "not_positive_definite": "a matrix has no Cholesky factor; the damping is too small",
     "not_finite": "the scores are not finite (nan_policy='propagate'), or x overflows its dtype",
+    "underflow": "x is so small that its dtype has lost digits of it, or all",
 }
 
 
@@ -112,10 +113,12 @@ class Solution:
     def require_convergence(self):
         """Return self, or raise ConvergenceError carrying this solution."""
         if not self.converged:
+            advice = "raise damping or maxiter, loosen rtol, or choose another method"
+            if self.status == "underflow":
+                advice = "multiply the right-hand side by a power of two, or pass float64"
             raise ConvergenceError(
                 f"{self.method} stopped as {self.status!r} after {self.iterations} iterations with "
-                f"residual {self.residual:.2e}: {STATUSES[self.status]}; raise damping or maxiter, "
-                "loosen rtol, or choose another method",
+                f"residual {self.residual:.2e}: {STATUSES[self.status]}; {advice}",
                 solution=self,
             )
         return self

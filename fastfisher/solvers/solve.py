@@ -1,6 +1,7 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,7 +10,15 @@ from ..damping import Marquardt
 from ..errors import InputError, NotPositiveDefiniteError
 from ..passes import bad_rows
 from ..planning import Problem, mixed_side, plan_problem
-from .certificate import Certificate, direct_statuses, worst
+from .certificate import (
+    Certificate,
+    direct_statuses,
+    finite_statuses,
+    kept_digits,
+    recertified,
+    underflowed,
+    worst,
+)
 from .cg import cg
 from .cutoffs import Cutoff
 from .dual import dual
@@ -18,7 +27,7 @@ from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
 from .refine import MixedSolver
-from .solution import Solution
+from .solution import solution_of
 from .spectral import spectral
 from .system import made_smaller, shifted
 
@@ -79,6 +88,7 @@ def _split(rows, dtype):
     return np.concatenate([rows.real, rows.imag]), True
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the verdict tells what left the range
 def solve_system(
     system,
     plan,
@@ -118,35 +128,19 @@ def solve_system(
         outcome = outcome or _direct(system, plan, side, b, coef)
     else:
         outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
-    rows = _unscaled(outcome, system, coef is not None, exponents)
+    power = made_smaller(outcome.system, system, coef is not None)
+    rows, outcome = _rounded(outcome, power, exponents, system.dtype)
     if complex_b or complex_coef:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
-    dtype = np.result_type(system.dtype, np.complex64) if rows.dtype.kind == "c" else system.dtype
-    if rows.dtype != dtype:
-        with np.errstate(over="ignore"):
-            rows = rows.astype(dtype)
-    certificate, pivot = outcome.certificate, outcome.smallest_pivot
-    scale = outcome.system.G.scale / system.G.scale
     status = outcome.status if all_finite(rows) else "not_finite"
-    return Solution(
+    return solution_of(
+        outcome,
         x=to_origin(rows[0] if single else np.ascontiguousarray(rows.T), system.G.origin),
-        status=status,
-        converged=status == "converged",
-        residual=certificate.residual,
-        backward_error=certificate.backward_error,
-        iterations=outcome.iterations,
-        method=plan.method,
-        damping=_reported(system, outcome),
-        rung=outcome.rung,
         plan=plan,
-        cancellation=outcome.cancellation,
-        rank=outcome.rank,
-        rcond=outcome.rcond,
-        smallest_pivot=None if pivot is None else pivot / scale / scale,
-        escalation=outcome.escalation / scale / scale,
-        slices=outcome.slices,
-        rough_error=outcome.rough_error,
+        status=status,
+        damping=_reported(system, outcome),
+        scale=outcome.system.G.scale / system.G.scale,
         **_each(outcome, rows, status),
     )
 
@@ -162,10 +156,7 @@ def _each(outcome, rows, status):
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     if halved:
         statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
-    good = np.isfinite(rows).all(axis=1)
-    each = zip(statuses, good, strict=True)
-    statuses = tuple(status if ok else "not_finite" for status, ok in each)
-    return {"statuses": statuses, "residuals": residuals}
+    return {"statuses": finite_statuses(statuses, rows), "residuals": residuals}
 
 
 def _rank_deficient(system, b):
@@ -217,14 +208,24 @@ def _not_finite(system, given):
     return Outcome(system, x, Certificate(x, nan, nan), "not_finite", np.nan, rung="none")
 
 
-def _unscaled(outcome, system, from_coefficients, exponents):
-    """x of the problem as given: undoes the powers of two on scores and right-hand sides."""
-    power = made_smaller(outcome.system, system, from_coefficients)
-    if power == 0 and exponents is None:
-        return outcome.x
-    total = np.zeros(len(outcome.x), int) if exponents is None else exponents
-    with np.errstate(over="ignore", invalid="ignore"):
-        return shifted(outcome.x, (total + power)[:, np.newaxis])
+def _rounded(outcome, power, exponents, dtype):
+    """x of the problem as given, in its dtype: without the powers of two on scores and right-hand
+    sides. And the outcome as that x deserves it."""
+    x, moved = outcome.x, 0
+    if power or exponents is not None:
+        moved = power + (0 if exponents is None else exponents[:, np.newaxis])
+        x = shifted(x, moved)
+    x = x.astype(dtype, copy=False)
+    found = kept_digits(x, outcome.x, moved)
+    if found is None:
+        return x, outcome
+    kept, lost = found
+    statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
+    statuses = underflowed(statuses, lost)
+    added = 0.0 if outcome.rung == "eigen" else outcome.added
+    certificate = recertified(outcome.system, added, outcome.x, kept, outcome.certificate)
+    changed = {"certificate": certificate, "statuses": statuses, "status": worst(statuses)}
+    return x, replace(outcome, **changed)
 
 
 def _reported(system, outcome):

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..arrays import Scores, check_policy
 from ..damping import Damping
-from ..errors import InputError
 from ..passes import (
     add_diag,
     add_fvp,
@@ -33,12 +32,19 @@ __all__ = [
     "scale_into_range",
     "shifted",
     "tame_weights",
+    "tamed",
     "unit_roundoff",
 ]
 
 # By bytes of a real: mean squares of scores that are left as they are, so that squares of those
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
+LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
+CORRECTED = 1024  # rows of a matrix corrected at once
+# From here on (and below the inverse) rows are brought near 1 for a product with scores.
+FAR = {"float32": 2.0**40, "float64": 2.0**400}
+WIDEST = 2.0**100  # column weights from here on are not for single precision
+FAR |= {"complex64": FAR["float32"], "complex128": FAR["float64"]}
 
 
 def in_range(mean_square, itemsize):
@@ -47,12 +53,24 @@ def in_range(mean_square, itemsize):
     return least <= mean_square <= most
 
 
-def scale_into_range(largest, mean_square, itemsize):
+def scale_into_range(largest, mean_square, damping, itemsize):
     """The power of two for scores up to `largest`: not further than needed, since absolute damping
-    should not vanish beside them."""
+    should not vanish beside them, nor grow beyond them until x is lost."""
     _, most, target = RANGE[itemsize]
     exponent = int(np.ceil(np.log2(largest)))
-    return 2.0 ** ((target if mean_square > most or exponent > 0 else -target) - exponent)
+    if mean_square > most or exponent > 0:
+        return 2.0 ** (target - exponent)
+    power = -target - exponent
+    if damping.needs in ("", "diagonal"):
+        absolute = float(np.max(damping.resolve(0.0, np.zeros(1), 1)))
+        room = (LAMBDA[itemsize] - math.frexp(absolute)[1]) // 2
+        power = min(power, max(room, 0)) if absolute else power
+    return 2.0**power
+
+
+def _far(sizes, far):
+    """True where a size other than 0 is not between 1 / far and far."""
+    return (sizes != 0) & ~((1 / far < sizes) & (sizes < far))
 
 
 @functools.cache
@@ -65,6 +83,21 @@ def shifted(rows, exponents):
     """Rows times powers of two, in two steps: a factor may be out of range where they are not."""
     half = exponents // 2
     return np.ldexp(1.0, half) * rows * np.ldexp(1.0, exponents - half)
+
+
+def tamed(product):
+    """A product with rows, which are brought near 1 by powers of two where they are far from it:
+    neither they nor what comes of them on the way then leaves the range of the scores."""
+
+    @functools.wraps(product)
+    def apply(system, rows):
+        largest = np.abs(rows).max(axis=1, initial=0.0)
+        if not _far(largest, FAR[system.dtype.name]).any():
+            return product(system, rows)
+        exponents = np.frexp(largest)[1][:, np.newaxis]
+        return shifted(product(system, shifted(rows, -exponents)), exponents)
+
+    return apply
 
 
 def made_smaller(scaled, system, from_coefficients):
@@ -123,21 +156,52 @@ class System:
         """Rows in the dtype the kernels take beside G."""
         return np.ascontiguousarray(rows, dtype=self.dtype)
 
+    @tamed
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
         y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
         if self.total:
             add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
             y /= self.total
+            if self.drift is not None:
+                y -= (v @ self.drift)[:, np.newaxis] * self.drift.conj()
         return y
+
+    @functools.cached_property
+    def drift(self):
+        """d = mean - m, where kernels subtract m, the mean in single precision; or None. What they
+        make of rows G - m = (G - mean) + d is corrected; F then has d'd too much."""
+        if self.mean is None or self.dtype.itemsize == self.mean.dtype.itemsize:
+            return None
+        d = self.mean - self.mean.astype(self.dtype)
+        return d if np.isfinite(d).all() and d.any() else None
 
     def add_syrk(self, c):
         """Lower triangle of c (p, p) += W F, in double."""
         add_syrk(c, self.G, weights=self.weights, shift=self.mean)
+        d = self.drift
+        for lo in range(0, 0 if d is None else self.p, CORRECTED):
+            hi = lo + CORRECTED
+            c[lo:hi, :hi] -= (self.total * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
 
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
-        add_gram(c, self.G, shift=self.mean, column_weights=column_weights)
+        G = self.G
+        if column_weights is not None and _far(column_weights, WIDEST).any():
+            G = replace(G, dtype=sums_dtype(G.dtype))
+        add_gram(c, G, shift=self.mean, column_weights=column_weights)
+        if self.drift is None or G is not self.G:
+            return
+        d = self.drift.conj() if column_weights is None else self.drift.conj() * column_weights
+        seen, size = self._products(d[np.newaxis])[0], (self.drift @ d).real
+        for lo in range(0, self.n, CORRECTED):  # seen: of the corrected rows
+            hi = lo + CORRECTED
+            c[lo:hi, :hi] -= seen[lo:hi, np.newaxis] + seen[:hi].conj() + size
+
+    def _products(self, v):
+        """(G - mean) v for rows v (k, p): (k, n)."""
+        y = products(self.G, self.cast(v), shift=self.mean)
+        return y if self.drift is None else y - (v @ self.drift)[:, np.newaxis]
 
     def raw_diagonal(self):
         """Diagonal of F, (p,) float64; Inf where it overflows."""
@@ -145,6 +209,8 @@ class System:
         if self.total:
             add_diag(y, self.G, weights=self.weights, shift=self.mean)
             y /= self.total
+            if self.drift is not None:
+                y = np.maximum(y - np.abs(self.drift) ** 2, 0.0)
         return y
 
     def fisher_diagonal(self):
@@ -159,9 +225,10 @@ class System:
             return system, system.fisher_diagonal()
         return self, self.checked(diagonal, "diag F")
 
+    @tamed
     def apply_rows(self, v):
         """T v for rows v (k, p): (k, n)."""
-        return products(self.G, self.cast(v), shift=self.mean) * self.root_weights
+        return self._products(v) * self.root_weights
 
     def mean_of(self, G):
         """Weighted mean row of scores like these."""
@@ -189,10 +256,14 @@ class System:
         for lo in range(0, self.p, step):
             yield self.columns(lo, min(lo + step, self.p)).conj().T
 
+    @tamed
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
         y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
-        add_rmatvec(y, self.G, f * self.root_weights, shift=self.mean)
+        u = f * self.root_weights
+        add_rmatvec(y, self.G, u, shift=self.mean)
+        if self.drift is not None:
+            y -= u.sum(axis=1)[:, np.newaxis] * self.drift.conj()
         return y
 
     def from_coefficients(self, coef):
@@ -224,11 +295,10 @@ class System:
         bad, largest = bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        scale = scale_into_range(largest, largest_square, itemsize)
-        try:
-            damping = self.damping.scaled(scale)
-        except InputError:  # lambda overflows: F is negligible beside it, as it should be
+        scale = scale_into_range(largest, largest_square, self.damping, itemsize)
+        if scale == 1:  # F is negligible beside lambda
             return self
+        damping = self.damping.scaled(scale)
         G = replace(self.G, scale=self.G.scale * scale)
         mean = None if self.mean is None else self.mean_of(G)
         return replace(self, G=G, mean=mean, damping=damping)

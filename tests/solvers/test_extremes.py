@@ -284,3 +284,31 @@ def test_nan_skip_with_every_row_bad_is_no_sample(method):
     G = np.full((5, 3), np.nan)
     result = ff.solve(G, np.ones(3), damping=0.5, method=method, nan_policy="skip")
     np.testing.assert_allclose(result.x, 2.0)
+
+
+# Centred scores far from zero ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["primal", "dual", "cg", "mixed"])
+@over_shapes
+@pytest.mark.parametrize("form", ["b", "coef"])
+@pytest.mark.parametrize("far", [1e3, 1e6])
+def test_15_single_precision_is_centred_by_the_mean_and_not_its_rounding(
+    method, shape, form, far, rng
+):
+    """Kernels subtract the mean in the precision of G; d'd, for what that leaves, is taken back."""
+    n, p = shape
+    G = (rng.standard_normal(shape) + far * rng.standard_normal(p)).astype(np.float32)
+    given, w = rng.standard_normal(p if form == "b" else n).astype(np.float32), rng.random(n)
+    rows = oracle.wide(G)
+    A = oracle.fisher(rows, w, center=True)
+    lam = 1e-2 * np.linalg.norm(A, 2)
+    A += lam * np.eye(p)
+    b = given.astype(float) if form == "b" else oracle.coef_rhs(rows, given.astype(float), w, True)
+    sol = ff.solve(G, **{form: given}, damping=lam, weights=w, center=True, method=method)
+    x = sol.x.astype(float)
+    rest, scale = np.linalg.norm(b - A @ x), np.linalg.norm(A, 2) * np.linalg.norm(x)
+    assert sol.converged and sol.residual == pytest.approx(
+        rest / np.linalg.norm(b), rel=2, abs=2e-6
+    )
+    assert rest / (scale + np.linalg.norm(b)) <= (100 if method == "cg" else 10) * 2.0**-24

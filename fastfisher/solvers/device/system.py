@@ -208,11 +208,10 @@ class System:
         bad, largest = passes.bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        scale = scale_into_range(largest, largest_square, self.dtype.itemsize)
-        try:
-            damping = self.damping.scaled(scale)
-        except InputError:  # lambda overflows: F is negligible beside it, as it should be
+        scale = scale_into_range(largest, largest_square, self.damping, self.dtype.itemsize)
+        if scale == 1:  # F is negligible beside lambda
             return self
+        damping = self.damping.scaled(scale)
         G = self.G.scaled(scale)
         mean = None if self.mean is None else mean_row(G, self.shares)
         return replace(self, G=G, mean=mean, damping=damping)
