@@ -11,15 +11,18 @@ import numpy as np
 from ...machine import cache_sizes
 from . import several, strips, threads
 from .jit import kernel
+from .memory import aligned
 from .parallel import for_each
 from .row_tiles import tile_address
-from .rows import GROUP, combine, dots, dots_and_combine, real_rows, rows_at_once
+from .rows import GROUP, MANY, combine, dots, dots_and_combine, real_rows, rows_at_once
 from .simd import address, clear
 from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, strip_fits
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
 from .threads import driver
 
 __all__ = ["fvp", "matvec", "rmatvec"]
+
+NARROW = 16 << 10  # bytes of rows that are multiplied, and then added up, at a time
 
 
 @kernel
@@ -137,6 +140,34 @@ def _fvp_task(t, thread, parts, x, first, v, weights, sums, pairs):
         i, turn = i + rows, 1 - turn
 
 
+@kernel
+def _narrow_task(t, thread, parts, x, first, v, weights, step, factors):
+    """The same for short rows: `step` of them at a time are read twice while they are in L1."""
+    zero, own, weighted = np.int64(0), factors[thread], weights.size > 0
+    y, row = address(parts, t * parts.shape[2]), address(v, zero)
+    clear(y, parts.shape[2] * x.bytes)
+    i0, end = first + t * BLOCK_ROWS, min(first + (t + 1) * BLOCK_ROWS, x.n)
+    for lo in range(i0, end, step):
+        i, hi = lo, min(lo + step, end)
+        while i < hi:
+            rows = GROUP if i + GROUP <= hi else 1
+            dots(address(own, i - lo), x, i, zero, row, x.width, rows, x.ahead)
+            i += rows
+        if weighted:
+            for r in range(hi - lo):
+                own[r] *= weights[lo + r]
+        i = lo
+        while i < hi:
+            rows = rows_at_once(hi - i)
+            combine(y, x, i, zero, address(own, i - lo), x.width, rows, zero)
+            i += rows
+
+
+@driver
+def _narrow(launch, parts, x, first, v, weights, step, factors):
+    for_each(launch, _narrow_task, parts.shape[0], (parts, x, first, v, weights, step, factors))
+
+
 @driver
 def _fvp(launch, parts, x, first, v, weights, sums, pairs):
     args = (parts, x, first, v, weights, sums, pairs)
@@ -164,10 +195,15 @@ def _one_adjoint(x, u):
 def _one_pass(x, v, weights):
     """Sums over rows of x[i] weights[i] (x[i] v), (1, width) in double."""
     workers = threads.max_threads()
+    step = min(NARROW // (x.width * x.bytes) // MANY * MANY, BLOCK_ROWS)
+    factors = aligned((workers, BLOCK_ROWS), v.dtype)
     sums, pairs = np.empty((workers, 2, PAD), v.dtype), np.empty((workers, GROUP, 2))
 
     def add(parts, first):
-        _fvp(parts, x, first, v, weights, sums, pairs)
+        if step:
+            _narrow(parts, x, first, v, weights, step, factors)
+        else:
+            _fvp(parts, x, first, v, weights, sums, pairs)
 
     return block_sums(x, 1, v.dtype, add)
 
@@ -180,7 +216,6 @@ def _two_passes(x, v, weights):
         u = products.astype(v.dtype)
         if weights.size:
             u *= weights
-
     return _one_adjoint(x, u)
 
 

@@ -1,0 +1,52 @@
+"""The ways through fvp by the length of rows: they have the same bits, on any threads."""
+
+import numpy as np
+import pytest
+
+from fastfisher.kernels.cpu import matvec, strips
+from fastfisher.kernels.cpu.rows import MANY, real_rows
+from fastfisher.kernels.cpu.splitting import BLOCK_ROWS
+from fastfisher.kernels.cpu.sums import STRIPE
+from tests import matrices
+from tests.kernels.cases import operands
+
+over_stored = pytest.mark.parametrize("stored", ("float32", "float64", "float16"))
+
+
+def cases(shapes, stored):
+    """G, weights, v and a shift, or none."""
+    computed = np.dtype("float64" if stored == "float64" else "float32")
+    for n, p in shapes:
+        G, w = operands(n, p, computed).G.astype(stored), matrices.weights(n, computed)
+        v = matrices.gaussian((1, p), computed, matrices.generator("fvp", n, p))
+        for shift in v[0], v[0, :0]:
+            yield G, w, v, shift
+            yield G, w[:0], v, shift
+
+
+def product(*case):
+    y = np.zeros((1, case[0].shape[1]))
+    G, w, v, shift = case
+    matvec.fvp(y, G, v, w, shift)
+    return y
+
+
+@pytest.mark.parametrize("count", (1, 2, 5), ids="{} strips".format)
+@over_stored
+def test_strips_of_columns_have_the_bits_of_one_pass(stored, count):
+    shapes = (1, 9), (3, 4100), (8, STRIPE + 70), (BLOCK_ROWS + 7, 2500), (4200, 1100)
+    for G, w, v, shift in cases(shapes, stored):
+        found = strips.fvp(real_rows(G, shift), v, w, count)
+        assert np.array_equal(found, product(G, w, v, shift)), G.shape
+
+
+@over_stored
+def test_short_rows_have_the_bits_of_long_ones(stored, monkeypatch):
+    widest = matvec.NARROW // MANY // (8 if stored == "float64" else 4)
+    shapes = [(n, 10) for n in (1, 4, MANY + 5, BLOCK_ROWS, 3 * BLOCK_ROWS + MANY + 6)]
+    shapes += [(BLOCK_ROWS + 9, p) for p in (1, 8, 33, widest - 1, widest, widest + 1)]
+    for case in cases(shapes, stored):
+        found = product(*case)
+        with monkeypatch.context() as patch:
+            patch.setattr(matvec, "NARROW", 0)
+            assert np.array_equal(found, product(*case)), case[0].shape
