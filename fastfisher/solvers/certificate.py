@@ -18,6 +18,7 @@ __all__ = [
     "direct_statuses",
     "finite_statuses",
     "kept_digits",
+    "may_lose_digits",
     "recertified",
     "refine",
     "row_norms",
@@ -114,14 +115,17 @@ def direct_statuses(system, certificate):
     return tuple(direct_status(system, Certificate(None, *one)) for one in ones)
 
 
+def may_lose_digits(largest, p, dtype):
+    """Where rows (p,) of such largest magnitudes may be more than rounded in this dtype."""
+    return largest < math.sqrt(p) * float(np.finfo(dtype).smallest_normal)
+
+
 def kept_digits(x, exact, exponents=0):
     """What rows x, in their dtype, keep of rows `exact`, in double, times 2^exponents.
 
     In the place of `exact`, and which rows lost more than rounding to underflow; None if none did.
     """
-    limits = np.finfo(x.dtype)
-    least = math.sqrt(x.shape[1]) * float(limits.smallest_normal)  # then rounding is relative
-    if not (np.abs(x).max(axis=1, initial=0.0) < least).any():
+    if not may_lose_digits(np.abs(x).max(axis=1, initial=0.0), x.shape[1], x.dtype).any():
         return None
     sizes = np.abs(exact).max(axis=1, initial=0.0)
     units = np.frexp(sizes)[1][:, np.newaxis]
