@@ -54,13 +54,8 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
         precondition = lambda r: r * factor  # noqa: E731
     elif isinstance(preconditioner, Preconditioner):
         precondition = preconditioner.build(system, added, diagonal)
-    elif callable(preconditioner):
-        precondition = _checked_preconditioner(preconditioner)
     else:
-        raise InputError(
-            f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None, "
-            "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
-        )
+        precondition = _checked(preconditioner)
 
     def operator(v):
         return system.apply_fisher(v) + added * v
@@ -95,7 +90,7 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
     )
 
 
-def _checked_preconditioner(apply):
+def _checked(apply):
     def precondition(r):
         z = np.asarray(apply(r.T))
         if z.shape != r.T.shape or z.dtype.kind not in "fc":
