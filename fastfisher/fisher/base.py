@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..arrays import as_real, as_vectors, to_origin
+from ..arrays import all_finite, as_answer, as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
@@ -312,6 +312,8 @@ class Fisher(OfScores, WithPath, ABC):
             y = apply(rows.real.copy()) + 1j * apply(rows.imag.copy())
         else:
             y = apply(rows)
+        if all_finite(y):  # else NaN of the scores was propagated
+            y = as_answer(y, wanted, "F v")
         y = y.astype(wanted, copy=False)
         return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
