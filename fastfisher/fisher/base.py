@@ -11,11 +11,10 @@ from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..scalars import as_count, as_flag
 from ..solvers.certificate import (
+    as_returned,
     certify,
     direct_statuses,
     finite_statuses,
-    kept_digits,
-    recertified,
     underflowed,
     worst,
 )
@@ -261,10 +260,9 @@ class Fisher(OfScores, WithPath, ABC):
         with np.errstate(over="ignore", invalid="ignore"):  # the verdict tells what left the range
             exact, certificate, rung = self._solved(factor, rows)
             x, statuses = factor.rounded(exact), direct_statuses(self, certificate)
-            if (found := kept_digits(x, exact)) is not None:
-                operator, (kept, lost) = getattr(factor, "operator", self), found
-                certificate = recertified(operator, factor.added, exact, kept, certificate)
-                statuses = underflowed(statuses, lost)
+            operator = getattr(factor, "operator", self)
+            if found := as_returned(operator, factor.added, x, exact, certificate):
+                certificate, statuses = found[0], underflowed(statuses, found[1])
         status = worst(statuses := finite_statuses(statuses, x))
         return Solution(
             x=factor.dress(x, single, b),

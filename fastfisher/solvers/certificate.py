@@ -12,6 +12,7 @@ __all__ = [
     "DIRECT_LIMIT",
     "USELESS",
     "Certificate",
+    "as_returned",
     "certificate_of",
     "certify",
     "direct_status",
@@ -19,7 +20,6 @@ __all__ = [
     "finite_statuses",
     "kept_digits",
     "may_lose_digits",
-    "recertified",
     "refine",
     "row_norms",
     "underflowed",
@@ -149,6 +149,16 @@ def recertified(operator, added, x, kept, certificate):
     b = fitted if certificate.rows is None else fitted + certificate.rows
     stretches = row_norms(fitted) / np.where(sizes > 0, sizes, 1.0)
     return certificate_of(b - apply(kept), kept, b, float(stretches.max(initial=0.0)))
+
+
+def as_returned(operator, added, x, exact, certificate, exponents=0):
+    """The certificate that x deserves, as it is returned in the place of rows `exact` (with
+    `certificate`) times 2^exponents, and which rows lost digits; None where none did."""
+    found = kept_digits(x, exact, exponents)
+    if found is None:
+        return None
+    kept, lost = found
+    return recertified(operator, added, exact, kept, certificate), lost
 
 
 def underflowed(statuses, lost):

@@ -11,7 +11,7 @@ from .certificate import USELESS, certify, row_norms, worst
 from .krylov import PATIENCE, RESTARTS, Iteration
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
-from .system import made_smaller, shifted, unit_roundoff
+from .system import made_smaller, real_bytes, shifted, unit_roundoff
 
 __all__ = ["BACKWARD_LIMIT", "PATIENCE", "RESTARTS", "Tolerance", "cg", "default_rtol", "reached"]
 
@@ -21,7 +21,7 @@ BACKWARD_LIMIT = 10  # in u: the best any method can do where the condition is b
 
 def default_rtol(dtype):
     """1e-10 for double, 1e-5 for single."""
-    return DEFAULT_RTOL[np.empty(0, dtype).real.dtype.itemsize]
+    return DEFAULT_RTOL[real_bytes(dtype)]
 
 
 def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):

@@ -12,10 +12,9 @@ from ..passes import bad_rows
 from ..planning import Problem, mixed_side, plan_problem
 from .certificate import (
     Certificate,
+    as_returned,
     direct_statuses,
     finite_statuses,
-    kept_digits,
-    recertified,
     underflowed,
     worst,
 )
@@ -232,14 +231,13 @@ def _rounded(outcome, power, exponents, dtype):
         moved = power + (0 if exponents is None else exponents[:, np.newaxis])
         x = shifted(x, moved)
     x = x.astype(dtype, copy=False)
-    found = kept_digits(x, outcome.x, moved)
+    added = 0.0 if outcome.rung == "eigen" else outcome.added
+    found = as_returned(outcome.system, added, x, outcome.x, outcome.certificate, moved)
     if found is None:
         return x, outcome
-    kept, lost = found
+    certificate, lost = found
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     statuses = underflowed(statuses, lost)
-    added = 0.0 if outcome.rung == "eigen" else outcome.added
-    certificate = recertified(outcome.system, added, outcome.x, kept, outcome.certificate)
     changed = {"certificate": certificate, "statuses": statuses, "status": worst(statuses)}
     return x, replace(outcome, **changed)
 

@@ -153,6 +153,27 @@ def test_columns_out_of_single_precision_in_marquardts_metric(rng):
     np.testing.assert_allclose(sol.x, wide.x, rtol=1e-2)  # condition 1e3
 
 
+@pytest.mark.parametrize("method", ["primal", "dual", "mixed"])  # cg stops where |b| allows
+@over_shapes
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("low", [1.05, 1.2])
+def test_law_26_15_marquardt_damps_columns_by_squares_that_underflow(
+    method, shape, dtype, low, rng
+):
+    """Of F_jj below the range of squares nothing, or not all, would be left: c F_jj is D."""
+    sizes = np.ones(shape[1])
+    sizes[1::2] = {"float32": 1e-19, "float64": 1e-154}[dtype] ** low
+    G = (rng.standard_normal(shape) * sizes).astype(dtype)
+    unit = G.astype(float) / sizes
+    c = rng.standard_normal(shape[0]).astype(dtype)
+    D = np.diag(2 * (unit**2).mean(axis=0))
+    exact = np.linalg.solve(oracle.fisher(unit) + D, oracle.coef_rhs(unit, c.astype(float)))
+    sol = ff.solve(G, coef=c, damping=ff.Marquardt(2.0), method=method)
+    assert sol.converged, sol
+    found = sol.x.astype(float) * sizes
+    assert np.linalg.norm(found - exact) <= 1e-5 * np.linalg.norm(exact)
+
+
 @over_methods
 @over_shapes
 @pytest.mark.parametrize("scale", [1e-44, 1e-20, 1.0, 1e18])

@@ -13,10 +13,9 @@ from ...kernels.cuda.vectors import LARGEST, TOTAL, TRACE
 from ...planning import Plan, mixed_side
 from ..certificate import (
     Certificate,
+    as_returned,
     direct_statuses,
-    kept_digits,
     may_lose_digits,
-    recertified,
     underflowed,
     worst,
 )
@@ -211,17 +210,16 @@ def kept(outcome, seen, out, report, scale=None, power=0):
     exact = outcome.x if isinstance(outcome.x, np.ndarray) else memory.to_host(outcome.x)
     if scale is not None:
         power = power - np.log2(memory.to_host(scale)).astype(int)[:, np.newaxis]
-    found = kept_digits(rows, exact, power)
-    if found is None:
-        return outcome
-    left, lost = found
     added = 0.0
     if outcome.rung != "eigen":
         diagonal = seen.raw_diagonal() if seen.damping.needs == "diagonal" else None
         added = outcome.added if diagonal is None else seen.damping.resolve(None, diagonal, p)
+    found = as_returned(seen, added, rows, exact, outcome.certificate, power)
+    if found is None:
+        return outcome
+    certificate, lost = found
     statuses = outcome.statuses or direct_statuses(seen, outcome.certificate)
     statuses = underflowed(statuses, lost)
-    certificate = recertified(seen, added, exact, left, outcome.certificate)
     return replace(outcome, certificate=certificate, statuses=statuses, status=worst(statuses))
 
 
