@@ -310,9 +310,8 @@ class Fisher(OfScores, WithPath, ABC):
             y = apply(rows.real.copy()) + 1j * apply(rows.imag.copy())
         else:
             y = apply(rows)
-        if all_finite(y):  # else NaN of the scores was propagated
-            y = as_answer(y, wanted, "F v")
-        y = y.astype(wanted, copy=False)
+        # What is not finite in double is NaN of the scores, propagated.
+        y = as_answer(y, wanted, "F v") if all_finite(y) else y.astype(wanted)
         return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
     # State.
