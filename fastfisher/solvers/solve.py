@@ -125,6 +125,7 @@ def solve_system(
     outcome = attempt(given, exponents)
     if outcome.status not in ("converged", "not_finite"):
         faint = np.abs(outcome.x).max(axis=1, initial=0.0) < np.finfo(double).smallest_normal
+        faint &= given.any(axis=1)
         if faint.any():  # x underflows on the way: it is linear in what is given
             lifts = np.where(faint, LIFT, 0)
             exponents = (0 if exponents is None else exponents) - lifts
@@ -171,7 +172,7 @@ def _refuse_rank_deficient(system, b):
 
 def _moved(rows, exponents):
     """Rows over powers of two, a new array."""
-    return rows.copy() if exponents is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * rows
+    return rows.copy() if exponents is None else shifted(rows, -exponents[:, np.newaxis])
 
 
 def _mixed(system, plan, b, coef, rough):
