@@ -26,12 +26,14 @@ from ..passes import (
 
 __all__ = [
     "System",
+    "drift_of",
     "in_range",
     "made_smaller",
     "make_system",
     "real_bytes",
     "scale_into_range",
     "shifted",
+    "subtract_outer",
     "tame_weights",
     "tamed",
     "unit_roundoff",
@@ -107,6 +109,21 @@ def tamed(product):
     return apply
 
 
+def drift_of(mean, dtype):
+    """d = mean - m, where m is the mean in the dtype of the scores; or None where that is all."""
+    if mean is None or dtype.itemsize == mean.dtype.itemsize:
+        return None
+    d = mean - mean.astype(dtype)
+    return d if np.isfinite(d).all() and d.any() else None
+
+
+def subtract_outer(c, d, weight):
+    """Lower triangle of c -= weight d'd, for a row d or None."""
+    for lo in range(0, 0 if d is None else len(d), CORRECTED):
+        hi = lo + CORRECTED
+        c[lo:hi, :hi] -= (weight * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
+
+
 def made_smaller(scaled, system, from_coefficients):
     """By which power of two x of the rescaled system is smaller than x of the one given: the
     square of that of its scores, or itself where the right-hand side is made from them."""
@@ -178,18 +195,12 @@ class System:
     def drift(self):
         """d = mean - m, where kernels subtract m, the mean in single precision; or None. What they
         make of rows G - m = (G - mean) + d is corrected; F then has d'd too much."""
-        if self.mean is None or self.dtype.itemsize == self.mean.dtype.itemsize:
-            return None
-        d = self.mean - self.mean.astype(self.dtype)
-        return d if np.isfinite(d).all() and d.any() else None
+        return drift_of(self.mean, self.dtype)
 
     def add_syrk(self, c):
         """Lower triangle of c (p, p) += W F, in double."""
         add_syrk(c, self.G, weights=self.weights, shift=self.mean)
-        d = self.drift
-        for lo in range(0, 0 if d is None else self.p, CORRECTED):
-            hi = lo + CORRECTED
-            c[lo:hi, :hi] -= (self.total * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
+        subtract_outer(c, self.drift, self.total)
 
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""

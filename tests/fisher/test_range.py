@@ -82,3 +82,15 @@ def test_law_26_15_substitution_that_overflows_is_an_error():
 def test_a_matrix_whose_damping_overflows_it_has_no_factor():
     with pytest.raises(ff.errors.NotPositiveDefiniteError, match="pivot 1 of 3"):
         ff.ops.cholesky(np.eye(3, dtype=np.float32) * np.float32(3e38), damping=1e38)
+
+
+@pytest.mark.parametrize("kind", ["dense", "diagonal", "gram"])
+def test_U2_sums_are_centred_by_the_mean_and_not_its_rounding(kind, rng):
+    makers = {"dense": ff.DenseFisher, "diagonal": ff.DiagonalFisher}
+    settings = {"dtype": "float32", "center": True}
+    F = ff.GramFisher(**settings) if kind == "gram" else makers[kind](6, **settings)
+    G = (rng.standard_normal((40, 6)) + 1e6 * rng.standard_normal(6)).astype(np.float32)
+    w = rng.uniform(0.5, 2, 40)
+    F.update(G[:25], w[:25]).update(G[25:], w[25:])
+    exact = np.average((G - np.average(G.astype(float), 0, w)) ** 2, 0, w)
+    np.testing.assert_allclose(F.diagonal(), exact, rtol=1e-6)
