@@ -10,6 +10,7 @@ from .ops.groups import group_sums, grouped
 from .planning import check_device, check_method
 from .scalars import as_count, as_flag, as_real
 from .solvers.cutoffs import Cutoff
+from .solvers.preconditioners import check_preconditioner
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
@@ -124,12 +125,12 @@ def solve(
     ('converged', 'primal', True)
     """
     settings = _settings(damping, center, method, nan_policy, rtol, maxiter)
+    settings["preconditioner"] = check_preconditioner(preconditioner)
     if (b is None) == (coef is None):
         came = "neither b nor coef was" if b is None else "both b and coef were"
         raise InputError(f"{came} given; pass exactly one of them")
     if check_device(device) == "cuda" or lies_on_device(G):
-        settings |= {"x0": x0, "preconditioner": preconditioner}
-        return _solve_on_device(G, b, coef, weights, groups, device, **settings)
+        return _solve_on_device(G, b, coef, weights, groups, device, x0=x0, **settings)
     scores, w = sample_scores(as_scores(G), weights, groups, nan_policy)
     n, p = scores.shape
     if b is not None:
@@ -139,8 +140,7 @@ def solve(
         coefs, single = as_vectors(coef, n, scores.dtype, "coef", axis="n")
         rows = None
     start = _start(x0, p, scores.dtype, rows if coefs is None else coefs)
-    settings |= {"x0": start, "preconditioner": preconditioner}
-    return _solve(scores, rows, coefs, w, single=single, **settings)
+    return _solve(scores, rows, coefs, w, single=single, x0=start, **settings)
 
 
 def _settings(damping, center, method, nan_policy, rtol, maxiter):

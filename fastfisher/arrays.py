@@ -18,6 +18,7 @@ from .scalars import as_choice, as_real
 __all__ = [
     "Scores",
     "all_finite",
+    "as_answer",
     "as_damping_vector",
     "as_scores",
     "as_vectors",
@@ -123,6 +124,19 @@ def all_finite(a):
     """True if no element is NaN or Inf."""
     finite = np.isfinite(a)
     return b"\0" not in finite.tobytes() if finite.size <= FEW else bool(finite.all())
+
+
+def as_answer(values, dtype, what):
+    """What was computed from finite operands, in the dtype of an answer; InputError where that
+    overflows. What underflows is rounded to what the dtype has there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        answer = values.astype(dtype, copy=False)
+    if not all_finite(answer):
+        raise InputError(
+            f"{what} overflows {answer.dtype}; divide by a power of two what it is made of, or "
+            "use float64"
+        )
+    return answer
 
 
 class _Alias:

@@ -8,10 +8,10 @@ import numpy as np
 
 from .errors import InputError
 
-__all__ = ["as_choice", "as_count", "as_flag", "as_number", "as_real"]
+__all__ = ["as_choice", "as_count", "as_flag", "as_number", "as_real", "said"]
 
 
-def _said(value):
+def said(value):
     """What came, on one line."""
     text = repr(value)
     return text if len(text) <= 80 and "\n" not in text else f"of type {type(value).__name__}"
@@ -28,7 +28,7 @@ def as_number(value, name):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{name} is {_said(value)}; expected a real number") from error
+        raise InputError(f"{name} is {said(value)}; expected a real number") from error
 
 
 def as_real(value, name, *, least=0.0):
@@ -37,7 +37,7 @@ def as_real(value, name, *, least=0.0):
         return value
     number = as_number(value, name)
     if not math.isfinite(number) or number < least:
-        raise InputError(f"{name} is {_said(value)}; expected a finite real number >= {least:g}")
+        raise InputError(f"{name} is {said(value)}; expected a finite real number >= {least:g}")
     return number
 
 
@@ -52,19 +52,19 @@ def as_count(value, name, *, least=0, most=None):
     if count is None or count < least or count > (sys.maxsize if most is None else most):
         wanted = f">= {least}" if most is None else f"from {least} to {most}"
         beyond = ", below 2**63" if most is None and count is not None and count >= least else ""
-        raise InputError(f"{name} is {_said(value)}; expected an integer {wanted}{beyond}")
+        raise InputError(f"{name} is {said(value)}; expected an integer {wanted}{beyond}")
     return count
 
 
 def as_flag(value, name):
     """Check a switch: "no" and other objects that merely count as true are refused."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} is {_said(value)}; expected True or False")
+        raise InputError(f"{name} is {said(value)}; expected True or False")
     return bool(value)
 
 
 def as_choice(value, name, choices):
     """Check a word that is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name} is {_said(value)}; expected one of {', '.join(choices)}")
+        raise InputError(f"{name} is {said(value)}; expected one of {', '.join(choices)}")
     return value

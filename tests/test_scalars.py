@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import fastfisher as ff
 from fastfisher.errors import InputError
@@ -40,6 +41,48 @@ def test_numbers_out_of_range():
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)], ids=repr)
 def test_what_is_a_count(value):
     assert as_count(value, "n", least=3, most=3) == 3 and type(as_count(value, "n")) is int
+
+
+class _Class:
+    pass
+
+
+NO_PRECONDITIONERS = [np.ones(3), np.array("jacobi"), "ilu", 1, _Class, [1], np.eye(3)]
+NO_PRECONDITIONERS += [sparse.eye(3), ff.Nystrom]
+
+
+@pytest.mark.parametrize("given", NO_PRECONDITIONERS, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("method", ["primal", "cg"])
+def test_what_is_no_preconditioner(given, method):
+    with pytest.raises(InputError, match=r"preconditioner is .*; expected 'auto', 'jacobi', None"):
+        ff.solve(G, b, damping=1, method=method, preconditioner=given)
+
+
+@pytest.mark.parametrize(
+    "sizes", [2.5, None, np.array(np.nan), "ab", True, 0, [0], [1.0, 2], np.array([True]), ["1"]]
+)
+def test_what_are_no_block_sizes(sizes):
+    with pytest.raises(InputError, match=r"BlockJacobi.* is .*; expected an integer >= 1"):
+        ff.BlockJacobi(sizes)
+
+
+def test_block_sizes_from_arrays():
+    assert ff.BlockJacobi(np.array([1, 2])).sizes == (1, 2)
+    assert ff.BlockJacobi(np.array(2)).sizes == 2
+
+
+@pytest.mark.parametrize("tries", [2.5, None, np.array("2"), True, 17, 2**70, -1])
+def test_what_are_no_escalations(tries):
+    with pytest.raises(InputError, match=r"escalations is .*; expected an integer from 0 to 16"):
+        ff.Ladder(escalations=tries)
+
+
+@pytest.mark.parametrize("index", ["a", 1.5, 2, -3, True, [0, 2], [True], np.zeros((1, 2), int)])
+def test_what_names_no_damping_of_a_path(index):
+    path = ff.DenseFisher(3).update(G).path(b, [0.1, 1.0])
+    with pytest.raises(InputError, match=r"index is .*; expected integers from -2 to 1, a slice"):
+        path.x(index)
+    assert path.x(np.array(1)).shape == (3,) and path.x([False, True]).shape == (3, 1)
 
 
 NO_COUNTS = [3.0, "3", True, np.True_, None, [3], np.ones(1, int), np.array(3.0), MASKED, 3j]

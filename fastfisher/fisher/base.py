@@ -5,17 +5,16 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..arrays import as_real, as_vectors, to_origin
+from ..arrays import all_finite, as_answer, as_real, as_vectors, to_origin
 from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
 from ..scalars import as_count, as_flag
 from ..solvers.certificate import (
+    as_returned,
     certify,
     direct_statuses,
     finite_statuses,
-    kept_digits,
-    recertified,
     underflowed,
     worst,
 )
@@ -261,10 +260,9 @@ class Fisher(OfScores, WithPath, ABC):
         with np.errstate(over="ignore", invalid="ignore"):  # the verdict tells what left the range
             exact, certificate, rung = self._solved(factor, rows)
             x, statuses = factor.rounded(exact), direct_statuses(self, certificate)
-            if (found := kept_digits(x, exact)) is not None:
-                operator, (kept, lost) = getattr(factor, "operator", self), found
-                certificate = recertified(operator, factor.added, exact, kept, certificate)
-                statuses = underflowed(statuses, lost)
+            operator = getattr(factor, "operator", self)
+            if found := as_returned(operator, factor.added, x, exact, certificate):
+                certificate, statuses = found[0], underflowed(statuses, found[1])
         status = worst(statuses := finite_statuses(statuses, x))
         return Solution(
             x=factor.dress(x, single, b),
@@ -312,7 +310,8 @@ class Fisher(OfScores, WithPath, ABC):
             y = apply(rows.real.copy()) + 1j * apply(rows.imag.copy())
         else:
             y = apply(rows)
-        y = y.astype(wanted, copy=False)
+        # What is not finite in double is NaN of the scores, propagated.
+        y = as_answer(y, wanted, "F v") if all_finite(y) else y.astype(wanted)
         return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
     # State.

@@ -10,6 +10,7 @@ from ..solvers.certificate import DIRECT_LIMIT, USELESS, kept_digits
 from ..solvers.ladder import allowed_cutoff, current_ladder
 from ..solvers.system import unit_roundoff
 from . import stacks
+from .factor import quiet
 
 __all__ = ["BatchedFactor", "solve_systems"]
 
@@ -240,26 +241,41 @@ class BatchedFactor:
     def real_dtype(self):
         return np.empty(0, self.dtype).real.dtype
 
+    def _finite(self, answers, what):
+        """The answers (n, ...); InputError for a system that has a factor, and whose overflows."""
+        lost = ~np.isfinite(answers).all(axis=tuple(range(1, answers.ndim))) & (self.info == 0)
+        if lost.any():
+            raise InputError(
+                f"{what} overflows {answers.dtype} in system {int(np.argmax(lost))}; divide by a "
+                "power of two what it is made of, or use float64"
+            )
+        return answers
+
     def _pieces(self):
         for lo, hi in stacks.pieces(self.n, self.p, self._L.itemsize):
             yield slice(lo, hi), self._L[lo:hi]
 
+    @quiet
     def solve(self, b):
         """(F_i + D_i)^-1 b_i for b (n, p) or (n, p, k)."""
         given, dtype = _systems(b, self.n, self.p, self.dtype, "b")
         x = np.empty(given.shape, dtype)
         for part, L in self._pieces():
             x[part] = _substitute(L, given[part].astype(np.result_type(dtype, np.float64)))
+        self._finite(x, "(F + D)^-1 b")
         return to_origin(np.ascontiguousarray(x if np.ndim(b) == 3 else x[..., 0]), b)
 
     def logdet(self):
         """log det (F_i + D_i), (n,)."""
         return 2 * np.log(np.einsum("nii->ni", self._L).real).sum(axis=1)
 
+    @quiet
     def inv_diagonal(self):
         """Diagonals of (F_i + D_i)^-1, (n, p)."""
-        return stacks.inverse_diagonal(self._L).astype(self.real_dtype, copy=False)
+        diagonals = stacks.inverse_diagonal(self._L).astype(self.real_dtype, copy=False)
+        return self._finite(diagonals, "the diagonal of (F + D)^-1")
 
+    @quiet
     def inv_quad(self, J):
         """J_i (F_i + D_i)^-1 J_i' for J (n, m, p): (n, m, m), Hermitian to the bit."""
         a = as_array(J, "J", need=f"shape ({self.n}, m, {self.p})")
@@ -274,8 +290,9 @@ class BatchedFactor:
             half = stacks.solve_lower(L, half)
             products = np.matmul(half.conj().swapaxes(1, 2), half)
             out[part] = (products + products.conj().swapaxes(1, 2)) / 2
-        return to_origin(out, J)
+        return to_origin(self._finite(out, "J (F + D)^-1 J'"), J)
 
+    @quiet
     def sample(self, rng, k):
         """k draws from N(0, (F_i + D_i)^-1) for every system, (k, n, p)."""
         k = as_count(k, "k")
@@ -290,7 +307,8 @@ class BatchedFactor:
         for part, L in self._pieces():
             # L^-' z has covariance (L L')^-1; L^-1 z has not (docs/math.md Q3).
             z[part] = stacks.solve_lower_adjoint(L, z[part])
-        return np.ascontiguousarray(z.transpose(2, 0, 1)).astype(self.dtype, copy=False)
+        draws = self._finite(z.astype(self.dtype, copy=False), "a draw")
+        return np.ascontiguousarray(draws.transpose(2, 0, 1))
 
     def __repr__(self):
         return (

@@ -149,15 +149,12 @@ class BlockFactor(Factor):
         ]
         return 2 * float(np.sum(parts))
 
-    def inv_diagonal(self):
-        """Diagonal of (F + D)^-1, (p,).
-
-        Pruning parameter q alone costs theta_q^2 / (2 inv_diagonal_q) (docs/math.md B4).
-        """
+    def _inv_diagonal(self):
+        # Pruning parameter q alone costs theta_q^2 / (2 inv_diagonal_q) (docs/math.md B4).
         out = np.empty(self.p)
         for columns, _, L in self._factors():
             out[columns] = stacks.inverse_diagonal(L).ravel()
-        return out.astype(self.real_dtype, copy=False)
+        return out
 
     def _through(self, rows, solve):
         """Every block of rows (k, p) through `solve(L, x)`, x (B, d, k)."""

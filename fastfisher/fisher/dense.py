@@ -12,6 +12,7 @@ from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed_cutoff, climb
 from ..solvers.path import Path, PrimalSource
 from ..solvers.spectral import DenseSpectrum
+from ..solvers.system import drift_of, subtract_outer
 from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
 from .factor import DenseFactor
@@ -136,6 +137,8 @@ class DenseFisher(Staged, Fisher):
     def _absorb(self, scores, weights, total):
         mean = mean_row(scores, weights, total)
         add_syrk(self._absorbed, scores, weights=weights, shift=mean if self.center else None)
+        if self.center:
+            subtract_outer(self._absorbed, drift_of(mean, scores.dtype), total)
         self._include(mean, total)
 
     def _include(self, mean, total):

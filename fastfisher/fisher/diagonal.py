@@ -10,6 +10,7 @@ from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed
 from ..solvers.spectral import DiagonalSpectrum
+from ..solvers.system import drift_of
 from .base import Fisher
 from .factor import DiagonalFactor
 from .spectral import SpectralFactor
@@ -57,6 +58,10 @@ class DiagonalFisher(Fisher):
     def _add(self, scores, weights, total):
         mean = mean_row(scores, weights, total)
         add_diag(self._sums, scores, weights=weights, shift=mean if self.center else None)
+        drift = drift_of(mean, scores.dtype) if self.center else None
+        if drift is not None:
+            self._sums -= total * np.abs(drift) ** 2
+            np.maximum(self._sums, 0.0, out=self._sums)
         self._include(mean, total)
 
     def _include(self, mean, total):

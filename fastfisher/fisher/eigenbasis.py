@@ -239,14 +239,14 @@ class KroneckerFactor(Factor):
         rows, single = as_vectors(b, self.p, self.dtype, "b")
         rows = rows.astype(np.result_type(rows.dtype, np.float64))
         roots = (1 / np.sqrt(s) for s in self._damped.spectra)
-        return self.dress(self._damped.map(rows, *roots), single, b)
+        return self.answered(self._damped.map(rows, *roots), single, b, "(F + D)^-1/2 b")
 
     def logdet(self):
         return float(sum(np.log(s).sum() for s in self._damped.spectra))
 
-    def inv_diagonal(self):
+    def _inv_diagonal(self):
         inverse = Spectral(self._damped.bases, tuple(1 / s for s in self._damped.spectra))
-        return inverse.diagonal().astype(self.real_dtype, copy=False)
+        return inverse.diagonal()
 
     def _roots(self):
         return np.sqrt(self._damped.eigenvalues)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..arrays import (
     Scores,
+    as_answer,
     as_array,
     as_scores,
     as_vectors,
@@ -24,10 +25,13 @@ from ..solvers.certificate import row_norms
 from ..solvers.factored import inverse_squares, solve_lower, solve_lower_adjoint
 from ..solvers.modified import modified
 
-__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products"]
+__all__ = ["DenseFactor", "DiagonalFactor", "Factor", "GramFactor", "hermitian_products", "quiet"]
 
 CHUNK = 64  # unit vectors or panel columns worked on at once
 POWER_STEPS = 12  # solves that estimate the norm of the inverse
+
+
+quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `as_answer` tells
 
 
 class Factor(ABC):
@@ -71,8 +75,8 @@ class Factor(ABC):
         """log det (F + D)."""
 
     @abstractmethod
-    def inv_diagonal(self):
-        """Diagonal of (F + D)^-1, (p,)."""
+    def _inv_diagonal(self):
+        """Diagonal of (F + D)^-1, (p,), in double."""
 
     @abstractmethod
     def _inv_quad_rows(self, rows):
@@ -97,21 +101,35 @@ class Factor(ABC):
         dtype = np.result_type(self.dtype, np.complex64) if rows.dtype.kind == "c" else self.dtype
         return rows.astype(dtype, copy=False)
 
+    def answered(self, rows, single, like, what):
+        """The same, finite, as an array of the kind that the caller expects."""
+        return self.dress(as_answer(rows, self.rounded(rows[:0]).dtype, what), single, like)
+
     def dress(self, rows, single, like):
         """Rows in the dtype and kind of array that the caller expects."""
         rows = self.rounded(rows)
         return to_origin(np.ascontiguousarray(rows[0] if single else rows.T), like)
 
+    @quiet
     def solve(self, b):
-        """(F + D)^-1 b for b (p,) or (p, k)."""
+        """(F + D)^-1 b for b (p,) or (p, k); InputError where it overflows, as all answers here.
+
+        No status tells of digits lost to underflow: that of ``F.solve`` does.
+        """
         rows, single = as_vectors(b, self.p, self.dtype, "b")
         x = self.solve_rows(rows.astype(np.result_type(rows.dtype, np.float64)))
-        return self.dress(x, single, b)
+        return self.answered(x, single, b, "(F + D)^-1 b")
 
+    @quiet
+    def inv_diagonal(self):
+        """Diagonal of (F + D)^-1, (p,)."""
+        return as_answer(self._inv_diagonal(), self.real_dtype, "the diagonal of (F + D)^-1")
+
+    @quiet
     def inv_quad(self, J):
         """J (F + D)^-1 J' for J (m, p): (m, m), symmetric (Hermitian) to the bit."""
         rows = self._rows(J, "J")
-        return to_origin(self._inv_quad_rows(rows).astype(self.dtype, copy=False), J)
+        return to_origin(as_answer(self._inv_quad_rows(rows), self.dtype, "J (F + D)^-1 J'"), J)
 
     def _rows(self, J, name):
         """Rows (m, p) as given, in double."""
@@ -126,6 +144,7 @@ class Factor(ABC):
             raise InputError(f"{name} is not finite; remove or repair the rows")
         return rows
 
+    @quiet
     def whiten(self, b):
         """W b with W'W = (F + D)^-1, for b (p,) or (p, k): ||W b||^2 = b'(F + D)^-1 b.
 
@@ -138,7 +157,7 @@ class Factor(ABC):
             y = self._half(rows.real.copy()) + 1j * self._half(rows.imag.copy())
         else:
             y = self._half(rows)
-        return self.dress(y, single, b)
+        return self.answered(y, single, b, "W b")
 
     def _half(self, rows):
         """`whiten` for rows (k, p) in the double dtype of F."""
@@ -176,7 +195,7 @@ class Factor(ABC):
 
         Costs an `inv_diagonal`. docs/math.md Q4.
         """
-        return float(self.p - np.sum(self.added * self.inv_diagonal().astype(np.float64)))
+        return float(self.p - np.sum(self.added * self._inv_diagonal()))
 
     def rcond(self):
         """Estimated reciprocal condition number of F + D in the 2-norm, from above.
@@ -194,6 +213,7 @@ class Factor(ABC):
             size = max(size, float(row_norms(x)[0]))
         return min(1.0, 1 / (self.norm * size)) if self.norm * size > 0 else 0.0
 
+    @quiet
     def sample(self, rng, k):
         """k draws from N(0, (F + D)^-1), (k, p); rng is a numpy.random.Generator.
 
@@ -210,7 +230,7 @@ class Factor(ABC):
                 return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / np.sqrt(2)
             return rng.standard_normal(shape)
 
-        return self._sample_rows(normal, k).astype(self.dtype, copy=False)
+        return as_answer(self._sample_rows(normal, k), self.dtype, "a draw")
 
 
 def hermitian_products(rows):
@@ -271,8 +291,8 @@ class DenseFactor(_CholeskyFactor):
     def logdet(self):
         return 2 * float(np.log(self._factor.L.diagonal().real).sum())
 
-    def inv_diagonal(self):
-        return inverse_squares(self._factor.L).astype(self.real_dtype, copy=False)
+    def _inv_diagonal(self):
+        return inverse_squares(self._factor.L)
 
     def _inv_quad_rows(self, rows):
         return hermitian_products(solve_lower(self._factor.L, np.array(rows.conj()))).conj()
@@ -331,8 +351,8 @@ class DiagonalFactor(Factor):
     def logdet(self):
         return float(np.log(self._damped).sum())
 
-    def inv_diagonal(self):
-        return (1 / self._damped).astype(self.real_dtype, copy=False)
+    def _inv_diagonal(self):
+        return 1 / self._damped
 
     def _inv_quad_rows(self, rows):
         return hermitian_products(rows / np.sqrt(self._damped))
@@ -371,13 +391,13 @@ class GramFactor(_CholeskyFactor):
         log_l = float(np.log(self._factor.L.diagonal().real).sum())
         return (self.p - n) * float(np.log(self.added)) + 2 * log_l
 
-    def inv_diagonal(self):
+    def _inv_diagonal(self):
         out = np.empty(self.p)
         for lo in range(0, self.p, CHUNK):
             panel = self._system.columns(lo, min(lo + CHUNK, self.p))
             squares = np.abs(solve_lower(self._factor.L, np.ascontiguousarray(panel.T))) ** 2
             out[lo : lo + CHUNK] = (1 - squares.sum(axis=1)) / self.added
-        return out.astype(self.real_dtype, copy=False)
+        return out
 
     def _inv_quad_rows(self, rows):
         seen = solve_lower(self._factor.L, self._system.apply_rows(rows.conj()))

@@ -49,7 +49,7 @@ class SpectralFactor(Factor):
             y = self._filter(rows.real.copy(), roots) + 1j * self._filter(rows.imag.copy(), roots)
         else:
             y = self._filter(rows, roots)
-        return self.dress(y, single, b)
+        return self.answered(y, single, b, "the root times b")
 
     def _kept(self, rows):
         return self._filter(rows, self._gains * self._spectrum.eigenvalues)
@@ -57,8 +57,8 @@ class SpectralFactor(Factor):
     def logdet(self):
         return -float(np.log(self._gains[self._gains > 0]).sum())
 
-    def inv_diagonal(self):
-        return self._spectrum.diagonal(self._gains).astype(self.real_dtype, copy=False)
+    def _inv_diagonal(self):
+        return self._spectrum.diagonal(self._gains)
 
     def effective_dimension(self):
         return float((self._gains * self._spectrum.eigenvalues).sum())

@@ -79,7 +79,8 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     )
     n = len(a)
     L = a if in_place else np.zeros((n, n), dtype)
-    order = factor(L, None if in_place else contiguous(a, dtype), damping)
+    with np.errstate(over="ignore"):  # a pivot that is not finite fails
+        order = factor(L, None if in_place else contiguous(a, dtype), damping)
     if order:
         raise _not_positive_definite(None if in_place else a, n, order, damping, dtype)
     if in_place:
@@ -166,7 +167,7 @@ def cho_solve(L, b):
     Raises
     ------
     InputError
-        For bad operands, or if a diagonal element of L is not positive.
+        For bad operands, if a diagonal element of L is not positive, or if x overflows.
 
     Notes
     -----
@@ -187,7 +188,11 @@ def cho_solve(L, b):
     x = rows if rows.base is None else np.array(rows)  # a view is the caller's
     solve_factored(L, x)
     if not all_finite(x):
-        raise InputError("L or the solution is not finite; check the lower triangle of L")
+        if not all_finite(np.tril(L)):
+            raise InputError("L is not finite; check the lower triangle of L")
+        raise InputError(
+            f"x overflows {wanted}; divide b by a power of two, or pass float64 operands"
+        )
     return to_origin(x[0] if single else np.ascontiguousarray(x.T), b)
 
 

@@ -12,13 +12,14 @@ __all__ = [
     "DIRECT_LIMIT",
     "USELESS",
     "Certificate",
+    "as_returned",
     "certificate_of",
     "certify",
     "direct_status",
     "direct_statuses",
     "finite_statuses",
     "kept_digits",
-    "recertified",
+    "may_lose_digits",
     "refine",
     "row_norms",
     "underflowed",
@@ -114,14 +115,17 @@ def direct_statuses(system, certificate):
     return tuple(direct_status(system, Certificate(None, *one)) for one in ones)
 
 
+def may_lose_digits(largest, p, dtype):
+    """Where rows (p,) of such largest magnitudes may be more than rounded in this dtype."""
+    return largest < math.sqrt(p) * float(np.finfo(dtype).smallest_normal)
+
+
 def kept_digits(x, exact, exponents=0):
     """What rows x, in their dtype, keep of rows `exact`, in double, times 2^exponents.
 
     In the place of `exact`, and which rows lost more than rounding to underflow; None if none did.
     """
-    limits = np.finfo(x.dtype)
-    least = math.sqrt(x.shape[1]) * float(limits.smallest_normal)  # then rounding is relative
-    if not (np.abs(x).max(axis=1, initial=0.0) < least).any():
+    if not may_lose_digits(np.abs(x).max(axis=1, initial=0.0), x.shape[1], x.dtype).any():
         return None
     sizes = np.abs(exact).max(axis=1, initial=0.0)
     units = np.frexp(sizes)[1][:, np.newaxis]
@@ -145,6 +149,16 @@ def recertified(operator, added, x, kept, certificate):
     b = fitted if certificate.rows is None else fitted + certificate.rows
     stretches = row_norms(fitted) / np.where(sizes > 0, sizes, 1.0)
     return certificate_of(b - apply(kept), kept, b, float(stretches.max(initial=0.0)))
+
+
+def as_returned(operator, added, x, exact, certificate, exponents=0):
+    """The certificate that x deserves, as it is returned in the place of rows `exact` (with
+    `certificate`) times 2^exponents, and which rows lost digits; None where none did."""
+    found = kept_digits(x, exact, exponents)
+    if found is None:
+        return None
+    kept, lost = found
+    return recertified(operator, added, exact, kept, certificate), lost
 
 
 def underflowed(statuses, lost):

@@ -11,7 +11,7 @@ from .certificate import USELESS, certify, row_norms, worst
 from .krylov import PATIENCE, RESTARTS, Iteration
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
-from .system import made_smaller, shifted, unit_roundoff
+from .system import made_smaller, real_bytes, shifted, unit_roundoff
 
 __all__ = ["BACKWARD_LIMIT", "PATIENCE", "RESTARTS", "Tolerance", "cg", "default_rtol", "reached"]
 
@@ -21,7 +21,7 @@ BACKWARD_LIMIT = 10  # in u: the best any method can do where the condition is b
 
 def default_rtol(dtype):
     """1e-10 for double, 1e-5 for single."""
-    return DEFAULT_RTOL[np.empty(0, dtype).real.dtype.itemsize]
+    return DEFAULT_RTOL[real_bytes(dtype)]
 
 
 def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="auto"):
@@ -54,13 +54,8 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
         precondition = lambda r: r * factor  # noqa: E731
     elif isinstance(preconditioner, Preconditioner):
         precondition = preconditioner.build(system, added, diagonal)
-    elif callable(preconditioner):
-        precondition = _checked_preconditioner(preconditioner)
     else:
-        raise InputError(
-            f"preconditioner is {preconditioner!r}; expected 'auto', 'jacobi', None, "
-            "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
-        )
+        precondition = _checked(preconditioner)
 
     def operator(v):
         return system.apply_fisher(v) + added * v
@@ -95,7 +90,7 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
     )
 
 
-def _checked_preconditioner(apply):
+def _checked(apply):
     def precondition(r):
         z = np.asarray(apply(r.T))
         if z.shape != r.T.shape or z.dtype.kind not in "fc":

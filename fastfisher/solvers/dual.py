@@ -18,6 +18,9 @@ from .system import unit_roundoff
 
 __all__ = ["REACHED", "Pair", "dual", "gram_factor"]
 
+# Up to so much of the trace, damping hardly lifts what T' maps to zero out of rounding.
+FAINT = 2.0**-26
+ROWS = 256  # of a matrix changed at once
 REACHED = 6  # backward error, in u, up to which x is improved: 9 u are 1e-15
 
 
@@ -66,7 +69,7 @@ def gram_factor(K, lam, system, trace):
 
 
 def _mend_null_space(K, system, trace):
-    """Make the undamped Gram matrix definite in directions that T' maps to zero, so x is the same.
+    """Make the Gram matrix definite in directions that T' maps to zero, so x is the same.
 
     Rows of weight 0 are zero rows of T; for centred rows T'u = 0 with u = sqrt(w / W) (D5).
     """
@@ -74,7 +77,8 @@ def _mend_null_space(K, system, trace):
     size = trace / max(np.count_nonzero(u), 1)
     np.einsum("ii->i", K)[u == 0] += size
     if system.mean is not None:
-        K += size * np.outer(u, u)
+        for lo in range(0, len(u), ROWS):
+            K[lo : lo + ROWS] += (size * u[lo : lo + ROWS])[:, np.newaxis] * u
 
 
 def _mended_blocks(system, trace):
@@ -96,7 +100,7 @@ def _scalar(system, b, coef):
     K, system = gram_lower(system)
     trace = float(K.diagonal().real.sum())
     lam = system.resolve_damping(None, trace=trace)
-    if lam or b is not None:
+    if b is not None or lam > FAINT * trace:
         factor = gram_factor(K, lam, system, trace)
     else:
         _mend_null_space(K, system, trace)

@@ -120,7 +120,7 @@ class Iteration:
             if not np.isfinite(curvature).all():
                 return rows, "not_finite", k + 1
             try:
-                factor = cho_factor((curvature + curvature.conj().T) / 2, lower=True)
+                factor = cho_factor(curvature / 2 + curvature.conj().T / 2, lower=True)
             except LinAlgError:
                 return rows, "breakdown", k + 1
             step = cho_solve(factor, _products(P, r))

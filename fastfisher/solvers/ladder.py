@@ -10,6 +10,7 @@ from scipy.linalg import lapack
 
 from ..errors import InputError, NotPositiveDefiniteError
 from ..planning import current_options
+from ..scalars import as_count
 from .cutoffs import Cutoff
 from .factored import CholeskyFactor, smallest_pivot, spectral_norm
 from .system import unit_roundoff
@@ -68,9 +69,8 @@ class Ladder:
     cutoff: Cutoff | None = None
 
     def __post_init__(self):
-        tries = self.escalations
-        if isinstance(tries, bool) or not hasattr(tries, "__index__") or not 0 <= tries <= 16:
-            raise InputError(f"escalations is {tries!r}; expected an integer from 0 to 16")
+        tries = as_count(self.escalations, "escalations", most=16)
+        object.__setattr__(self, "escalations", tries)
         if self.cutoff is not None and (
             not isinstance(self.cutoff, Cutoff) or self.cutoff.per_sample
         ):

@@ -3,12 +3,13 @@
 import numpy as np
 from scipy.optimize import brentq
 
-from ..arrays import as_array, as_real, to_origin
+from ..arrays import as_answer, as_array, to_origin
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
+from ..scalars import as_real, said
 from .certificate import row_norms
 
-__all__ = ["DualSource", "Path", "PrimalSource", "SpectralSource", "as_dampings"]
+__all__ = ["DualSource", "Path", "PrimalSource", "SpectralSource", "as_dampings", "positions"]
 
 CHUNK = 32  # dampings whose solutions are in memory at once
 SINGULAR = 2  # smallest eigenvalue in n eps, of the largest, that counts as one without damping
@@ -136,6 +137,20 @@ def as_dampings(dampings):
     return a
 
 
+def positions(index, m):
+    """Which of m dampings an index of NumPy names: an array (k,), or one integer."""
+    try:
+        which = np.arange(m)[slice(None) if index is None else index]
+    except (IndexError, TypeError, ValueError):
+        which = None
+    if which is None or isinstance(index, bool | np.bool_) or which.ndim > 1:
+        raise InputError(
+            f"index is {said(index)}; expected integers from {-m} to {m - 1}, a slice, or a mask "
+            f"of {m} dampings"
+        )
+    return which
+
+
 class Path:
     """What a solve would give for each of many dampings; made by ``F.path(b, dampings)``.
 
@@ -237,13 +252,13 @@ class Path:
 
     def x(self, index=None):
         """The solutions of these dampings: (p,) for one index, else (p, k); all by default."""
-        which = np.arange(len(self))[slice(None) if index is None else index]
+        which = positions(index, len(self))
         rows, _ = self._rows(np.atleast_1d(which))
         total = 2 * self._root + self._shift
         half = total // 2  # in two steps: the factor may be out of range where x is not
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             rows = rows * np.ldexp(1.0, half) * np.ldexp(1.0, total - half)
-            rows = rows.astype(self._dtype, copy=False)
+        rows = as_answer(rows, self._dtype, "x")
         return to_origin(np.ascontiguousarray(rows.T if which.ndim else rows[0]), self._origin)
 
     def damping_for(self, *, norm=None, kl=None):

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Scores, as_real
+from ..arrays import Scores
 from ..errors import InputError
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_syrk, sums_dtype
 from ..planning import require_memory
+from ..scalars import as_count, said
 from .system import unit_roundoff
 
-__all__ = ["BlockJacobi", "Nystrom", "Preconditioner", "jacobi"]
+__all__ = ["BlockJacobi", "Nystrom", "Preconditioner", "check_preconditioner", "jacobi"]
 
 CHUNK = 32  # vectors multiplied by F at once
 NOISE = 32  # eigenvalues of the sketch below so many l u of the largest are rounding
@@ -28,6 +29,19 @@ class Preconditioner(ABC):
     @abstractmethod
     def build(self, system, added, diagonal):
         """The approximate inverse of F + D, Hermitian positive definite."""
+
+
+def check_preconditioner(given):
+    """What cg takes: "auto", "jacobi", None, a `Preconditioner` or a callable."""
+    if given is None or isinstance(given, Preconditioner):
+        return given
+    word = isinstance(given, str) and given in ("auto", "jacobi")
+    if not word and (isinstance(given, type) or not callable(given)):
+        raise InputError(
+            f"preconditioner is {said(given)}; expected 'auto', 'jacobi', None, "
+            "ff.Nystrom(rank), ff.BlockJacobi(sizes) or a callable"
+        )
+    return given
 
 
 def jacobi(damped):
@@ -76,10 +90,8 @@ class Nystrom(Preconditioner):
 
     def __post_init__(self):
         for name, least in (("rank", 1), ("seed", 0)):
-            value = getattr(self, name)
-            as_real(value, f"Nystrom({name}=)", least=least)
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise InputError(f"Nystrom({name}={value!r}): expected an integer >= {least}")
+            value = as_count(getattr(self, name), f"Nystrom({name}=)", least=least)
+            object.__setattr__(self, name, value)
 
     def build(self, system, added, diagonal):
         p, double = system.p, sums_dtype(system.dtype)
@@ -88,11 +100,11 @@ class Nystrom(Preconditioner):
                 "the Nystrom preconditioner needs damping > 0 for every parameter; pass "
                 "preconditioner='jacobi' or raise damping"
             )
-        rank = min(int(self.rank), p)
+        rank = min(self.rank, p)
         require_memory(3 * rank * p * double.itemsize, f"a Nystrom preconditioner of rank {rank}")
         # In the units of D: D^-1/2 F D^-1/2 + I.
         roots = np.sqrt(np.broadcast_to(added, (p,)))
-        basis = _orthonormal_rows(rank, p, double, np.random.default_rng(int(self.seed)))
+        basis = _orthonormal_rows(rank, p, double, np.random.default_rng(self.seed))
         sketch = np.empty_like(basis)
         for lo in range(0, rank, CHUNK):
             part = basis[lo : lo + CHUNK] / roots
@@ -153,17 +165,17 @@ class BlockJacobi(Preconditioner):
     sizes: object
 
     def __post_init__(self):
-        given = (self.sizes,) if hasattr(self.sizes, "__index__") else tuple(self.sizes)
-        for size in given:
-            if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
-                raise InputError(f"BlockJacobi has a block of {size!r}; expected integers >= 1")
-        if not hasattr(self.sizes, "__index__"):
-            object.__setattr__(self, "sizes", tuple(int(size) for size in given))
+        sizes = self.sizes
+        if np.ndim(sizes) == 0 or isinstance(sizes, str):
+            sizes = as_count(sizes, "BlockJacobi(sizes=)", least=1)
+        else:
+            sizes = tuple(as_count(size, "a block of BlockJacobi", least=1) for size in sizes)
+        object.__setattr__(self, "sizes", sizes)
 
     def edges(self, p):
         """Where blocks begin, and p."""
-        if hasattr(self.sizes, "__index__"):
-            return [*range(0, p, int(self.sizes)), p] if p else [0]
+        if isinstance(self.sizes, int):
+            return [*range(0, p, self.sizes), p] if p else [0]
         edges = np.cumsum([0, *self.sizes]).tolist()
         if edges[-1] != p:
             raise InputError(f"BlockJacobi sizes add up to {edges[-1]}; expected p = {p}")

@@ -23,7 +23,7 @@ def fisher_lower(system):
             system.add_syrk(F)
         diagonal = F.diagonal().real
         if attempt == 0 and system.p and system.total:
-            scaled = system.rescaled(float(diagonal.max()) / system.total)
+            scaled = system.ranged(diagonal / system.total)
             if scaled is not system:
                 del F, diagonal
                 system = scaled

@@ -12,10 +12,9 @@ from ..passes import bad_rows
 from ..planning import Problem, mixed_side, plan_problem
 from .certificate import (
     Certificate,
+    as_returned,
     direct_statuses,
     finite_statuses,
-    kept_digits,
-    recertified,
     underflowed,
     worst,
 )
@@ -34,6 +33,7 @@ from .system import made_smaller, shifted
 __all__ = ["plan_system", "solve_system"]
 
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
+LIFT = 900  # powers of two that right-hand sides are made larger by where x underflows
 
 
 def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False, dampings=1):
@@ -96,38 +96,40 @@ def solve_system(
     coef,
     *,
     single,
-    rtol=None,
-    maxiter=None,
     x0=None,
-    preconditioner="auto",
     rough=None,
+    **settings,
 ):
     """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns.
 
-    `rough`: the `MixedSolver` of this system for any damping, where there is one already.
+    `rough`: the `MixedSolver` of this system for any damping, where there is one already;
+    `settings`: of cg.
     """
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)
     # Sums, factors and recurrences are double; kernels cast what they read beside G.
     double = np.complex128 if system.dtype.kind == "c" else np.float64
     given, exponents = _normalised((b if coef is None else coef).astype(double))
-    b, coef = (given, None) if coef is None else (None, given)
-    if x0 is not None:
-        x0 = x0.copy() if exponents is None else np.ldexp(1.0, -exponents)[:, np.newaxis] * x0
-    if system.propagate and bad_rows(system.G)[0].any():
-        outcome = _not_finite(system, b if coef is None else coef)
-    elif plan.method == "cg":
-        _refuse_rank_deficient(system, b)
-        outcome = cg(
-            system, b, coef, rtol=rtol, maxiter=maxiter, x0=x0, preconditioner=preconditioner
-        )
-    elif plan.method == "mixed":
-        side, outcome = mixed_side(plan.problem), None
-        if not _rank_deficient(system, b):
-            rough = rough or MixedSolver(system, plan.problem, side)
-            outcome = rough.solve(b, coef, system.damping)
-        outcome = outcome or _direct(system, plan, side, b, coef)
-    else:
-        outcome = _direct(system, plan, plan.method, b, coef, split=complex_coef)
+
+    def attempt(given, exponents):
+        b_, coef_ = (given, None) if coef is None else (None, given)
+        start = None if x0 is None else _moved(x0, exponents)
+        if system.propagate and bad_rows(system.G)[0].any():
+            return _not_finite(system, given)
+        if plan.method == "cg":
+            _refuse_rank_deficient(system, b_)
+            return cg(system, b_, coef_, x0=start, **settings)
+        if plan.method == "mixed":
+            return _mixed(system, plan, b_, coef_, rough)
+        return _direct(system, plan, plan.method, b_, coef_, split=complex_coef)
+
+    outcome = attempt(given, exponents)
+    if outcome.status not in ("converged", "not_finite"):
+        faint = np.abs(outcome.x).max(axis=1, initial=0.0) < np.finfo(double).smallest_normal
+        faint &= given.any(axis=1)
+        if faint.any():  # x underflows on the way: it is linear in what is given
+            lifts = np.where(faint, LIFT, 0)
+            exponents = (0 if exponents is None else exponents) - lifts
+            outcome = attempt(_moved(given, -lifts), exponents)
     power = made_smaller(outcome.system, system, coef is not None)
     rows, outcome = _rounded(outcome, power, exponents, system.dtype)
     if complex_b or complex_coef:
@@ -168,6 +170,20 @@ def _refuse_rank_deficient(system, b):
         raise rank_deficient(system)
 
 
+def _moved(rows, exponents):
+    """Rows over powers of two, a new array."""
+    return rows.copy() if exponents is None else shifted(rows, -exponents[:, np.newaxis])
+
+
+def _mixed(system, plan, b, coef, rough):
+    """In mixed precision or, where that does not reach what is promised, exactly."""
+    side, outcome = mixed_side(plan.problem), None
+    if not _rank_deficient(system, b):
+        rough = rough or MixedSolver(system, plan.problem, side)
+        outcome = rough.solve(b, coef, system.damping)
+    return outcome or _direct(system, plan, side, b, coef)
+
+
 def _direct(system, plan, side, b, coef, split=False):
     """Primal or dual; by eigenvalues where the damping is a cutoff, or the ladder allows one."""
     if isinstance(system.damping, Cutoff):
@@ -198,7 +214,7 @@ def _normalised(rows):
     if all(size == 0 or 2.0**-TAME < size < 2.0**TAME for size in largest.tolist()):
         return rows, None
     exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
-    return rows * np.ldexp(1.0, -exponents)[:, np.newaxis], exponents
+    return _moved(rows, exponents), exponents
 
 
 def _not_finite(system, given):
@@ -216,14 +232,13 @@ def _rounded(outcome, power, exponents, dtype):
         moved = power + (0 if exponents is None else exponents[:, np.newaxis])
         x = shifted(x, moved)
     x = x.astype(dtype, copy=False)
-    found = kept_digits(x, outcome.x, moved)
+    added = 0.0 if outcome.rung == "eigen" else outcome.added
+    found = as_returned(outcome.system, added, x, outcome.x, outcome.certificate, moved)
     if found is None:
         return x, outcome
-    kept, lost = found
+    certificate, lost = found
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     statuses = underflowed(statuses, lost)
-    added = 0.0 if outcome.rung == "eigen" else outcome.added
-    certificate = recertified(outcome.system, added, outcome.x, kept, outcome.certificate)
     changed = {"certificate": certificate, "statuses": statuses, "status": worst(statuses)}
     return x, replace(outcome, **changed)
 

@@ -26,11 +26,14 @@ from ..passes import (
 
 __all__ = [
     "System",
+    "drift_of",
     "in_range",
     "made_smaller",
     "make_system",
+    "real_bytes",
     "scale_into_range",
     "shifted",
+    "subtract_outer",
     "tame_weights",
     "tamed",
     "unit_roundoff",
@@ -41,10 +44,16 @@ __all__ = [
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
 CORRECTED = 1024  # rows of a matrix corrected at once
+FAINT = {4: 2.0**-110, 8: 2.0**-970}  # mean squares below have lost digits to underflow
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
-FAR = {"float32": 2.0**40, "float64": 2.0**400}
+FAR = {4: 2.0**40, 8: 2.0**400}
 WIDEST = 2.0**100  # column weights from here on are not for single precision
-FAR |= {"complex64": FAR["float32"], "complex128": FAR["float64"]}
+
+
+@functools.cache
+def real_bytes(dtype):
+    """Bytes of a real of this dtype: 4 in single precision, 8 in double."""
+    return np.empty(0, dtype).real.dtype.itemsize
 
 
 def in_range(mean_square, itemsize):
@@ -57,7 +66,7 @@ def scale_into_range(largest, mean_square, damping, itemsize):
     """The power of two for scores up to `largest`: not further than needed, since absolute damping
     should not vanish beside them, nor grow beyond them until x is lost."""
     _, most, target = RANGE[itemsize]
-    exponent = int(np.ceil(np.log2(largest)))
+    exponent = math.ceil(math.log2(largest))
     if mean_square > most or exponent > 0:
         return 2.0 ** (target - exponent)
     power = -target - exponent
@@ -92,12 +101,27 @@ def tamed(product):
     @functools.wraps(product)
     def apply(system, rows):
         largest = np.abs(rows).max(axis=1, initial=0.0)
-        if not _far(largest, FAR[system.dtype.name]).any():
+        if not _far(largest, FAR[real_bytes(system.dtype)]).any():
             return product(system, rows)
         exponents = np.frexp(largest)[1][:, np.newaxis]
         return shifted(product(system, shifted(rows, -exponents)), exponents)
 
     return apply
+
+
+def drift_of(mean, dtype):
+    """d = mean - m, where m is the mean in the dtype of the scores; or None where that is all."""
+    if mean is None or dtype.itemsize == mean.dtype.itemsize:
+        return None
+    d = mean - mean.astype(dtype)
+    return d if np.isfinite(d).all() and d.any() else None
+
+
+def subtract_outer(c, d, weight):
+    """Lower triangle of c -= weight d'd, for a row d or None."""
+    for lo in range(0, 0 if d is None else len(d), CORRECTED):
+        hi = lo + CORRECTED
+        c[lo:hi, :hi] -= (weight * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
 
 
 def made_smaller(scaled, system, from_coefficients):
@@ -171,18 +195,12 @@ class System:
     def drift(self):
         """d = mean - m, where kernels subtract m, the mean in single precision; or None. What they
         make of rows G - m = (G - mean) + d is corrected; F then has d'd too much."""
-        if self.mean is None or self.dtype.itemsize == self.mean.dtype.itemsize:
-            return None
-        d = self.mean - self.mean.astype(self.dtype)
-        return d if np.isfinite(d).all() and d.any() else None
+        return drift_of(self.mean, self.dtype)
 
     def add_syrk(self, c):
         """Lower triangle of c (p, p) += W F, in double."""
         add_syrk(c, self.G, weights=self.weights, shift=self.mean)
-        d = self.drift
-        for lo in range(0, 0 if d is None else self.p, CORRECTED):
-            hi = lo + CORRECTED
-            c[lo:hi, :hi] -= (self.total * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
+        subtract_outer(c, self.drift, self.total)
 
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
@@ -220,7 +238,7 @@ class System:
     def with_diagonal(self):
         """This system, rescaled if need be, and the diagonal of its F."""
         diagonal = self.raw_diagonal()
-        system = self.rescaled(float(diagonal.max())) if self.p and self.total else self
+        system = self.ranged(diagonal)
         if system is not self:
             return system, system.fisher_diagonal()
         return self, self.checked(diagonal, "diag F")
@@ -284,19 +302,46 @@ class System:
             trace = float(np.sum(diagonal))
         return self.damping.resolve(trace, diagonal, self.p)
 
+    def ranged(self, diagonal):
+        """This system, rescaled if squares leave the range; given the diagonal of F as computed.
+
+        The small ones count too where damping is made of them.
+        """
+        if not (self.p and self.total):
+            return self
+        system = self.rescaled(float(diagonal.max()))
+        if system is not self or self.damping.needs != "diagonal":
+            return system
+        faint = np.flatnonzero(diagonal < FAINT[real_bytes(self.dtype)])
+        if not faint.size or not self._any_score(faint):
+            return self
+        bad, largest = bad_rows(self.G)
+        if bad.any():
+            return self
+        target = RANGE[real_bytes(self.dtype)][2]
+        return self._scaled(2.0 ** max(target - math.ceil(math.log2(largest)), 0))
+
+    def _any_score(self, columns, step=1024):
+        """True if one of these columns is not all zero."""
+        starts = range(0, self.n, step)
+        return any(self.G.rows(lo, min(lo + step, self.n))[:, columns].any() for lo in starts)
+
     def rescaled(self, largest_square):
         """The same system with scores times a power of two, if their squares leave the range.
 
         `largest_square` is the largest diagonal element of F (or K), computed as is, maybe Inf.
         """
-        itemsize = np.empty(0, self.dtype).real.dtype.itemsize
+        itemsize = real_bytes(self.dtype)
         if in_range(largest_square, itemsize):
             return self
         bad, largest = bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
         scale = scale_into_range(largest, largest_square, self.damping, itemsize)
-        if scale == 1:  # F is negligible beside lambda
+        return self._scaled(scale)
+
+    def _scaled(self, scale):
+        if scale == 1:
             return self
         damping = self.damping.scaled(scale)
         G = replace(self.G, scale=self.G.scale * scale)

@@ -11,6 +11,7 @@ import numpy as np
 import fastfisher as ff
 from tests import matrices
 from tests.solvers.device_arrays import TALL, WIDE, slices_of, there
+from tests.solvers.device_extremes import ends
 from tests.solvers.device_ops import in_kind, operated
 from tests.solvers.device_refusals import refused
 from tests.solvers.device_traffic import counted
@@ -55,6 +56,7 @@ def everything():
     """All of it, in one process."""
     return {
         "solved": solved(),
+        "ends": ends(),
         "refused": refused(),
         "counted": counted(),
         "in kind": in_kind(),

@@ -22,7 +22,7 @@ CATALOGUE = {
     "singular": "pivot . of 3 of F .* is not positive at damping 0",
     "dual marquardt": "parameter 1 has no score and no damping",
     "noise": "looks at single samples: pass coef=",
-    "preconditioner": "on a device expected 'auto', 'jacobi', None, ff.Nystrom",
+    "preconditioner": "preconditioner is .ilu.; expected 'auto', 'jacobi', None, ff.Nystrom",
     "columns of a preconditioner": r"returned 2 columns; expected shape \(3, 1\)",
     "shape of a preconditioner": r"what the preconditioner returned has shape \(2, 1\)",
     "bad weights of a cutoff": r"weights\[3\] is negative",

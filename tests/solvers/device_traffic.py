@@ -91,7 +91,7 @@ def counted():
 
     rng = matrices.generator("counted")
     G, w, v = there(rng.standard_normal(TALL)), there(np.ones(5)), there(np.ones(3))
-    wide, u = there(rng.standard_normal(WIDE)), there(np.ones(3))
+    wide, u = there(rng.standard_normal(WIDE)), there(np.arange(3.0))
     calls = {
         "primal": lambda: ff.solve(G, v, damping=0.1, weights=w, method="primal"),
         "dual": lambda: ff.solve(wide, coef=u, damping=0.1, center=True, method="dual"),

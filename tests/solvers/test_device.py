@@ -10,6 +10,7 @@ import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_cases import CASES, everything
+from tests.solvers.device_extremes import FAR, LOST
 from tests.solvers.device_fishers import held, kept
 from tests.solvers.device_refusals import CATALOGUE
 
@@ -54,6 +55,36 @@ def test_a_solve_on_a_device_is_that_of_the_host(case, solved):
     assert facts["error"] <= (1e6 if case.startswith("cg") else 200), facts
     host = "host" in case or "streamed" in case
     assert facts["kind"] == ("ndarray" if host else "FakeCUDAArray")
+
+
+@with_cuda
+@pytest.mark.parametrize("case", LOST, ids=[f"cuda-{name}" for name in LOST])
+def test_law_26_15_what_underflows_on_a_device_is_told_as_on_the_host(case, found):
+    facts, expected = found["ends"]["lost"][case]
+    assert facts["statuses"] == expected["statuses"] == ["underflow", "converged"]
+    assert facts["status"] == "underflow"
+    assert facts["residuals"] == pytest.approx(expected["residuals"], rel=1e-3, abs=1e-6)
+
+
+@with_cuda
+def test_law_26_15_on_a_device_the_side_that_overflows_is_named(found):
+    facts = found["ends"]["above"]
+    assert facts["status"] == "not_finite", facts
+    assert facts["statuses"] == ["not_finite", "converged"], facts
+
+
+@with_cuda
+def test_a_cuda_fisher_tells_underflow_and_is_centred_by_its_mean(found):
+    facts = found["ends"]["held"]
+    assert facts["statuses"] == ["underflow", "converged"] and facts["residuals"][0] == 1, facts
+    assert facts["error"] < 4 * 2.0**-24, facts
+
+
+@with_cuda
+@pytest.mark.parametrize("case", FAR, ids=[f"cuda-{name}" for name in FAR])
+def test_15_on_a_device_scores_are_centred_by_the_mean_and_not_its_rounding(case, found):
+    facts = found["ends"]["far"][case]
+    assert facts["status"] == "converged" and facts["error"] < 20 * 2.0**-24, facts
 
 
 @with_cuda

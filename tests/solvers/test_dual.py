@@ -146,3 +146,16 @@ def test_D5_the_mean_of_coef_does_not_count_where_scores_are_centred(dtype, weig
     error = np.linalg.norm(x - exact) / np.linalg.norm(exact)
     # Adding 100 to coef rounds it; what is centred is the rounded one.
     assert error <= 1e5 * unit_roundoff(dtype), error / unit_roundoff(dtype)
+
+
+@pytest.mark.parametrize("ratio", [1e-17, 1e-20, 1e-23])
+@pytest.mark.parametrize("scale", [1.0, 1e160, 1e-160])
+def test_D5_damping_below_rounding_does_not_let_the_mean_back_in(ratio, scale, rng):
+    """K u = 0 in theory only: what rounding leaves there is as large as lambda."""
+    for n, p in ((3, 50), (20, 60), (8, 40)):
+        for _ in range(4):
+            G, c = rng.standard_normal((n, p)) * scale, rng.standard_normal(n)
+            sol = ff.solve(G, coef=c, damping=ff.Relative(ratio), center=True, method="dual")
+            assert sol.converged and sol.backward_error <= 1e-15, (n, p, sol)
+            least = ff.solve(G, coef=c, damping=0.0, center=True, method="dual")
+            np.testing.assert_allclose(sol.x * scale, least.x * scale, rtol=1e-9)

@@ -182,8 +182,8 @@ def test_preconditioners_refuse_what_they_cannot_take(rng):
     for call, message in [
         (lambda: ff.Nystrom(0), "Nystrom.rank=. is 0"),
         (lambda: ff.Nystrom(2.5), "expected an integer"),
-        (lambda: ff.BlockJacobi([2, 0]), "a block of 0"),
-        (lambda: ff.BlockJacobi(-1), "a block of -1"),
+        (lambda: ff.BlockJacobi([2, 0]), "a block of BlockJacobi is 0"),
+        (lambda: ff.BlockJacobi(-1), r"BlockJacobi\(sizes=\) is -1"),
         (
             lambda: ff.solve(G, b, damping=1, method="cg", preconditioner=ff.BlockJacobi([2, 2])),
             "add up to 4; expected p = 6",

@@ -103,6 +103,32 @@ def test_damping_far_above_tiny_scores_leaves_the_step_of_gradient_descent(
 
 @over_methods
 @over_shapes
+@pytest.mark.parametrize(
+    ("scale", "lam"), [(1e-300, 1e30), (1e-200, 1e200), (1e-160, 1e300), (1e-165, 1e155)]
+)
+def test_law_26_15_a_step_that_underflows_on_the_way_is_told_as_well(
+    method, shape, scale, lam, rng
+):
+    """b = G'(w o coef) / W is tiny, and nobody has normalised it."""
+    unit, c = rng.standard_normal(shape), np.ones((shape[0], 2))
+    c[:, 1] = 0
+    sol = ff.solve(unit * scale, coef=c, damping=lam, method=method)
+    assert sol.statuses == ("underflow", "converged"), sol
+    with np.errstate(all="ignore"):
+        kept = sol.x[:, 0].astype(np.longdouble) * lam / scale
+    mean = unit.mean(axis=0)
+    assert sol.residual == pytest.approx(np.linalg.norm(kept - mean) / np.linalg.norm(mean), 1e-3)
+
+
+@over_methods
+def test_damping_at_the_end_of_the_range(method, rng):
+    sol = ff.solve(rng.standard_normal((40, 8)), np.full(8, 8.0), damping=1.5e308, method=method)
+    assert sol.converged, sol
+    np.testing.assert_allclose(sol.x * 1.5e308, 8.0)
+
+
+@over_methods
+@over_shapes
 @pytest.mark.parametrize("sides", [1, 3])
 def test_vectors_beyond_single_precision_on_the_way_are_no_obstacle(method, shape, sides, rng):
     """b is normalised: beside it x may be 1e45 where what is returned fits."""
@@ -125,6 +151,27 @@ def test_columns_out_of_single_precision_in_marquardts_metric(rng):
     assert sol.converged and np.isfinite(sol.x).all()
     wide = ff.solve(G.astype(float), b.astype(float), damping=ff.Marquardt(1e-3), method="dual")
     np.testing.assert_allclose(sol.x, wide.x, rtol=1e-2)  # condition 1e3
+
+
+@pytest.mark.parametrize("method", ["primal", "dual", "mixed"])  # cg stops where |b| allows
+@over_shapes
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("low", [1.05, 1.2])
+def test_law_26_15_marquardt_damps_columns_by_squares_that_underflow(
+    method, shape, dtype, low, rng
+):
+    """Of F_jj below the range of squares nothing, or not all, would be left: c F_jj is D."""
+    sizes = np.ones(shape[1])
+    sizes[1::2] = {"float32": 1e-19, "float64": 1e-154}[dtype] ** low
+    G = (rng.standard_normal(shape) * sizes).astype(dtype)
+    unit = G.astype(float) / sizes
+    c = rng.standard_normal(shape[0]).astype(dtype)
+    D = np.diag(2 * (unit**2).mean(axis=0))
+    exact = np.linalg.solve(oracle.fisher(unit) + D, oracle.coef_rhs(unit, c.astype(float)))
+    sol = ff.solve(G, coef=c, damping=ff.Marquardt(2.0), method=method)
+    assert sol.converged, sol
+    found = sol.x.astype(float) * sizes
+    assert np.linalg.norm(found - exact) <= 1e-5 * np.linalg.norm(exact)
 
 
 @over_methods

@@ -30,6 +30,7 @@ __all__ = [
     "take_blocks",
     "take_one",
     "tame",
+    "tame_factor",
     "times",
     "units",
     "weight_roots",
@@ -40,8 +41,8 @@ THREADS = 256
 TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, OUT, LEAST = range(13)
-REPORT = 13
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST = range(12)
+REPORT = 12
 
 
 def per_element(kernel, size, *args):
@@ -112,14 +113,19 @@ def units(x, first):
     per_element(_units, x.size, x, first)
 
 
+@cuda.jit(device=True)
+def tame_factor(size):
+    """The power of two that brings this size near 1; 1 where it is not far from it."""
+    if size > 0 and size < math.inf and not 1 / TAME < size < TAME:
+        return 2.0 ** -max(min(math.floor(math.log2(size)), 1000.0), -1000.0)
+    return 1.0
+
+
 @cuda.jit
 def _tame(scale, sizes):
     r = cuda.grid(1)
     if r < scale.size:
-        size, factor = sizes[r], 1.0
-        if size > 0 and size < math.inf and not 1 / TAME < size < TAME:
-            factor = 2.0 ** -max(min(math.floor(math.log2(size)), 1000.0), -1000.0)
-        scale[r] = factor
+        scale[r] = tame_factor(sizes[r])
 
 
 def tame(scale, sizes):

@@ -19,9 +19,11 @@ from ..factored import rank_deficient
 from ..ladder import HELD, allowed, current_ladder, escalation
 from ..outcome import Outcome
 from .matrix import Matrix, resolved
+from .system import apply_tamed
 
 __all__ = [
     "GIVEN",
+    "RETURNED",
     "SOLUTION",
     "certificate_of",
     "certify",
@@ -31,12 +33,12 @@ __all__ = [
     "primal",
 ]
 
-RESIDUAL, SOLUTION, GIVEN = range(3)  # sums of each right-hand side in the report
+RESIDUAL, SOLUTION, GIVEN, RETURNED = range(4)  # sums of each right-hand side in the report
 
 
 def certify(system, report, added, x, b, keep=None):
     """Queue the residual b - (F + D) x and the sums that the certificate is made of."""
-    y = system.raw_fisher(x)
+    y = apply_tamed(system.raw_fisher, x, system.dtype)
     r = y if keep is None else keep
     vectors.combine(r, b, y, system.inverse_total, added, x)
     for i, rows in ((RESIDUAL, r), (SOLUTION, x), (GIVEN, b)):

@@ -5,18 +5,17 @@ import numpy as np
 from ...devices import passes
 from ...devices.door import as_rows, as_scores, as_weights, none, result, working_with
 from ...errors import InputError, NotPositiveDefiniteError, StateError
-from ...kernels.cuda import compat, memory, squares, sums, vectors
-from ...kernels.cuda.vectors import OUT
+from ...kernels.cuda import compat, memory, ranges, squares, sums, vectors
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..ladder import allowed_cutoff
 from ..system import unit_roundoff
-from .direct import factored
+from .direct import RETURNED, factored
 from .factor import DeviceFactor
 from .path import DevicePath
-from .solve import dressed
+from .solve import dressed, emit, kept
 from .spectral import HeldSeen, spectral
-from .system import Report, examined, mean_row, without_bad_rows
+from .system import Report, drift_of, examined, mean_row, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -78,6 +77,8 @@ class Held:
             if n:
                 mean = self._mean_of(scores, u, roots, total) if self.center else None
                 passes.add_syrk(self.sums, scores, scale=roots, shift=mean)
+                if (drift := drift_of(mean, self.dtype)) is not None:
+                    ranges.subtract_outer(self.sums, drift, drift, total / 2)
                 if self.center:
                     self._between(mean, weight * decay, total)
                 passes.add_rmatvec(self.first, scores, u)
@@ -170,8 +171,7 @@ class Held:
             made, out = result(self.origin, (self.p,) if single else (self.p, k), self.dtype)
 
             def finish(x):
-                vectors.emit(out.reshape(self.p, k), x, none(np.float64))
-                sums.largest(report.place(OUT), out.reshape(1, out.size))
+                emit(out, x, none(np.float64), report)
 
             outcome = None
             cutoff = damping if isinstance(damping, Cutoff) else allowed_cutoff()
@@ -191,7 +191,8 @@ class Held:
             problem = Problem(
                 n, self.p, k, self.dtype.name, "primal", device="cuda", spectral=spectrum
             )
-            finite = bool(np.isfinite(report.host[OUT]))
+            outcome = kept(outcome, HeldSeen.of(system), out, report)
+            finite = np.isfinite(report.values(RETURNED))
             return dressed(made, outcome, plan_problem(problem), damping, 1.0, finite)
 
     def factor(self, damping, weight):

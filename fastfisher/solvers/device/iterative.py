@@ -17,6 +17,7 @@ from ..outcome import Outcome
 from .direct import certificate_of, certify
 from .matrix import resolved
 from .preconditioners import built
+from .system import apply_tamed
 
 __all__ = ["CHUNK", "Recurrence", "cg"]
 
@@ -61,6 +62,7 @@ def cg(
     if preconditioner == "jacobi":
         weight = compat.empty((p,), np.float64)
         vectors.invert_sum(weight, diagonal, added)
+        _normalise(weight)
     elif preconditioner is not None:
         precondition = built(preconditioner, system, added, diagonal, new)
     if b is None:
@@ -86,10 +88,18 @@ def cg(
     return Outcome(system, x, certificate, worst(statuses), float(host[ADDED]), **facts)
 
 
+def _normalise(weight):
+    """A preconditioner times a power of two: directions stay in the range of single precision."""
+    row, scale = weight.reshape(1, weight.size), compat.empty((1,), np.float64)
+    sums.largest(scale, row)
+    vectors.tame(scale, scale)
+    vectors.scale_rows(row, scale)
+
+
 class Recurrence:
     """The vectors of the recurrences, and the state of each row.
 
-    Of a `system` it takes ``raw_fisher``, ``inverse_total`` and ``roundoff``.
+    Of a `system` it takes ``raw_fisher``, ``inverse_total``, ``dtype`` and ``roundoff``.
     """
 
     name, slow = "cg", False
@@ -144,7 +154,7 @@ class Recurrence:
         return host
 
     def _residual(self, r, x):
-        y = self.system.raw_fisher(x)
+        y = apply_tamed(self.system.raw_fisher, x, self.system.dtype)
         vectors.combine(r, self.b, y, self.system.inverse_total, self.added, x)
 
     def _begin(self, x, r, *, first):

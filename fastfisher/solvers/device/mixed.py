@@ -255,7 +255,8 @@ class _Scaled:
     inverse_total = 1.0
 
     def __init__(self, system, scales):
-        self._system, self._scales, self.roundoff = system, scales, system.roundoff
+        self._system, self._scales = system, scales
+        self.dtype, self.roundoff = system.dtype, system.roundoff
 
     def scaled(self, rows, by=1.0):
         out = compat.empty(tuple(rows.shape), np.float64)
@@ -273,7 +274,7 @@ class _Gram:
     inverse_total = 1.0
 
     def __init__(self, system):
-        self._system, self.roundoff = system, system.roundoff
+        self._system, self.dtype, self.roundoff = system, system.dtype, system.roundoff
 
     def raw_fisher(self, v):
         return self._system.apply_rows(self._system.apply_adjoint(v))

@@ -12,7 +12,7 @@ from ...devices.door import none, result, working_with
 from ...devices.passes import load
 from ...errors import NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
-from ..path import Path
+from ..path import Path, positions
 
 __all__ = ["DevicePath"]
 
@@ -100,7 +100,7 @@ class DevicePath(Path):
 
     def x(self, index=None):
         """The solutions of these dampings: (p,) for one index, else (p, k); all by default."""
-        which = np.arange(len(self))[slice(None) if index is None else index]
+        which = positions(index, len(self))
         chosen = self.dampings[np.atleast_1d(which)]
         with working_with(self._origin):
             rows = compat.empty((len(chosen), self.p), np.float64)

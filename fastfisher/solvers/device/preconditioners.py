@@ -15,6 +15,7 @@ from ...devices.door import as_rows, none
 from ...devices.passes import load
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, vectors
+from ...scalars import said
 from ..preconditioners import CHUNK, NOISE, BlockJacobi, Nystrom
 from ..system import unit_roundoff
 from .spectral import Seen
@@ -30,7 +31,7 @@ def built(preconditioner, system, added, diagonal, new=None):
         if isinstance(preconditioner, kind):
             return make(preconditioner, system, added, diagonal)
     raise InputError(
-        f"preconditioner is {preconditioner!r}; on a device expected 'auto', 'jacobi', None, "
+        f"preconditioner is {said(preconditioner)}; on a device expected 'auto', 'jacobi', None, "
         "ff.Nystrom(rank), ff.BlockJacobi(sizes) or, for arrays of the device, a callable"
     )
 
@@ -61,8 +62,8 @@ def _nystrom(preconditioner, system, added, diagonal):
             "the Nystrom preconditioner needs damping > 0 for every parameter; pass "
             "preconditioner='jacobi' or raise damping"
         )
-    rank, seen = min(int(preconditioner.rank), p), Seen.of(system)
-    rng = np.random.default_rng(int(preconditioner.seed))
+    rank, seen = min(preconditioner.rank, p), Seen.of(system)
+    rng = np.random.default_rng(preconditioner.seed)
     basis = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((p, rank)))[0].T)
     sketch = np.empty_like(basis)
     for lo in range(0, rank, CHUNK):

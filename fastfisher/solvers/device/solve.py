@@ -1,6 +1,6 @@
 """From a system on a device and a plan to a Solution: routes, rungs, ranges, refusals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,22 +9,29 @@ from ...devices.door import none
 from ...devices.passes import bad_rows
 from ...errors import InputError, NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, sums, vectors
-from ...kernels.cuda.vectors import LARGEST, OUT, TOTAL, TRACE
+from ...kernels.cuda.vectors import LARGEST, TOTAL, TRACE
 from ...planning import Plan, mixed_side
-from ..certificate import Certificate, direct_statuses
+from ..certificate import (
+    Certificate,
+    as_returned,
+    direct_statuses,
+    may_lose_digits,
+    underflowed,
+    worst,
+)
 from ..cutoffs import Cutoff
 from ..factored import rank_deficient
 from ..ladder import allowed_cutoff, current_ladder
 from ..outcome import Outcome
 from ..solution import solution_of
 from ..system import made_smaller
-from .direct import GIVEN, dual, primal
+from .direct import GIVEN, RETURNED, dual, primal
 from .iterative import cg
 from .mixed import mixed
 from .spectral import Seen, spectral
 from .system import Report, check_weights, not_finite
 
-__all__ = ["Run", "dressed"]
+__all__ = ["Run", "dressed", "emit", "kept"]
 
 ROUTES = {"primal": primal, "dual": dual}
 
@@ -64,13 +71,17 @@ class Run:
         made, out = self.place.new((p,) if self.single else (p, k), system.dtype)
 
         def finish(x, report, power):
-            vectors.emit(out.reshape(p, k), x, scale, power)
-            sums.largest(report.place(OUT), out.reshape(1, p * k))
+            emit(out, x, scale, report, power)
 
         outcome, report = self._outcome(system, report, finish)
         if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
             memory.fill(out, np.nan)
-        finite = np.isfinite(report.host[[TRACE, OUT]]).all()
+        finite = np.isfinite(report.values(RETURNED)) & np.isfinite(report.host[TRACE])
+        seen = outcome.system
+        if not isinstance(seen, Seen):
+            seen = Seen.of(seen)
+        power = made_smaller(outcome.system, system, self.f is not None)
+        outcome = kept(outcome, seen, out, report, scale, power)
         x = self.place.answer(made)
         return dressed(x, outcome, self.plan, system.damping, self._scale(outcome, system), finite)
 
@@ -179,12 +190,48 @@ def _propagated(seen, sides):
     return Outcome(seen, x, Certificate(None, nan, nan), "not_finite", np.nan, rung="none")
 
 
+def emit(out, x, scale, report, power=0):
+    """Rows x (k, p) times 2^power over their scales to `out` (p,) or (p, k), and the largest of
+    each, as it is returned, to the report."""
+    k, p = x.shape
+    vectors.emit(out.reshape(p, k), x, scale, power)
+    rows = compat.empty((k, p), np.float64)
+    vectors.take(rows, out.reshape(p, k), none(np.float64))
+    sums.largest(report.each(RETURNED), rows)
+
+
+def kept(outcome, seen, out, report, scale=None, power=0):
+    """The outcome as what is returned in `out` deserves it: x may have lost digits to underflow.
+    `seen`: its system, by the host. Waits where x is that small."""
+    p, k = seen.p, len(report.values(RETURNED))
+    if not may_lose_digits(report.values(RETURNED), p, seen.dtype).any():
+        return outcome
+    rows = np.ascontiguousarray(memory.to_host(out).reshape(p, k).T)
+    exact = outcome.x if isinstance(outcome.x, np.ndarray) else memory.to_host(outcome.x)
+    if scale is not None:
+        power = power - np.log2(memory.to_host(scale)).astype(int)[:, np.newaxis]
+    added = 0.0
+    if outcome.rung != "eigen":
+        diagonal = seen.raw_diagonal() if seen.damping.needs == "diagonal" else None
+        added = outcome.added if diagonal is None else seen.damping.resolve(None, diagonal, p)
+    found = as_returned(seen, added, rows, exact, outcome.certificate, power)
+    if found is None:
+        return outcome
+    certificate, lost = found
+    statuses = outcome.statuses or direct_statuses(seen, outcome.certificate)
+    statuses = underflowed(statuses, lost)
+    return replace(outcome, certificate=certificate, statuses=statuses, status=worst(statuses))
+
+
 def dressed(x, outcome, plan, damping, scale, finite):
-    """The Solution of an outcome, whose scores were `scale` times those of the caller."""
-    status = outcome.status if finite else "not_finite"
+    """The Solution of an outcome, whose scores were `scale` times those of the caller; of which
+    right-hand sides x is `finite`."""
+    status = outcome.status if finite.all() else "not_finite"
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
     if status == "converged":
         statuses = (status,) * len(statuses)
+    pairs = zip(statuses, finite, strict=True)
+    statuses = tuple(s if ok else "not_finite" for s, ok in pairs)
     added = outcome.added
     if isinstance(damping, Marquardt):
         added = damping.c

@@ -17,7 +17,7 @@ from ...planning.device import eigen_entry
 from ..eigen import eigen as eigen_on_host
 from ..spectral import spectral as spectral_on_host
 from ..system import System as HostSystem
-from .system import not_finite
+from .system import apply_tamed, not_finite
 
 __all__ = ["HeldSeen", "Seen", "eigen", "spectral"]
 
@@ -61,7 +61,7 @@ class Seen(HostSystem):
 
     def add_gram(self, c, column_weights=None):
         sums = memory.zeros(c.shape, np.float64)
-        passes.add_gram(sums, self.G, weight=column_weights, shift=self.mean)
+        self.device.add_raw_gram(sums, column_weights)
         c += memory.to_host(sums)
 
     @staticmethod
@@ -75,7 +75,10 @@ class Seen(HostSystem):
         return memory.to_host(function(memory.to_device(np.ascontiguousarray(rows))))
 
     def apply_fisher(self, v):
-        return self._applied(self.device.raw_fisher, v) * self.device.inverse_total
+        def apply(rows):
+            return apply_tamed(self.device.raw_fisher, rows, self.dtype)
+
+        return self._applied(apply, v) * self.device.inverse_total
 
     def raw_diagonal(self):
         return memory.to_host(self.device.diagonal())

@@ -4,6 +4,7 @@ F = T'T with T = diag(u) (G - mean), u = sqrt(w / W). Vectors are rows (k, p) in
 solve must know of them is gathered in its report, which the host reads once.
 """
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,14 +14,16 @@ from ...devices import passes
 from ...devices.door import DeviceScores, none
 from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
-from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, squares, sums, vectors
+from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, ranges, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, REPORT, TOTAL, USED
 from ..system import in_range, scale_into_range, unit_roundoff
 
 __all__ = [
     "Report",
     "System",
+    "apply_tamed",
     "check_weights",
+    "drift_of",
     "examined",
     "make_system",
     "mean_row",
@@ -37,7 +40,7 @@ class Report:
 
     def __init__(self, sides):
         self.sides, self.host = sides, None
-        self.device = memory.zeros((2 * REPORT + 3 * sides,), np.float64)
+        self.device = memory.zeros((2 * REPORT + 4 * sides,), np.float64)
         self.inner = _Part(self)
 
     def place(self, i):
@@ -54,10 +57,14 @@ class Report:
         self.host = memory.to_host(self.device)
         return self.host
 
-    def sizes(self, i):
-        """Norms from the sums of kind i, once the report has been read."""
+    def values(self, i):
+        """Sums of kind i, once the report has been read."""
         first = 2 * REPORT + i * self.sides
-        return np.sqrt(self.host[first : first + self.sides])
+        return self.host[first : first + self.sides]
+
+    def sizes(self, i):
+        """Norms from the sums of kind i."""
+        return np.sqrt(self.values(i))
 
 
 class _Part:
@@ -71,6 +78,29 @@ class _Part:
     @property
     def host(self):
         return self._report.host[REPORT : 2 * REPORT]
+
+
+def apply_tamed(product, rows, dtype):
+    """product(rows), a new array; rows far from 1 are brought near it by powers of two where
+    products are in single precision, as by `solvers.system.tamed`."""
+    if dtype.itemsize == 8:
+        return product(rows)
+    sizes, moved = compat.empty((rows.shape[0],), np.float64), compat.empty(rows.shape, np.float64)
+    sums.largest(sizes, rows)
+    ranges.near(moved, rows, sizes)
+    y = product(moved)
+    ranges.back(y, sizes)
+    return y
+
+
+def drift_of(mean, dtype):
+    """d = mean - m (p,), where kernels subtract m, the mean in the precision of scores; or None."""
+    if mean is None or dtype.itemsize == 8:
+        return None
+    row, d = mean.reshape(1, mean.size), compat.empty((1, mean.size), np.float64)
+    memory.copy(d, passes.cast(row, dtype))
+    vectors.combine(d, row, d, 1.0, none(np.float64), none(np.float64, 2))
+    return d.reshape(mean.size)
 
 
 @dataclass(frozen=True)
@@ -117,17 +147,49 @@ class System:
         """F v without the factor `inverse_total`."""
         y = memory.zeros(tuple(v.shape), np.float64)
         passes.add_fvp(y, self.G, v, weights=self.shares, shift=self.mean)
+        if self.drift is not None:
+            vectors.project(y, self._along_drift(v, 1 / self.inverse_total), self.drift)
         return y
 
+    @functools.cached_property
+    def drift(self):
+        """What sums and products are corrected by, as in `solvers.system`; or None."""
+        return drift_of(self.mean, self.dtype)
+
+    def _along_drift(self, v, by=1.0):
+        """v d, times a number, for rows v: (k,)."""
+        k = v.shape[0]
+        along = compat.empty((k, 1), np.float64)
+        passes.load("matvec", k)(along, self.drift.reshape(1, self.p), v, none(np.float64))
+        vectors.times(along, along, none(np.float64), by)
+        return along.reshape(k)
+
     def add_fisher(self, F):
-        """Lower triangle of F += F."""
+        """Lower triangle of F, from zeros."""
         passes.add_syrk(F, self.G, scale=self.roots, shift=self.mean)
         if self.roots is None:
             squares.scale_square(F, none(np.float64), self.inverse_total)
+        if self.drift is not None:
+            ranges.subtract_outer(F, self.drift, self.drift, 0.5)
+
+    def add_raw_gram(self, K, weight=None):
+        """Lower triangle of K += (G - mean) diag(weight) (G - mean)'."""
+        passes.add_gram(K, self.G, weight=weight, shift=self.mean)
+        if self.drift is None:
+            return
+        d, ones = compat.empty((1, self.p), np.float64), compat.empty((self.n,), np.float64)
+        vectors.times(
+            d, self.drift.reshape(1, self.p), none(np.float64) if weight is None else weight
+        )
+        memory.fill(ones, 1.0)
+        # Seen by kernels, a row is (G_i - mean) + d: its product with d, less half of d'd.
+        seen, half = passes.products(self.G, d, shift=self.mean), self._along_drift(d, 0.5)
+        vectors.project(seen, half, none(np.float64), 1.0)
+        ranges.subtract_outer(K, seen.reshape(self.n), ones)
 
     def add_gram(self, K, weight=None):
-        """Lower triangle of K += T diag(weight) T'."""
-        passes.add_gram(K, self.G, weight=weight, shift=self.mean)
+        """Lower triangle of T diag(weight) T', from zeros."""
+        self.add_raw_gram(K, weight)
         roots = none(np.float64) if self.roots is None else self.roots
         squares.scale_square(K, roots, self.inverse_total)
 
@@ -137,6 +199,8 @@ class System:
         passes.add_diag(y, self.G, weights=self.shares, shift=self.mean)
         rows = y.reshape(1, self.p)
         vectors.times(rows, rows, none(np.float64), self.inverse_total)
+        if self.drift is not None:
+            ranges.lessen(y, self.drift)
         return y
 
     def _weighted(self, rows, out=None):
@@ -146,13 +210,26 @@ class System:
 
     def apply_rows(self, v):
         """T v."""
-        return self._weighted(passes.products(self.G, v, shift=self.mean))
+        return apply_tamed(self._rows_times, v, self.dtype)
+
+    def _rows_times(self, v):
+        y = passes.products(self.G, v, shift=self.mean)
+        if self.drift is not None:
+            vectors.project(y, self._along_drift(v), none(np.float64), 1.0)
+        return self._weighted(y)
 
     def apply_adjoint(self, f):
         """T'f."""
+        return apply_tamed(self._adjoint_times, f, self.dtype)
+
+    def _adjoint_times(self, f):
         u = self._weighted(f, compat.empty(tuple(f.shape), np.float64))
         y = memory.zeros((f.shape[0], self.p), np.float64)
         passes.add_rmatvec(y, self.G, u, shift=self.mean)
+        if self.drift is not None:
+            along = compat.empty((f.shape[0],), np.float64)
+            sums.totals(along, u)
+            vectors.project(y, along, self.drift)
         return y
 
     def from_coefficients(self, coef):

@@ -19,6 +19,7 @@ from fastfisher.kernels.cuda import (
     layered,
     memory,
     metric,
+    ranges,
     recurrence,
     squares,
     sums,
@@ -84,7 +85,7 @@ def _substitutions():
 def _between():
     """What solvers do between these."""
     k, m = 2, 5
-    rows, report = np.zeros((k, m)), np.zeros(vectors.REPORT + 3 * k)
+    rows, report = np.zeros((k, m)), np.zeros(vectors.REPORT + 4 * k)
     v, w, none, A = rows[0], np.zeros(k), np.zeros(0), square(m, DOUBLE)
     state, partial = np.zeros((k, recurrence.STATE)), np.zeros((k, 1, 3))
     counts = np.zeros(1, np.int64)
@@ -108,6 +109,10 @@ def _between():
     vectors.normalise(rows[:1], rows[:1], w[:1], none)
     vectors.woodbury(rows, rows, rows, report, 0.0)
     vectors.spread(v, report, 0.0)
+    ranges.near(rows, rows, w)
+    ranges.back(rows, w)
+    ranges.subtract_outer(A, v, v)
+    ranges.lessen(v, v)
     squares.scale_square(A, v)
     squares.add_to_diagonal(A, v, v)
     squares.diagonal_of(v, A)

@@ -1,0 +1,88 @@
+"""Solves in the CUDA simulator at the ends of the range, beside those of the host."""
+
+import numpy as np
+
+import fastfisher as ff
+from tests import matrices
+from tests.solvers.device_arrays import TALL, WIDE, there
+
+__all__ = ["FAR", "LOST", "ends"]
+
+# name: (shape, method, size of b, damping): the last column of b is ordinary
+LOST = {
+    "primal": (TALL, "primal", 1e-33, 1e8),  # some digits are left
+    "dual, marquardt": (WIDE, "dual", 1e-30, ff.Marquardt(1e-3, shift=1e25)),
+    "cutoff": (TALL, "primal", 1e-42, ff.HardCutoff(1e-6)),
+}
+FAR = {
+    "primal": (TALL, "primal", 1e-2, ("weights",)),
+    "dual": (WIDE, "dual", 1e-2, ("weights",)),
+    "dual, marquardt": (WIDE, "dual", ff.Marquardt(0.5, shift=1e-3), ("coef", "weights")),
+    "cutoff": (WIDE, "dual", ff.HardCutoff(1e-3), ("coef", "weights")),
+}
+
+
+def ends():
+    """All of it, in one process."""
+    return {
+        "lost": {name: _lost(name) for name in LOST},
+        "far": {name: _far(name) for name in FAR},
+        "above": _above(),
+        "held": _held(),
+    }
+
+
+def _facts(made):
+    return {
+        "status": made.status,
+        "statuses": list(made.statuses),
+        "residuals": np.asarray(made.residuals).tolist(),
+    }
+
+
+def _lost(name):
+    """Statuses and residuals of a step of which one column underflows; those of the host."""
+    shape, method, size, damping = LOST[name]
+    rng = matrices.generator("lost", name)
+    G = rng.standard_normal(shape).astype(np.float32)
+    b = rng.standard_normal((shape[1], 2)).astype(np.float32)
+    b[:, 0] *= np.float32(size)
+    b[:, 1] *= np.float32(1e25)
+    settings = {"damping": damping, "method": method}
+    return [_facts(ff.solve(there(G), there(b), **settings)), _facts(ff.solve(G, b, **settings))]
+
+
+def _far(name):
+    """The error of x for scores centred 1e6 deviations from zero."""
+    shape, method, damping, given = FAR[name]
+    (n, p), rng = shape, matrices.generator("far", name)
+    G = (rng.standard_normal(shape) + 1e6 * rng.standard_normal(p)).astype(np.float32)
+    weights = rng.uniform(0.5, 2, n) if "weights" in given else None
+    side = "coef" if "coef" in given else "b"
+    given = {side: rng.standard_normal(n if side == "coef" else p).astype(np.float32)}
+    settings = {"damping": damping, "center": True}
+    exact = {key: x.astype(float) for key, x in given.items()}
+    route = "dual" if side == "coef" else "primal"
+    expected = ff.solve(G.astype(float), **exact, weights=weights, method=route, **settings)
+    on_device = {key: there(x) for key, x in given.items()}
+    made = ff.solve(there(G), **on_device, weights=there(weights), method=method, **settings)
+    x = made.x.copy_to_host().astype(float)
+    error = np.linalg.norm(x - expected.x) / np.linalg.norm(expected.x)
+    return {**_facts(made), "error": float(error)}
+
+
+def _above():
+    """A column of x above the range, beside one that is 1e45 only on the way."""
+    b = np.array([[1e30, 1e-30]] * 3, np.float32)
+    return _facts(ff.solve(there(np.zeros(TALL, np.float32)), there(b), damping=1e-45))
+
+
+def _held():
+    """What a Fisher of the device says of steps below the range, and of scores far from zero."""
+    rng = matrices.generator("held, far")
+    G = (rng.standard_normal(TALL) + 1e6).astype(np.float32)
+    b = np.array([[1e-30, 1.0]] * 3, np.float32)
+    F = ff.DeviceFisher(3, dtype="float32", center=True).update(there(G))
+    centred = np.cov(G.astype(float), rowvar=False, bias=True)
+    error = np.abs(F.matrix().copy_to_host() - centred).max() / np.abs(centred).max()
+    return {**_facts(F.solve(there(b), damping=1e20)), "error": float(error)}
