@@ -12,6 +12,7 @@ from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype
 from ..planning import choose, plan_blocks, require_memory
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed_cutoff
+from ..solvers.system import drift_of
 from . import stacks
 from .base import Fisher
 from .block_factor import BlockFactor, BlockSpectrum, PerBlock
@@ -119,7 +120,19 @@ class BlockDiagonalFisher(Staged, Fisher):
     def _absorb(self, scores, weights, total):
         mean = mean_row(scores, weights, total)
         self._add_products(scores, weights, mean if self.center else None)
+        drift = drift_of(mean, scores.dtype) if self.center else None
+        if drift is not None:
+            self._subtract_outer(drift, total)
         self._include(mean, total)
+
+    def _subtract_outer(self, d, weight):
+        """Blocks -= weight d'd."""
+        for group, sums in zip(self.partition.groups, self._sums, strict=True):
+            for lo, hi in stacks.pieces(len(group), group.d, sums.itemsize):
+                rows = d[group.columns_of(lo, hi)].reshape(-1, 1, group.d)
+                outer = weight * (rows.conj().swapaxes(1, 2) * rows)
+                # Complex products may be rounded differently in the two triangles.
+                sums[lo:hi] -= (outer + outer.conj().swapaxes(1, 2)) / 2
 
     def _include(self, mean, total):
         """Account for rows with this mean and weight whose products are in already (Chan)."""
