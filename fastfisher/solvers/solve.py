@@ -232,6 +232,8 @@ def _rounded(outcome, power, exponents, dtype):
         moved = power + (0 if exponents is None else exponents[:, np.newaxis])
         x = shifted(x, moved)
     x = x.astype(dtype, copy=False)
+    if x is outcome.x:
+        return x, outcome
     added = 0.0 if outcome.rung == "eigen" else outcome.added
     found = as_returned(outcome.system, added, x, outcome.x, outcome.certificate, moved)
     if found is None:
