@@ -19,7 +19,7 @@ from ..solvers.spectral import GramSpectrum
 from ..solvers.system import make_system
 from ..solvers.tridiagonal import Tridiagonal
 from .base import Fisher
-from .factor import GramFactor
+from .gram_factor import GramFactor
 from .lock import Lock
 from .paths import exponent
 from .spectral import SpectralFactor

@@ -218,7 +218,7 @@ def fvp(G, v, weights=None):
 
     Notes
     -----
-    4 n p k flops; reads G once while four of its rows fit 512 KiB, else twice.
+    4 n p k flops; reads G once while rows, or a thread's share of them, fit a cache, else twice.
     docs/math.md I3.
 
     Examples

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ __all__ = [
     "refine",
     "row_norms",
     "underflowed",
+    "with_lost_digits",
     "worst",
 ]
 
@@ -165,6 +166,14 @@ def underflowed(statuses, lost):
     """The statuses, where rows that count as solved lost digits to underflow."""
     pairs = zip(statuses, lost, strict=True)
     return tuple("underflow" if s == "converged" and gone else s for s, gone in pairs)
+
+
+def with_lost_digits(outcome, system, found):
+    """The outcome of a system, given what `as_returned` found of its x."""
+    certificate, lost = found
+    statuses = outcome.statuses or direct_statuses(system, outcome.certificate)
+    statuses = underflowed(statuses, lost)
+    return replace(outcome, certificate=certificate, statuses=statuses, status=worst(statuses))
 
 
 def finite_statuses(statuses, x):

@@ -1,7 +1,6 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
 import functools
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from .certificate import (
     as_returned,
     direct_statuses,
     finite_statuses,
-    underflowed,
+    with_lost_digits,
     worst,
 )
 from .cg import cg
@@ -236,13 +235,7 @@ def _rounded(outcome, power, exponents, dtype):
         return x, outcome
     added = 0.0 if outcome.rung == "eigen" else outcome.added
     found = as_returned(outcome.system, added, x, outcome.x, outcome.certificate, moved)
-    if found is None:
-        return x, outcome
-    certificate, lost = found
-    statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
-    statuses = underflowed(statuses, lost)
-    changed = {"certificate": certificate, "statuses": statuses, "status": worst(statuses)}
-    return x, replace(outcome, **changed)
+    return x, outcome if found is None else with_lost_digits(outcome, outcome.system, found)
 
 
 def _reported(system, outcome):

@@ -6,6 +6,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.errors import InputError
 from tests import matrices, oracle
+from tests.scores import OF_SCORES
 from tests.tolerances import assert_ratio, entrywise_ratio, gram_ratio, matvec_ratio, syrk_ratio
 
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
@@ -126,14 +127,7 @@ def test_float32_sums_do_not_stall(rng):
 
 # Trouble -----------------------------------------------------------------------------------------
 
-CALLS = {
-    "syrk": lambda G: ff.ops.syrk(G),
-    "gram": lambda G: ff.ops.gram(G),
-    "fvp": lambda G: ff.ops.fvp(G, np.ones(G.shape[1])),
-    "matvec": lambda G: ff.ops.matvec(G, np.ones(G.shape[1])),
-    "rmatvec": lambda G: ff.ops.rmatvec(G, np.ones(G.shape[0])),
-    "diag": lambda G: ff.ops.diag(G),
-}
+CALLS = {name: OF_SCORES[name] for name in ("syrk", "gram", "fvp", "matvec", "rmatvec", "diag")}
 over_calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 

@@ -1,6 +1,6 @@
 """From a system on a device and a plan to a Solution: routes, rungs, ranges, refusals."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from ..certificate import (
     as_returned,
     direct_statuses,
     may_lose_digits,
-    underflowed,
-    worst,
+    with_lost_digits,
 )
 from ..cutoffs import Cutoff
 from ..factored import rank_deficient
@@ -215,12 +214,7 @@ def kept(outcome, seen, out, report, scale=None, power=0):
         diagonal = seen.raw_diagonal() if seen.damping.needs == "diagonal" else None
         added = outcome.added if diagonal is None else seen.damping.resolve(None, diagonal, p)
     found = as_returned(seen, added, rows, exact, outcome.certificate, power)
-    if found is None:
-        return outcome
-    certificate, lost = found
-    statuses = outcome.statuses or direct_statuses(seen, outcome.certificate)
-    statuses = underflowed(statuses, lost)
-    return replace(outcome, certificate=certificate, statuses=statuses, status=worst(statuses))
+    return outcome if found is None else with_lost_digits(outcome, seen, found)
 
 
 def dressed(x, outcome, plan, damping, scale, finite):
