@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastfisher.kernels.slicing import byte_units
+from fastfisher.kernels.slicing import slice_units
 
 __all__ = ["CHECKS", "GOALS", "GRIDS", "Case", "operands"]
 
@@ -210,9 +210,9 @@ def operands(case, seed=0):
         "diag": lambda: ((np.zeros(p), a, none, none), 0),
         "dual": lambda: ((a, random(1, n)), None),
         "mixed": lambda: ((a, random(1, p)), None),
-        "sliced_syrk": lambda: ((np.zeros((p, p)), a, byte_units(peaks(0)), 2, 3, none, none), 0),
+        "sliced_syrk": lambda: ((np.zeros((p, p)), a, slice_units(peaks(0)), 2, 3, none, none), 0),
         "sliced_gram": lambda: (
-            (np.zeros((n, n)), a, 0, p, byte_units(peaks(1)), 2, 3, none),
+            (np.zeros((n, n)), a, 0, p, slice_units(peaks(1)), 2, 3, none),
             0,
         ),
     }[case.op]()

@@ -14,7 +14,7 @@ import numpy as np
 from .arrays import all_finite, whole_blocks
 from .errors import InputError
 from .kernels.cpu.splitting import SLICE_BYTES, sliced_terms
-from .kernels.slicing import byte_units
+from .kernels.slicing import KINDS
 from .planning import choose, current_options
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "add_sliced_syrk",
     "add_syrk",
     "bad_rows",
-    "byte_units",
     "check_finite",
     "mean_row",
     "products",
@@ -199,16 +198,14 @@ def add_peaks(y, G, *, by_rows, weights=None, shift=None):
         kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
 
 
-SLICED = {"bytes": "sliced", "halves": "bf16"}  # how ops on slices begin
-
-
 def _sliced(op, order, count, kind, dtype):
     """The kernel, and terms of a call."""
-    from .kernels.cpu.units import TERMS, unit  # which tries its gates
+    from .kernels.cpu.units import unit  # which tries its gates
 
-    kernel = choose(f"{SLICED[kind]}_{op}", order, dtype).load()
+    slices = KINDS[kind]
+    kernel = choose(f"{slices.op}_{op}", order, dtype).load()
     tiled = unit(kind) == "amx"
-    return kernel, sliced_terms(order, count, tiled=tiled, per_word=TERMS[kind])
+    return kernel, sliced_terms(order, count, tiled=tiled, per_word=slices.terms)
 
 
 def _within(length, step, op, part):
@@ -228,7 +225,7 @@ def add_sliced_syrk(
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
     whole = G.direct and G.stored == G.dtype
-    if count > 1 or not whole:  # sums of one slice of bytes are exact, however they are cut
+    if count > 1 or not whole:  # sums of one slice of integers are exact, however they are cut
         step = min(step, G.slice_rows)
     for lo, hi in _within(n, step, "sliced_syrk", part):
         kernel(c, G.rows(lo, hi), units, count, levels, _part(scale, lo, hi), shift)

@@ -18,6 +18,10 @@ __all__ = [
     "diag",
     "fvp",
     "gram",
+    "int7_gram",
+    "int7_syrk",
+    "int16_gram",
+    "int16_syrk",
     "inverse_diagonal",
     "layered_diag",
     "layered_gram",
@@ -223,11 +227,14 @@ def peaks(y, a, by_rows, scale, shift):
         np.maximum(y, np.abs(a).max(axis=0 if by_rows else 1), out=y)
 
 
-def _bytes(x, count):
-    """q_i 2^(-7 i), i < count, whose sum is x, nearly; q_i integers."""
-    for i in range(count):
-        yield np.rint(x) * 2.0 ** (-7 * i)
-        x = (x - np.rint(x)) * x.dtype.type(128)
+def _integers(bits):
+    def cut(x, count):
+        """q_i 2^(-bits i), i < count, whose sum is x, nearly; q_i integers."""
+        for i in range(count):
+            yield np.rint(x) * 2.0 ** (-bits * i)
+            x = (x - np.rint(x)) * x.dtype.type(2**bits)
+
+    return cut
 
 
 def _halves(x, count):
@@ -261,11 +268,27 @@ def _sliced_gram(cut, c, a, lo, hi, units, slices, levels, shift):
 
 
 def sliced_syrk(c, a, units, slices, levels, scale, shift):
-    _sliced_syrk(_bytes, c, a, units, slices, levels, scale, shift)
+    _sliced_syrk(_integers(7), c, a, units, slices, levels, scale, shift)
 
 
 def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
-    _sliced_gram(_bytes, c, a, lo, hi, units, slices, levels, shift)
+    _sliced_gram(_integers(7), c, a, lo, hi, units, slices, levels, shift)
+
+
+def int7_syrk(c, a, units, slices, levels, scale, shift):
+    _sliced_syrk(_integers(6), c, a, units, slices, levels, scale, shift)
+
+
+def int7_gram(c, a, lo, hi, units, slices, levels, shift):
+    _sliced_gram(_integers(6), c, a, lo, hi, units, slices, levels, shift)
+
+
+def int16_syrk(c, a, units, slices, levels, scale, shift):
+    _sliced_syrk(_integers(11), c, a, units, slices, levels, scale, shift)
+
+
+def int16_gram(c, a, lo, hi, units, slices, levels, shift):
+    _sliced_gram(_integers(11), c, a, lo, hi, units, slices, levels, shift)
 
 
 def bf16_syrk(c, a, units, slices, levels, scale, shift):

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..arrays import as_scores, as_vectors, as_weights, output, to_origin
 from ..errors import InputError
+from ..kernels.slicing import slice_units
 from ..passes import (
     add_diag,
     add_fvp,
@@ -12,7 +13,6 @@ from ..passes import (
     add_rmatvec,
     add_sliced_syrk,
     add_syrk,
-    byte_units,
     check_finite,
     products,
     sums_dtype,
@@ -68,7 +68,7 @@ def _add_normwise(sums, G, weights):
     least, most = NORMWISE_RANGE[size]
     if known.size and not (least < known.min() and known.max() < most):
         return False
-    units = byte_units(peaks, G.dtype)
+    units = slice_units(peaks, G.dtype)
     slices = NORMWISE_SLICES[size] - (G.shape[0] >= NORMWISE_LONG)
     add_sliced_syrk(sums, G, units, slices, slices, weights=weights)
     sums /= units

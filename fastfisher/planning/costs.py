@@ -17,6 +17,7 @@ from ..kernels.cpu.splitting import (
     sliced_terms,
     strip_fits,
 )
+from ..kernels.slicing import KINDS
 from .profiles import current_rates, thread_count
 from .records import Stage
 from .table import choose, decide
@@ -28,8 +29,8 @@ __all__ = [
     "eigen_stage",
     "integer_unit",
     "mixed_costs",
+    "mixed_kind",
     "mixed_side",
-    "mixed_slices",
     "normwise_pays",
     "route",
     "stage_of",
@@ -37,11 +38,14 @@ __all__ = [
 ]
 
 NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
-# Of products of slices, over those in single precision.
+# Of products of slices, over those in single precision; "avxvnni" by what its instructions do.
 SLICED_SPEED = {
-    "bytes": {"vnni": 4.0, "amx": 10.0},
+    "bytes": {"avxvnni": 4.0, "vnni": 4.0, "amx": 10.0},
+    "septets": {"avx2": 2.2},
+    "shorts": {"avx2": 1.4, "avxvnni": 2.0, "vnni": 2.0},
     "halves": {"avx512bf16": 1.5, "amx": 5.0},
 }
+INTEGERS = "bytes", "septets", "shorts"  # the fastest first
 NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
@@ -244,8 +248,8 @@ def mixed_side(q):
     return "dual" if q.singular or dual < primal else "primal"
 
 
-def integer_unit():
-    """What may multiply bytes here: "amx", "vnni", or "plain" where that is no gain.
+def integer_unit(kind="bytes"):
+    """What may multiply slices of integers here, or "plain" where that is no gain.
 
     From the processor and the environment, without the compiler: its gates decide in the end.
     """
@@ -256,10 +260,16 @@ def integer_unit():
         known = set(machine.cpu_features())
     else:
         known = {name[1:].replace("-", "_") for name in named.split(",") if name[:1] == "+"}
-        known |= {"avx512_vnni"} & {name.replace("512vnni", "512_vnni") for name in known}
-    if "amx_int8" in known:
+        known |= {name.replace("vnni", "_vnni") for name in known}
+    if kind == "bytes" and "amx_int8" in known:
         return "amx"
-    return "vnni" if {"avx512_vnni", "avx512f"} <= known else "plain"
+    if kind != "septets":
+        if {"avx512_vnni", "avx512f"} <= known:
+            return "vnni"
+        if "avx_vnni" in known:
+            return "avxvnni"
+    # Single precision in vectors twice as wide is as fast.
+    return "avx2" if kind != "bytes" and "avx2" in known and "avx512f" not in known else "plain"
 
 
 def normwise_pays(p, dtype):
@@ -313,11 +323,12 @@ def mixed_costs(q, side, units):
     )
 
 
-def mixed_slices(q):
-    """Slices a plan reckons with: 1 where products of bytes are a gain and the order is large."""
-    fast = integer_unit() in SLICED_SPEED["bytes"] and q.parts == 1
+def mixed_kind(q):
+    """The kind of the one slice that a plan reckons with, or None where it would be no gain."""
     order = q.p if mixed_side(q) == "primal" else q.n
-    return int(fast and order >= SLICED_ORDER)
+    if q.parts > 1 or order < SLICED_ORDER:
+        return None
+    return next((kind for kind in INTEGERS if integer_unit(kind) != "plain"), None)
 
 
 def _mixed(q):
@@ -326,11 +337,12 @@ def _mixed(q):
     half, op, order, summed, single = _halves_of(q, side)
     product, *factor = direct_stages(half, op, order, summed, sums=single)
     workspace = product.workspace
-    if mixed_slices(q):
-        sliced, unit = f"sliced_{op}", integer_unit()
-        costs = mixed_costs(q, side, {"bytes": unit})
-        terms = sliced_terms(order, 1, tiled=unit == "amx")
-        workspace = max(workspace, order * terms) + SLICED_SCRATCH
+    kind = mixed_kind(q)
+    if kind:
+        sliced, unit, per_word = f"{KINDS[kind].op}_{op}", integer_unit(kind), KINDS[kind].terms
+        costs = mixed_costs(q, side, {kind: unit})
+        terms = sliced_terms(order, 1, tiled=unit == "amx", per_word=per_word)
+        workspace = max(workspace, order * terms * 4 // per_word) + SLICED_SCRATCH
         entry = choose(sliced, order, q.dtype, device=q.device)
         product = replace(
             product,
@@ -338,7 +350,7 @@ def _mixed(q):
             kernel=entry.name,
             workspace=workspace,
             reproducible=True,
-            seconds=costs.slicing + costs.pairs["bytes"],
+            seconds=costs.slicing + costs.pairs[kind],
             source="table",
             measured="",
         )

@@ -17,8 +17,8 @@ from .costs import (
     ROUTES,
     direct_stages,
     division_stage,
+    mixed_kind,
     mixed_side,
-    mixed_slices,
     route,
     vector_bytes,
 )
@@ -91,7 +91,7 @@ def _mixed_wins(q, direct, cost, routes, room):
     """
     if q.device == "cuda" or q.spectral or direct != mixed_side(q):
         return False
-    gain = mixed_slices(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
+    gain = mixed_kind(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
     return bool(gain) and routes["mixed"][1] <= room
 
 

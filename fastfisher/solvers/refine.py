@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
-from ..passes import byte_units
+from ..kernels.slicing import KINDS, slice_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
@@ -56,7 +56,7 @@ class MixedSolver:
         self.picky = problem.method == "auto"
         order = system.p if side == "primal" else system.n
         large = system.dtype.kind != "c" and order >= SLICED_ORDER
-        units = {kind: tried_unit(kind) if large else "plain" for kind in ("bytes", "halves")}
+        units = {kind: tried_unit(kind) if large else "plain" for kind in KINDS}
         self.forms = [form for form in FORMS if units[form.kind] != "plain"]
         self.costs = mixed_costs(problem, side, units)
         self._matrices, self._norm, self._probe = {}, None, None
@@ -127,10 +127,10 @@ class MixedSolver:
         """False where a sample says that the exact route will do: scores are not read for it."""
         probe, (order, spread) = self.probe, self._lengths()
         added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
-        noise = noise_of(probe.peaks, 1 / byte_units(probe.peaks), spread)
+        noise = noise_of(probe.peaks, 1 / slice_units(probe.peaks), spread)
         known = probe.diagonal
         model = Model(noise, order, spread, probe.trace, known, squares=known)
-        if self.rungs(model, added)[:1] == [FORMS[0]]:
+        if self._crudest(self.rungs(model, added)):
             return True
         model = self._beside(replace(model, noise=noise * probe.growth))
         return bool(self.rungs(model, added))
@@ -161,11 +161,15 @@ class MixedSolver:
             best += [form for form in tried[1:] if form == (name, slices + 1)]
         return best + [SINGLE] * (SINGLE not in best)
 
+    def _crudest(self, rungs):
+        """True if the crudest form there is comes first: it is as suitable as any."""
+        return bool(rungs) and rungs[0] in self.forms[:1]
+
     def chosen(self, added):
         """The forms to be tried, as `rungs`, and the error expected of each."""
         model = self.model()
         rungs = self.rungs(model, added)
-        if self.slicing is not None and rungs[:1] != [FORMS[0]]:
+        if self.slicing is not None and not self._crudest(rungs):
             diagonal = None if model.diagonal is None else _seen(model.diagonal)
             model = self._beside(replace(model, noise=_seen(model.noise), diagonal=diagonal))
             added = _seen(added)

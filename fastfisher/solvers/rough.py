@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels.slicing import BITS, MOST_SLICES
+from ..kernels.slicing import BITS, KINDS, MOST_SLICES, slice_units
 from ..ops.factorizations import factor, solve_factored
-from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, byte_units, sums_dtype
+from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
 from ..planning import choose
 from .probe import late_pivots
 from .system import unit_roundoff
@@ -42,18 +42,23 @@ GRADED = 16  # ratio of scales from which the scaled system is solved to roundin
 class Form(NamedTuple):
     """What a rough matrix is made from: so many slices of a kind, or scores in single precision."""
 
-    name: str  # "single", "int8" or "bf16"
+    name: str  # "single", "int8", "int7", "int16" or "bf16"
     slices: int
 
     @property
     def kind(self):
-        return {"int8": "bytes", "bf16": "halves"}[self.name]
+        return {"int8": "bytes", "int7": "septets", "int16": "shorts", "bf16": "halves"}[self.name]
+
+    @property
+    def bits(self):
+        """Of the integers of the first slice; halves are as good in any unit."""
+        return BITS if self.kind == "halves" else KINDS[self.kind].bits
 
     @property
     def levels(self):
         """Products i + j < levels are taken: all, so that the matrix is positive semidefinite; of
         halves not those below single precision."""
-        return 2 * self.slices - 1 if self.name == "int8" else min(2 * self.slices - 1, 3)
+        return min(2 * self.slices - 1, 3) if self.kind == "halves" else 2 * self.slices - 1
 
     @property
     def products(self):
@@ -61,8 +66,13 @@ class Form(NamedTuple):
 
 
 SINGLE = Form("single", 0)
-FORMS = tuple(
-    Form(name, slices) for name in ("int8", "bf16") for slices in range(1, MOST_SLICES + 1)
+# The crudest that a processor has first. Two septets are slower than one short, two shorts nearer
+# than single precision.
+FORMS = (
+    *(Form("int8", slices) for slices in range(1, MOST_SLICES + 1)),
+    Form("int7", 1),
+    Form("int16", 1),
+    *(Form("bf16", slices) for slices in range(1, MOST_SLICES + 1)),
 )
 
 
@@ -70,7 +80,7 @@ FORMS = tuple(
 class Model:
     """What is known before any matrix is formed: sizes of the errors that each form would have.
 
-    `noise`: mean square of the rounding of one slice, in units of F, per row of the matrix;
+    `noise`: mean square of the rounding to one byte, in units of F, per row of the matrix;
     `spread`: length of the other axis; `norm` of F; `diagonal` of F where D is one; `floor`, per
     row or 0: what F has, beside D, in the direction where it has least (`Probe`); `squares`: the
     diagonal of F, nearly, per row or the same for all.
@@ -103,9 +113,11 @@ class Model:
             return single
         if self.noise is None or not single < 1:
             return math.inf
-        noise, bits = (self.noise, BITS) if form.name == "int8" else (HALF_ERROR * self.squares, 8)
+        halves = form.kind == "halves"
+        noise = HALF_ERROR * self.squares if halves else self.noise * 4.0 ** (BITS - form.bits)
         shares = (noise / (added + self.floor) * np.ones_like(self.noise))[self.noise > 0]
-        share = float(np.mean(shares)) * 4.0 ** (-bits * (form.slices - 1)) if shares.size else 0.0
+        share = float(np.mean(shares)) if shares.size else 0.0
+        share *= 4.0 ** (-KINDS[form.kind].bits * (form.slices - 1))
         ratio = min(self.order / max(self.spread, 1), 1.0)
         return 2 * math.sqrt(share * ratio) + share + single
 
@@ -177,40 +189,45 @@ class Slicing:
         self.peaks = np.zeros(system.p if primal else system.n)
         weights = system.weights if primal else None
         add_peaks(self.peaks, system.G, by_rows=primal, weights=weights, shift=system.mean)
-        self.units = byte_units(self.peaks, system.dtype)
-        # c = units (G - m)' w (G - m) units, so F = c / units^2 / W; likewise K.
-        self.outer = 1 / self.units
-        if primal:
-            self.outer /= math.sqrt(system.total or 1.0)
-        else:
-            self.outer *= system.root_weights
         self.spread = system.n if primal else system.p
         self._first = {}  # by form: sums over the first terms, and how many those are
 
     @property
     def noise(self):
-        """Mean squares of rounding errors, summed over the other axis, in units of F (or K)."""
-        return noise_of(self.peaks, self.outer, self.spread)
+        """Mean squares of errors of bytes, summed over the other axis, in units of F (or K)."""
+        return noise_of(self.peaks, self._outer(BITS), self.spread)
+
+    def _units(self, bits):
+        """Per column (row in the dual)."""
+        return slice_units(self.peaks, self.system.dtype, bits)
+
+    def _outer(self, bits):
+        """c = units (G - m)' w (G - m) units, so F = outer c outer; likewise K."""
+        if self.side == "dual":
+            return self.system.root_weights / self._units(bits)
+        return 1 / (self._units(bits) * math.sqrt(self.system.total or 1.0))
 
     def matrix(self, form):
         """The matrix from all terms; those that are in `begun` are not gone through again."""
         c, first = self._first.pop(form, (None, 0))
-        return Rough(self._added(c, form, (first, self.spread)), self.outer, form)
+        c = self._added(c, form, (first, self.spread))
+        return Rough(c, self._outer(form.bits), form)
 
     def begun(self, form, terms):
         """The matrix from the first terms, as if they were like all."""
         c = self._added(None, form, (0, terms))
         self._first = {form: (c, terms)}
-        return Rough(c, self.outer * math.sqrt(self.spread / terms), form)
+        return Rough(c, self._outer(form.bits) * math.sqrt(self.spread / terms), form)
 
     def _added(self, c, form, part):
-        c = np.zeros((len(self.units), len(self.units))) if c is None else c
-        s, how = self.system, {"kind": form.kind, "shift": self.system.mean, "part": part}
+        c = np.zeros((len(self.peaks), len(self.peaks))) if c is None else c
+        s, units = self.system, self._units(form.bits)
+        how = {"kind": form.kind, "shift": s.mean, "part": part}
         if self.side == "primal":
             how["weights"] = s.weights
-            add_sliced_syrk(c, s.G, self.units, form.slices, form.levels, **how)
+            add_sliced_syrk(c, s.G, units, form.slices, form.levels, **how)
         else:
-            add_sliced_gram(c, s.G, self.units, form.slices, form.levels, **how)
+            add_sliced_gram(c, s.G, units, form.slices, form.levels, **how)
         return c
 
 

@@ -51,7 +51,8 @@ class Solution:
     rung : str
         What produced x: "cholesky", "division" or "eigenbasis", "cg" or "none"; with a cutoff
         "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen"; in mixed precision
-        "int8+cg", "bf16+cg" or "single+cg". "+refinement" is added where the residual corrected x.
+        "int8+cg", "int16+cg", "bf16+cg" or "single+cg". "+refinement" is added where the residual
+        corrected x.
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.

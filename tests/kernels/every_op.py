@@ -102,31 +102,47 @@ def _peaks(d):
             yield (y, a, by_rows, weights if by_rows else d.none, shift), [0]
 
 
-def _units(d, sizes):
-    """Powers of two that make bytes of numbers up to these sizes."""
-    return np.exp2(np.floor(np.log2(127 / np.maximum(sizes, 1e-3)))).astype(d.dtype)
+def _units(d, sizes, largest):
+    """Powers of two that make integers up to `largest` of numbers up to these sizes."""
+    return np.exp2(np.floor(np.log2(largest / np.maximum(sizes, 1e-3)))).astype(d.dtype)
 
 
-def _sliced_syrk(d):
+def _sliced_syrk(d, largest=127):
     if d.dtype != np.float64:  # in single precision rounding to integers may go the other way
         return
     for a, weights, shift in d.variants(SLICED_SHAPES):
         moved = np.abs(a - shift if shift.size else a)
         roots = np.sqrt(weights)
         sizes = (moved * roots[:, np.newaxis] if roots.size else moved).max(axis=0, initial=0)
-        for slices, levels in ((1, 1), (3, 3), (2, 3)):
-            args = (d.sums(a.shape[1]), a, _units(d, sizes), slices, levels, roots, shift)
-            yield args, [0]
+        units = _units(d, sizes, largest)
+        for slices, levels in ((1, 1), (2, 2), (2, 3), (3, 3))[: 3 if largest > 128 else 4]:
+            yield (d.sums(a.shape[1]), a, units, slices, levels, roots, shift), [0]
 
 
-def _sliced_gram(d):
+def _sliced_gram(d, largest=127):
     if d.dtype != np.float64:
         return
     for a, _, shift in d.variants([shape[::-1] for shape in SLICED_SHAPES]):
         n, p = a.shape
         sizes = np.abs(a - shift if shift.size else a).max(axis=1, initial=0)
         for slices, levels, lo, hi in ((1, 1, 0, p), (2, 3, p // 3, p - p // 4)):
-            yield (d.sums(n), a, lo, hi, _units(d, sizes), slices, levels, shift), [0]
+            yield (d.sums(n), a, lo, hi, _units(d, sizes, largest), slices, levels, shift), [0]
+
+
+def _int7_syrk(d):
+    yield from _sliced_syrk(d, 63)
+
+
+def _int7_gram(d):
+    yield from _sliced_gram(d, 63)
+
+
+def _int16_syrk(d):
+    yield from _sliced_syrk(d, 2047)
+
+
+def _int16_gram(d):
+    yield from _sliced_gram(d, 2047)
 
 
 def _whole(d, *arrays):

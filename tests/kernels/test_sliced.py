@@ -1,5 +1,5 @@
-"""Sums of products of slices: of bytes, X2, exact, in any order, on every unit; of halves, X8, as
-near as in single precision; peaks, the gates."""
+"""Sums of products of slices: of integers, X2, exact, in any order, on every unit; of halves, X8,
+as near as in single precision; peaks, the gates."""
 
 import numba
 import numpy as np
@@ -7,15 +7,21 @@ import pytest
 
 from fastfisher import machine
 from fastfisher.kernels import reference
-from fastfisher.kernels.cpu import quantise, sliced, threads, units
+from fastfisher.kernels.cpu import quantise, sliced, threads, units, word_tiles
 from fastfisher.kernels.cpu.splitting import sliced_terms
-from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS, TILED_TERMS
+from fastfisher.kernels.slicing import (
+    KINDS,
+    SLICED_LEAST,
+    SLICED_TERMS,
+    TILED_TERMS,
+    slice_units,
+)
 from tests.kernels.every_op import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 
 # Those of this processor; "amx", where it is and where it is not, has test_amx.py.
 UNITS = [(name, kind) for kind in units.NEEDED for name in units._promised(kind) if name != "amx"]
-BYTES = [unit for unit in UNITS if unit[1] == "bytes"]
+WHOLE = [unit for unit in UNITS if unit[1] != "halves"]
 NONE, U = np.empty(0), unit_roundoff("float64")
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is no compiled code")
 
@@ -25,11 +31,18 @@ def code(request):
     return units.unit_code(*request.param)
 
 
-only_bytes = pytest.mark.parametrize("code", BYTES, ids="-".join, indirect=True)
+only_whole = pytest.mark.parametrize("code", WHOLE, ids="-".join, indirect=True)
+# Bits of a slice, the largest of the first, and what sums products of them.
+INTEGERS = {
+    "bytes": (7, 127, sliced.sliced_syrk, sliced.sliced_gram),
+    "septets": (6, 63, sliced.int7_syrk, sliced.int7_gram),
+    "shorts": (11, 2047, sliced.int16_syrk, sliced.int16_gram),
+}
+over_integers = pytest.mark.parametrize("kind", INTEGERS)
 
 
-def powers(sizes):
-    return np.exp2(np.floor(np.log2(127 / sizes)))
+def powers(sizes, largest=127):
+    return np.exp2(np.floor(np.log2(largest / sizes)))
 
 
 def assert_same_sums(c, expected):
@@ -50,21 +63,37 @@ def products(a, code, *, slices=1, levels=1, by_rows=True):
 @pytest.mark.parametrize("n, p", [(1, 1), (3, 47), (64, 48), (65, 49), (700, 16), (130, 97)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_X2_sums_of_small_integers_are_exact(code, n, p, dtype, rng):
-    """Up to 127 either way: not one unit in the last place off, lower triangle only."""
-    a = rng.integers(-127, 128, (n, p)).astype(dtype)
-    a[0], a[-1] = 127, -127
+    """Up to 127 (63) either way: not one unit in the last place off, lower triangle only."""
+    largest = min(2 ** (code.bits or 7) - 1, 127)
+    a = rng.integers(-largest, largest + 1, (n, p)).astype(dtype)
+    a[0], a[-1] = largest, -largest
     for by_rows in (True, False):
         x = (a if by_rows else a.T).astype(np.float64)
         np.testing.assert_array_equal(products(a, code, by_rows=by_rows), np.tril(x.T @ x))
 
 
-@only_bytes
-def test_X2_sums_hold_the_largest_stretch_of_the_largest_bytes(code):
-    """8192 terms of 127 * 127 (with the offset: 255 * 127), the most that one flush adds up."""
+@only_whole
+def test_X2_sums_hold_the_largest_stretch_of_the_largest_integers(code):
+    """8192 terms of 127 * 127 (with the offset: 255 * 127), or 512 of 2047 * 2047: one flush."""
+    largest = 2.0**code.bits - 1
     for sign in (1.0, -1.0):
-        a = np.full((SLICED_TERMS, 3), 127.0)
+        a = np.full((SLICED_TERMS, 3), largest)
         a[:, 1] *= sign
         np.testing.assert_array_equal(products(a, code), np.tril(a.T @ a))
+
+
+@pytest.mark.parametrize(
+    "code", [unit for unit in WHOLE if unit[1] == "shorts"], ids="-".join, indirect=True
+)
+def test_X2_two_slices_of_shorts_hold_their_largest_sums(code):
+    """Both products of a level are summed in 32 bits: 2 x 512 x 2047 x 1024."""
+    for sign in (1.0, -1.0):
+        a = np.full((1000, 3), sign * (2047 - 0.5 + 2.0**-9))
+        a[:, 1] = 2047 - 0.5 + 2.0**-9  # the second slice takes as much away as it can
+        first = np.rint(a)
+        x = first + np.rint((a - first) * 2**11) / 2**11
+        assert np.abs((a - first) * 2**11).max() > 1019
+        assert_same_sums(products(a, code, slices=2, levels=3), np.tril(x.T @ x))
 
 
 def test_sliced_terms_stay_inside_32_bits():
@@ -74,20 +103,36 @@ def test_sliced_terms_stay_inside_32_bits():
                 terms = sliced_terms(order, count, tiled=tiled)
                 assert terms % SLICED_LEAST == 0 and SLICED_LEAST <= terms <= most
     assert 8 * 255 * 127 * SLICED_TERMS < 2**31 and 8 * 127 * 127 * TILED_TERMS < 2**31
+    assert 2 * 2047 * 1024 * SLICED_LEAST < 2**31 and 2 * 2 * 127 * 63 < 2**15
 
 
+@over_integers
+def test_X2_units_bring_every_peak_below_the_largest_integer(kind, rng):
+    """As large as they can be: half as much again would be too large."""
+    bits, largest, _, _ = INTEGERS[kind]
+    peaks = np.concatenate([np.exp2(rng.uniform(-60, 60, 999)), np.arange(1, 130.0)])
+    peaks = np.concatenate([peaks, np.nextafter(peaks, 0), np.nextafter(peaks, np.inf)])
+    scaled = np.rint(peaks * slice_units(peaks, bits=bits))
+    assert scaled.max() == largest and scaled.min() >= largest // 2
+    np.testing.assert_array_equal(slice_units(np.zeros(3), bits=bits), 1)
+    assert KINDS[kind].bits == bits
+
+
+@over_integers
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
 @pytest.mark.parametrize("shape", [(90, 33), (33, 90)], ids=str)
-def test_X2_slices_leave_a_known_rest(slices, shape, rng):
-    """|x - x_q| <= 2^-7s of the largest: the sums are those of x_q, and x is that near."""
-    a = rng.standard_normal(shape)
+def test_X2_slices_leave_a_known_rest(kind, slices, shape, rng):
+    """|x - x_q| <= 2^-bits s of the largest: the sums are those of x_q, and x is that near."""
+    (bits, largest, syrk, _), a = INTEGERS[kind], rng.standard_normal(shape)
+    if kind == "shorts" and slices > 2:
+        return  # there is no room in 32 bits, nor any use
     peak = np.abs(a).max(axis=0)
-    c, u = np.zeros((shape[1], shape[1])), powers(peak)
-    sliced.sliced_syrk(c, a, u, slices, 2 * slices - 1, NONE, NONE)
+    c, u = np.zeros((shape[1], shape[1])), powers(peak, largest)
+    syrk(c, a, u, slices, 2 * slices - 1, NONE, NONE)
     x, rest = np.zeros(shape), a * u
     for s in range(slices):
-        x, rest = x + np.rint(rest) * 2.0 ** (-7 * s), (rest - np.rint(rest)) * 128
-    assert np.all(np.abs(a - x / u) <= 1.01 * 2.0 ** (-7 * slices) * peak)
+        x, rest = x + np.rint(rest) * 2.0 ** (-bits * s), (rest - np.rint(rest)) * 2**bits
+    assert np.all(np.abs(a - x / u) <= 1.01 * 2.0 ** (-bits * slices) * peak)
     assert_same_sums(c, np.tril(x.T @ x))
     found = np.linalg.eigvalsh(c + np.tril(c, -1).T)
     assert (
@@ -95,26 +140,29 @@ def test_X2_slices_leave_a_known_rest(slices, shape, rng):
     )  # X3: positive semidefinite as it stands
 
 
+@over_integers
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("slices, levels", [(1, 1), (2, 3), (3, 3)])
-def test_sliced_sums_are_the_reference_to_the_bit(dtype, slices, levels, rng):
+@pytest.mark.parametrize("slices, levels", [(1, 1), (2, 3), (2, 2)])
+def test_sliced_sums_are_the_reference_to_the_bit(kind, dtype, slices, levels, rng):
     """Weights and shift are applied before rounding, as the reference does it."""
+    _, largest, syrk, gram = INTEGERS[kind]
+    their_syrk, their_gram = (getattr(reference, f.__name__) for f in (syrk, gram))
     a, m = rng.standard_normal((130, 51)).astype(dtype), rng.standard_normal(51).astype(dtype)
     w = rng.uniform(0.1, 2, 130).astype(dtype)
     none = np.empty(0, dtype)
-    u = powers(np.abs(w[:, None] * (a - m)).max(axis=0)).astype(dtype)
-    v = powers(np.abs(a - m).max(axis=1)).astype(dtype)
+    u = powers(np.abs(w[:, None] * (a - m)).max(axis=0), largest).astype(dtype)
+    v = powers(np.abs(a - m).max(axis=1), largest).astype(dtype)
     ours, theirs = np.zeros((51, 51)), np.zeros((51, 51))
-    sliced.sliced_syrk(ours, a, u, slices, levels, w, m)
-    reference.sliced_syrk(theirs, a, u, slices, levels, w, m)
+    syrk(ours, a, u, slices, levels, w, m)
+    their_syrk(theirs, a, u, slices, levels, w, m)
     assert_same_sums(ours, theirs)
     ours, theirs = np.zeros((130, 130)), np.zeros((130, 130))
-    sliced.sliced_gram(ours, a, 3, 47, v, slices, levels, m)
-    reference.sliced_gram(theirs, a, 3, 47, v, slices, levels, m)
+    gram(ours, a, 3, 47, v, slices, levels, m)
+    their_gram(theirs, a, 3, 47, v, slices, levels, m)
     assert_same_sums(ours, theirs)
     assert not np.array_equal(theirs, theirs + 1)  # the comparison can fail
     none_shift = np.zeros((51, 51))
-    reference.sliced_syrk(none_shift, a, u, slices, levels, w, none)
+    their_syrk(none_shift, a, u, slices, levels, w, none)
     assert np.abs(none_shift[:51, :51] - ours[:51, :51]).max() > 1
 
 
@@ -139,7 +187,7 @@ def test_X8_slices_of_halves_reach_single_precision_at_any_length(n, positive, r
 
 
 @compiled
-@pytest.mark.parametrize("syrk", [sliced.sliced_syrk, sliced.bf16_syrk])
+@pytest.mark.parametrize("syrk", [sliced.sliced_syrk, sliced.int16_syrk, sliced.bf16_syrk])
 def test_A6_one_and_two_threads_give_the_same_bits(syrk, rng):
     a = rng.standard_normal((1500, 300))
     u = powers(np.abs(a).max(axis=0))
@@ -149,20 +197,21 @@ def test_A6_one_and_two_threads_give_the_same_bits(syrk, rng):
         threads.set_num_threads(count)
         try:
             c = np.zeros((300, 300))
-            syrk(c, a, u, 3, 3, NONE, NONE)
+            syrk(c, a, u, 2, 3, NONE, NONE)
             found.append(c.tobytes())
         finally:
             threads.set_num_threads(before)
     assert found[0] == found[1]
 
 
-def test_sums_of_one_slice_do_not_depend_on_how_they_are_cut(rng):
-    a = rng.standard_normal((700, 60))
-    u = powers(np.abs(a).max(axis=0))
+@over_integers
+def test_sums_of_one_slice_do_not_depend_on_how_they_are_cut(kind, rng):
+    (_, largest, syrk, _), a = INTEGERS[kind], rng.standard_normal((700, 60))
+    u = powers(np.abs(a).max(axis=0), largest)
     whole, parts = np.zeros((60, 60)), np.zeros((60, 60))
-    sliced.sliced_syrk(whole, a, u, 1, 1, NONE, NONE)
+    syrk(whole, a, u, 1, 1, NONE, NONE)
     for rows in np.split(a, [13, 400, 401]):
-        sliced.sliced_syrk(parts, rows, u, 1, 1, NONE, NONE)
+        syrk(parts, rows, u, 1, 1, NONE, NONE)
     assert whole.tobytes() == parts.tobytes()
 
 
@@ -207,29 +256,70 @@ def loop_of(text, instruction):
 
 
 @compiled
-@pytest.mark.parametrize("tile, name", [("_vnni_tile", "vpdpbusd"), ("_halves_tile", "vfmadd")])
-def test_tiles_spill_nothing(tile, name):
-    if "+avx512vnni" not in units.features():
-        pytest.skip("only where AVX-512 is")
-    count, body = loop_of(assembly(getattr(units, tile), 5), name)
-    assert count >= units.ROWS * units.VECTORS
+@pytest.mark.parametrize(
+    "tile, name, feature",
+    [
+        ("vnni_bytes", "vpdpbusd", "+avx512vnni"),
+        ("vnni_shorts", "vpdpwssd", "+avx512vnni"),
+        ("plain_halves", "vfmadd", "+avx512vnni"),
+        ("avx2_shorts", "vpmaddwd", "+avx2"),
+        ("avx2_septets", "vpmaddubsw", "+avx2"),
+    ],
+)
+def test_tiles_spill_nothing(tile, name, feature):
+    if feature not in units.features():
+        pytest.skip(f"Numba does not compile for {feature[1:]}")
+    count, body = loop_of(assembly(getattr(word_tiles, tile), 5), name)
+    assert count >= word_tiles.ROWS * word_tiles.VECTORS
     assert not [line for line in body if "rsp" in line or "call" in line]
 
 
+def code_for(kind, unit, tile, name):
+    """What becomes of a tile where Numba compiles for what this machine may lack; not to be run."""
+    units.unit_code(unit, kind)  # all of it compiles
+    count, body = loop_of(assembly(getattr(word_tiles, tile), 5), name)
+    return [units.expected(kind), count, [x for x in body if "rsp" in x or "call" in x]]
+
+
 def bf16_code():
-    """What becomes of the tile where Numba compiles for AVX512_BF16; nothing of it is run."""
-    units.unit_code("avx512bf16", "halves")  # all of it compiles
-    count, body = loop_of(assembly(units._bf16_tile, 5), "vdpbf16ps")
-    return [units.expected("halves"), count, [x for x in body if "rsp" in x or "call" in x]]
+    return code_for("halves", "avx512bf16", "bf16_halves", "vdpbf16ps")
+
+
+def vnni_bytes_code():
+    return code_for("bytes", "avxvnni", "avxvnni_bytes", "vpdpbusd")
+
+
+def vnni_shorts_code():
+    return code_for("shorts", "avxvnni", "avxvnni_shorts", "vpdpwssd")
 
 
 @compiled
 @pytest.mark.slow
-def test_the_bf16_tile_spills_nothing():
-    if "+avx512vnni" not in units.features():
-        pytest.skip("only where AVX-512 is")
-    found = in_a_process(bf16_code, NUMBA_CPU_FEATURES=host_features("+avx512bf16"))
-    assert found == ["avx512bf16", units.ROWS * units.VECTORS, []]
+@pytest.mark.parametrize(
+    "made, feature, needed, lanes",
+    [
+        (bf16_code, "avx512bf16", "+avx512vnni", 16),
+        (vnni_bytes_code, "avxvnni", "+avx2", 8),
+        (vnni_shorts_code, "avxvnni", "+avx2", 8),
+    ],
+    ids=["bf16", "avxvnni bytes", "avxvnni shorts"],
+)
+def test_tiles_for_other_processors_spill_nothing(made, feature, needed, lanes):
+    if needed not in units.features():
+        pytest.skip(f"only where {needed[1:]} is")
+    less = "" if feature == "avx512bf16" else without_avx512()
+    features = less or host_features()
+    unit, count, spilled = in_a_process(made, NUMBA_CPU_FEATURES=f"{features},+{feature}")
+    assert unit == feature and not spilled
+    assert count >= word_tiles.ROWS * word_tiles.WIDTH // lanes
+
+
+def without_avx512():
+    """The features of this machine, as if its vectors ended at 256 bits."""
+    return ",".join(
+        name.replace("+avx512", "-avx512").replace("+avx10", "-avx10").replace("+amx", "-amx")
+        for name in host_features().split(",")
+    )
 
 
 def host_features(*more):
@@ -245,7 +335,8 @@ def gate():
     from fastfisher.planning import integer_unit
 
     used = units.unit()
-    assert (integer_unit() == "plain") == (ff.plan(16000, 4000).method == "primal")
+    plain = all(integer_unit(kind) == "plain" for kind in KINDS)
+    assert plain == (ff.plan(16000, 4000).method == "primal")
     return [used, amx.permitted(), sliced.is_exact(units.unit_code(used))]
 
 
@@ -271,7 +362,7 @@ def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
 
 def test_a_wrong_result_of_the_self_check_is_seen(code):
     assert sliced.is_exact(code)
-    other = "halves" if code.terms == units.TERMS["bytes"] else "bytes"
+    other = "halves" if code.terms == KINDS["bytes"].terms else "bytes"
     assert not sliced.is_exact(code._replace(tile=units.unit_code("plain", other).tile))
 
 
@@ -283,7 +374,7 @@ def test_words_of_a_panel_hold_four_terms_of_a_column(rng):
         step = (np.int64(64), np.int64(16), np.int64(1), np.int64(1), np.int64(0))
         four, width = np.int64(4), np.int64(16)
         quantise.quantise_rows(
-            to, step, sums, a, width, four, width, ones, ones, ones, 1.0, np.int32(0)
+            to, step, sums, a, width, four, width, ones, ones, ones, 1.0, np.int8(0)
         )
 
     run = cut if numba.config.DISABLE_JIT else numba.njit(cut)

@@ -18,8 +18,9 @@ from tests import matrices
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted({band.op for band in TABLE})
-BYTES, HALVES = ("sliced_syrk", "sliced_gram"), ("bf16_syrk", "bf16_gram")
-REAL = "peaks", *BYTES, *HALVES, "narrow", "substitute"  # not of complex scores
+SLICED_SYRK = "sliced_syrk", "int7_syrk", "int16_syrk", "bf16_syrk"
+SLICED_GRAM = "sliced_gram", "int7_gram", "int16_gram", "bf16_gram"
+REAL = "peaks", *SLICED_SYRK, *SLICED_GRAM, "narrow", "substitute"  # not of complex scores
 
 
 def operands(shape, dtype):
@@ -137,11 +138,11 @@ def cases(dtype):
         }
         | {
             op: [run(getattr(sliced, op), square(200), many, units[:200], 2, 3, none, none)]
-            for op in (BYTES[0], HALVES[0])
+            for op in SLICED_SYRK
         }
         | {
             op: [run(getattr(sliced, op), square(600), many, 0, 200, units, 2, 3, none)]
-            for op in (BYTES[1], HALVES[1])
+            for op in SLICED_GRAM
         }
     )
 

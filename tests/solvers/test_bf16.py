@@ -5,20 +5,24 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.planning.costs import MixedCosts
-from fastfisher.solvers import refine
-from tests.solvers.test_sliced import SHAPES, extended, over_sides, problems, sides, wide_root
-from tests.solvers.test_sliced import sliced as sliced
+from tests.solvers.mixed_cases import (
+    SHAPES,
+    extended,
+    multiplied_by,
+    over_sides,
+    problems,
+    sides,
+    wide_root,
+)
 from tests.tolerances import assert_ratio, unit_roundoff
 
 COSTS = {"slicing": 0.1, "factor": 0.1, "step": 0.01, "exact": 40.0}
 
 
 @pytest.fixture
-def halved(sliced, monkeypatch):
+def halved(monkeypatch):
     """Nothing but halves multiplies here."""
-    costs = MixedCosts(20.0, {"halves": 1.0}, **COSTS)
-    monkeypatch.setattr(refine, "tried_unit", {"bytes": "plain", "halves": "amx"}.get)
-    monkeypatch.setattr(refine, "mixed_costs", lambda *of: costs)
+    multiplied_by(monkeypatch, MixedCosts(20.0, {"halves": 1.0}, **COSTS), halves="amx")
 
 
 @over_sides
@@ -40,11 +44,10 @@ def test_X8_halves_precondition_to_the_backward_error_of_the_scores(halved, side
             assert_ratio(backward / unit_roundoff(dtype), "gate", (what, sol))
 
 
-def test_X5_halves_are_taken_where_tails_are_heavy_and_bytes_where_not(sliced, monkeypatch, rng):
+def test_X5_halves_are_taken_where_tails_are_heavy_and_bytes_where_not(monkeypatch, rng):
     """At twice the price of bytes: their rounding is that of each score, not of the largest."""
     costs = MixedCosts(20.0, {"bytes": 1.0, "halves": 2.0}, **{**COSTS, "step": 0.2})
-    monkeypatch.setattr(refine, "tried_unit", {"bytes": "amx", "halves": "amx"}.get)
-    monkeypatch.setattr(refine, "mixed_costs", lambda *of: costs)
+    multiplied_by(monkeypatch, costs, bytes="amx", halves="amx")
     even = rng.uniform(-1, 1, (600, 60))
     heavy = rng.standard_t(2, (600, 60)) * np.exp2(rng.integers(-12, 1, (600, 1)))
     taken = {}

@@ -7,8 +7,8 @@ import fastfisher as ff
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from fastfisher.solvers import refine, rough, system
 from tests import matrices, oracle
-from tests.solvers.test_sliced import SHAPES, extended, over_sides, problems, sides, wide_root
-from tests.solvers.test_sliced import sliced as sliced
+from tests.solvers.mixed_cases import SHAPES, extended, over_sides, problems, sides, wide_root
+from tests.solvers.mixed_cases import sliced as sliced
 from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
 
 CG = 1e4  # what its own tolerance leaves, in units of rounding

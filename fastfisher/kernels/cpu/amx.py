@@ -23,13 +23,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ..slicing import TILED_TERMS
+from ..slicing import KINDS, TILED_TERMS
 from . import twins_units as twins
 from .jit import entry_address
 from .memory import aligned
-from .quantise import TERMS, WORDS
+from .quantise import WORDS
 from .simd import Code, _index, vector
-from .units import Unit, transpose_words
+from .units import Unit
+from .word_tiles import transpose_words
 
 __all__ = ["code", "permitted"]
 
@@ -189,10 +190,11 @@ def _configured():
 @functools.cache
 def code(kind="bytes"):
     """The Unit; only where the gates are passed."""
-    whole = kind == "bytes"
+    (terms, bits, _), whole = KINDS[kind], kind == "bytes"
     return Unit(
-        TERMS[kind],
-        TILED_TERMS // TERMS[kind] if whole else SPAN,
+        terms,
+        bits if whole else 0,
+        TILED_TERMS // terms if whole else SPAN,
         SIDE,
         SIDE,
         0,

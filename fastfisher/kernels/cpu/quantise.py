@@ -1,22 +1,25 @@
-"""From scores to slices: bytes, or halves (bfloat16), in panels of words of 32 bits.
+"""From scores to slices, in panels of words of 32 bits.
 
-A word of a panel holds consecutive terms of one column, four bytes or two halves. Slices of bytes
-are 7 bits after the point of a unit, slices of halves what is nearest to the rest. Vectors of 16
-words whatever the instruction set: plain LLVM code, which it splits where it must.
+A word of a panel holds consecutive terms of one column: four of bytes or septets (7 bits of a
+byte), two of shorts (16 bits) or halves (bfloat16). Slices of integers are so many bits after the
+point of a unit, slices of halves what is nearest to the rest. Vectors of 16 words whatever the
+instruction set: plain LLVM code, which it splits where it must.
 """
 
 import functools
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ..slicing import BITS
+from ..slicing import KINDS
 from . import twins_units as twins
 from .simd import _I32, Code, _index, vector
 
-__all__ = ["TERMS", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
+__all__ = ["STORED", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
 
-TERMS = {"bytes": 4, "halves": 2}  # in a word
+# What stands for a term: as it is stored, but that septets are signed.
+STORED = {"bytes": np.int8, "septets": np.uint8, "shorts": np.int16, "halves": np.uint16}
 WORDS = 16  # in a vector, here
 
 _WORD_VECTOR = ir.VectorType(_I32, WORDS)
@@ -43,12 +46,13 @@ def _joined(builder, parts):
 class _Bytes:
     """Numbers in, rounded ones out as integers, and the rest in units of the next slice."""
 
-    terms, bits = TERMS["bytes"], 8
+    kind, bits = KINDS["bytes"], 8
+    summed = True  # for the offset that a unit may add to one side
 
     def __init__(self, code):
-        self.code, self.builder = code, code.builder
+        self.code, self.builder, self.terms = code, code.builder, self.kind.terms
         self.magic = ir.Constant(code.vector, [_ROUNDING[code.bytes]] * code.lanes)
-        self.unit = ir.Constant(code.vector, [2.0**BITS] * code.lanes)
+        self.unit = ir.Constant(code.vector, [2.0**self.kind.bits] * code.lanes)
         self.integers = ir.VectorType(_I32, code.lanes)
 
     def begun(self, x):
@@ -65,10 +69,20 @@ class _Bytes:
         return _joined(self.builder, [q for q, _ in pairs]), [rest for _, rest in pairs]
 
 
+class _Septets(_Bytes):
+    kind = KINDS["septets"]
+
+
+class _Shorts(_Bytes):
+    kind, bits = KINDS["shorts"], 16
+    summed = False
+
+
 class _Halves(_Bytes):
     """Numbers in, the bits of the nearest bfloat16 out, and the rest, in single precision."""
 
-    terms, bits = TERMS["halves"], 16
+    kind, bits = KINDS["halves"], 16
+    summed = False
 
     def begun(self, x):
         single = ir.VectorType(ir.FloatType(), self.code.lanes)
@@ -88,9 +102,15 @@ def _same(kind, value):
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _slicer(code, like):
-    """What makes slices of the kind whose sums are like this."""
-    return (_Bytes if isinstance(like, types.Integer) else _Halves)(code)
+def _slicer(code, term):
+    """What makes slices whose terms are stored like this."""
+    kinds = {
+        types.int8: _Bytes,
+        types.uint8: _Septets,
+        types.int16: _Shorts,
+        types.uint16: _Halves,
+    }
+    return kinds[term](code)
 
 
 def _shifted(code, x, mean, at, count, shifted):
@@ -99,13 +119,14 @@ def _shifted(code, x, mean, at, count, shifted):
 
 @vector(twins.quantise_rows)
 def quantise_rows(
-    typingctx, to, step, sums, source, lda, rows, count, units, factors, shift, like, total
+    typingctx, to, step, sums, source, lda, rows, count, units, factors, shift, like, term
 ):
     """A few rows of scores as the terms of words of one panel: 16 columns per turn, all slices.
 
-    to, sums, source, units, factors, shift are addresses; up to four rows (two: `total` is no
-    integer) are there, the others are zero. `step`: (bytes from slice to slice at `to`, words from
-    slice to slice of sums, slices, turns, whether there is a shift). Integers are summed.
+    to, sums, source, units, factors, shift are addresses; as many rows as a word has terms, or
+    fewer: the others are zero. `step`: (bytes from slice to slice at `to`, words from slice to
+    slice of sums, slices, turns, whether there is a shift). `term` is like those stored; bytes are
+    summed.
     """
     index = types.intp
     record = types.UniTuple(index, 5)
@@ -118,7 +139,7 @@ def quantise_rows(
             builder.extract_value(step_v, i) for i in range(5)
         )
         code = Code(context, builder, like)
-        slicer, parts = _slicer(code, total), WORDS // code.lanes
+        slicer, parts = _slicer(code, term), WORDS // code.lanes
         start, scale, mean = code.address(source_v), code.address(units_v), code.address(shift_v)
         factor, none = code.address(factors_v), ir.Constant(code.element, 0.0)
         pointers, by = [], []
@@ -151,7 +172,7 @@ def quantise_rows(
                     q = builder.and_(q, words((1 << slicer.bits) - 1))
                     word = builder.or_(word, builder.shl(q, words(slicer.bits * r)))
                 _store(builder, word, builder.add(place, builder.mul(s, stride)), 64)
-                if isinstance(total, types.Integer):
+                if slicer.summed:
                     at = builder.add(sums, builder.mul(s, builder.mul(sums_stride, _index(4))))
                     _store(builder, builder.add(_load(builder, at, 4), sum_), at, 4)
                 return after
@@ -168,7 +189,7 @@ def quantise_rows(
         return context.get_dummy_value()
 
     return types.void(
-        index, record, index, index, index, index, index, index, index, index, like, total
+        index, record, index, index, index, index, index, index, index, index, like, term
     ), emit
 
 
@@ -181,11 +202,11 @@ def _store(builder, value, address, align):
 
 
 @vector(twins.quantise_columns)
-def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like, total):
+def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like, term):
     """Terms of one row of scores as 16 words, all slices; `unit` is a number.
 
     Terms from `count` on are zero. `step`: (bytes from slice to slice at `to`, words from slice to
-    slice of sums, slices, whether there is a shift); `total` as in `quantise_rows`.
+    slice of sums, slices, whether there is a shift); `term` as in `quantise_rows`.
     """
     index = types.intp
     record = types.UniTuple(index, 4)
@@ -194,7 +215,7 @@ def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like
         to_v, step_v, sums_v, source_v, count_v, unit_v, shift_v, *_ = values
         stride, sums_stride, slices, some = (builder.extract_value(step_v, i) for i in range(4))
         code = Code(context, builder, like)
-        slicer, parts = _slicer(code, total), WORDS // code.lanes
+        slicer, parts = _slicer(code, term), WORDS // code.lanes
         start, mean, by = code.address(source_v), code.address(shift_v), code.splat(unit_v)
         narrow = ir.VectorType(ir.IntType(slicer.bits), WORDS)
 
@@ -215,7 +236,7 @@ def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like
                     found.append(builder.trunc(q, narrow))
                 word = builder.bitcast(_joined(builder, found), _WORD_VECTOR)
                 _store(builder, word, builder.add(to_v, builder.mul(s, stride)), 4)
-                if isinstance(total, types.Integer):
+                if slicer.summed:
                     at = builder.add(sums_v, builder.mul(s, builder.mul(sums_stride, _index(4))))
                     place = builder.inttoptr(at, _I32.as_pointer())
                     builder.store(builder.add(builder.load(place), _sum(builder, sum_)), place)
@@ -231,7 +252,7 @@ def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like
                 whole(False)
         return context.get_dummy_value()
 
-    return types.void(index, record, index, index, index, like, index, like, total), emit
+    return types.void(index, record, index, index, index, like, index, like, term), emit
 
 
 def _sum(builder, x):

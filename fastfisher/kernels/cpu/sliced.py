@@ -1,4 +1,4 @@
-"""Sums of products from slices: bytes, exact and so the same bits in any order, or halves.
+"""Sums of products from slices: integers, exact and so the same bits in any order, or halves.
 
 The scores of a stretch are cut into slices, in panels of words; tasks are blocks of c, which sum
 products in 32 bits, over no more terms than fit (halves: in single precision, over a span), and
@@ -9,21 +9,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..slicing import BITS
+from ..slicing import KINDS
 from . import threads
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .products import triangle_corner
-from .quantise import TERMS, peaks_at, quantise_columns, quantise_rows
+from .quantise import STORED, peaks_at, quantise_columns, quantise_rows
 from .simd import address, call_entry, clear
 from .splitting import TASKS, sliced_terms
 from .threads import driver
-from .units import add_words, transpose_words, unit, unit_code
+from .units import unit, unit_code
+from .word_tiles import add_words, transpose_words
 
 __all__ = [
     "bf16_gram",
     "bf16_syrk",
+    "int7_gram",
+    "int7_syrk",
+    "int16_gram",
+    "int16_syrk",
     "is_exact",
     "narrow",
     "peaks",
@@ -38,6 +43,8 @@ AHEAD = 2  # rows of c that are fetched early
 ROWS = 64  # of a task of `narrow`
 SHARES = 16  # of the rows, in `peaks`, or
 WIDTH = 1024  # columns at a time
+TERM = {KINDS[kind].bits: stored() for kind, stored in STORED.items() if kind != "halves"}
+TERM[0] = STORED["halves"]()
 
 
 class Source(NamedTuple):
@@ -49,12 +56,13 @@ class Source(NamedTuple):
     shift: np.ndarray  # (p,) or (0,)
     ones: np.ndarray  # (4,), in the place of scale
     terms: int  # per word
+    term: np.number  # like those of a slice
 
 
 @kernel
 def _cut_columns(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
     """Task: WORDS words of all panels of columns, of the rows from lo on; t-th of them."""
-    zero, order, one, total = np.int64(0), x.units.size, x.units[0], sums[0, 0, 0]
+    zero, order, one = np.int64(0), x.units.size, x.units[0]
     panel = words * width * 4
     panels = (order + width - 1) // width
     step = (panels * panel, panels * width, slices, width // WORDS, np.int64(x.shift.size))
@@ -68,14 +76,14 @@ def _cut_columns(t, thread, q, sums, x, lo, count, words, width, slices, scratch
             mine, source = address(sums[thread], j), address(x.a, at * order + j)
             scale, left = address(x.units, j), order - j
             quantise_rows(
-                place, step, mine, source, order, rows, left, scale, factors, mean, one, total
+                place, step, mine, source, order, rows, left, scale, factors, mean, one, x.term
             )
 
 
 @kernel
 def _cut_rows(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
     """Task: panel t of rows, over columns lo..lo + count."""
-    zero, n, p, one, sum_ = np.int64(0), x.a.shape[0], x.a.shape[1], x.units[0], sums[0, 0, 0]
+    zero, n, p, one = np.int64(0), x.a.shape[0], x.a.shape[1], x.units[0]
     panel, own = words * width * 4, address(scratch[thread], zero)
     panels = (n + width - 1) // width
     step = (np.int64(4 * WORDS * WORDS), panels * width, slices, np.int64(x.shift.size))
@@ -88,7 +96,8 @@ def _cut_rows(t, thread, q, sums, x, lo, count, words, width, slices, scratch):
                     mean = address(x.shift, j if x.shift.size else zero)
                     place, source = own + r * 4 * WORDS, address(x.a, i * p + j)
                     total, left = address(sums[thread], i), count - x.terms * k
-                    quantise_columns(place, step, total, source, left, x.units[i], mean, one, sum_)
+                    unit, term = x.units[i], x.term
+                    quantise_columns(place, step, total, source, left, unit, mean, one, term)
             for s in range(slices):
                 at = address(q, s * panels * panel + t * panel + (k * width + g) * 4)
                 transpose_words(at, width, own + s * 4 * WORDS * WORDS, np.int64(WORDS))
@@ -183,7 +192,7 @@ def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, kept, l
                 own, q, left * size, right * size, k, end, panel, unit, blocks, scratch[thread]
             )
             if s + 1 == pairs.shape[0] or pairs[s + 1, 2] != level:
-                weight = 2.0 ** (-BITS * level)
+                weight = 2.0 ** (-unit.bits * level)
                 _add(to, ld, own, correction, width, blocks, order, weight)
                 first = s + 1
     if unit.begin:
@@ -203,7 +212,7 @@ def _blocks(launch, c, q, sums, pairs, words, unit, side, work, kept, less, scra
 
 def _pairs(slices, levels, whole):
     """(left, right, level) for left + right < levels, level by level; levels are powers of two
-    for bytes. Halves are worth what they are: 0, and the smallest first."""
+    for whole numbers. Halves are worth what they are: 0, and the smallest first."""
     found = [(i, j) for i in range(slices) for j in range(slices) if i + j < levels]
     found.sort(key=lambda pair: pair[0] + pair[1] if whole else -pair[0] - pair[1])
     levels = [(i, j, (i + j) * whole) for i, j in found]
@@ -211,7 +220,7 @@ def _pairs(slices, levels, whole):
 
 
 def _accumulate(c, x, cut, lo, hi, slices, levels, code):
-    order, whole = len(c), code.terms == TERMS["bytes"]
+    order, whole = len(c), code.bits > 0
     pairs = _pairs(slices, levels, whole)
     if order == 0 or lo >= hi or not len(pairs):
         return
@@ -239,7 +248,8 @@ def _accumulate(c, x, cut, lo, hi, slices, levels, code):
 
 
 def _source(a, units, scale, shift, code):
-    return Source(a, units, scale, shift, np.ones(4, a.dtype), code.terms)
+    ones = np.ones(4, a.dtype)
+    return Source(a, units, scale, shift, ones, code.terms, TERM[code.bits])
 
 
 def _syrk(c, a, units, slices, levels, scale, shift, code):
@@ -268,6 +278,30 @@ def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
     _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit()))
 
 
+def int7_syrk(c, a, units, slices, levels, scale, shift):
+    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| <= 63
+    """c += U (a - shift)' diag(scale^2) (a - shift) U from slices of 6 bits."""
+    _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit("septets"), "septets"))
+
+
+def int7_gram(c, a, lo, hi, units, slices, levels, shift):
+    # as sliced_gram, but |(a_ij - shift_j) units_i| <= 63
+    """c += U (a - shift) (a - shift)' U over columns lo..hi from slices of 6 bits."""
+    _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit("septets"), "septets"))
+
+
+def int16_syrk(c, a, units, slices, levels, scale, shift):
+    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| <= 2047
+    """c += U (a - shift)' diag(scale^2) (a - shift) U from slices of 11 bits."""
+    _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit("shorts"), "shorts"))
+
+
+def int16_gram(c, a, lo, hi, units, slices, levels, shift):
+    # as sliced_gram, but |(a_ij - shift_j) units_i| <= 2047
+    """c += U (a - shift) (a - shift)' U over columns lo..hi from slices of 11 bits."""
+    _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit("shorts"), "shorts"))
+
+
 def bf16_syrk(c, a, units, slices, levels, scale, shift):
     # as sliced_syrk
     """c += U (a - shift)' diag(scale^2) (a - shift) U from slices in bfloat16."""
@@ -282,9 +316,9 @@ def bf16_gram(c, a, lo, hi, units, slices, levels, shift):
 
 def is_exact(code):
     """True if this code sums a small product right, over both axes and several panels."""
-    rng = np.random.default_rng(0)
-    a = rng.integers(-127, 128, (150, 70)).astype(np.float64)
-    a[0], a[1] = 127, -127
+    rng, largest = np.random.default_rng(0), min(2 ** (code.bits or 7), 128) - 1
+    a = rng.integers(-largest, largest + 1, (150, 70)).astype(np.float64)
+    a[0], a[1] = largest, -largest
     none, c, d = np.empty(0), np.zeros((70, 70)), np.zeros((150, 150))
     _syrk(c, a, np.ones(70), 1, 1, none, none, code)
     _gram(d, a, 0, 70, np.ones(150), 1, 1, none, code)

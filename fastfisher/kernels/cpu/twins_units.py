@@ -4,6 +4,7 @@
 
 import numpy as np
 
+from ..slicing import KINDS
 from .twins import memory, rows_at
 
 __all__ = [
@@ -14,21 +15,28 @@ __all__ = [
     "prepare",
     "quantise_columns",
     "quantise_rows",
+    "shorts_tile",
     "transpose_words",
 ]
 
 WORDS = 16
 
 
-def _kind(total):
+def _kind(term):
     """Terms per word, their dtype in memory, and what splits numbers."""
-    whole = total.dtype.kind == "i"
-    return (4, np.int8, _split_bytes) if whole else (2, np.uint16, _split_halves)
+    kind = term.dtype.type
+    if kind == np.uint16:
+        return 2, kind, _split_halves
+    name = {np.int8: "bytes", np.uint8: "septets", np.int16: "shorts"}[kind]
+    return KINDS[name].terms, np.int16 if name == "shorts" else np.int8, _splitter(KINDS[name].bits)
 
 
-def _split_bytes(x):
-    whole = np.rint(x)
-    return whole.astype(np.int32), (x - whole) * x.dtype.type(128)
+def _splitter(bits):
+    def split(x):
+        whole = np.rint(x)
+        return whole.astype(np.int32), (x - whole) * x.dtype.type(2.0**bits)
+
+    return split
 
 
 def _split_halves(x):
@@ -38,9 +46,9 @@ def _split_halves(x):
     return bits >> 16, x - (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
-def quantise_rows(to, step, sums, source, lda, rows, columns, units, factors, shift, like, total):
+def quantise_rows(to, step, sums, source, lda, rows, columns, units, factors, shift, like, term):
     stride, sums_stride, slices, turns, shifted = map(int, step)
-    terms, kind, split = _kind(total)
+    terms, kind, split = _kind(term)
     dtype, width = like.dtype, turns * WORDS
     x = np.zeros((terms, width), dtype)
     known = min(columns, width)
@@ -57,9 +65,9 @@ def quantise_rows(to, step, sums, source, lda, rows, columns, units, factors, sh
             memory(sums + 4 * s * sums_stride, np.int32, width)[:] += q.sum(axis=0, dtype=np.int32)
 
 
-def quantise_columns(to, step, sums, source, count, unit, shift, like, total):
+def quantise_columns(to, step, sums, source, count, unit, shift, like, term):
     stride, sums_stride, slices, shifted = map(int, step)
-    terms, kind, split = _kind(total)
+    terms, kind, split = _kind(term)
     x, known = np.zeros(terms * WORDS, like.dtype), min(int(count), terms * WORDS)
     row = memory(source, like.dtype, known)
     x[:known] = unit * (row - memory(shift, like.dtype, known) if shifted else row)
@@ -77,15 +85,21 @@ def peaks_at(peaks, source, count, factor, shift, shifted):
     place[:] = np.maximum(place, x)
 
 
-def prepare(sign, width, rows, to, source, steps):
+def prepare(mask, sign, width, rows, to, source, steps):
     panel = memory(source, np.uint32, width * steps).reshape(steps, width // rows, rows)
     out = memory(to, np.uint32, panel.size).reshape(width // rows, steps, rows)
-    out[:] = panel.transpose(1, 0, 2) ^ np.uint32(sign)
+    out[:] = panel.transpose(1, 0, 2) & np.uint32(mask) ^ np.uint32(sign)
 
 
 def bytes_tile(rows, width, c, ldc, left, right, steps):
     a = memory(left, np.uint8, 4 * rows * steps).reshape(steps, rows, 4).astype(np.int32)
     b = memory(right, np.int8, 4 * width * steps).reshape(steps, width, 4).astype(np.int32)
+    rows_at(c, np.int32, rows, ldc, width)[:] += np.einsum("kit,kjt->ij", a, b)
+
+
+def shorts_tile(rows, width, c, ldc, left, right, steps):
+    a = memory(left, np.int16, 2 * rows * steps).reshape(steps, rows, 2).astype(np.int32)
+    b = memory(right, np.int16, 2 * width * steps).reshape(steps, width, 2).astype(np.int32)
     rows_at(c, np.int32, rows, ldc, width)[:] += np.einsum("kit,kjt->ij", a, b)
 
 

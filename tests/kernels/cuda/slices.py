@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 
 from fastfisher.kernels import reference
-from fastfisher.kernels.slicing import byte_units
+from fastfisher.kernels.slicing import slice_units
 from tests import matrices
 
 __all__ = ["CHECKS", "run"]
@@ -36,8 +36,8 @@ def _scores(n, p, dtype):
     rng, dtype = matrices.generator("slices on a device", n, p, dtype), np.dtype(dtype)
     a, m = rng.standard_normal((n, p)).astype(dtype), rng.standard_normal(p).astype(dtype)
     w = rng.uniform(0.1, 2, n).astype(dtype)
-    columns = byte_units(np.abs(w[:, None] * (a - m)).max(axis=0), dtype).astype(dtype)
-    rows = byte_units(np.abs(a - m).max(axis=1), dtype).astype(dtype)
+    columns = slice_units(np.abs(w[:, None] * (a - m)).max(axis=0), dtype).astype(dtype)
+    rows = slice_units(np.abs(a - m).max(axis=1), dtype).astype(dtype)
     return a, w, m, columns, rows
 
 
