@@ -282,10 +282,18 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
         )
     if wanted.kind == "c":
         dtype = np.result_type(dtype, np.complex64)
-    rows = contiguous(a[np.newaxis] if a.ndim == 1 else a.T, np.dtype(dtype))
+    given = a[np.newaxis] if a.ndim == 1 else a.T
+    with np.errstate(over="ignore"):
+        rows = contiguous(given, np.dtype(dtype))
     if not all_finite(rows):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
+        if np.isfinite(given[:, bad]).all():
+            raise InputError(
+                f"{name} overflows {rows.dtype} at index {bad}; divide it by a power of two"
+            )
         raise InputError(f"{name} is not finite at index {bad}; remove or repair it")
+    if rows.dtype.itemsize < wanted.itemsize and (given.any(axis=1) & ~rows.any(axis=1)).any():
+        raise InputError(f"{name} vanishes in {rows.dtype}; multiply it by a power of two")
     return rows, a.ndim == 1
 
 

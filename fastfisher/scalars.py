@@ -8,7 +8,16 @@ import numpy as np
 
 from .errors import InputError
 
-__all__ = ["as_choice", "as_count", "as_flag", "as_number", "as_real", "said"]
+__all__ = [
+    "as_choice",
+    "as_count",
+    "as_flag",
+    "as_generator",
+    "as_number",
+    "as_positive",
+    "as_real",
+    "said",
+]
 
 
 def said(value):
@@ -41,6 +50,14 @@ def as_real(value, name, *, least=0.0):
     return number
 
 
+def as_positive(value, name):
+    """Check a real number that is finite and above zero."""
+    number = as_number(value, name)
+    if not 0 < number < math.inf:
+        raise InputError(f"{name} is {said(value)}; expected a finite real number > 0")
+    return number
+
+
 def as_count(value, name, *, least=0, most=None):
     """Check an integer of at least `least` and at most `most`, as int."""
     try:
@@ -68,3 +85,13 @@ def as_choice(value, name, choices):
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} is {said(value)}; expected one of {', '.join(choices)}")
     return value
+
+
+def as_generator(rng, name="rng"):
+    """A generator itself, or the one of a seed."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} is {said(rng)}; expected a numpy.random.Generator, a seed >= 0 or None"
+        ) from error

@@ -6,7 +6,15 @@ from scipy import sparse
 
 import fastfisher as ff
 from fastfisher.errors import InputError
-from fastfisher.scalars import as_choice, as_count, as_flag, as_number, as_real
+from fastfisher.scalars import (
+    as_choice,
+    as_count,
+    as_flag,
+    as_generator,
+    as_number,
+    as_positive,
+    as_real,
+)
 
 MASKED = np.ma.masked_array(2, mask=True)
 G, b = np.eye(3), np.ones(3)
@@ -24,7 +32,7 @@ NO_NUMBERS += [np.array("2"), np.array(2 + 0j), np.array(True), np.datetime64("2
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 def test_what_is_no_real_number(value):
-    for check in (as_real, as_number):
+    for check in (as_real, as_number, as_positive):
         with pytest.raises(InputError, match=r"^x is .*; expected a real number"):
             check(value, "x")
 
@@ -33,6 +41,10 @@ def test_numbers_out_of_range():
     for value in (-1, np.nan, np.inf, np.array(np.nan)):
         with pytest.raises(InputError, match=r"expected a finite real number >= 0"):
             as_real(value, "x")
+    for value in (0, -1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="expected a finite real number > 0"):
+            as_positive(value, "x")
+    assert as_positive(5e-324, "x") > 0
     assert np.isnan(as_number(np.nan, "x")) and as_number(-np.inf, "x") == -np.inf
     with pytest.raises(InputError, match="expected a real number"):
         as_number(10**400, "x")
@@ -165,3 +177,13 @@ def test_doors_that_ask_for_one_say_what_came(call, name):
 def test_statistics_and_models_say_what_came(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_what_makes_a_generator():
+    made = np.random.default_rng(3)
+    assert as_generator(made) is made
+    assert as_generator(3).random() == np.random.default_rng(3).random()
+    assert isinstance(as_generator(None), np.random.Generator)
+    for seed in (-1, 1.5, "seed"):
+        with pytest.raises(InputError, match=r"^rng is .*; expected a numpy\.random\.Generator"):
+            as_generator(seed)

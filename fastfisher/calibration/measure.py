@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import FisherError, InputError
 from ..planning import Rates, fingerprint, forget_profile, prefer, profile_path
-from ..stream import replace_file
+from ..stream import check_target, replace_file
 from .works import FULL, QUICK, cells, works
 
 __all__ = ["Calibration", "Row", "calibrate"]
@@ -245,6 +245,9 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
         )
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         raise InputError("NUMBA_DISABLE_JIT is set; kernels that are not compiled tell nothing")
+    if not dry_run:  # told before the work, not after it
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_target(path)
     settings = QUICK if quick else FULL
     start = time.monotonic()
     points, streams, todo = {}, [], list(cells(settings))
@@ -274,7 +277,6 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
     overhead = max(solving - inside, 0.1 * solving) / len(stages)
     rates = replace(rates, overhead=float(f"{overhead:.4g}"))
     if not dry_run:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, rates.as_json().encode())
         forget_profile()
     rows = tuple(_row(cell, rates) for cell in todo if len(cell[3]) > 1)

@@ -6,13 +6,12 @@ once.
 
 import importlib
 import sys
+import warnings
 
 from .console import flush, whisper
 from .parser import build_parser
 
 __all__ = ["build_parser", "main"]
-
-_MODULES = {"demo": "fastfisher.demo"}  # the others are modules of this package
 
 
 def main(argv=None):
@@ -39,12 +38,9 @@ def main(argv=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        try:
-            args = build_parser().parse_args(argv)
-            module = _MODULES.get(args.command, f"{__name__}.{args.command}")
-            code = importlib.import_module(module).main(args)
-        except SystemExit as stop:  # argparse: help, version, wrong usage
-            code = stop.code or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = _run(argv)
         flush()
         return code
     except KeyboardInterrupt:
@@ -58,12 +54,29 @@ def main(argv=None):
         return 2
 
 
+def _run(argv):
+    try:
+        args = build_parser().parse_args(argv)
+        return importlib.import_module(f"{__name__}.{args.command}").main(args)
+    except SystemExit as stop:  # argparse: help, version, wrong usage
+        return stop.code or 0
+
+
+def _warn(message, *_, **__):
+    """A warning as one line, like every message of the command."""
+    whisper(f"fastfisher: warning: {_first_line(message)}")
+
+
+def _first_line(message):
+    return str(message).partition("\n")[0]
+
+
 def _explain(error):
     """The line for an expected failure, or None for a bug."""
     from ..errors import FisherError
 
     if isinstance(error, FisherError):
-        return str(error).partition("\n")[0]
+        return _first_line(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {error or 'an allocation failed'}"
     if isinstance(error, OSError):

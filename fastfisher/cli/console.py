@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-__all__ = ["Progress", "flush", "megabytes", "print_json", "say", "whisper"]
+__all__ = ["Output", "Progress", "flush", "megabytes", "print_json", "say", "whisper"]
 
 
 def say(text):
@@ -25,6 +25,17 @@ def flush():
     with _guarded():
         if sys.stdout is not None:
             sys.stdout.flush()
+
+
+class Output:
+    """Standard output as a stream, for what prints by itself; guarded as `say` is."""
+
+    flush = staticmethod(flush)
+
+    def write(self, text):
+        """Write some text."""
+        with _guarded():
+            print(text, end="")
 
 
 @contextlib.contextmanager

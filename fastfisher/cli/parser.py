@@ -2,8 +2,10 @@
 
 import argparse
 import re
+import sys
 
 from .. import __version__
+from .console import say
 
 __all__ = ["build_parser"]
 
@@ -66,6 +68,13 @@ class _Parser(argparse.ArgumentParser):
             add_arguments, self.late = self.late, None
             add_arguments(self)
         return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message, file=None):
+        # argparse is silent where help meets a full disk.
+        if message and file is sys.stdout:
+            say(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message):
         line = " ".join(message.split())

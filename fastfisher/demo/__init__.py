@@ -33,8 +33,8 @@ def add_arguments(parser):
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
 
-def main(args):
-    """Run with parsed options and return the exit code."""
+def main(args, stream=None):
+    """Run with parsed options and return the exit code; the report goes to the stream."""
     given = {} if args.output is None else {"output_dir": args.output}
     run = importlib.import_module(f"{__name__}.{args.name}").run
-    return run(quick=args.quick, seed=args.seed, **given)
+    return run(quick=args.quick, seed=args.seed, stream=stream, **given)

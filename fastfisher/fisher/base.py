@@ -20,6 +20,7 @@ from ..solvers.certificate import (
 )
 from ..solvers.solution import Solution
 from .batches import OfScores
+from .factor import quiet
 from .paths import WithPath
 from .size import check_decay
 from .state import read_state, write_state
@@ -90,11 +91,11 @@ class Fisher(OfScores, WithPath, ABC):
 
     @abstractmethod
     def matrix(self):
-        """F as a dense array (p, p)."""
+        """F as a dense array (p, p); InputError, as of all answers, where its dtype overflows."""
 
     @abstractmethod
-    def diagonal(self):
-        """Diagonal of F, (p,)."""
+    def _real_diagonal(self):
+        """The diagonal of F in double."""
 
     @abstractmethod
     def eigvalsh(self):
@@ -110,15 +111,28 @@ class Fisher(OfScores, WithPath, ABC):
     def mean(self):
         """Weighted mean of the rows seen, (p,)."""
 
+    def diagonal(self):
+        """Diagonal of F, (p,)."""
+        return self._answer(self._real_diagonal(), "the diagonal of F")
+
+    @quiet
     def trace(self):
         """Trace of F."""
-        return float(np.sum(self.diagonal()))
+        return float(self._answer(np.sum(self._real_diagonal()), "the trace of F", np.float64))
+
+    def _answer(self, values, what, dtype=None):
+        """Values of F, real or complex, in its dtype; InputError where that overflows. What was
+        propagated, and is not finite in F itself, stays so."""
+        if dtype is None:
+            dtype = self.dtype if values.dtype.kind == "c" else np.empty(0, self.dtype).real.dtype
+        try:
+            return as_answer(values, dtype, what)
+        except InputError:
+            if all_finite(values) or all_finite(self._real_diagonal()):
+                raise
+        return values.astype(dtype)
 
     _squares = True  # False where scores are kept: their range is then looked after by solves
-
-    def _real_diagonal(self):
-        """The diagonal of F in double."""
-        return self.diagonal()
 
     def _top(self):
         """The largest element of F."""
@@ -301,6 +315,7 @@ class Fisher(OfScores, WithPath, ABC):
         rows, single = as_vectors(b, self.p, self.dtype, "b")
         return rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64), single
 
+    @quiet
     def _product(self, v, apply):
         """`apply` on checked rows of v, back in v's shape and kind."""
         rows, single = as_vectors(v, self.p, self.dtype, "v")
@@ -310,8 +325,7 @@ class Fisher(OfScores, WithPath, ABC):
             y = apply(rows.real.copy()) + 1j * apply(rows.imag.copy())
         else:
             y = apply(rows)
-        # What is not finite in double is NaN of the scores, propagated.
-        y = as_answer(y, wanted, "F v") if all_finite(y) else y.astype(wanted)
+        y = self._answer(y, "F v", wanted)
         return to_origin(np.ascontiguousarray(y[0] if single else y.T), v)
 
     # State.

@@ -19,8 +19,9 @@ from ..scalars import as_count
 from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher
-from .batched_factor import BatchedFactor, solve_systems
+from .batched_factor import BatchedFactor, refuse_overflow, solve_systems
 from .draws import checked_scores, checked_weights, parts_of, scan
+from .factor import quiet
 from .size import check_decay, check_range, vanishes, vanishing
 from .state import take
 
@@ -224,34 +225,50 @@ class BatchedFisher(Fisher):
         for lo, hi in stacks.pieces(self.n, self.p, self._sums.itemsize):
             yield slice(lo, hi)
 
+    def _finite(self, answers, what, *operands):
+        """The answers (n, ...); InputError for a system that is finite, and whose overflows."""
+        lost = ~stacks.finite(answers)
+        if lost.any():
+            sound = [stacks.finite(given) for given in (self._sums, *operands)]
+            refuse_overflow(answers, lost & np.all(sound, axis=0), what)
+        return answers
+
+    def _answer(self, values, what):
+        return self._finite(values.astype(np.empty(0, self.dtype).real.dtype, copy=False), what)
+
+    @quiet
     def matrix(self):
         """F of every system, (n, p, p)."""
         require_memory(self._sums.size * self.dtype.itemsize, "the matrices of F")
         out = np.empty(self._sums.shape, self.dtype)
         for part in self.pieces():
             out[part] = self.normalised(part)
-        return out
+        return self._finite(out, "F")
 
     def _real_diagonal(self):
         """Diagonals in double, (n, p)."""
         weights = np.where(self._weights > 0, self._weights, 1.0)
         return np.einsum("nii->ni", self._sums).real / weights[:, np.newaxis]
 
+    @quiet
     def diagonal(self):
         """Diagonal of F of every system, (n, p)."""
-        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._answer(self._real_diagonal(), "the diagonal of F")
 
+    @quiet
     def trace(self):
         """Trace of F of every system, (n,)."""
-        return self.diagonal().sum(axis=1)
+        return self._answer(self._real_diagonal().sum(axis=1), "the trace of F")
 
+    @quiet
     def eigvalsh(self):
         """Eigenvalues of F of every system, (n, p), ascending along the last axis."""
         out = np.empty((self.n, self.p), np.empty(0, self.dtype).real.dtype)
         for part in self.pieces():
             out[part] = stacks.spectra(self.normalised(part))
-        return out
+        return self._finite(out, "the largest eigenvalue of F")
 
+    @quiet
     def __matmul__(self, v):
         a = as_array(v, "v", need=f"shape ({self.n}, {self.p}) or ({self.n}, {self.p}, k)")
         dtype = np.result_type(computing_dtype(a.dtype, "v"), self.dtype)
@@ -263,7 +280,7 @@ class BatchedFisher(Fisher):
         for part in self.pieces():
             columns = a[part].reshape(*a[part].shape[:2], -1)
             y[part] = stacks.apply(self.normalised(part), columns).reshape(a[part].shape)
-        return to_origin(y, v)
+        return to_origin(self._finite(y, "F v", a), v)
 
     def factor(self, damping):
         """Cholesky factors of F_i + D_i: `BatchedFactor` with solve, logdet, ... and ``info``.

@@ -12,7 +12,7 @@ from ..solvers.system import unit_roundoff
 from . import stacks
 from .factor import quiet
 
-__all__ = ["BatchedFactor", "solve_systems"]
+__all__ = ["BatchedFactor", "refuse_overflow", "solve_systems"]
 
 RUNGS = ("cholesky", "cholesky+damping", "eigen")
 STATUS = {-1: "not_finite", -2: "inaccurate", -3: "underflow"}
@@ -53,6 +53,15 @@ def _substitute(L, b):
     if rows.size:
         stacks.solve_stack(L, rows)
     return rows.reshape(k, m, p).transpose(1, 2, 0)
+
+
+def refuse_overflow(answers, lost, what):
+    """InputError that names the first of the systems whose answer is lost, (n,) bool."""
+    if lost.any():
+        raise InputError(
+            f"{what} overflows {answers.dtype} in system {int(np.argmax(lost))}; divide by a "
+            "power of two what it is made of, or use float64"
+        )
 
 
 def solve_systems(fisher, b, added, damping, *, like, cutoff=None):
@@ -243,12 +252,7 @@ class BatchedFactor:
 
     def _finite(self, answers, what):
         """The answers (n, ...); InputError for a system that has a factor, and whose overflows."""
-        lost = ~np.isfinite(answers).all(axis=tuple(range(1, answers.ndim))) & (self.info == 0)
-        if lost.any():
-            raise InputError(
-                f"{what} overflows {answers.dtype} in system {int(np.argmax(lost))}; divide by a "
-                "power of two what it is made of, or use float64"
-            )
+        refuse_overflow(answers, ~stacks.finite(answers) & (self.info == 0), what)
         return answers
 
     def _pieces(self):

@@ -225,7 +225,7 @@ class BlockDiagonalFisher(Staged, Fisher):
         which = orders.index(self.partition.sizes[index])
         at = np.searchsorted(self.partition.groups[which].blocks, index)
         block = self._sums[which][at] / (self.weight or 1.0)
-        return block.astype(self.dtype, copy=False)
+        return self._answer(block, "the block")
 
     def matrix(self):
         require_memory(self.p**2 * self.dtype.itemsize, "the matrix of F")
@@ -233,7 +233,8 @@ class BlockDiagonalFisher(Staged, Fisher):
         for group, A, lo, _ in self.normalised_pieces():
             for b, block in zip(group.blocks[lo:], A, strict=False):
                 start = self.partition.starts[b]
-                F[start : start + group.d, start : start + group.d] = block
+                here = slice(start, start + group.d)
+                F[here, here] = self._answer(block, "F")
         return F
 
     def _real_diagonal(self):
@@ -243,13 +244,10 @@ class BlockDiagonalFisher(Staged, Fisher):
             out[group.columns] = np.einsum("bii->bi", sums).real.ravel()
         return out / (self.weight or 1.0)
 
-    def diagonal(self):
-        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
-
     def eigvalsh(self):
         values = [stacks.spectra(A).ravel() for _, A, _, _ in self.normalised_pieces()]
         values = np.sort(np.concatenate(values)) if values else np.zeros(0)
-        return values.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._answer(values, "the largest eigenvalue of F")
 
     def factor(self, damping):
         """Cholesky factors of all blocks of F + D: `BlockFactor` with solve, logdet, ...

@@ -109,6 +109,9 @@ class DenseFisher(Staged, Fisher):
             raise InputError(f"sums has dtype {sums.dtype} but the Fisher is {made.dtype}")
         if not np.isfinite(sums).all():
             raise InputError("sums has entries that are not finite; rescale the scores")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(float(np.max(np.abs(sums), initial=0.0)) / np.float64(weight)):
+                raise InputError(f"sums / weight overflows {made._sums.dtype}; scale both")
         if not np.array_equal(sums, sums.conj().T):
             raise InputError("sums is not symmetric to the bit; pass (sums + sums.conj().T) / 2")
         made._sums[:] = sums
@@ -171,20 +174,16 @@ class DenseFisher(Staged, Fisher):
         return self._sums / (self.weight or 1.0)
 
     def matrix(self):
-        return self._normalised().astype(self.dtype, copy=False)
+        return self._answer(self._normalised(), "F")
 
     def _real_diagonal(self):
         return self._sums.diagonal().real / (self.weight or 1.0)
 
-    def diagonal(self):
-        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
-
     def eigvalsh(self):
         from scipy.linalg import eigvalsh
 
-        return eigvalsh(self._normalised(), overwrite_a=True).astype(
-            np.empty(0, self.dtype).real.dtype, copy=False
-        )
+        values = eigvalsh(self._normalised(), overwrite_a=True)
+        return self._answer(values, "the largest eigenvalue of F")
 
     def factor(self, damping):
         """Cholesky factor of F + D: `DenseFactor` with solve, logdet, inv_diagonal, ...

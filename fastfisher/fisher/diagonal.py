@@ -91,9 +91,6 @@ class DiagonalFisher(Fisher):
     def matrix(self):
         return np.diag(self.diagonal()).astype(self.dtype)
 
-    def diagonal(self):
-        return self._real_diagonal().astype(np.empty(0, self.dtype).real.dtype, copy=False)
-
     def eigvalsh(self):
         return np.sort(self.diagonal())
 

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from ..arrays import Scores, as_real, as_vectors, contiguous
+from ..arrays import Scores, as_real, as_scores, as_vectors, contiguous
 from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
-from ..passes import sums_dtype, whole_slices
+from ..passes import bad_rows, sums_dtype, whole_slices
 from ..planning import choose, require_memory
 from ..solvers.cutoffs import Cutoff
 from ..solvers.dual import gram_factor, gram_lower
@@ -39,6 +39,14 @@ def _as_given(system, lower):
         if not np.isfinite(matrix.diagonal()).all():
             raise InputError("F overflows double precision; scale the scores down first")
     return matrix
+
+
+def _range_of(dtype):
+    """The smallest magnitude that does not vanish, and the largest."""
+    if dtype.name == "bfloat16":
+        return 2.0**-133, 255 * 2.0**120
+    info = np.finfo(dtype)
+    return float(info.smallest_subnormal), float(info.max)
 
 
 class GramFisher(Fisher):
@@ -91,10 +99,29 @@ class GramFisher(Fisher):
         finally:
             self.dtype = kept
         dtype = scores.dtype if self._open else kept
+        self._check_storage(scores, dtype)
         words = sum(a.size for a in self._kept(scores))
         require_memory(words * dtype.itemsize, f"a copy of the scores {scores.shape}")
         self.dtype, self._open, self._p = dtype, False, scores.shape[1]
         return scores, weights
+
+    def _check_storage(self, scores, dtype):
+        """InputError for scores that a narrower dtype cannot hold."""
+        if dtype.itemsize >= scores.dtype.itemsize:
+            return
+        least, most = _range_of(dtype)
+        kept = [a.reshape(len(a), math.prod(a.shape[1:])) for a in self._kept(scores)]
+        for largest in (*(bad_rows(as_scores(a))[1] for a in kept), self._scan(scores)[1]):
+            if largest > most:
+                limit = f"beyond the {most:.3g}"
+            elif 0 < largest < least and not self._top() > 0:
+                limit = f"below the {least:.3g}"
+            else:
+                continue
+            raise InputError(
+                f"{self._operand} holds values up to {largest:.3g}, {limit} of {dtype}; "
+                f"nothing was added: multiply {self._operand} by a power of two first"
+            )
 
     def _kept(self, scores):
         """The arrays of a batch that are kept, samples first; without its skipped rows zeroed."""
@@ -211,23 +238,27 @@ class GramFisher(Fisher):
         """The normalised Gram matrix T T' (n, n), of the (centred) scores."""
         K = _as_given(self._system(as_damping(0.0)), gram_lower)
         choose("mirror", len(K), K.dtype).load()(K)
-        return K.astype(self.dtype, copy=False)
+        return self._answer(K, "the Gram matrix")
 
     def matrix(self):
         require_memory((self._p or 0) ** 2 * sums_dtype(self.dtype).itemsize, "the matrix of F")
         F = _as_given(self._system(as_damping(0.0)), fisher_lower)
         choose("mirror", len(F), F.dtype).load()(F)
-        return F.astype(self.dtype, copy=False)
+        return self._answer(F, "F")
 
-    def diagonal(self):
-        diagonal = self._system().fisher_diagonal()
-        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+    def _real_diagonal(self):
+        system = self._system(as_damping(0.0))
+        scaled, diagonal = system.with_diagonal()
+        s = scaled.G.scale / system.G.scale
+        with np.errstate(over="ignore"):
+            return system.checked(diagonal / s / s, "diag F")
 
     def eigvalsh(self):
         """Eigenvalues of the Gram matrix, (n,) ascending: those of F, but for zeros."""
         from scipy.linalg import eigvalsh
 
-        return eigvalsh(self.gram())
+        K = _as_given(self._system(as_damping(0.0)), gram_lower)
+        return self._answer(eigvalsh(K, overwrite_a=True), "the largest eigenvalue of F")
 
     def path(self, b, dampings, *, coef=None):
         """What `solve` would give for each of many dampings; see `DenseFisher.path`.

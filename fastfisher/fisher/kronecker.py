@@ -273,11 +273,10 @@ class KroneckerFisher(OfLayers, Staged, Fisher):
             last = first + len(block)
             F[first:last, first:last] = block
             first = last
-        return F.astype(self.dtype, copy=False)
+        return self._answer(F, "F")
 
-    def diagonal(self):
-        diagonal = self._operator().diagonal()
-        return diagonal.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+    def _real_diagonal(self):
+        return self._operator().diagonal()
 
     def _top(self):
         return self._sums.top() / (self.weight or 1.0)
@@ -286,8 +285,7 @@ class KroneckerFisher(OfLayers, Staged, Fisher):
         return self._operator().trace()
 
     def eigvalsh(self):
-        values = np.sort(self._spectrum().eigenvalues)
-        return values.astype(np.empty(0, self.dtype).real.dtype, copy=False)
+        return self._answer(np.sort(self._spectrum().eigenvalues), "the largest eigenvalue of F")
 
     def factor(self, damping):
         """F + lambda I in the eigenbases (exact), or the split of `FactoredTikhonov`.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arrays import as_array, contiguous
 from ..errors import InputError, MissingDependencyError, StateError
-from ..passes import add_gram, bad_rows, mean_row, products, sums_dtype
+from ..passes import add_gram, mean_row, products, sums_dtype
 from ..planning import choose, dtype_name, require_memory
 from ..scalars import as_count
 from .base import Fisher
@@ -16,7 +16,6 @@ from .state import take
 __all__ = ["WindowFisher"]
 
 CHUNK = 64  # rows of the Gram matrix renewed in one pass over the scores
-BFLOAT16_MOST = 255 * 2.0**120
 DRIFT = 1e-2  # share of the trace left by centring, below which the origin of the rows is moved
 
 
@@ -111,15 +110,7 @@ class WindowFisher(GramFisher):
 
     def _checked_batch(self, G, weights, nan_policy):
         scores, weights = Fisher._checked_batch(self, G, weights, nan_policy)
-        if self._rows.dtype.itemsize < scores.dtype.itemsize:
-            wide = self._rows.dtype.name == "bfloat16"
-            most = BFLOAT16_MOST if wide else float(np.finfo(self._rows.dtype).max)
-            largest = bad_rows(scores)[1]
-            if largest > most:
-                raise InputError(
-                    f"G holds values up to {largest:.3g}, beyond the {most:.3g} of "
-                    f"{self._rows.dtype}; nothing was added: multiply G by a power of two first"
-                )
+        self._check_storage(scores, self._rows.dtype)
         return scores, weights
 
     def _add_slice(self, scores, weights):

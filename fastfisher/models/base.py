@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
+from ..scalars import as_generator
 from .categorical import Categorical
 from .checks import check_features, check_labels, check_parameters, check_penalty
 
@@ -68,9 +70,10 @@ class Model:
     def _outcomes(self, y, n):
         # The family would broadcast a column of outcomes, or one outcome, over all rows.
         core = (self.family.n_params,) if self.family.outcome_ndim else ()
-        if np.shape(y) != (n, *core):
+        y = as_array(y, "y", need="one outcome per row")
+        if y.shape != (n, *core):
             raise InputError(
-                f"y has shape {np.shape(y)} but X has {n} rows; "
+                f"y has shape {y.shape} but X has {n} rows; "
                 f"pass one outcome per row, shape {(n, *core)}"
             )
         return y
@@ -92,7 +95,7 @@ class Model:
     def sample(self, theta, X, rng):
         """One outcome per row drawn from the model's own p(. | x); rng is a Generator or a seed."""
         z = self.outputs(theta, X)
-        return self.family._sample(z, np.random.default_rng(rng), z.shape[:-1])
+        return self.family._sample(z, as_generator(rng), z.shape[:-1])
 
     def kl(self, theta, theta_new, X):
         """Mean over rows of KL(p_theta(. | x) || p_theta_new(. | x)), a float."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..scalars import as_choice, as_count
 from .family import Family, exp_excess
 
 __all__ = ["Categorical", "kl_divergence", "log_softmax", "sample"]
@@ -76,20 +77,12 @@ class Categorical(Family):
     reference: int | None = None
 
     def __post_init__(self):
-        C = self.n_classes
-        if not isinstance(C, (int, np.integer)) or C < 2:
-            raise InputError(f"n_classes is {C!r}, expected an integer, at least 2 classes")
-        if self.parameter not in ("probabilities", "logits"):
-            raise InputError(
-                f"parameter is {self.parameter!r}, expected 'probabilities' or 'logits'"
-            )
+        C = as_count(self.n_classes, "n_classes", least=2)
+        as_choice(self.parameter, "parameter", ("probabilities", "logits"))
         if self.reference is not None:
             if self.parameter != "logits":
                 raise InputError("reference is for parameter='logits' only")
-            if self.reference not in range(C):
-                raise InputError(
-                    f"reference is {self.reference!r}, expected a class in 0..{C - 1} or None"
-                )
+            as_count(self.reference, "reference", most=C - 1)
 
     @property
     def n_params(self):
@@ -204,6 +197,6 @@ class Categorical(Family):
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``2 arccos sum sqrt(p q)``, at most pi (docs/math.md, N3)."""
-        p, q = self.mean(theta), self.mean(theta_new)
+        p, q = map(self._mean, self._pair(theta, theta_new))
         chord = np.sqrt(np.square(np.sqrt(p) - np.sqrt(q)).sum(axis=-1))
         return 4 * np.arcsin(np.minimum(chord / 2, 1))

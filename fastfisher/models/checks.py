@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
+from ..scalars import as_real
 
 __all__ = [
     "check_features",
@@ -18,9 +20,7 @@ def check_floating(a, name, shape):
 
     None leaves a length free, an Ellipsis in front any number of axes.
     """
-    if isinstance(a, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array; drop or fill the masked entries first")
-    a = np.asarray(a)
+    a = as_array(a, name)
     if a.dtype not in (np.float32, np.float64):
         raise InputError(
             f"{name} has dtype {a.dtype}, expected float32 or float64; "
@@ -55,7 +55,7 @@ def check_parameters(theta, n_params, name="theta"):
 
 def check_labels(y, n, n_classes):
     """y as n integers in 0 .. n_classes - 1."""
-    y = np.asarray(y)
+    y = as_array(y, "y")
     if y.dtype.kind not in "iu":
         raise InputError(
             f"y has dtype {y.dtype}, expected integer class labels; cast it with y.astype('int64')"
@@ -73,7 +73,4 @@ def check_labels(y, n, n_classes):
 
 def check_penalty(l2):
     """l2 as a finite float >= 0."""
-    value = float(l2)
-    if not 0 <= value < np.inf:
-        raise InputError(f"l2 is {l2}, expected a finite number >= 0")
-    return value
+    return as_real(l2, "l2")

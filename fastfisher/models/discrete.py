@@ -6,17 +6,13 @@ import numpy as np
 from scipy.special import expit, gammaln, xlogy
 
 from ..errors import InputError
+from ..scalars import as_choice
 from .categorical import kl_divergence
 from .family import Family, exp_excess, log_ratio
 
 __all__ = ["Bernoulli", "Poisson"]
 
 _MOST = 9e18  # a Poisson rate beyond it has draws that int64 cannot hold
-
-
-def _check_parameter(parameter, names):
-    if parameter not in names:
-        raise InputError(f"parameter is {parameter!r}, expected {' or '.join(map(repr, names))}")
 
 
 def _softplus(z):
@@ -46,7 +42,7 @@ class Bernoulli(Family):
     parameter: str = "mean"
 
     def __post_init__(self):
-        _check_parameter(self.parameter, ("mean", "logit"))
+        as_choice(self.parameter, "parameter", ("mean", "logit"))
 
     n_params = 1
     _domain = "a probability in [0, 1]"
@@ -101,7 +97,7 @@ class Bernoulli(Family):
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``2 |asin sqrt(p) - asin sqrt(q)|``, at most pi (N3)."""
-        p, q = self.mean(theta), self.mean(theta_new)
+        p, q = map(self._mean, self._pair(theta, theta_new))
         return 2 * np.abs(np.arcsin(np.sqrt(p)) - np.arcsin(np.sqrt(q)))
 
 
@@ -127,7 +123,7 @@ class Poisson(Family):
     parameter: str = "rate"
 
     def __post_init__(self):
-        _check_parameter(self.parameter, ("rate", "log"))
+        as_choice(self.parameter, "parameter", ("rate", "log"))
 
     n_params = 1
     _domain = "a rate >= 0"
@@ -149,8 +145,9 @@ class Poisson(Family):
 
     def _log_likelihood(self, theta, y):
         rate = self._mean(theta)
-        log_terms = xlogy(y, rate) if self.parameter == "rate" else y * theta[..., 0]
-        return log_terms - rate - gammaln(y + 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_terms = xlogy(y, rate) if self.parameter == "rate" else y * theta[..., 0]
+            return np.where(np.isinf(rate), -rate, log_terms - rate) - gammaln(y + 1)
 
     def _score(self, theta, y):
         rate = self._mean(theta)
@@ -185,4 +182,5 @@ class Poisson(Family):
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``2 |sqrt(r) - sqrt(r_new)|``."""
-        return 2 * np.abs(np.sqrt(self.mean(theta)) - np.sqrt(self.mean(theta_new)))
+        r, s = map(self._mean, self._pair(theta, theta_new))
+        return 2 * np.abs(np.sqrt(r) - np.sqrt(s))

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
+from ..scalars import as_count, as_generator
 from .checks import check_floating
 
 __all__ = ["Family", "exp_excess", "log_ratio"]
@@ -14,8 +16,9 @@ def exp_excess(t):
     small = np.clip(t, -0.1, 0.1)
     for k in range(9, 2, -1):  # 0.1^8 / 9! is below the roundoff of double
         series = 1 + small / k * series
-    with np.errstate(over="ignore"):
-        return np.where(np.abs(t) < 0.1, small * small / 2 * series, np.expm1(t) - t)
+    with np.errstate(over="ignore", invalid="ignore"):
+        large = np.where(t == np.inf, t, np.expm1(t) - t)
+        return np.where(np.abs(t) < 0.1, small * small / 2 * series, large)
 
 
 def log_ratio(a, b):
@@ -95,8 +98,9 @@ class Family:
     def sample(self, theta, rng, size=None):
         """Outcomes drawn from p(. | theta), shape (size, ...); rng is a Generator or a seed."""
         theta = self._parameters(theta)
-        size = () if size is None else tuple(np.atleast_1d(size))
-        return self._sample(theta, np.random.default_rng(rng), (*size, *theta.shape[:-1]))
+        sizes = [] if size is None else np.atleast_1d(size).tolist()
+        size = tuple(as_count(length, "size") for length in sizes)
+        return self._sample(theta, as_generator(rng), (*size, *theta.shape[:-1]))
 
     def fit(self, y):
         """Maximum-likelihood theta (k,) of outcomes y (n, ...), in double.
@@ -125,8 +129,7 @@ class Family:
 
         Infinite where theta_new excludes what theta allows. docs/math.md K1, K2.
         """
-        theta, theta_new = self._parameters(theta), self._parameters(theta_new, "theta_new")
-        return self._kl(theta, theta_new)
+        return self._kl(*self._pair(theta, theta_new))
 
     # The door.
 
@@ -141,10 +144,20 @@ class Family:
             )
         return theta
 
+    def _pair(self, theta, theta_new):
+        """Two checked parameters, of which one may serve many of the other."""
+        theta, theta_new = self._parameters(theta), self._parameters(theta_new, "theta_new")
+        try:
+            np.broadcast_shapes(theta.shape, theta_new.shape)
+        except ValueError:
+            raise InputError(
+                f"theta has shape {theta.shape} and theta_new {theta_new.shape}, which do not "
+                "broadcast"
+            ) from None
+        return theta, theta_new
+
     def _outcomes(self, y, theta):
-        if isinstance(y, np.ma.MaskedArray):
-            raise InputError("y is a masked array; drop or fill the masked entries first")
-        y = np.asarray(y)
+        y = as_array(y, "y", need="real numbers")
         if y.dtype.kind not in "fiub":
             raise InputError(f"y has dtype {y.dtype}, expected real numbers")
         core = (self.n_params,) if self.outcome_ndim else ()

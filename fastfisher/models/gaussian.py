@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..scalars import as_choice, as_count, as_positive
 from .family import Family, exp_excess, log_ratio
 
 __all__ = ["Gaussian", "GaussianMean"]
@@ -38,10 +39,8 @@ class GaussianMean(Family):
     dim: int = 1
 
     def __post_init__(self):
-        if not 0 < self.sigma < np.inf:
-            raise InputError(f"sigma is {self.sigma}, expected a finite number > 0")
-        if int(self.dim) != self.dim or self.dim < 1:
-            raise InputError(f"dim is {self.dim}, expected an integer >= 1")
+        as_positive(self.sigma, "sigma")
+        as_count(self.dim, "dim", least=1)
 
     @property
     def n_params(self):
@@ -93,7 +92,8 @@ class GaussianMean(Family):
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``|theta - theta_new| / sigma``: this manifold is flat."""
-        return np.sqrt(2 * self.kl(theta, theta_new))
+        theta, theta_new = self._pair(theta, theta_new)
+        return np.hypot.reduce(np.abs(self._residual(theta, self._mean(theta_new))), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,7 @@ class Gaussian(Family):
     n_params = 2
 
     def __post_init__(self):
-        if self.parameter not in ("sigma", "log_sigma", "variance"):
-            raise InputError(
-                f"parameter is {self.parameter!r}, expected 'sigma', 'log_sigma' or 'variance'"
-            )
+        as_choice(self.parameter, "parameter", ("sigma", "log_sigma", "variance"))
 
     @property
     def _domain(self):
@@ -218,7 +215,7 @@ class Gaussian(Family):
 
     def distance(self, theta, theta_new):
         """Fisher-Rao distance ``sqrt(2) arccosh(1 + (dmu^2/2 + ds^2) / (2 s s_new))`` (N1)."""
-        theta, theta_new = self._parameters(theta), self._parameters(theta_new, "theta_new")
+        theta, theta_new = self._pair(theta, theta_new)
         shift = np.abs((theta - theta_new)[..., 0])
         # arccosh(1 + x) = 2 arcsinh(sqrt(x / 2)) and ds^2 / (s s_new) = 4 sinh^2(log(s/s_new) / 2)
         with np.errstate(over="ignore"):

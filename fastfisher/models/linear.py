@@ -6,6 +6,8 @@ from ..arrays import as_scores
 from ..errors import InputError
 from ..fisher import DenseFisher
 from ..passes import add_syrk
+from ..planning import dtype_name
+from ..scalars import as_count, as_flag
 from .base import Model, some_rows, with_ones
 from .discrete import Bernoulli, Poisson
 from .family import Family
@@ -54,13 +56,9 @@ class GLM(Model):
     def __init__(self, family, n_features, *, intercept=True, l2=0.0):
         if not isinstance(family, Family):
             raise InputError(f"family is {family!r}, expected a family of fastfisher.models")
-        if not isinstance(n_features, (int, np.integer)):
-            raise InputError(f"n_features is {n_features!r}, expected an integer")
-        if n_features + bool(intercept) < 1:
-            raise InputError(f"n_features is {n_features}, expected at least one column")
+        self.intercept = as_flag(intercept, "intercept")
+        self.n_features = as_count(n_features, "n_features", least=1 - self.intercept)
         super().__init__(family, l2)
-        self.n_features = int(n_features)
-        self.intercept = bool(intercept)
 
     def __repr__(self):
         return f"{type(self).__name__}({self._operands}{self._settings})"
@@ -80,7 +78,7 @@ class GLM(Model):
 
     def init(self, rng=None, dtype="float64"):
         """Zeros: the loss of natural parameters is convex, so chance has no part."""
-        return np.zeros(self.n_params, dtype)
+        return np.zeros(self.n_params, dtype_name(dtype))
 
     def start(self, y, dtype="float64"):
         """The fit of the intercepts alone, (p,): a start nearer to the optimum than zeros.

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from ..errors import InputError
-from ..scalars import as_count
+from ..planning import dtype_name
+from ..scalars import as_choice, as_count, as_generator
 from .base import Classifier, Model, with_ones
 from .categorical import Categorical
 from .gaussian import GaussianMean
@@ -65,9 +66,7 @@ class MLP(Classifier, Model):
     def __init__(
         self, sizes=(64, 32, 10), *, activation="tanh", output="categorical", sigma=1.0, l2=0.0
     ):
-        if output not in _OUTPUTS:
-            raise InputError(f"output is {output!r}, expected 'categorical' or 'gaussian'")
-        classes = output == "categorical"
+        classes = as_choice(output, "output", _OUTPUTS) == "categorical"
         try:
             widths = tuple(as_count(d, "a width", least=1) for d in sizes)
         except (InputError, TypeError):
@@ -77,10 +76,8 @@ class MLP(Classifier, Model):
             raise InputError(
                 f"sizes is {sizes}, expected positive integers (features, hidden..., {last}"
             )
-        if activation not in _ACTIVATIONS:
-            raise InputError(f"activation is {activation!r}, expected 'tanh' or 'relu'")
         self.sizes = widths
-        self.activation = activation
+        self.activation = as_choice(activation, "activation", _ACTIVATIONS)
         last = self.sizes[-1]
         super().__init__(
             Categorical(last, "logits") if classes else GaussianMean(sigma=sigma, dim=last), l2
@@ -103,7 +100,7 @@ class MLP(Classifier, Model):
 
     def init(self, rng, dtype="float64"):
         """Start of Glorot (tanh) or He (relu) variance, biases zero; rng: Generator or seed."""
-        rng = np.random.default_rng(rng)
+        rng = as_generator(rng)
         layers = []
         for d_in_and_bias, d_out in self.layer_sizes:
             W = np.zeros((d_out, d_in_and_bias))
@@ -111,7 +108,7 @@ class MLP(Classifier, Model):
             scale = math.sqrt(_INIT_VARIANCE[self.activation](d_in, d_out))
             W[:, :-1] = rng.normal(scale=scale, size=(d_out, d_in))
             layers.append(W.ravel())
-        return np.concatenate(layers).astype(dtype)
+        return np.concatenate(layers).astype(dtype_name(dtype))
 
     def _weights(self, theta):
         """The views W_l (d_out, d_in + 1) into theta."""

@@ -1,11 +1,12 @@
 """Gradient descent and Adam."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
+from ..scalars import as_choice, as_flag, as_number, as_real
 from .power import check_power
 from .schedules import check_rate, rate_at
 from .structures import structured_metric
@@ -119,16 +120,12 @@ class Adam(_FirstOrder):
     def __post_init__(self):
         super().__post_init__()
         for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= as_number(getattr(self, name), name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")
-        if not 0 <= self.eps < math.inf:
-            raise InputError(f"eps is {self.eps}, expected a finite number >= 0")
-        if self.second_moment not in SECOND_MOMENTS:
-            raise InputError(
-                f"second_moment is {self.second_moment!r}, expected one of "
-                f"{', '.join(SECOND_MOMENTS)}"
-            )
+        as_real(self.eps, "eps")
+        as_choice(self.second_moment, "second_moment", SECOND_MOMENTS)
         check_power(self.power)
+        as_flag(self.amsgrad, "amsgrad")
 
     def start(self, theta):
         """The state before the first step."""
@@ -140,10 +137,18 @@ class Adam(_FirstOrder):
 
         ``squares`` (p,) is q where it is not the square of the gradient.
         """
-        g = np.asarray(gradient)
-        t = state.steps + 1
-        m = self.beta1 * state.mean + (1 - self.beta1) * g
-        v = self.beta2 * state.square + (1 - self.beta2) * (g * g if squares is None else squares)
+        g, t = as_array(gradient, "gradient"), state.steps + 1
+        if g.shape != state.mean.shape:
+            raise InputError(f"gradient has shape {g.shape}, the state {state.mean.shape}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            m = self.beta1 * state.mean + (1 - self.beta1) * g
+            q = g * g if squares is None else squares
+            v = self.beta2 * state.square + (1 - self.beta2) * q
+        # A step of 0 would follow, and after an overflow nothing else.
+        if not np.isfinite(v).all():
+            raise InputError(f"the square of the gradient overflows {v.dtype}; scale the loss down")
+        if not self.eps and squares is None and np.any((v == 0) & (g != 0)):
+            raise InputError(f"the square of the gradient vanishes in {v.dtype}; take an eps > 0")
         top = -rate_at(self.learning_rate, t) / (1 - self.beta1**t) * m
         corrected = v / (1 - self.beta2**t)
         largest = np.maximum(state.largest, corrected) if self.amsgrad else None

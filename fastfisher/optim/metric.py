@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
 from ..fisher import DenseFisher, GramFisher
+from ..scalars import as_choice, as_count, as_generator
 
-__all__ = ["FISHERS", "add_scores", "fisher_metric", "labelled"]
+__all__ = ["FISHERS", "add_scores", "checked_operands", "fisher_metric", "labelled"]
 
 FISHERS = ("exact", "mc", "empirical")
 
@@ -71,11 +73,9 @@ def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1
     >>> F @ np.array([1.0, 0.0, 0.0, 0.0])      # p(1-p) mean(x^2) first: 1.75 / 4
     array([ 0.4375,  0.125 , -0.4375, -0.125 ])
     """
-    if fisher not in FISHERS:
-        raise InputError(f"fisher is {fisher!r}, expected one of {', '.join(FISHERS)}")
-    if len(X) == 0:
-        raise InputError("X has no rows, so the mean over them is undefined; pass at least one")
-    rng = np.random.default_rng(rng)
+    as_choice(fisher, "fisher", FISHERS)
+    theta, X, y = checked_operands(theta, X, y, labels)
+    rng = as_generator(rng)
     p = len(theta)
     if len(X) * _rows_per_sample(model, theta, X, fisher, labels) < p:
         rows = _scores(model, theta, X, y, fisher, rng, labels)
@@ -84,6 +84,17 @@ def fisher_metric(model, theta, X, y=None, *, fisher="exact", rng=None, labels=1
         return model.exact_fisher(theta, X)
     metric = DenseFisher(p, dtype=np.asarray(theta).dtype, kind=fisher)
     return add_scores(metric, model, theta, X, y, fisher, rng, labels)
+
+
+def checked_operands(theta, X, y, labels):
+    """theta, X and y as arrays; what a model says of them comes after."""
+    theta, X, y = as_array(theta, "theta"), as_array(X, "X"), y if y is None else as_array(y, "y")
+    if theta.ndim != 1:
+        raise InputError(f"theta has shape {theta.shape}, expected (p,)")
+    if X.ndim == 0 or len(X) == 0:
+        raise InputError("X has no rows, so the mean over them is undefined; pass at least one")
+    as_count(labels, "labels", least=1)
+    return theta, X, y
 
 
 def add_scores(metric, model, theta, X, y, fisher, rng, labels, decay=1.0):

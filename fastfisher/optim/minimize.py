@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
-from ..scalars import as_count
+from ..scalars import as_count, as_generator, as_real, said
 from .problem import Problem, batches
 
 __all__ = ["MinimizeResult", "minimize"]
@@ -140,9 +141,17 @@ def minimize(
             f"optimizer is {optimizer!r}, expected an optimizer, such as "
             "NaturalGradient(damping=0.1) or Adam(0.01)"
         )
-    rng = np.random.default_rng(rng)
-    theta = np.array(model.init(rng) if theta0 is None else theta0)
-    problem = Problem(model, np.asarray(X), np.asarray(y), rng)
+    if isinstance(model, type) or not callable(getattr(model, "loss", None)):
+        raise InputError(
+            f"model is {said(model)}; expected one of fastfisher.models, or with their methods"
+        )
+    for name, function in {"callback": callback, "progress": progress}.items():
+        if not (function is None or callable(function)):
+            raise InputError(f"{name} is {said(function)}; expected a function or None")
+    gtol, rng = as_real(gtol, "gtol"), as_generator(rng)
+    theta = _start(model.init(rng) if theta0 is None else theta0)
+    y = y if y is None else as_array(y, "y")  # a model of the caller's may do without
+    problem = Problem(model, as_array(X, "X"), y, rng)
     source = _source(problem, batch, gtol)
     point = problem.at(theta)
     if not point.finite:
@@ -176,7 +185,7 @@ def minimize(
             status = record.get("status") or _flat(point, gtol)
         if progress is not None:
             progress(len(rows) - 1, iterations, point.loss)
-        if callback is not None and callback(len(rows) - 1, point.theta, rows[-1]):
+        if callback is not None and callback(len(rows) - 1, point.theta.copy(), dict(rows[-1])):
             status = status or "callback"
     history = {name: np.array([row[name] for row in rows]) for name in _COLUMNS}
     return MinimizeResult(
@@ -190,18 +199,33 @@ def minimize(
     )
 
 
+def _start(theta0):
+    """A copy of the start, finite."""
+    theta = np.array(as_array(theta0, "theta0"))
+    if theta.ndim != 1 or theta.dtype.kind not in "fciu":
+        raise InputError(f"theta0 is {theta.dtype} of shape {theta.shape}; expected numbers (p,)")
+    bad = np.flatnonzero(~np.isfinite(theta))
+    if bad.size:
+        raise InputError(f"theta0[{bad[0]}] is {theta[bad[0]]}; every entry must be finite")
+    return theta
+
+
 def _source(problem, batch, gtol):
     """The batches, or None where every iteration sees all rows."""
     if batch is None:
         return None
-    n = len(problem.X)
-    if int(batch) != batch or not 1 <= batch <= n:
-        raise InputError(f"batch is {batch}, expected an integer from 1 to the {n} rows of X")
+    n = len(problem.X) if problem.X.ndim else 0
+    try:
+        batch = as_count(batch, "batch", least=1, most=n)
+    except InputError as error:
+        raise InputError(
+            f"batch is {said(batch)}, expected an integer from 1 to the {n} rows of X"
+        ) from error
     if gtol:
         raise InputError(
             f"gtol is {gtol} but a batch does not show the gradient of all rows; leave one out"
         )
-    return batches(problem, int(batch))
+    return batches(problem, batch)
 
 
 def _flat(point, gtol):

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import ConvergenceError, InputError, NotPositiveDefiniteError
+from ..scalars import as_count, as_number, as_positive, as_real
 from .momentum import NoMomentum
 from .power import check_power, inverse_power
 from .schedules import check_rate, rate_at
@@ -98,8 +100,9 @@ class NaturalGradient:
     labels: int = 1
 
     def __post_init__(self):
-        check_structure(self.structure, self.fisher, 1.0 if self.decay is None else self.decay)
-        if self.decay == 1:
+        decay = 1.0 if self.decay is None else as_number(self.decay, "decay")
+        check_structure(self.structure, self.fisher, decay)
+        if self.decay is not None and decay == 1:
             raise InputError("decay is 1, expected a number in (0, 1), or None to forget at once")
         check_power(self.power)
         check_rate(self.learning_rate)
@@ -118,12 +121,11 @@ class NaturalGradient:
                 f"damping is {self.damping!r}, expected a finite number >= 0, Tikhonov or "
                 "LevenbergMarquardt"
             )
-        if self.kl_radius is not None and not 0 < self.kl_radius < math.inf:
-            raise InputError(f"kl_radius is {self.kl_radius}, expected a positive finite number")
-        for name in ("metric_batch", "labels"):
-            value = getattr(self, name)
-            if value is not None and (int(value) != value or value < 1):
-                raise InputError(f"{name} is {value}, expected an integer >= 1")
+        if self.kl_radius is not None:
+            as_positive(self.kl_radius, "kl_radius")
+        if self.metric_batch is not None:
+            as_count(self.metric_batch, "metric_batch", least=1)
+        as_count(self.labels, "labels", least=1)
 
     @property
     def _adaptive(self):
@@ -135,7 +137,7 @@ class NaturalGradient:
             state = _State(self.damping, np.zeros_like(point.theta))
         if state.metric is None:
             state = self._measure(problem, point, state)
-        lam = float(_lam(state.damping))
+        lam = as_real(_lam(state.damping), "damping")
         shift = problem.model.l2 + lam
         record = {"damping": lam, "accepted": False, "rho": -math.inf}
 
@@ -180,7 +182,7 @@ class NaturalGradient:
         """The metric at this point, from the rows of the gradient or from others."""
         X, y = problem.X, problem.y
         if self.metric_X is not None:
-            X, y = np.asarray(self.metric_X), None
+            X, y = as_array(self.metric_X, "metric_X"), None
         elif self.metric_batch is not None:
             X, y = problem.all_rows
         if self.metric_batch is not None:

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from scipy.linalg import eigh
 
-from ..arrays import as_real
+from ..arrays import as_answer, as_array, as_real
 from ..errors import InputError, NotPositiveDefiniteError
 from ..fisher import DiagonalFisher, KroneckerFisher
 
@@ -56,7 +56,7 @@ def inverse_power(metric, b, *, damping, power):
     """
     check_power(power)
     damping = as_real(damping, "damping")
-    b = np.asarray(b)
+    b = as_array(b, "b")
     if b.dtype.kind not in "fiub":
         raise InputError(f"b has dtype {b.dtype}, expected real numbers")
     if b.shape != (metric.p,):
@@ -77,5 +77,7 @@ def inverse_power(metric, b, *, damping, power):
             f"its power -{power:g} does not exist; raise the damping",
             order=int(lost[0]) + 1,
         )
-    gains = values**-power
-    return gains * b if vectors is None else vectors @ (gains * (vectors.T @ b))
+    with np.errstate(over="ignore", invalid="ignore"):
+        gains = values**-power
+        x = gains * b if vectors is None else vectors @ (gains * (vectors.T @ b))
+    return as_answer(x, x.dtype, f"(F + D)^-{power:g} b")

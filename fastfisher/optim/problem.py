@@ -5,7 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
+from ..arrays import as_array
 from ..errors import InputError
+from ..scalars import as_number
 
 __all__ = ["Point", "Problem", "batches"]
 
@@ -24,9 +26,16 @@ class Point:
         if not np.isfinite(self.loss):
             return None
         try:
-            gradient = self.problem.model.gradient(self.theta, self.problem.X, self.problem.y)
+            given = self.problem.model.gradient(self.theta, self.problem.X, self.problem.y)
         except InputError:  # operands that gave a loss are right, so it overflowed
             return None
+        gradient = as_array(given, "the gradient of the model")
+        kinds = "fiuc" if self.theta.dtype.kind == "c" else "fiu"
+        if gradient.shape != self.theta.shape or gradient.dtype.kind not in kinds:
+            raise InputError(
+                f"the gradient of the model is {gradient.dtype} of shape {gradient.shape}; theta "
+                f"is {self.theta.dtype} of shape {self.theta.shape}"
+            )
         return gradient if np.isfinite(gradient).all() else None
 
     @property
@@ -62,7 +71,8 @@ class Problem:
         """The point theta; a step that overflowed gives a point whose loss is infinite."""
         if not np.isfinite(theta).all():
             return Point(theta, np.inf, self)
-        return Point(theta, float(self.model.loss(theta, self.X, self.y)), self)
+        loss = as_number(self.model.loss(theta, self.X, self.y), "the loss of the model")
+        return Point(theta, loss, self)
 
 
 def batches(problem, size):
@@ -75,4 +85,4 @@ def batches(problem, size):
         order = problem.rng.permutation(len(X))
         for start in range(0, len(X) - size + 1, size):
             rows = order[start : start + size]
-            yield replace(problem, X=X[rows], y=y[rows], pool=(X, y))
+            yield replace(problem, X=X[rows], y=None if y is None else y[rows], pool=(X, y))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..api import solve
-from ..arrays import as_real, as_scores, as_vectors, as_weights, to_origin
+from ..arrays import as_answer, as_real, as_scores, as_vectors, as_weights, to_origin
 from ..errors import InputError
 from ..ops import matvec
 
@@ -80,5 +80,10 @@ def spring(G, coef, previous=None, *, damping, momentum, weights=None, center=Fa
     if center and n:
         w = as_weights(weights, n)
         seen = seen - (seen.mean() if w is None else (w @ seen) / (w.sum() or 1.0))
-    solution = solve(G, coef=rows[0] - seen, **settings).require_convergence()
-    return solution.x + to_origin(last, G)
+    with np.errstate(over="ignore"):
+        rest = rows[0] - seen
+        rest = as_answer(rest, rest.dtype, "what the last step leaves of coef")
+    solution = solve(G, coef=rest, **settings).require_convergence()
+    with np.errstate(over="ignore"):
+        step = np.asarray(solution.x) + last
+    return to_origin(as_answer(step, step.dtype, "the step"), G)

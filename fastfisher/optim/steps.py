@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from ..arrays import as_array
+from ..arrays import as_answer, as_array
 from ..errors import InputError
+from ..scalars import as_number, as_positive, as_real
 
 __all__ = [
     "gain_ratio",
@@ -56,8 +57,7 @@ def kl_clip(step, metric_step, radius):
 def kl_scale(step, metric_step, radius):
     """The factor in (0, 1] of `kl_clip`."""
     step, metric_step = _pair(step, metric_step, "step", "metric_step")
-    if not 0 < radius < math.inf:
-        raise InputError(f"radius is {radius}, expected a positive finite number of nats")
+    radius = as_positive(radius, "radius")
     # In units of the largest entries, so that d'Fd of a huge step does not overflow.
     units = [float(np.abs(v).max(initial=0.0)) for v in (step, metric_step)]
     if 0.0 in units:
@@ -98,8 +98,7 @@ def kl_steepest(gradient, natural, radius):
     array([-0.6, -0.8])
     """
     gradient, natural = _pair(gradient, natural, "gradient", "natural")
-    if not 0 < radius < math.inf:
-        raise InputError(f"radius is {radius}, expected a positive finite number of nats")
+    radius = as_positive(radius, "radius")
     units = [float(np.abs(v).max(initial=0.0)) for v in (gradient, natural)]
     if 0.0 in units:
         raise InputError("the gradient is zero, so no direction is steepest")
@@ -109,7 +108,9 @@ def kl_steepest(gradient, natural, radius):
         raise InputError(
             f"gradient'natural is {product:.3g} times their sizes, expected > 0; pass F^-1 gradient"
         )
-    return -unit * (math.sqrt(2 * radius * units[1] / units[0] / product))
+    length = math.sqrt(2 * radius) * math.sqrt(units[1]) / math.sqrt(units[0]) / math.sqrt(product)
+    with np.errstate(over="ignore"):
+        return as_answer(-unit.astype(np.float64) * length, natural.dtype, "the step")
 
 
 def norm_clip(step, radius):
@@ -142,8 +143,7 @@ def norm_clip(step, radius):
         raise InputError(f"step is {step.dtype} of shape {step.shape}; pass one vector of floats")
     if not np.isfinite(step).all():
         raise InputError("step has entries that are not finite; shorten or reject the step")
-    if not 0 < radius < math.inf:
-        raise InputError(f"radius is {radius}, expected a positive finite number")
+    radius = as_positive(radius, "radius")
     largest = float(np.abs(step).max(initial=0.0))
     if largest == 0:
         return step
@@ -195,18 +195,27 @@ def two_steps(gradient, step, previous, metric_step, metric_previous):
     ):
         gradient, d = _pair(gradient, d, "gradient", name)
         d, image = _pair(d, image, name, f"metric_{name}")
-        units.append(float(np.abs(d).max(initial=0.0)) or 1.0)
+        units.append(_size(d))
         rows.append(d.astype(np.float64) / units[-1])
-        images.append(image.astype(np.float64) / units[-1])
-    rows, images = np.array(rows), np.array(images)
-    matrix = rows @ images.T
+        with np.errstate(over="ignore"):
+            images.append(image.astype(np.float64) / units[-1])
+    rows, images, size = np.array(rows), np.array(images), _size(gradient)
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = as_answer(rows @ images.T, np.float64, "the step times metric_step")
     # Unit diagonal, so that a small direction is not taken for a missing one.
     sizes = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
     scales = np.divide(1.0, sizes, out=np.zeros(2), where=sizes > 0)
     matrix = (matrix + matrix.T) / 2 * np.outer(scales, scales)
-    right = -(rows @ gradient.astype(np.float64)) * scales
-    alpha, mu = np.linalg.lstsq(matrix, right, rcond=1e-12)[0] * scales / units
+    right = -(rows @ (gradient.astype(np.float64) / size)) * scales
+    with np.errstate(over="ignore"):
+        found = np.linalg.lstsq(matrix, right, rcond=1e-12)[0] * scales * (size / np.array(units))
+    alpha, mu = as_answer(found, np.float64, "the step size")
     return float(alpha), float(mu)
+
+
+def _size(v):
+    """The largest magnitude, or 1 for none."""
+    return float(np.abs(v).max(initial=0.0)) or 1.0
 
 
 def gain_ratio(loss, new_loss, gradient, step, metric_step, *, damping=0.0):
@@ -252,17 +261,22 @@ def gain_ratio(loss, new_loss, gradient, step, metric_step, *, damping=0.0):
     >>> gain_ratio(x @ x / 2, (x + d) @ (x + d) / 2, x, d, d)
     1.0
     """
+    loss, new_loss = as_number(loss, "loss"), as_number(new_loss, "new_loss")
+    damping = as_real(damping, "damping")
+    if not math.isfinite(loss):
+        raise InputError(f"loss is {loss}; start from a point where it is finite")
     gradient, step = _pair(gradient, step, "gradient", "step")
     step, metric_step = _pair(step, metric_step, "step", "metric_step")
     predicted = model_change(gradient, step, metric_step + damping * step)
     if not math.isfinite(new_loss) or not predicted < 0:
         return -math.inf
-    return (float(new_loss) - float(loss)) / predicted
+    return (new_loss - loss) / predicted
 
 
 def model_change(gradient, step, metric_step):
     """M(d) = g'd + 1/2 d'Fd in float64."""
-    return float(step.astype(np.float64) @ (gradient + 0.5 * metric_step.astype(np.float64)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(step.astype(np.float64) @ (gradient + 0.5 * metric_step.astype(np.float64)))
 
 
 def _pair(a, b, name_a, name_b):

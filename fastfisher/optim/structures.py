@@ -4,7 +4,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..fisher import DenseFisher, DiagonalFisher, KroneckerFisher, LayeredFisher
-from .metric import FISHERS, add_scores, fisher_metric, labelled
+from ..scalars import as_choice, as_generator, as_number
+from .metric import FISHERS, add_scores, checked_operands, fisher_metric, labelled
 
 __all__ = ["STRUCTURES", "structured_metric"]
 
@@ -71,9 +72,8 @@ def structured_metric(
     check_structure(structure, fisher, decay)
     if structure == "full" and running is None and decay == 1.0:
         return fisher_metric(model, theta, X, y, fisher=fisher, rng=rng, labels=labels)
-    if len(X) == 0:
-        raise InputError("X has no rows, so the mean over them is undefined; pass at least one")
-    rng = np.random.default_rng(rng)
+    theta, X, y = checked_operands(theta, X, y, labels)
+    rng = as_generator(rng)
     if structure in ("full", "diagonal"):
         kind = DenseFisher if structure == "full" else DiagonalFisher
         metric = running or kind(len(theta), dtype=np.asarray(theta).dtype, kind=fisher)
@@ -98,11 +98,9 @@ def structured_metric(
 
 def check_structure(structure, fisher, decay):
     """Refuse names and values that do not exist, and what does not go together."""
-    if structure not in STRUCTURES:
-        raise InputError(f"structure is {structure!r}, expected one of {', '.join(STRUCTURES)}")
-    if fisher not in FISHERS:
-        raise InputError(f"fisher is {fisher!r}, expected one of {', '.join(FISHERS)}")
-    if not 0 < decay <= 1:
+    as_choice(structure, "structure", STRUCTURES)
+    as_choice(fisher, "fisher", FISHERS)
+    if not 0 < as_number(decay, "decay") <= 1:
         raise InputError(f"decay is {decay!r}, expected a number in (0, 1]")
     if structure == "layered" and decay != 1:
         raise InputError("structure='layered' keeps its rows and cannot fade; use decay=1")

@@ -44,9 +44,12 @@ def _cache_folder():
 
 def thread_count():
     """Threads that kernels start with: the cores, or fewer by NUMBA_NUM_THREADS."""
-    limit = os.environ.get("NUMBA_NUM_THREADS", "")
     cores = machine.cpu_count()
-    return min(cores, int(limit)) if limit.isdigit() and int(limit) else cores
+    try:
+        limit = int(os.environ.get("NUMBA_NUM_THREADS", ""))
+    except ValueError:
+        return cores
+    return min(cores, limit) if limit > 0 else cores
 
 
 def fingerprint():

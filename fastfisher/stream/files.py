@@ -31,6 +31,8 @@ def check_target(path):
         If the folder is missing or closed to this user, or if `path` is anything but a regular
         file that this user may write. A device, FIFO or folder is never replaced.
     """
+    if not os.path.basename(os.fspath(path)):  # realpath would drop the slash
+        raise OSError(errno.EISDIR, "it names a folder", path)
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):

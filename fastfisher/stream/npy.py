@@ -55,14 +55,14 @@ def _read_prologue(start, name):
         raise InputError(
             f"{name} is not an npy file: it starts with {start[:6]!r}; save it with numpy.save"
         )
-    version = start[len(_MAGIC) : len(_MAGIC) + 2]
-    size = _LENGTH_BYTES.get(version)
-    if size is None:
+    begin = len(_MAGIC) + 2
+    version = start[len(_MAGIC) : begin]
+    size = _LENGTH_BYTES.get(version, 0)
+    if not size and len(start) >= begin:
         raise InputError(
             f"{name} has npy format version {'.'.join(map(str, version))}; expected 1.0, 2.0 or 3.0"
         )
-    begin = len(_MAGIC) + 2
-    if len(start) < begin + size:
+    if not size or len(start) < begin + size:
         raise InputError(f"{name} ends inside its header; copy or save it again")
     return begin + size, int.from_bytes(start[begin : begin + size], "little")
 

@@ -96,6 +96,15 @@ def test_calibrate_is_refused_where_profiles_are_off(monkeypatch):
         calibration.calibrate(quick=True)
 
 
+@pytest.mark.parametrize("name", ["", "file/profile.json"])
+def test_a_profile_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTFISHER_PROFILE", str(tmp_path / name))
+    monkeypatch.setattr(measure, "_Contenders", lambda stack: pytest.fail("it was measured"))
+    with pytest.raises(OSError):
+        calibration.calibrate(quick=True)
+
+
 def test_calibrate_is_refused_without_the_compiler(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     with pytest.raises(InputError, match="NUMBA_DISABLE_JIT is set"):

@@ -75,9 +75,19 @@ def test_demo_gets_its_own_arguments(monkeypatch):
     from fastfisher import demo
 
     seen = []
-    monkeypatch.setattr(demo, "main", lambda args: seen.append(args) or 1)
+    monkeypatch.setattr(demo, "main", lambda args, stream: seen.append(args) or 1)
     assert cli.main(["demo", "--quick", "--output", "pictures", "--seed", "3"]) == 1
     assert (seen[0].quick, seen[0].output, seen[0].seed) == (True, "pictures", 3)
+
+
+def test_a_demo_goes_on_in_silence_when_its_reader_leaves(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        for line in ("first", "second"):
+            print(line, file=console.Output(), flush=True)
+        monkeypatch.undo()
 
 
 # Faults --------------------------------------------------------------------------------------
@@ -141,11 +151,35 @@ def test_a_reader_that_leaves_does_not_stop_the_work(files, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the always-full device")
-def test_full_standard_output_is_an_error_line():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", ["plan --n 2 --p 2", "--help"])
+def test_full_standard_output_is_an_error_line(args, unbuffered):
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = run("plan", "--n", 2, "--p", 2, stdout=full, stderr=subprocess.PIPE)
+        done = run(*args.split(), stdout=full, stderr=subprocess.PIPE, env=env)
     assert done.returncode == 2
     assert_one_error_line(done.stderr, "No space left on device: 'standard output'")
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "99999"])
+def test_threads_that_numba_would_die_of_are_an_error_line(files, threads):
+    env = {**os.environ, "NUMBA_NUM_THREADS": threads}
+    done = run("solve", files / "G.npy", "--damping", 1, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_one_error_line(done.stderr, f"NUMBA_NUM_THREADS is {threads}; set it to the cores")
+
+
+def test_a_warning_is_one_line(tmp_path):
+    profile = tmp_path / "profile.json"
+    profile.write_text("{")
+    env = {**os.environ, "FASTFISHER_PROFILE": str(profile), "NUMBA_NUM_THREADS": "two"}
+    done = run("info", env=env)  # numba's has a traceback in it
+    variable = "Environment variable 'NUMBA_NUM_THREADS' is defined but its associated value 'two'"
+    assert done.returncode == 0
+    assert done.stderr == f"fastfisher: warning: {variable} could not be parsed.\n"
+    done = run("plan", "--n", 2, "--p", 2, env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith(f"fastfisher: warning: the profile {profile} is ignored: ")
 
 
 # Progress ------------------------------------------------------------------------------------

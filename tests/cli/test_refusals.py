@@ -31,6 +31,11 @@ REFUSED = {
     "wrong weights": ("G.npy", "--weights {g}", r"has shape \(12,\); expected \(40,\).*per row of"),
     "matrix g": ("G.npy", "--gradient {G}", r"has shape \(40, 12\); expected \(length,\)"),
     "negative weight": ("wide.npy", "--weights {minus}", r"weights\[2\] is -1\.0; weights must"),
+    "g beyond the scores' dtype": (
+        "fortran32.npy",
+        "--gradient {far}",
+        "g overflows float32 at index 0; divide it by a power of two",
+    ),
     "nan": ("nan.npy", "", "G holds nan in row 7, column 3"),
     "nan, centred": ("nan.npy", "--center", "G holds nan in row 7, column 3"),
     "negative damping": ("G.npy", "--damping -1e-3", r"--damping is -0\.001; expected a finite"),
@@ -53,6 +58,7 @@ REFUSED = {
     "output is input": ("G.npy", "-o {G}", "is one of the inputs; choose another name"),
     "output folder missing": ("G.npy", "-o {out}/no/x.npy", "its folder does not exist"),
     "output is a folder": ("G.npy", "-o {out}", "it exists and is no regular file"),
+    "output names a folder": ("G.npy", "-o {out}/step.npy/", "it names a folder"),
     "output is a device": ("G.npy", "-o /dev/null", "it exists and is no regular file"),
     "unknown option": ("G.npy", "--dmaping 1", "unrecognized arguments: --dmaping 1; see"),
     "unknown method": ("G.npy", "--method newton", "argument --method: invalid choice: 'newton'"),
@@ -71,8 +77,10 @@ def test_refused_in_one_line_with_exit_code_2(files, tmp_path, capsys, case):
     out = tmp_path / "out"
     out.mkdir()
     np.save(tmp_path / "minus.npy", np.where(np.arange(15) == 2, -1.0, 1.0))
+    np.save(tmp_path / "far.npy", np.full(12, 1e300))
     places = {key: str(files / f"{key}.npy") for key in ("G", "g", "w", "short")}
-    flags = flags.format(**places, out=out, minus=tmp_path / "minus.npy").split()
+    places |= {key: str(tmp_path / f"{key}.npy") for key in ("minus", "far")}
+    flags = flags.format(**places, out=out).split()
     if "--damping" not in flags:
         flags += ["--damping", "1e-3"]
     if "-o" not in flags:

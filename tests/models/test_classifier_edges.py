@@ -124,6 +124,8 @@ def test_a_label_of_probability_zero_is_never_drawn():
         ({"y": lambda y: y - 1}, r"y\[0\] is -1"),
         ({"y": lambda y: y.astype(float)}, "y has dtype float64, expected integer class labels"),
         ({"y": lambda y: y > 0}, "y has dtype bool"),
+        ({"y": lambda y: np.ma.masked_array(y)}, "y is a masked array"),
+        ({"X": lambda X: [[1.0], [1.0, 2.0]]}, "X of type list is no array"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -143,11 +145,19 @@ def test_bad_input_is_named(change, message):
         (lambda: MLP((4, 0, 3)), "sizes is"),
         (lambda: MLP((4, 2.5, 3)), "sizes is"),
         (lambda: MLP((4, 1)), "at least 2 classes"),
-        (lambda: SoftmaxRegression(4, 1), "at least 2 classes"),
-        (lambda: SoftmaxRegression(4.5, 2), "n_features is 4.5, expected an integer"),
-        (lambda: MLP((4, 2), activation="gelu"), "activation is 'gelu', expected 'tanh' or 'relu'"),
-        (lambda: MLP((4, 2), l2=-1.0), "l2 is -1.0, expected a finite number >= 0"),
+        (lambda: SoftmaxRegression(4, 1), "n_classes is 1; expected an integer >= 2"),
+        (lambda: SoftmaxRegression(4.5, 2), "n_features is 4.5; expected an integer"),
+        (lambda: MLP((4, 2), activation="gelu"), "activation is 'gelu'; expected one of tanh"),
+        (lambda: MLP((4, 2), l2=-1.0), "l2 is -1.0; expected a finite real number >= 0"),
         (lambda: MLP((4, 2), l2=float("nan")), "l2 is nan"),
+        (lambda: MLP((4, 2), l2="small"), "l2 is 'small'; expected a real number"),
+        (lambda: MLP((4, 2), l2=None), "l2 is None"),
+        (lambda: MLP((4, 2), activation=[]), r"activation is \[\]"),
+        (lambda: MLP((4, 2)).init("seed"), "rng is 'seed'; expected a numpy.random.Generator"),
+        (lambda: MLP((4, 2)).init(0, "int64"), "dtype is 'int64'"),
+        (lambda: SoftmaxRegression(4, 2).init(dtype="wide"), "dtype is 'wide'"),
+        (lambda: SoftmaxRegression(4, 2, intercept="no"), "intercept is 'no'; expected True or"),
+        (lambda: SoftmaxRegression(True, 2), "n_features is True"),
     ],
 )
 def test_bad_model_is_named(build, message):

@@ -5,6 +5,7 @@ import pytest
 from scipy import special, stats
 
 from fastfisher.models import (
+    GLM,
     Bernoulli,
     Categorical,
     ExponentialFamily,
@@ -12,6 +13,7 @@ from fastfisher.models import (
     GaussianMean,
     Poisson,
 )
+from fastfisher.optim import NaturalGradient, minimize
 from tests.models.families import BETA, CASES, GAMMA, NAMED
 from tests.tolerances import unit_roundoff
 
@@ -260,6 +262,52 @@ def test_curvature_N1_of_the_gaussians_is_minus_one_half():
     s = 1.7
     curvature = -(inner(s + h) - inner(s - h)) / (2 * h) / root(s).prod()
     assert abs(curvature + 0.5) < 1e-5
+
+
+def test_retractions_N2_on_the_sphere_of_the_categorical():
+    """N3's sphere, halved to radius 1: the natural gradient step is a retraction of first order."""
+    model = GLM(Categorical(3, "logits", 2), 0)
+    theta, y, X = np.array([0.3, -0.7]), np.array([0, 0, 1]), np.empty((3, 0))
+    point, J = _on_sphere(model, theta), derivative(lambda t: _on_sphere(model, t), theta).T
+    F, gradient = model.exact_fisher(theta, X).matrix(), model.gradient(theta, X, y)
+    np.testing.assert_allclose(4 * J.T @ J, F, rtol=1e-9)  # the metric is the sphere's
+
+    # steps of one length in nats, along the natural gradient and along the gradient
+    natural = np.linalg.solve(F, gradient)
+    plain = gradient * np.sqrt(natural @ gradient / (gradient @ F @ gradient))
+    velocity = -J @ natural
+    velocity -= (velocity @ point) * point
+    times = 2.0 ** -np.arange(7, 12)
+
+    def step(t):  # the identity retraction of the logits
+        optimizer = NaturalGradient(damping=0.0, learning_rate=t)
+        fit = minimize(model, X, y, optimizer=optimizer, iterations=1, theta0=theta)
+        return _on_sphere(model, fit.theta)
+
+    def geodesic(t):
+        length = np.linalg.norm(t * velocity)
+        return np.cos(length) * point + np.sin(length) * t * velocity / length
+
+    def projected(t):
+        return (point + t * velocity) / np.linalg.norm(point + t * velocity)
+
+    def gaps(curve):
+        return np.array([np.linalg.norm(curve(t) - geodesic(t)) for t in times])
+
+    def slope(curve):
+        return np.polyfit(np.log(times), np.log(gaps(curve)), 1)[0]
+
+    assert abs(slope(step) - 2) < 0.05
+    assert abs(slope(projected) - 3) < 0.01
+    lengths = times * np.linalg.norm(velocity)
+    np.testing.assert_allclose(gaps(projected), lengths**3 / 3, rtol=1e-3)
+    # negative control: another direction is no retraction of this one
+    assert abs(slope(lambda t: _on_sphere(model, theta - t * plain)) - 1) < 0.05
+
+
+def _on_sphere(model, theta):
+    """sqrt(p)."""
+    return np.sqrt(model.family.mean(theta))
 
 
 def test_categorical_inverse_and_determinant_of_section_2():

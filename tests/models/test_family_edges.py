@@ -62,6 +62,8 @@ def test_the_boundaries_of_poisson_and_categorical_are_never_nan():
     assert (count.kl(none, some), count.kl(some, none), count.kl(none, none)) == (2, np.inf, 0)
     huge = np.array([800.0])
     assert Poisson("log").log_likelihood(huge, 3) == -np.inf
+    assert Poisson("log").log_likelihood(np.array([1e308]), 3) == -np.inf
+    assert Gaussian("log_sigma").kl(np.array([0.0, 1e308]), np.array([0.0, 1.0])) == np.inf
     assert Poisson("log").kl(huge, huge) == 0
     corner = np.array([0.0, 1.0])
     die = Categorical(3)
@@ -129,6 +131,13 @@ def test_several_means_take_outcomes_as_rows():
         family.score(theta, y[:, 0])
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_the_distance_of_means_holds_at_the_ends_of_the_range(size):
+    family = GaussianMean(2.0, dim=2)
+    found = family.distance(np.zeros(2), size * np.array([3.0, -4.0]))
+    assert found == pytest.approx(2.5 * size, rel=1e-14)
+
+
 def test_exp_excess_has_no_cancellation():
     t = np.array([1e-12, -1e-9, 1e-3, -0.0999, 0.1, 0.5, -3.0, 20.0])
     exact = [
@@ -153,15 +162,15 @@ def test_named_families_are_values(name):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Bernoulli("odds"), "parameter is 'odds', expected 'mean' or 'logit'"),
-        (lambda: Poisson("mean"), "expected 'rate' or 'log'"),
+        (lambda: Bernoulli("odds"), "parameter is 'odds'; expected one of mean, logit"),
+        (lambda: Poisson("mean"), "expected one of rate, log"),
         (lambda: Gaussian("precision"), "parameter is 'precision'"),
-        (lambda: GaussianMean(0.0), "sigma is 0.0, expected a finite number > 0"),
+        (lambda: GaussianMean(0.0), "sigma is 0.0; expected a finite real number > 0"),
         (lambda: GaussianMean(dim=0), "dim is 0"),
-        (lambda: Categorical(1), "n_classes is 1, expected an integer, at least 2"),
+        (lambda: Categorical(1), "n_classes is 1; expected an integer >= 2"),
         (lambda: Categorical(3, "simplex"), "parameter is 'simplex'"),
         (lambda: Categorical(3, reference=1), "reference is for parameter='logits' only"),
-        (lambda: Categorical(3, "logits", 3), r"reference is 3, expected a class in 0\.\.2"),
+        (lambda: Categorical(3, "logits", 3), "reference is 3; expected an integer from 0 to 2"),
         (lambda: Bernoulli().fisher(np.array([1.5])), r"theta is \[1\.5\], expected a probability"),
         (lambda: Bernoulli().fisher(np.array([[0.5], [-1.0]])), r"theta\[1\] is \[-1\.\]"),
         (lambda: Poisson().fisher(np.array([-1.0])), "expected a rate >= 0"),
@@ -186,6 +195,16 @@ def test_named_families_are_values(name):
         (lambda: Poisson().fit([]), "y is empty"),
         (lambda: Gaussian().fit([2.0, 2.0]), "all outcomes are 2.0, so sigma would be 0"),
         (lambda: GAMMA.fit([1.0, 2.0]), "no closed-form estimate"),
+        (lambda: GaussianMean("wide"), "sigma is 'wide'; expected a real number"),
+        (lambda: GaussianMean(dim=np.nan), "dim is nan; expected an integer >= 1"),
+        (lambda: Categorical(3, "logits", 1.0), "reference is 1.0"),
+        (lambda: Poisson(["log"]), r"parameter is \['log'\]"),
+        (lambda: Poisson().sample(np.array([1.0]), "seed"), "rng is 'seed'"),
+        (lambda: Poisson().sample(np.array([1.0]), 0, -1), "size is -1; expected an integer >= 0"),
+        (lambda: Poisson().sample(np.array([1.0]), 0, "many"), "size is .*'many'"),
+        (lambda: Gaussian().score(np.array([0.0, 1.0]), [[1.0], [1.0, 2.0]]), "y of type list is"),
+        (lambda: Gaussian().kl(np.ones((2, 2)), np.ones((3, 2))), r"\(2, 2\) and theta_new \(3, 2"),
+        (lambda: Poisson().distance(np.ones((2, 1)), np.ones((3, 1))), "which do not broadcast"),
         (
             lambda: ExponentialFamily(1, *[abs] * 4).sample(np.array([1.0]), 0),
             "without a sampler; pass sampler=",

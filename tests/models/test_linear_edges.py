@@ -168,8 +168,8 @@ def test_repr_rebuilds_the_model(model):
     ("call", "message"),
     [
         (lambda: GLM("poisson", 3), "family is 'poisson', expected a family"),
-        (lambda: LogisticRegression(2.5), "n_features is 2.5, expected an integer"),
-        (lambda: LogisticRegression(0, intercept=False), "expected at least one column"),
+        (lambda: LogisticRegression(2.5), "n_features is 2.5; expected an integer"),
+        (lambda: LogisticRegression(0, intercept=False), "n_features is 0; expected an integer"),
         (lambda: LinearRegression(2, sigma=-1.0), "sigma is -1.0"),
         (lambda: SoftmaxRegression(2, 3, reference=3), "reference is 3"),
         (lambda: MLP((3, 2), output="poisson"), "output is 'poisson'"),

@@ -179,8 +179,26 @@ def test_dtype_follows_the_gradient():
         (lambda: Adam(0.1, eps=-1e-8), "eps is -1e-08"),
         (lambda: Adam(0.1, power=2.0), r"power is 2.0, expected a number in \(0, 1\]"),
         (lambda: Adam(0.1, second_moment="hessian"), "expected one of gradient, fisher"),
+        (lambda: Adam(0.1, beta1="most"), "beta1 is 'most'; expected a real number"),
+        (lambda: Adam(0.1, beta2=np.ones(2)), "beta2 is array"),
+        (lambda: Adam(0.1, eps=None), "eps is None; expected a real number"),
+        (lambda: Adam(0.1, amsgrad="no"), "amsgrad is 'no'; expected True or False"),
     ],
 )
 def test_bad_settings_are_named(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_adam_refuses_squares_that_leave_the_range():
+    """A second moment that overflowed would make this step 0, and all later ones."""
+    start = Adam(0.1).start(np.zeros(2, np.float32))
+    for bad in (1e25, np.nan):
+        with pytest.raises(InputError, match="square of the gradient overflows float32; scale"):
+            Adam(0.1).update(np.array([1.0, bad], np.float32), start)
+    faint = np.array([0.0, 1e-30], np.float32)
+    with pytest.raises(InputError, match="vanishes in float32; take an eps > 0"):
+        Adam(0.1, eps=0.0).update(faint, start)
+    assert Adam(0.1).update(faint, start)[0][1] < 0
+    with pytest.raises(InputError, match=r"gradient has shape \(3,\), the state \(2,\)"):
+        Adam(0.1).update(np.ones(3, np.float32), start)

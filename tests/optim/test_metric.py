@@ -6,7 +6,7 @@ import pytest
 from fastfisher.errors import InputError
 from fastfisher.fisher import DenseFisher, GramFisher
 from fastfisher.models import MLP, SoftmaxRegression
-from fastfisher.optim import fisher_metric
+from fastfisher.optim import fisher_metric, structured_metric
 from fastfisher.optim import metric as metric_module
 from tests.oracle import fisher
 from tests.tolerances import unit_roundoff
@@ -98,14 +98,22 @@ def test_metric_keeps_the_dtype_and_names_its_kind():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fisher": "true"}, "fisher is 'true', expected one of exact, mc, empirical"),
+        ({"fisher": "true"}, "fisher is 'true'; expected one of exact, mc, empirical"),
         ({"fisher": "empirical", "y": None}, "needs the labels y"),
         ({"X": np.empty((0, 4))}, "X has no rows"),
+        ({"X": np.float64(1)}, "X has no rows"),
+        ({"X": None}, "X is NoneType"),
+        ({"X": np.ma.ones((5, 4))}, "X is a masked array"),
+        ({"theta": 1.0}, r"theta has shape \(\), expected \(p,\)"),
+        ({"fisher": "mc", "labels": 0}, "labels is 0; expected an integer >= 1"),
+        ({"fisher": "mc", "labels": "two"}, "labels is 'two'"),
+        ({"fisher": "mc", "rng": "seed"}, "rng is 'seed'"),
     ],
 )
 def test_metric_refuses(change, message):
     model = SoftmaxRegression(4, 3)
     theta, X, y = case(model, 5)
-    args = {"X": X, "y": y} | change
-    with pytest.raises(InputError, match=message):
-        fisher_metric(model, theta, **args)
+    args = {"theta": theta, "X": X, "y": y} | change
+    for metric in (fisher_metric, structured_metric):
+        with pytest.raises(InputError, match=message):
+            metric(model, **args)

@@ -130,9 +130,86 @@ def test_a_start_whose_gradient_alone_overflows_is_named():
         ({"optimizer": None}, "optimizer is None"),
         ({"theta0": np.zeros(7)}, r"theta has shape \(7,\), expected \(8,\)"),
         ({"theta0": np.full(8, 1e308)}, "the loss at theta0 is inf; start from a smaller theta0"),
+        ({"theta0": np.where(np.arange(8) == 2, np.nan, 0)}, r"theta0\[2\] is nan; every entry"),
+        ({"theta0": np.ma.zeros(8)}, "theta0 is a masked array"),
+        ({"theta0": np.zeros((8, 1))}, r"theta0 is float64 of shape \(8, 1\); expected numbers"),
+        ({"theta0": "zeros"}, "theta0 is str"),
+        ({"X": np.ma.ones((50, 3))}, "X is a masked array"),
+        ({"X": None}, "X is NoneType"),
+        ({"X": [[1.0], [1.0, 2.0]]}, "X of type list is no array"),
+        ({"y": np.ma.ones(50, int)}, "y is a masked array"),
+        ({"y": "labels"}, "y is str"),
+        ({"rng": "seed"}, "rng is 'seed'; expected a numpy.random.Generator, a seed >= 0 or None"),
+        ({"rng": -1}, "rng is -1"),
+        ({"gtol": float("nan")}, "gtol is nan; expected a finite real number >= 0"),
+        ({"gtol": "small"}, "gtol is 'small'"),
+        ({"batch": "all"}, "batch is 'all', expected an integer from 1 to the 50 rows of X"),
+        ({"batch": float("nan")}, "batch is nan"),
+        ({"batch": 2, "X": np.float64(1)}, "to the 0 rows of X"),
+        ({"callback": 3}, "callback is 3; expected a function or None"),
+        ({"progress": "bar"}, "progress is 'bar'; expected a function or None"),
+        ({"model": None}, "model is None; expected one of fastfisher.models"),
+        ({"model": SoftmaxRegression}, "model is <class .*; expected one of fastfisher.models"),
     ],
 )
 def test_bad_input_is_named(data, change, message):
-    args = {"optimizer": Adam(0.1), "iterations": 2} | change
+    args = {"model": MODEL, "X": data[0], "y": data[1]} | change
+    args = {"optimizer": Adam(0.1), "iterations": 2} | args
     with pytest.raises(InputError, match=message):
-        minimize(MODEL, *data, **args)
+        minimize(args.pop("model"), args.pop("X"), args.pop("y"), **args)
+
+
+def test_what_a_callback_does_to_its_arguments_changes_nothing(data):
+    def callback(iteration, theta, record):
+        theta[:] = 99
+        record["loss"] = -1
+
+    plain = minimize(MODEL, *data, optimizer=Adam(0.1), iterations=3)
+    fit = minimize(MODEL, *data, optimizer=Adam(0.1), iterations=3, callback=callback)
+    np.testing.assert_array_equal(fit.theta, plain.theta)
+    np.testing.assert_array_equal(fit.history["loss"], plain.history["loss"])
+
+
+class Answering:
+    """A model of three parameters that answers what it is told to."""
+
+    l2 = 0.0
+
+    def __init__(self, loss=1.0, gradient=(1.0, 2.0, 3.0)):
+        self.answers = loss, gradient
+
+    def loss(self, theta, X, y):
+        return self.answers[0]
+
+    def gradient(self, theta, X, y):
+        return self.answers[1]
+
+    def exact_scores(self, theta, X):
+        return np.eye(3), np.ones(3)
+
+    def kl(self, theta, theta_new, X):
+        return 0.0
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"gradient": np.ones(1)}, r"gradient of the model is float64 of shape \(1,\); theta is"),
+        ({"gradient": np.ones((3, 1))}, r"of shape \(3, 1\)"),
+        ({"gradient": 1.0}, r"of shape \(\)"),
+        ({"gradient": 1j * np.ones(3)}, "gradient of the model is complex128"),
+        ({"gradient": np.ma.ones(3)}, "gradient of the model is a masked array"),
+        ({"gradient": None}, "gradient of the model is NoneType"),
+        ({"loss": None}, "the loss of the model is None; expected a real number"),
+        ({"loss": 1j}, "the loss of the model is 1j"),
+        ({"loss": np.ones(3)}, r"the loss of the model is array\(\[1., 1., 1.\]\)"),
+        ({"loss": "1"}, "the loss of the model is '1'"),
+    ],
+)
+def test_what_a_model_answers_wrongly_is_named(optimizer, answers, message):
+    settings = {"optimizer": optimizer, "iterations": 2, "theta0": np.zeros(3)}
+    with pytest.raises(InputError, match=message):
+        minimize(Answering(**answers), np.ones((4, 1)), None, **settings)
+    assert minimize(Answering(), np.ones((4, 1)), None, **settings).iterations == 2
+    assert minimize(Answering(), np.ones((4, 1)), None, batch=2, **settings).iterations == 2

@@ -354,11 +354,16 @@ def test_float32_stays_float32():
         ),
         ({"damping": "auto"}, "damping is 'auto'"),
         ({"damping": Relative(0.1)}, r"damping is Relative\(c=0.1\)"),
-        ({"damping": 0.1, "fisher": "true"}, "fisher is 'true', expected one of"),
+        ({"damping": 0.1, "fisher": "true"}, "fisher is 'true'; expected one of"),
         ({"damping": 0.1, "learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"damping": 0.1, "kl_radius": -1.0}, "kl_radius is -1.0"),
-        ({"damping": 0.1, "metric_batch": 0}, "metric_batch is 0, expected an integer >= 1"),
+        ({"damping": 0.1, "metric_batch": 0}, "metric_batch is 0; expected an integer >= 1"),
         ({"damping": 0.1, "labels": 1.5}, "labels is 1.5"),
+        ({"damping": 0.1, "labels": "two"}, "labels is 'two'; expected an integer >= 1"),
+        ({"damping": 0.1, "metric_batch": float("nan")}, "metric_batch is nan"),
+        ({"damping": 0.1, "kl_radius": "small"}, "kl_radius is 'small'; expected a real number"),
+        ({"damping": 0.1, "decay": "slow"}, "decay is 'slow'; expected a real number"),
+        ({"damping": 0.1, "fisher": np.ones(2)}, "fisher is array"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

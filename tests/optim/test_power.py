@@ -86,6 +86,7 @@ def test_power_out_of_range_is_named(power):
         ({"damping": "x"}, "damping is 'x'"),
         ({"damping": None}, "damping is None"),
         ({"power": "x"}, "power is 'x'"),
+        ({"b": np.full(2, 1.7e308), "damping": 0.0, "power": 1.0}, "b overflows float64"),
     ],
 )
 def test_bad_operands_are_named(kind, change, message):

@@ -128,3 +128,17 @@ def test_two_steps_T2_is_the_minimum_of_the_model(rng):
     assert a + 2 * m == pytest.approx(along, rel=1e-8)
     with pytest.raises(InputError, match="metric_previous"):
         two_steps(g, step, last, A @ step, np.ones(3))
+    far = np.full(8, 1.7e308)
+    with pytest.raises(InputError, match="the step times metric_step overflows float64"):
+        two_steps(g, 1 / far, last, far, last)
+    # steps at the end of the range
+    alpha, mu = two_steps(far, -far / 1e8, np.zeros(8), -far / 1e8, np.zeros(8))
+    assert alpha == pytest.approx(1e8) and mu == 0
+
+
+def test_spring_R2_that_overflows_is_an_error():
+    G, most = np.eye(2, dtype=np.float32), np.full(2, 3e38, np.float32)
+    with pytest.raises(InputError, match="leaves of coef overflows float32"):
+        spring(G, most, -most, damping=1e-3, momentum=1.0)
+    with pytest.raises(InputError, match="the step overflows float32"):
+        spring(G * np.float32(0.3), most * np.float32(0.37), most, damping=1e-3, momentum=1.0)

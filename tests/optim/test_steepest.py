@@ -50,8 +50,10 @@ def test_kl_steepest_holds_at_the_ends_of_the_range(scale):
     ("g", "x", "radius", "message"),
     [
         (np.ones(2), np.ones(3), 1.0, r"gradient has shape \(2,\) and natural \(3,\)"),
-        (np.ones(2), np.ones(2), 0.0, "radius is 0.0, expected a positive finite number of nats"),
+        (np.ones(2), np.ones(2), 0.0, "radius is 0.0; expected a finite real number > 0"),
         (np.zeros(2), np.ones(2), 1.0, "the gradient is zero"),
+        (np.full(2, 1e-300), np.full(2, 1e300), 1e300, "the step overflows float64"),
+        (np.full(2, 1e-30, "f4"), np.full(2, 1e30, "f4"), 1e30, "the step overflows float32"),
         (np.ones(2), -np.ones(2), 1.0, "expected > 0; pass F"),
         (np.array([np.nan, 1.0]), np.ones(2), 1.0, "gradient has entries that are not finite"),
     ],

@@ -75,8 +75,9 @@ def test_kl_clip_keeps_the_dtype_and_the_input():
     ("args", "message"),
     [
         ((np.ones(2), np.ones(3), 1.0), r"step has shape \(2,\) and metric_step \(3,\)"),
-        ((np.ones(2), np.ones(2), 0.0), "radius is 0.0, expected a positive finite number"),
+        ((np.ones(2), np.ones(2), 0.0), "radius is 0.0; expected a finite real number > 0"),
         ((np.ones(2), np.ones(2), np.nan), "radius is nan"),
+        ((np.ones(2), np.ones(2), "long"), "radius is 'long'; expected a real number"),
         ((np.array([1, np.inf]), np.ones(2), 1.0), "step has entries that are not finite"),
         ((np.ones(2, int), np.ones(2), 1.0), "step has dtype int64"),
     ],
@@ -120,6 +121,23 @@ def test_gain_ratio_is_negative_uphill_and_minus_infinity_without_a_finite_loss(
     for bad in (np.inf, np.nan):
         assert gain_ratio(1.0, bad, g, d, F @ d) == -np.inf
     assert gain_ratio(1.0, 0.5, g, -d, -F @ d) == -np.inf, "no decrease was predicted"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": np.nan}, "loss is nan; start from a point where it is finite"),
+        ({"loss": np.inf}, "loss is inf"),
+        ({"loss": "low"}, "loss is 'low'; expected a real number"),
+        ({"new_loss": None}, "new_loss is None"),
+        ({"damping": np.nan}, "damping is nan; expected a finite real number >= 0"),
+    ],
+)
+def test_gain_ratio_refuses_what_is_no_loss(change, message):
+    d = np.ones(2)
+    given = {"loss": 1.0, "new_loss": 0.5, "gradient": -d, "step": d, "metric_step": d} | change
+    with pytest.raises(InputError, match=message):
+        gain_ratio(**given)
 
 
 def test_gain_ratio_refuses_mismatched_vectors():

@@ -180,8 +180,8 @@ class NoLayers:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"structure": "block"}, "structure is 'block', expected one of full, layered, diagonal"),
-        ({"fisher": "true"}, "fisher is 'true', expected one of exact, mc, empirical"),
+        ({"structure": "block"}, "structure is 'block'; expected one of full, layered, diagonal"),
+        ({"fisher": "true"}, "fisher is 'true'; expected one of exact, mc, empirical"),
         ({"decay": 0.0}, r"decay is 0.0, expected a number in \(0, 1\]"),
         ({"structure": "layered", "decay": 0.5}, "keeps its rows and cannot fade"),
         ({"structure": "kfac", "y": None}, "fisher='empirical' needs the labels y"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastfisher as ff
-from fastfisher import planning
+from fastfisher import machine, planning
 from fastfisher.planning import TABLE, choose, decide, fingerprint, profile, profiles
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +137,14 @@ def test_a_huge_file_is_not_read(profile_file):
 def test_an_unknown_entry_in_a_profile_is_harmless(write_profile):
     write_profile(CROSSING | {"other.kernel": [(1, 1, 1)]})
     assert profile() is not None and choose("cholesky", 1000, "float64").name == "scipy.cholesky"
+
+
+@pytest.mark.parametrize("limit", ["", "x", "0", "-2", "\u00b2", "9" * 5000, "1.5"], ids=range(7))
+def test_a_limit_that_is_no_number_of_threads_leaves_all_cores(limit, monkeypatch):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", limit)
+    assert profiles.thread_count() == machine.cpu_count()
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert profiles.thread_count() == 1
 
 
 # Where it lies -----------------------------------------------------------------------------------

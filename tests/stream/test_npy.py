@@ -133,6 +133,7 @@ REFUSED = {
     "vector": (npy(header(shape=(6,))), r"has shape \(6,\); expected \(n samples, p parameters\)"),
     "cube": (npy(header(shape=(3, 1, 2))), r"has shape \(3, 1, 2\).*save G\.reshape\(len\(G\), -1"),
     "scalar": (npy(header(shape=())), r"has shape \(\); expected"),
+    "half a version": (npy()[:7], "ends inside its header"),
     "version": (npy(version=b"\x04\x00"), r"has npy format version 4\.0; expected 1\.0, 2\.0"),
     "cut in the prologue": (npy()[:9], "ends inside its header"),
     "cut in the header": (npy()[:60], "ends inside its header"),

@@ -1,1 +1,22 @@
 """Kernels compiled by Numba for the CPU."""
+
+import os
+
+from ...errors import InputError
+
+MOST = 4096  # threads, which a process may be unable to start
+
+
+def _check_threads():
+    """InputError for a number of threads that Numba, or the process, would die of."""
+    try:
+        threads = int(os.environ.get("NUMBA_NUM_THREADS", "1"))
+    except ValueError:  # it warns, and takes all cores
+        return
+    if not 1 <= threads <= MOST:
+        raise InputError(
+            f"NUMBA_NUM_THREADS is {threads}; set it to the cores to be used, or not at all"
+        )
+
+
+_check_threads()
