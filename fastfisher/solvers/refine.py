@@ -28,11 +28,12 @@ from .rough import (
     predicted_steps,
     rough_matrix,
 )
-from .system import in_range
+from .system import in_range, unit_roundoff
 
 __all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
+GATE = 9  # backward error, in u, above which the exact route has more to offer: 1e-15 in double
 IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
@@ -250,7 +251,8 @@ class MixedSolver:
             return None
         x, certificate, iterations, cancellation = found
         status = direct_status(system, certificate)
-        if status != "converged":
+        gate = GATE * unit_roundoff(system.dtype)
+        if status != "converged" or certificate.backward_error > gate:
             return None
         return Outcome(
             system,

@@ -134,6 +134,23 @@ def test_float32_scores_reach_the_backward_error_of_single(sliced, side, name, r
 
 
 @over_kinds
+def test_D9_steps_that_end_above_the_gate_leave_it_to_the_exact_route(sliced):
+    """Centring takes one sample to zero: what is left of its rounding grows as damping falls."""
+    n, p, met = 117, 130, 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        U, V = (np.linalg.qr(rng.standard_normal((k, n)))[0] for k in (n, p))
+        G = (U / np.arange(1, n + 1) @ V.T * n**0.5).astype(np.float32)
+        T, roots = wide_root(G.astype(float), center=True)
+        c = rng.standard_normal((n, 1)).astype(np.float32)
+        sol = ff.solve(G, coef=c, damping=5e-12, center=True, method="mixed")
+        backward, _ = extended(T, sol.x, T.T @ (roots * c), 5e-12)
+        assert_ratio(backward / unit_roundoff("float32"), "gate", (seed, sol))
+        met += sol.rung == sliced
+    assert met < 6
+
+
+@over_kinds
 @pytest.mark.parametrize("storage", ["float16", "float32"])
 def test_float32_error_does_not_grow_with_n(sliced, storage, rng):
     G = rng.uniform(0, 1, (60_000, 12)).astype(storage)  # sums of one sign
