@@ -183,8 +183,9 @@ def add_gram(c, G, *, shift=None, column_weights=None):
             kernel(c, rows, lo, hi, weight, shift)
     else:
         for lo, hi in slices(p, step, "gram"):
-            panel = G.columns(lo, hi, halves=halves)
-            kernel(c, panel, 0, hi - lo, _part(weight, lo, hi), _part(shift, lo, hi))
+            # A panel without a name is gone before the next one is there; so in all loops here.
+            more = _part(weight, lo, hi), _part(shift, lo, hi)
+            kernel(c, G.columns(lo, hi, halves=halves), 0, hi - lo, *more)
 
 
 def add_peaks(y, G, *, by_rows, weights=None, shift=None):
@@ -245,8 +246,8 @@ def add_sliced_gram(c, G, units, count, levels, *, kind="bytes", shift=None, par
         if whole:
             kernel(c, rows, lo, hi, units, count, levels, shift)
         else:
-            panel = G.columns(lo, hi)
-            kernel(c, panel, 0, hi - lo, units, count, levels, _part(shift, lo, hi))
+            here = _part(shift, lo, hi)
+            kernel(c, G.columns(lo, hi), 0, hi - lo, units, count, levels, here)
 
 
 def products(G, v, *, shift=None):
@@ -280,8 +281,8 @@ def add_rmatvec(y, G, u, *, shift=None):
         step = whole_blocks(SLICE_BYTES // ((hi - lo) * G.dtype.itemsize), 256)
         for j in range(0, p, step):  # copied in narrower panels
             k = min(j + step, p)
-            panel = G.columns(j, k, rows=(lo, hi), halves=halves)
-            kernel(y[:, j:k], panel, part, _part(shift, j, k))
+            more = part, _part(shift, j, k)
+            kernel(y[:, j:k], G.columns(j, k, rows=(lo, hi), halves=halves), *more)
 
 
 def _lies_ready(G, halves):

@@ -342,7 +342,8 @@ def _mixed(q):
         sliced, unit, per_word = f"{KINDS[kind].op}_{op}", integer_unit(kind), KINDS[kind].terms
         costs = mixed_costs(q, side, {kind: unit})
         terms = sliced_terms(order, 1, tiled=unit == "amx", per_word=per_word)
-        workspace = max(workspace, order * terms * 4 // per_word) + SLICED_SCRATCH
+        copies = _slice_bytes(q) if q.halves or not q.direct else 0  # no half precision is read
+        workspace = max(workspace, order * terms * 4 // per_word + copies) + SLICED_SCRATCH
         entry = choose(sliced, order, q.dtype, device=q.device)
         product = replace(
             product,
