@@ -249,13 +249,14 @@ def mixed_side(q):
 
 
 def integer_unit(kind="bytes"):
-    """What may multiply slices of integers here, or "plain" where that is no gain.
+    """What may multiply slices of a kind of INTEGERS here, or "plain" where that is no gain.
 
     From the processor and the environment, without the compiler: its gates decide in the end.
     """
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return "plain"
-    named = os.environ.get("NUMBA_CPU_FEATURES")
+    generic = os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic"  # has none but those named
+    named = os.environ.get("NUMBA_CPU_FEATURES", "" if generic else None)
     if named is None:
         known = set(machine.cpu_features())
     else:

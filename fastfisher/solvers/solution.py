@@ -51,8 +51,8 @@ class Solution:
     rung : str
         What produced x: "cholesky", "division" or "eigenbasis", "cg" or "none"; with a cutoff
         "eigen"; on a `Ladder` "orthogonal", "cholesky+damping" or "eigen"; in mixed precision
-        "int8+cg", "int16+cg", "bf16+cg" or "single+cg". "+refinement" is added where the residual
-        corrected x.
+        "int8+cg", "int7+cg", "int16+cg", "bf16+cg" or "single+cg". "+refinement" is added where
+        the residual corrected x.
     cancellation : float or None
         Dual route with an arbitrary b: u ||b|| / (lambda ||x||), the relative forward error to
         expect. If it is large and b = G'(w o c)/sum(w), pass ``coef=c`` instead of b.
@@ -68,8 +68,8 @@ class Solution:
     escalation : float
         What a `Ladder` added to the damping asked for; part of ``damping`` where that is lambda.
     slices : int or None
-        Mixed precision: 7-bit slices that the scores were cut into; None where it was single
-        precision, or another route.
+        Mixed precision: slices that the scores were cut into, of the kind that `rung` names; None
+        where it was single precision, or another route.
     rough_error : float or None
         Mixed precision: the estimate of the preconditioner's error ||A^-1/2 E A^-1/2|| by which it
         was chosen (docs/math.md X5).

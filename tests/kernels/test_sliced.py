@@ -187,10 +187,13 @@ def test_X8_slices_of_halves_reach_single_precision_at_any_length(n, positive, r
 
 
 @compiled
-@pytest.mark.parametrize("syrk", [sliced.sliced_syrk, sliced.int16_syrk, sliced.bf16_syrk])
-def test_A6_one_and_two_threads_give_the_same_bits(syrk, rng):
+@pytest.mark.parametrize(
+    "syrk, largest",
+    [*((syrk, largest) for _, largest, syrk, _ in INTEGERS.values()), (sliced.bf16_syrk, 127)],
+)
+def test_A6_one_and_two_threads_give_the_same_bits(syrk, largest, rng):
     a = rng.standard_normal((1500, 300))
-    u = powers(np.abs(a).max(axis=0))
+    u = powers(np.abs(a).max(axis=0), largest)
     found = []
     for count in (1, 2):
         before = threads._limit
@@ -328,6 +331,35 @@ def host_features(*more):
     return ",".join([cpu_target.target_context.codegen().magic_tuple()[2], *more])
 
 
+def foretold():
+    """Of each kind, the unit that a plan reckons with and the one that Numba compiles for."""
+    from fastfisher.planning import integer_unit
+
+    return [[integer_unit(kind), units.expected(kind)] for kind in INTEGERS]
+
+
+@compiled
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx2,+fma"},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
+        {"NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"},
+        {"NUMBA_CPU_FEATURES": "+avx2,+avx512f,+avx512vnni"},
+        {"NUMBA_CPU_FEATURES": "-avx2"},
+        {"NUMBA_DISABLE_JIT": "1"},
+    ],
+    ids=lambda environment: " ".join(environment.values()) or "native",
+)
+def test_plans_foretell_the_units_without_the_compiler(environment):
+    """Whatever the environment hides; nothing is compiled."""
+    names = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
+    found = in_a_process(foretold, **(dict.fromkeys(names) | environment))
+    assert all(planned == compiled_for for planned, compiled_for in found), found
+
+
 def gate():
     """Which unit is used, and whether its sums are right."""
     import fastfisher as ff
@@ -335,7 +367,7 @@ def gate():
     from fastfisher.planning import integer_unit
 
     used = units.unit()
-    plain = all(integer_unit(kind) == "plain" for kind in KINDS)
+    plain = all(integer_unit(kind) == "plain" for kind in INTEGERS)
     assert plain == (ff.plan(16000, 4000).method == "primal")
     return [used, amx.permitted(), sliced.is_exact(units.unit_code(used))]
 
