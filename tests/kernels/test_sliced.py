@@ -114,6 +114,9 @@ def test_X2_units_bring_every_peak_below_the_largest_integer(kind, rng):
     peaks = np.concatenate([peaks, np.nextafter(peaks, 0), np.nextafter(peaks, np.inf)])
     scaled = np.rint(peaks * slice_units(peaks, bits=bits))
     assert scaled.max() == largest and scaled.min() >= largest // 2
+    edges = np.ldexp([[largest + 0.49], [largest + 0.5]], np.arange(-60, 60))
+    scaled = np.rint(edges * slice_units(edges, bits=bits))
+    np.testing.assert_array_equal(scaled, [[largest] * 120, [(largest + 1) // 2] * 120])
     np.testing.assert_array_equal(slice_units(np.zeros(3), bits=bits), 1)
     assert KINDS[kind].bits == bits
 
