@@ -256,7 +256,7 @@ def bits_of_a_solve():
 def test_A6_one_and_two_threads_give_the_same_bits():
     from fastfisher.kernels.cpu import units
 
-    if "+avx512vnni" not in units.features():
-        pytest.skip("Numba does not compile for VNNI")
+    if all(units.expected(kind) == "plain" for kind in ("bytes", "septets", "shorts")):
+        pytest.skip("nothing multiplies slices fast here")
     one, two = in_a_process(bits_of_a_solve, NUMBA_NUM_THREADS="2")
-    assert one == two and one[1] == "int8+cg"
+    assert one == two and one[1].startswith("int")
