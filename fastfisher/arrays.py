@@ -6,6 +6,7 @@ by slice while they are used; half precision they read as it is. Inputs are neve
 
 import bisect
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -282,9 +283,10 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
         )
     if wanted.kind == "c":
         dtype = np.result_type(dtype, np.complex64)
-    given = a[np.newaxis] if a.ndim == 1 else a.T
-    with np.errstate(over="ignore"):
-        rows = contiguous(given, np.dtype(dtype))
+    given, dtype = a[np.newaxis] if a.ndim == 1 else a.T, np.dtype(dtype)
+    narrowed = dtype.itemsize < wanted.itemsize
+    with np.errstate(over="ignore") if narrowed else nullcontext():
+        rows = contiguous(given, dtype)
     if not all_finite(rows):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
         if np.isfinite(given[:, bad]).all():
@@ -292,7 +294,7 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
                 f"{name} overflows {rows.dtype} at index {bad}; divide it by a power of two"
             )
         raise InputError(f"{name} is not finite at index {bad}; remove or repair it")
-    if rows.dtype.itemsize < wanted.itemsize and (given.any(axis=1) & ~rows.any(axis=1)).any():
+    if narrowed and (given.any(axis=1) & ~rows.any(axis=1)).any():
         raise InputError(f"{name} vanishes in {rows.dtype}; multiply it by a power of two")
     return rows, a.ndim == 1
 

@@ -332,6 +332,15 @@ def mixed_kind(q):
     return next((kind for kind in INTEGERS if integer_unit(kind) != "plain"), None)
 
 
+def _sliced_bytes(order, kind):
+    """Bytes of a stretch of slices of this kind, if there may be any."""
+    unit, per_word = integer_unit(kind), KINDS[kind].terms
+    if unit == "plain":
+        return 0
+    terms = sliced_terms(order, 1, tiled=unit == "amx", per_word=per_word)
+    return order * terms * 4 // per_word
+
+
 def _mixed(q):
     """A rough product and factor, then a few products in the precision of the scores."""
     side = mixed_side(q)
@@ -340,11 +349,11 @@ def _mixed(q):
     workspace = product.workspace
     kind = mixed_kind(q)
     if kind:
-        sliced, unit, per_word = f"{KINDS[kind].op}_{op}", integer_unit(kind), KINDS[kind].terms
+        sliced, unit = f"{KINDS[kind].op}_{op}", integer_unit(kind)
         costs = mixed_costs(q, side, {kind: unit})
-        terms = sliced_terms(order, 1, tiled=unit == "amx", per_word=per_word)
         copies = _slice_bytes(q) if q.halves or not q.direct else 0  # no half precision is read
-        workspace = max(workspace, order * terms * 4 // per_word + copies) + SLICED_SCRATCH
+        sliced_bytes = max(_sliced_bytes(order, k) for k in INTEGERS) + copies
+        workspace = max(workspace, sliced_bytes) + SLICED_SCRATCH
         entry = choose(sliced, order, q.dtype, device=q.device)
         product = replace(
             product,

@@ -161,7 +161,7 @@ TABLE = (
     Band("fvp", COMPLEX, 13, INF, _FVP[::-1], _MANY),
     Band("diag", ALL, 0, INF, (_ours("diag"),), _ONLY),
     Band("scan", ALL, 0, INF, (_ours("scan", "diag"),), _ONLY),
-    Band("peaks", ALL, 0, INF, (_ours("peaks", "sliced"),), _ONLY),
+    Band("peaks", ALL, 0, INF, (_ours("peaks"),), _ONLY),
     Band("sliced_syrk", ALL, 0, INF, (_ours("sliced_syrk", "sliced"),), _ONLY),
     Band("sliced_gram", ALL, 0, INF, (_ours("sliced_gram", "sliced"),), _ONLY),
     Band("int7_syrk", ALL, 0, INF, (_ours("int7_syrk", "sliced"),), _ONLY),

@@ -50,6 +50,7 @@ def cases(dtype):
         matvec,
         metric,
         moments,
+        peaks,
         sliced,
         small,
         substitute,
@@ -123,8 +124,8 @@ def cases(dtype):
         if dtype.kind == "c"
         else {
             "peaks": [
-                run(sliced.peaks, np.zeros(4200), rows, True, none, none),
-                run(sliced.peaks, np.zeros(1100), rows, False, none, none),
+                run(peaks.peaks, np.zeros(4200), rows, True, none, none),
+                run(peaks.peaks, np.zeros(1100), rows, False, none, none),
             ],
             "narrow": [
                 run(

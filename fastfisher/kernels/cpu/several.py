@@ -33,42 +33,59 @@ STRIPE = 11 * COLUMNS  # columns of a task that sums over samples
 
 
 @kernel
-def _rows_times(out, x, tiles, lo, hi, v, k, sums, carry):
-    """out (hi - lo, k) = rows times the k packed vectors at v; chunk sums are added in double."""
-    chunk, count = CHUNK_BYTES // x.bytes, (hi - lo) * k
-    span = max(VECTORS_BYTES // (k * x.bytes) // chunk, 1) * chunk  # of vectors that stay in L1
-    ahead = TILE_ROWS[k] * x.width
-    for q in range(count):
-        sums[q] = 0
-        carry[q] = 0
-    for j0 in range(0, x.width, span):
-        i, last = lo, min(j0 + span, x.width)
-        while i < hi:
-            whole = i + TILE_ROWS[k] <= hi
-            at, some = (i - lo) * k, (TILE_ROWS[k] if whole else 1) * k
-            for j in range(j0, last, chunk):
-                row = v + j * k * x.bytes
-                to, terms = address(out, at), min(chunk, last - j)
-                products(to, x, tiles, i, whole, j, row, k, terms, ahead)
-                add_kept(sums[at:], carry[at:], out[at:], some)
-            i += TILE_ROWS[k] if whole else 1
+def _span(k, x):
+    """Columns of k vectors that stay in L1, in whole chunks; and of a chunk."""
+    chunk = CHUNK_BYTES // x.bytes
+    return max(VECTORS_BYTES // (k * x.bytes) // chunk, 1) * chunk, chunk
+
+
+@kernel
+def _add_span(out, x, tiles, lo, hi, v, k, j0, last, chunk, sums, carry):
+    """sums += rows times the k packed vectors at v over columns j0..last, chunk by chunk."""
+    i, ahead = lo, TILE_ROWS[k] * x.width
+    while i < hi:
+        whole = i + TILE_ROWS[k] <= hi
+        at, some = (i - lo) * k, (TILE_ROWS[k] if whole else 1) * k
+        for j in range(j0, last, chunk):
+            row = v + j * k * x.bytes
+            to, terms = address(out, at), min(chunk, last - j)
+            products(to, x, tiles, i, whole, j, row, k, terms, ahead)
+            add_kept(sums[at:], carry[at:], out[at:], some)
+        i += TILE_ROWS[k] if whole else 1
+
+
+@kernel
+def _rows_times(out, x, tiles, lo, hi, v, first, last, sums, carry):
+    """sums: tile by tile of vectors, rows times the packed vectors first..last, in double.
+
+    While some columns of the rows are in L2, all vectors pass over them.
+    """
+    rows = hi - lo
+    sums[: rows * (last - first)] = 0
+    carry[: rows * (last - first)] = 0
+    span, chunk = _span(min(MOST, last - first), x)
+    for j in range(0, x.width, span):
+        for c in range(first, last, MOST):
+            k, at, end = min(MOST, last - c), (c - first) * rows, min(j + span, x.width)
+            some = address(v, c * v.shape[1])
+            _add_span(out, x, tiles, lo, hi, some, k, j, end, chunk, sums[at:], carry[at:])
     if x.width > chunk:
-        settle(sums, carry, count)
+        settle(sums, carry, rows * (last - first))
 
 
 @kernel
 def _matvec_task(t, thread, y, x, tiles, v, share, step, work, pairs):
     """Task: `share` samples, `step` at a time."""
     i0, i1 = t * share, min((t + 1) * share, x.n)
-    out, sums, carry = work[thread], pairs[thread, 0], pairs[thread, 1]
+    zero, out, sums, carry = np.int64(0), work[thread], pairs[thread, 0], pairs[thread, 1]
     for lo in range(i0, i1, step):
         hi = min(lo + step, i1)
+        _rows_times(out, x, tiles, lo, hi, v, zero, v.shape[0], sums, carry)
         for c in range(0, v.shape[0], MOST):
             k = min(MOST, v.shape[0] - c)
-            _rows_times(out, x, tiles, lo, hi, address(v, c * v.shape[1]), k, sums, carry)
             for r in range(hi - lo):
                 for q in range(min(k, y.shape[0] - c)):
-                    y[c + q, lo + r] = sums[r * k + q]
+                    y[c + q, lo + r] = sums[c * (hi - lo) + r * k + q]
 
 
 @driver
@@ -122,7 +139,7 @@ def _fvp_task(t, thread, parts, x, tiles, first, v, weights, step, work, pairs):
         hi = min(lo + step, i1)
         for c in range(0, k, MOST):
             kc = min(MOST, k - c)
-            _rows_times(out, x, tiles, lo, hi, address(v, c * v.shape[1]), kc, sums, carry)
+            _rows_times(out, x, tiles, lo, hi, v, c, c + kc, sums, carry)
             _weigh(out, sums, hi - lo, kc, weights, lo)
             y, s, zero = address(parts, (t * k + c) * ld), address(out, np.int64(0)), np.int64(0)
             ahead = next_tile(kc, x.bytes)
@@ -184,9 +201,9 @@ def _cached_rows(launch, sums, x, tiles, lo, hi, v, weights, chunks, factors, pa
     for_each(launch, _cached_task, count, (sums, x, tiles, lo, hi, factors))
 
 
-def _pairs(rows):
-    """Room for the sums of so many rows, and their rounding errors, per thread."""
-    return np.empty((threads.max_threads(), 2, rows * MOST))
+def _pairs(rows, k=MOST):
+    """Room for sums of so many rows and vectors, and their rounding errors, per thread."""
+    return np.empty((threads.max_threads(), 2, rows * k))
 
 
 def _step(columns, x, k):
@@ -202,7 +219,7 @@ def matvec(y, x, v, tiles):
     share = min(max(share, TILE_ROWS[min(MOST, k)]), BLOCK_ROWS)
     step = min(max(_step(x.width, x, k), LONG), share)
     work = np.empty((threads.max_threads(), step * MOST), v.dtype)
-    _matvec(y, x, tiles, packed_vectors(v), share, step, work, _pairs(step))
+    _matvec(y, x, tiles, packed_vectors(v), share, step, work, _pairs(step, k))
 
 
 def rmatvec(x, u, tiles):

@@ -15,7 +15,7 @@ from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .products import triangle_corner
-from .quantise import STORED, peaks_at, quantise_columns, quantise_rows
+from .quantise import STORED, quantise_columns, quantise_rows
 from .simd import address, call_entry, clear
 from .splitting import TASKS, sliced_terms
 from .threads import driver
@@ -31,7 +31,6 @@ __all__ = [
     "int16_syrk",
     "is_exact",
     "narrow",
-    "peaks",
     "sliced_gram",
     "sliced_syrk",
 ]
@@ -41,8 +40,6 @@ DEPTH = 128  # words of a panel worked on at a time: a panel of either side stay
 SIDE = 8  # panels on a side of a task's block
 AHEAD = 2  # rows of c that are fetched early
 ROWS = 64  # of a task of `narrow`
-SHARES = 16  # of the rows, in `peaks`, or
-WIDTH = 1024  # columns at a time
 TERM = {KINDS[kind].bits: stored() for kind, stored in STORED.items() if kind != "halves"}
 TERM[0] = STORED["halves"]()
 
@@ -323,67 +320,6 @@ def is_exact(code):
     _syrk(c, a, np.ones(70), 1, 1, none, none, code)
     _gram(d, a, 0, 70, np.ones(150), 1, 1, none, code)
     return np.array_equal(c, np.tril(a.T @ a)) and np.array_equal(d, np.tril(a @ a.T))
-
-
-# Around them -------------------------------------------------------------------------------------
-
-
-@kernel
-def _column_peaks(t, thread, found, a, scale, shift, one):
-    """Task: share t of the rows into found[t] (p)."""
-    zero, p = np.int64(0), a.shape[1]
-    share = (a.shape[0] + found.shape[0] - 1) // found.shape[0]
-    mine = address(found[t], zero)
-    for i in range(t * share, min((t + 1) * share, a.shape[0])):
-        factor = scale[i] if scale.size else one
-        mean, moved = address(shift, zero), np.int64(shift.size)
-        peaks_at(mine, address(a, i * p), p, factor, mean, moved)
-
-
-@kernel
-def _row_peaks(t, thread, y, a, shift, room, one):
-    """Task: ROWS rows, WIDTH columns at a time."""
-    zero, p, found = np.int64(0), a.shape[1], room[thread]
-    for i in range(t * ROWS, min((t + 1) * ROWS, a.shape[0])):
-        found[:] = 0
-        for j in range(0, p, WIDTH):
-            mean, moved = address(shift, j if shift.size else zero), np.int64(shift.size)
-            at, count = address(a, i * p + j), min(np.int64(WIDTH), p - j)
-            peaks_at(address(found, zero), at, count, one, mean, moved)
-        largest = y[i]
-        for j in range(WIDTH):
-            if found[j] > largest or found[j] != found[j]:
-                largest = found[j]
-        y[i] = largest
-
-
-@driver
-def _over_rows(launch, found, a, scale, shift, one):
-    for_each(launch, _column_peaks, found.shape[0], (found, a, scale, shift, one))
-
-
-@driver
-def _over_columns(launch, y, a, shift, room, one):
-    for_each(launch, _row_peaks, (a.shape[0] + ROWS - 1) // ROWS, (y, a, shift, room, one))
-
-
-def peaks(y, a, by_rows, scale, shift):
-    # y      INOUT (p,) or (n,) float64;  a  IN READ-ONLY (n, p) real
-    # scale  IN (n,) or (0,), only by rows;  shift  IN (p,) or (0,)
-    """y = max(y, |scale_k (a_kj - shift_j)|) over the rows k, or over the columns j; keeps NaN."""
-    if not a.size:
-        return
-    vector = 64 // a.itemsize
-    if by_rows:
-        found = aligned((SHARES, -(-a.shape[1] // vector) * vector), a.dtype)
-        found[:] = 0
-        _over_rows(found, a, scale, shift, a.dtype.type(1))
-        np.maximum(y, found[:, : a.shape[1]].max(axis=0), out=y)
-    else:
-        room = aligned((threads.max_threads(), WIDTH), a.dtype)
-        found = np.zeros(len(a), a.dtype)
-        _over_columns(found, a, shift, room, a.dtype.type(1))
-        np.maximum(y, found, out=y)
 
 
 @kernel
