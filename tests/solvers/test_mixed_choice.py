@@ -257,3 +257,20 @@ def test_where_nothing_but_shorts_is_fast_they_follow_no_bytes(monkeypatch, rng)
     lam = 1e-2 * np.linalg.norm(oracle.fisher(G), 2)
     outcome = solver.solve(b[np.newaxis], None, as_damping(lam))
     assert outcome.rung == "int16+cg" and outcome.slices == 1
+
+
+def test_X6_only_what_is_not_the_crudest_form_is_doubted(monkeypatch, rng):
+    """Septets promise little and keep it; shorts rest on what half of F has in itself."""
+    costs = MixedCosts(20.0, {"septets": 1.0, "shorts": 2.0}, 0.1, 0.1, step=0.2, exact=40.0)
+    multiplied_by(monkeypatch, costs, septets="avx2", shorts="avx2")
+    G, b, asked = matrices.scores(1310, 147, cond=1e4), rng.standard_normal(147), []
+    holds = Probe.holds
+    monkeypatch.setattr(Probe, "holds", lambda *of: asked.append(1) or holds(*of))
+    system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
+    top = np.linalg.norm(oracle.fisher(G), 2)
+    for share, rung in ((1e-1, "int7+cg"), (1e-4, "int16+cg")):
+        asked.clear()
+        solver = MixedSolver(system, Problem(n=1310, p=147, method="auto"), "primal")
+        assert [form.name for form in solver.forms] == ["int7", "int16"]
+        outcome = solver.solve(b[np.newaxis], None, as_damping(share * top))
+        assert outcome.rung == rung and bool(asked) == (rung == "int16+cg")
