@@ -181,6 +181,6 @@ def test_mixed_is_planned_and_chosen_only_where_it_gains():
     assert plan.method == "mixed" and 1.4 < plan.peak_bytes / exact.peak_bytes < 2.2
     assert {stage.op for stage in plan.stages} >= {"cholesky", "fvp"}
     assert plan.stages[0].seconds < exact.stages[0].seconds
-    assert ff.plan(2000, 5000, method="mixed").stages[0].op in ("gram", "sliced_gram")
+    assert ff.plan(2000, 5000, method="mixed").stages[0].op.endswith("gram")
     for n, p in ((10, 10), (5000, 500), (100, 10**6)):
         assert ff.plan(n, p).method != "mixed"
