@@ -89,7 +89,7 @@ CUDA_TABLE = tuple(
         ("fvp", (_ours("fvp", "matvec"),), _ONLY),
         ("diag", (_ours("diag"),), _ONLY),
         ("scan", (_ours("scan", "diag"),), _ONLY),
-        ("peaks", (_ours("peaks", "sliced"),), _ONLY),
+        ("peaks", (_ours("peaks"),), _ONLY),
         ("sliced_syrk", (_ours("sliced_syrk", "sliced"),), _ONLY),
         ("sliced_gram", (_ours("sliced_gram", "sliced"),), _ONLY),
         ("narrow", (_ours("narrow", "sliced"),), _ONLY),

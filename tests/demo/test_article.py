@@ -189,7 +189,7 @@ def test_exit_code_says_that_a_check_failed(tmp_path):
 
 def test_command_line_reaches_the_article(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(article, "run", lambda **given: seen.append(given) or 1)
+    monkeypatch.setattr(article, "run", lambda stream, **given: seen.append(given) or 1)
     argv = ["demo", "article", "--quick", "--output", str(tmp_path), "--seed", "3"]
     assert cli.main(argv) == 1
     assert cli.main(["demo", "article"]) == 1

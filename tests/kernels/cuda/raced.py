@@ -62,7 +62,7 @@ def tiles():
 
 def slices():
     """One step and several, of two stages; tiles of one source, and of two."""
-    from fastfisher.kernels.cuda import sliced, tilings
+    from fastfisher.kernels.cuda import peaks, sliced, tilings
 
     square = tilings.Tiling(16, 16, 8, 16, 8, (16, 8, 8))
     tall, wide, none = 0.1 * _scores(70, 18), 0.1 * _scores(18, 70), _none()
@@ -73,8 +73,8 @@ def slices():
                 a, c = tall[:n].copy(), np.zeros((18, 18))
                 yield sliced.sliced_syrk, c, a, units, 2, 3, scale[:n].copy(), shift
     yield sliced.sliced_gram, np.zeros((18, 18)), wide, 0, 70, units, 2, 3, none
-    yield sliced.peaks, np.zeros(18), tall, True, scale, shift
-    yield sliced.peaks, np.zeros(18), wide, False, none, none
+    yield peaks.peaks, np.zeros(18), tall, True, scale, shift
+    yield peaks.peaks, np.zeros(18), wide, False, none, none
 
 
 def layers():

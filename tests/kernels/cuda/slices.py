@@ -126,7 +126,7 @@ def half_precision_has_the_bits_of_float32():
 
 
 def peaks_keep_what_is_not_finite():
-    from fastfisher.kernels.cuda import sliced
+    from fastfisher.kernels.cuda import peaks
 
     none, wrong = np.empty(0), 0
     for bad in (np.nan, np.inf, -np.inf):
@@ -134,7 +134,7 @@ def peaks_keep_what_is_not_finite():
             a = matrices.generator("peaks").standard_normal((n, p))
             a[n - 2, p - 1] = bad
             for by_rows in (True, False):
-                y = _run(sliced.peaks, np.zeros(p if by_rows else n), a, by_rows, none, none)
+                y = _run(peaks.peaks, np.zeros(p if by_rows else n), a, by_rows, none, none)
                 expected = np.abs(a).max(axis=0 if by_rows else 1)
                 wrong += not np.array_equal(y, expected, equal_nan=True)
     return float(wrong)

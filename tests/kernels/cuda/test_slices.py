@@ -8,7 +8,7 @@ import pytest
 if importlib.util.find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed", allow_module_level=True)
 
-from fastfisher.kernels.cuda import SLICE_BYTES, single, sliced
+from fastfisher.kernels.cuda import SLICE_BYTES, peaks, single, sliced
 from fastfisher.kernels.cuda.tilings import sliced_bytes, sliced_stretch
 from fastfisher.kernels.slicing import SLICED_LEAST, SLICED_TERMS
 from tests.kernels.cuda.compiling import compiled
@@ -39,7 +39,7 @@ def _call(op, stored):
             op(np.empty((p, p)), a, np.empty(p, real), 2, 3, none, none)
         elif op is sliced.sliced_gram:
             op(np.empty((n, n)), a, 0, p, np.empty(n, real), 2, 3, none)
-        elif op is sliced.peaks:
+        elif op is peaks.peaks:
             op(np.empty(p), a, True, none, none)
             op(np.empty(n), a, False, none, none)
         else:
@@ -52,7 +52,7 @@ def _call(op, stored):
 
 
 CALLS = [_call(op, "float64") for op in (sliced.sliced_syrk, sliced.sliced_gram)]
-CALLS += [_call(op, "float32") for op in (sliced.peaks, sliced.narrow)]
+CALLS += [_call(op, "float32") for op in (peaks.peaks, sliced.narrow)]
 
 
 @over_capabilities
@@ -75,7 +75,7 @@ def test_cuda_products_of_bytes_are_made_by_tensor_cores(op, stored, capability)
 
 
 @over_capabilities
-@pytest.mark.parametrize("op", [sliced.peaks, sliced.narrow], ids=["cuda-peaks", "cuda-narrow"])
+@pytest.mark.parametrize("op", [peaks.peaks, sliced.narrow], ids=["cuda-peaks", "cuda-narrow"])
 def test_what_is_around_cuda_slices_spills_nothing(op, capability):
     assert fits(compiled(_call(op, "float32"), capability))
 
