@@ -173,6 +173,7 @@ def test_a_child_forked_after_use_computes(threads):
 
 INTERRUPTED = """
     import os, signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     import numpy as np
     import fastfisher as ff
     rng = np.random.default_rng(0)
