@@ -33,6 +33,7 @@ NEEDED = {
     },
     "halves": {"amx": {"+amx-bf16", "+amx-tile"}, "avx512bf16": {"+avx512bf16", "+avx512f"}},
 }
+PROVEN = {("vnni", "bytes"), ("avx2", "septets"), ("avx2", "shorts")}  # have run on such processors
 BESIDE = {"avx2": "+avx512f"}  # where single precision, in wider vectors, is as fast
 
 
@@ -85,7 +86,7 @@ def expected(kind="bytes"):
 def unit(kind="bytes"):
     """The unit that is used: the expected one, or the next where it fails its gates."""
     for name in _promised(kind):
-        if name in ("plain", "vnni", "avx2") or _is_usable(name, kind):
+        if (name, kind) in PROVEN or name == "plain" or _is_usable(name, kind):
             return name
 
 
