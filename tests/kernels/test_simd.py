@@ -98,16 +98,20 @@ def full_tiles():
         (asm,) = fresh.inspect_asm().values()
         fma = re.compile(r"^\s*vfn?m(?:add|sub)\w+p([sd])\s.*")
         blocks = [block.splitlines() for block in re.split(r"\n(?=\.?\w+:)", asm)]
-        # A loop of a narrower tile may be unrolled, and longer than that of the full one.
         full = 2 * target().rows * target().vectors
-        count = [sum(bool(fma.match(line)) for line in lines) for lines in blocks]
-        block = blocks[count.index(full if full in count else max(count))]
-        places = [i for i, line in enumerate(block) if fma.match(line)] or [0]
-        inside = block[places[0] : places[-1] + 1]
+        loops, inside = [], []
+        for block in blocks:
+            places = [i for i, line in enumerate(block) if fma.match(line)] or [0]
+            back = re.compile(r"\s*j\w+\s+" + re.escape(block[0][:-1]))
+            # A narrower tile may be unrolled, and its loop longer than that of the full one.
+            if len(places) >= full and any(map(back.match, block)):
+                loops.append(len(places))
+                inside += block[places[0] : places[-1] + 1]
         vectors = [line for line in inside if fma.match(line)]
         frame = r"\(%r[sb]p" if "%rsp, %rbp" in asm else r"\(%rsp"
         found[function.__name__] = {
-            "vector FMAs": len(vectors),
+            "loops": loops,
+            "vector FMAs": sum(bool(fma.match(line)) for line in asm.splitlines()),
             "elements": sorted({fma.match(line)[1] for line in vectors}),
             "registers": sorted(
                 {kind for line in vectors for kind in re.findall("%([xyz])mm", line)}
@@ -117,7 +121,6 @@ def full_tiles():
             "scalar": re.findall(r"\bvfn?m(?:add|sub)\w+s[sd]\b", asm),
             "libm": re.findall(r"\bfmaf?\b", asm),
             "expected": full,
-            "loops": any(re.match(r"\s*j\w+\s+" + re.escape(block[0][:-1]), x) for x in block),
         }
     return {"isa": target().name, **found}
 
@@ -130,8 +133,7 @@ def test_a_register_tile_is_vector_FMAs_that_never_touch_the_stack(isa):
         pytest.skip("this machine has no fused multiply-add")
     for name, element in (("add_double", "d"), ("add_single", "s")):
         tile = found[name]
-        assert tile["loops"], name
-        assert tile["vector FMAs"] == tile["expected"], name
+        assert tile["expected"] in tile["loops"], name
         assert tile["elements"] == [element], name
         assert tile["registers"] == ["z" if found["isa"] == "avx512" else "y"], name
         assert not tile["stack"] and not tile["calls"] and not tile["scalar"], tile
