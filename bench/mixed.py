@@ -320,6 +320,7 @@ def main(argv=None):
 
 def _write(options, found):
     from fastfisher.kernels.cpu.units import unit
+    from fastfisher.kernels.slicing import KINDS
 
     path = RESULTS / f"{options.name}.json"
     kept = json.loads(path.read_text())["cells"] if path.exists() else []
@@ -328,7 +329,7 @@ def _write(options, found):
     together.sort(key=lambda r: (r["n"] * r["p"], SPECTRA.index(r["spectrum"]), -r["share"]))
     results = {
         "environment": environment.describe(),
-        "unit": unit(),
+        "unit": ", ".join(f"{unit(kind)} {kind}" for kind in KINDS if unit(kind) != "plain"),
         "settings": {"rounds": options.rounds, "method": options.method},
         "cells": together,
     }

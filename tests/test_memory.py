@@ -53,7 +53,7 @@ MEASURE = """
         return ff.solve(G, **side, weights=w, damping=damping, **settings)
 
     special = {"primal": [], "mixed": [(900, 800), (800, 900)]}
-    shapes = special.get(settings["method"], [(20, 40_000)])
+    shapes = special.get(settings["method"], [(20, p)])  # how long rows are read, caches decide
     for shape in ((600, 300), (300, 600), *shapes):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
         call(small, np.ones(len(small)) if weighted else None)

@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
-# Of products of slices, over those in single precision; "avxvnni" by what its instructions do.
+# Of products of slices, over those in single precision. What has not been measured, "avxvnni" and
+# shorts by VNNI, by what its instructions do.
 SLICED_SPEED = {
     "bytes": {"avxvnni": 4.0, "vnni": 4.0, "amx": 10.0},
     "septets": {"avx2": 2.2},
