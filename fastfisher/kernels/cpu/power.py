@@ -1,5 +1,7 @@
 """The largest eigenvalue of a positive semidefinite matrix, from below, by a few power steps."""
 
+import math
+
 import numba
 import numpy as np
 
@@ -16,7 +18,7 @@ MIDDLE = 2.0**400  # squares between its inverse and itself neither overflow nor
 
 @kernel
 def range_safe_norm(x):
-    """2-norm of real numbers; NaN or Inf if one of them is."""
+    """2-norm of real numbers, powers of two on them to the bit; NaN or Inf if one of them is."""
     total = 0.0
     for value in x:
         total += value * value
@@ -27,10 +29,10 @@ def range_safe_norm(x):
         largest = max(largest, abs(value))
     if not (largest > 0 and np.isfinite(largest)):
         return total
-    total = 0.0
+    unit, total = math.ldexp(1.0, math.frexp(largest)[1] - 1), 0.0
     for value in x:
-        total += (value / largest) ** 2
-    return largest * np.sqrt(total)
+        total += (value / unit) ** 2
+    return unit * np.sqrt(total)
 
 
 @kernel
@@ -70,7 +72,7 @@ def _by_products(a):
     largest = float(diagonal.max())
     for _ in range(POWER_STEPS):
         matvec(y, a, x, none)
-        unit = float(np.abs(y).max()) or 1.0
+        unit = math.ldexp(1.0, math.frexp(float(np.abs(y).max()))[1] - 1)
         size = float(np.linalg.norm(y / unit)) * unit
         if not size > largest:
             break
