@@ -121,15 +121,10 @@ class Calibration:
     seconds: float
 
     def __str__(self):
-        lines = [
-            f"{'op':<20}{'dtype':<11}{'size':>5}  {'entries, ms (short / long call)':<72}chosen"
-        ]
-        for row in self.rows:
-            times = "  ".join(
-                f"{name} {' / '.join(f'{x:.3g}' for x in ms)}"
-                for name, ms in row.milliseconds.items()
-            )
-            lines.append(f"{row.op:<20}{row.dtype:<11}{row.size:>5}  {times:<72}{row.chosen}")
+        header = ("op", "dtype", "size", "entries, ms (short / long call)", "chosen")
+        cells = [header, *map(_cells, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, cell, widths)).rstrip() for cell in cells]
         rates = self.rates
         lines.append(
             f"{rates.bandwidth / 1e9:.1f} GB/s, {rates.overhead * 1e6:.0f} µs a stage outside "
@@ -137,6 +132,13 @@ class Calibration:
         )
         lines.append(f"written: {self.path}" if self.path else "not written")
         return "\n".join(lines)
+
+
+def _cells(row):
+    times = [
+        f"{name} {' / '.join(f'{x:.3g}' for x in ms)}" for name, ms in row.milliseconds.items()
+    ]
+    return row.op, row.dtype, f"{row.size:>5}", "  ".join(times), row.chosen
 
 
 @contextlib.contextmanager

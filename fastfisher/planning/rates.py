@@ -14,7 +14,14 @@ __all__ = ["DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rate
 FORMAT = 1
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
 RELATED = {"complex128": "float64", "complex64": "float32"}  # whose rates stand in
-MEASURED = {64: "rates_intel.json", 32: "rates_amd.json"}  # by bytes of vector arithmetic
+# Bytes of vector arithmetic per instruction and cycle, by the kind of processor, and what was
+# measured on one of the kind.
+WIDTHS = {"avx512": 64, "halved avx512": 32, "avx2": 32, "narrow": 16}
+MEASURED = {
+    "avx512": "rates_avx512.json",
+    "halved avx512": "rates_halved_avx512.json",
+    "avx2": "rates_avx2.json",
+}
 DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
 
 
@@ -151,27 +158,27 @@ def _positive(value):
     return value
 
 
-def vector_width(cpu, features):
-    """Bytes of vector arithmetic per instruction and cycle; Zen 4 splits 512-bit vectors in two."""
-    if "avx512f" in features and not cpu.startswith("AMD"):
-        return 64
-    return 32 if {"avx2", "avx512f"} & set(features) else 16
+def vector_kind(cpu, features):
+    """Key of `WIDTHS`; Zen 4 splits 512-bit vectors in two."""
+    if "avx512f" in features:
+        return "halved avx512" if cpu.startswith("AMD") else "avx512"
+    return "avx2" if "avx2" in features else "narrow"
 
 
 @functools.cache
-def measured_at(width):
-    """The rates that came with the package, of a machine of this vector width if there is one."""
-    path = Path(__file__).with_name(MEASURED.get(width, MEASURED[32]))
+def measured_at(kind):
+    """The rates that came with the package, of a machine of this kind if there is one."""
+    path = Path(__file__).with_name(MEASURED.get(kind, MEASURED["avx2"]))
     return rates_from(path.read_text(encoding="utf-8"))
 
 
 @functools.cache
 def built_in(threads):
     """The rates that came with the package, scaled to this machine's cores and vector width."""
-    width = vector_width(machine.cpu_name(), machine.cpu_features())
-    measured = measured_at(width)
+    kind = vector_kind(machine.cpu_name(), machine.cpu_features())
+    measured = measured_at(kind)
     there = measured.machine
     cores = threads / there["threads"]
-    width /= vector_width(there["cpu"], there["features"])
+    width = WIDTHS[kind] / WIDTHS[vector_kind(there["cpu"], there["features"])]
     # A few cores saturate the memory of most machines.
     return replace(measured, compute_scale=cores * width, stream_scale=min(cores, 4.0))

@@ -8,7 +8,7 @@ import pytest
 import fastfisher as ff
 from fastfisher import machine
 from fastfisher.planning import TABLE, Rates, Stage
-from fastfisher.planning.rates import MEASURED, built_in, measured_at, rates_from, vector_width
+from fastfisher.planning.rates import MEASURED, built_in, measured_at, rates_from, vector_kind
 from fastfisher.planning.records import format_seconds
 
 
@@ -59,7 +59,7 @@ def test_what_was_not_measured_is_estimated_by_its_relatives():
 
 
 def test_built_in_rates_scale_with_cores_and_vectors(monkeypatch):
-    there = measured_at(32).machine
+    there = measured_at("avx2").machine
     monkeypatch.setattr(machine, "cpu_name", lambda: there["cpu"])
     monkeypatch.setattr(machine, "cpu_features", lambda: tuple(there["features"]))
     same, twice = (built_in.__wrapped__(there["threads"] * k) for k in (1, 2))
@@ -71,10 +71,10 @@ def test_built_in_rates_scale_with_cores_and_vectors(monkeypatch):
     assert seconds(narrow, 1000, flops) == pytest.approx(2 * seconds(same, 1000, flops))
 
 
-def test_vector_width_knows_which_processors_split_their_vectors():
-    assert vector_width("Intel(R) Xeon(R)", ("avx512f", "avx2")) == 64
-    assert vector_width("AMD EPYC", ("avx512f", "avx2")) == 32
-    assert vector_width("any", ("avx2",)) == 32 and vector_width("any", ("asimd",)) == 16
+def test_vector_kind_knows_which_processors_split_their_vectors():
+    assert vector_kind("Intel(R) Xeon(R)", ("avx512f", "avx2")) == "avx512"
+    assert vector_kind("AMD EPYC", ("avx512f", "avx2")) == "halved avx512"
+    assert vector_kind("any", ("avx2",)) == "avx2" and vector_kind("any", ("asimd",)) == "narrow"
 
 
 def test_rates_survive_the_file():
@@ -84,19 +84,19 @@ def test_rates_survive_the_file():
     assert rates_from(again.as_json()) == again
 
 
-@pytest.mark.parametrize("width", MEASURED)
-def test_built_in_rates_are_those_of_a_machine_as_wide(width, monkeypatch):
-    there = measured_at(width).machine
-    assert vector_width(there["cpu"], there["features"]) == width
+@pytest.mark.parametrize("kind", MEASURED)
+def test_built_in_rates_are_those_of_a_machine_as_wide(kind, monkeypatch):
+    there = measured_at(kind).machine
+    assert vector_kind(there["cpu"], there["features"]) == kind
     monkeypatch.setattr(machine, "cpu_name", lambda: there["cpu"])
     monkeypatch.setattr(machine, "cpu_features", lambda: tuple(there["features"]))
     same = built_in.__wrapped__(there["threads"])
-    assert same == measured_at(width) and same.points == measured_at(width).points
+    assert same == measured_at(kind) and same.points == measured_at(kind).points
 
 
-@pytest.mark.parametrize("width", MEASURED)
-def test_built_in_rates_know_every_op_of_the_plans(width):
-    known = {name for name, _ in measured_at(width)._curves}
+@pytest.mark.parametrize("kind", MEASURED)
+def test_built_in_rates_know_every_op_of_the_plans(kind):
+    known = {name for name, _ in measured_at(kind)._curves}
     for op in ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky", "solve_lower"):
         assert f"numba.{op}" in known
         for band in TABLE:
