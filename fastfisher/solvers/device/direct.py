@@ -33,22 +33,22 @@ __all__ = [
     "primal",
 ]
 
-RESIDUAL, SOLUTION, GIVEN, RETURNED = range(4)  # sums of each right-hand side in the report
+RESIDUAL, SOLUTION, GIVEN, RETURNED = range(4)  # norms of each right-hand side in the report
 
 
 def certify(system, report, added, x, b, keep=None):
-    """Queue the residual b - (F + D) x and the sums that the certificate is made of."""
+    """Queue the residual b - (F + D) x and the norms that the certificate is made of."""
     y = apply_tamed(system.raw_fisher, x, system.dtype)
     r = y if keep is None else keep
     vectors.combine(r, b, y, system.inverse_total, added, x)
     for i, rows in ((RESIDUAL, r), (SOLUTION, x), (GIVEN, b)):
-        sums.dots(report.each(i), rows, rows)
+        sums.norms(report.each(i), rows)
     return r
 
 
 def certificate_of(report, norm):
     """The certificate that a report holds, once it has been read; `norm` bounds F + D below."""
-    rest, length, given = (report.sizes(i) for i in (RESIDUAL, SOLUTION, GIVEN))
+    rest, length, given = (report.values(i) for i in (RESIDUAL, SOLUTION, GIVEN))
     with np.errstate(over="ignore", invalid="ignore"):
         residuals = rest / np.where(given > 0, given, 1.0)
         scale = norm * length + given
@@ -162,8 +162,8 @@ def _scalar(system, report, b, coef, finish):
     outcome = climb(matrix, system, attempt, "the Gram matrix + damping", blocks)
     if f is not None:
         return outcome
-    sizes = report.sizes(SOLUTION) * outcome.added
-    growth = report.sizes(GIVEN) / np.where(sizes > 0, sizes, np.inf)
+    sizes = report.values(SOLUTION) * outcome.added
+    growth = report.values(GIVEN) / np.where(sizes > 0, sizes, np.inf)
     return replace(outcome, cancellation=system.roundoff * float(growth.max(initial=0.0)))
 
 

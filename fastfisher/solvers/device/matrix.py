@@ -63,16 +63,16 @@ class Matrix:
 
     def _power(self, apply, start, place):
         """Queue a norm, from below, by a few power steps."""
-        square, best = compat.empty((1,), np.float64), none(np.float64)
+        size, best = compat.empty((1,), np.float64), none(np.float64)
         x, y = (compat.empty((1, self.order), np.float64) for _ in range(2))
         memory.copy(y, start)
         for _ in range(POWER_STEPS + 1):
-            sums.dots(square, y, y)
-            vectors.normalise(x, y, square, best)
+            sums.norms(size, y)
+            vectors.normalise(x, y, size, best)
             apply(y, x)
             best = self.report.place(place)
-        sums.dots(square, y, y)
-        vectors.normalise(x, y, square, best)
+        sums.norms(size, y)
+        vectors.normalise(x, y, size, best)
 
     def factor(self, extra=0.0):
         """Queue the factorisation of A + D + extra I."""

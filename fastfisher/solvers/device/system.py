@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Report:
-    """Scalars of a solve in device memory, and the sums of its right-hand sides after them.
+    """Scalars of a solve in device memory, and what its right-hand sides measure after them.
 
     `inner` is a report of scalars alone, of a matrix that is not the one that is solved with.
     """
@@ -43,12 +43,19 @@ class Report:
         self.device = memory.zeros((2 * REPORT + 4 * sides,), np.float64)
         self.inner = _Part(self)
 
+    def again(self):
+        """An empty one for the same right-hand sides and weights."""
+        made = Report(self.sides)
+        for i in (TOTAL, USED, BAD):
+            memory.copy(made.place(i), self.place(i))
+        return made
+
     def place(self, i):
         """One scalar, as a device array (1,)."""
         return self.device[i : i + 1]
 
     def each(self, i):
-        """Sums of kind i of the right-hand sides, (k,)."""
+        """Numbers of kind i of the right-hand sides, (k,)."""
         first = 2 * REPORT + i * self.sides
         return self.device[first : first + self.sides]
 
@@ -58,13 +65,9 @@ class Report:
         return self.host
 
     def values(self, i):
-        """Sums of kind i, once the report has been read."""
+        """Numbers of kind i, once the report has been read."""
         first = 2 * REPORT + i * self.sides
         return self.host[first : first + self.sides]
-
-    def sizes(self, i):
-        """Norms from the sums of kind i."""
-        return np.sqrt(self.values(i))
 
 
 class _Part:
