@@ -14,6 +14,7 @@ __all__ = ["CASES", "everything"]
 
 # Two columns agree, and pivots are exact: zero, and damping far below u is lost in them.
 ALIKE = np.array([[2.0, 2.0, 1.0], [-2.0, -2.0, 1.0], [2.0, 2.0, -1.0], [-2.0, -2.0, 0.0]])
+PAIR = np.array([[3.0, 1.0, 5.0], [1.0, -1.0, 5.0]])  # centred, K has the pivots 1 and 0
 NEARLY = np.array([[1.0, 2.0, 0.0, 1.0], [1.0, 2.0, 1e-9, 1.0], [0.0, 1.0, 3.0, 1.0]])
 LADDER = ff.Ladder(escalations=4)
 CUT = ff.Ladder(cutoff=ff.HardCutoff(1e-6))
@@ -33,6 +34,13 @@ CASES = {
         "float64",
         {},
         {"coef": 1, "damping": 0.0, "weights": SHARES, "center": True},
+        None,
+    ),
+    "faint-dual-mended": (
+        PAIR,
+        "float64",
+        {},
+        {"coef": 1, "damping": ff.Relative(1e-20), "center": True, "method": "dual"},
         None,
     ),
     "marquardt-dual": (

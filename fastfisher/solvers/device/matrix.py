@@ -44,11 +44,16 @@ class Matrix:
     Factors overwrite the lower triangle; the upper one and the diagonal bring it back.
     """
 
-    def __init__(self, A, report, damping, p):
+    def __init__(self, A, report, damping, p, mend=None):
+        """`mend` changes A once damping, which knows nothing of that, is in the report."""
         self.A, self.report, self.order = A, report, A.shape[0]
         self.diagonal = compat.empty((self.order,), np.float64)
         squares.diagonal_of(self.diagonal, A)
         self.added, self.ratio = resolved(report, self.diagonal, damping, p)
+        if mend is not None:
+            mend(A)
+            squares.diagonal_of(self.diagonal, A)
+            sums.largest(report.place(LARGEST), self.diagonal.reshape(1, self.order))
         self.free, self.given = damping.is_zero, 0.0
         self.rung, self._factors = "cholesky", ()
         self._power(self._times, self.diagonal.reshape(1, self.order), NORM)

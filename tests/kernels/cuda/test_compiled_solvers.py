@@ -118,7 +118,7 @@ def _between():
     squares.diagonal_of(v, A)
     squares.restore(A)
     squares.clear_above(A)
-    squares.mend(A, none, 0.5, report[:1], report[:1], along=True)
+    squares.mend(A, none, 0.5, report, 0.5, report[:1], along=True)
     for dtype, by in ((SINGLE, 0.5), (np.float16, 1.0), (np.float16, 2.0), (np.uint16, 2.0)):
         to = np.zeros((k, m), dtype if by == 1 else SINGLE)
         copies.changed(to, np.zeros((k, m), dtype), by, np.zeros(k, bool))
