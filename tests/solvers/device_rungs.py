@@ -79,6 +79,20 @@ CASES = {
         None,
     ),
     "huge": ((5, 3), "float32", {"scale": 1e19}, {"b": 2, "damping": ff.Relative(0.1)}, None),
+    "tiny-columns": (
+        (5, 3),
+        "float64",
+        {"scale": np.array([1.0, 1e-162, 1.0])},
+        {"coef": 1, "damping": ff.Marquardt(2.0), "method": "primal"},
+        None,
+    ),
+    "tiny-columns-dual": (
+        (3, 4),
+        "float32",
+        {"scale": np.array([1.0, 1e-22, 1.0, 1e-20])},
+        {"coef": 1, "damping": ff.Marquardt(2.0), "method": "dual"},
+        None,
+    ),
     "zero": ((4, 3), "float64", {"scale": 0.0}, {"b": 1, "damping": 0.1}, None),
     "tiny-coef": (
         (3, 5),

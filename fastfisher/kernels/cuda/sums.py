@@ -50,7 +50,8 @@ def _reduction(what, threads):
             elif product:
                 value += float(x[row, i]) * float(y[row, i])
             elif norm:
-                value += (float(x[row, i]) * factor) ** 2
+                size = float(x[row, i]) * factor
+                value += size * size
             elif logarithm:
                 value += math.log(x[row, i]) if x[row, i] > 0 else math.nan
             else:

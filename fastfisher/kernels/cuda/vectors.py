@@ -38,8 +38,8 @@ __all__ = [
 THREADS = 256
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST = range(12)
-REPORT = 12
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST, LOW = range(13)
+REPORT = 13
 
 
 def per_element(kernel, size, *args):

@@ -9,7 +9,7 @@ from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from .direct import climb
 from .matrix import Matrix
-from .system import Report
+from .report import Report
 
 __all__ = ["DeviceFactor"]
 

@@ -13,9 +13,10 @@ from ..system import unit_roundoff
 from .direct import RETURNED, factored
 from .factor import DeviceFactor
 from .path import DevicePath
+from .report import Report
 from .solve import dressed, emit, kept
 from .spectral import HeldSeen, spectral
-from .system import Report, drift_of, examined, mean_row, without_bad_rows
+from .system import drift_of, examined, mean_row, without_bad_rows
 
 __all__ = ["Held"]
 

@@ -10,7 +10,8 @@ from ...errors import InputError, StateError
 from ...kernels.cuda import compat, memory, sums, vectors
 from ...ops.device import answer, columns
 from . import solve_on_device
-from .system import Report, examined, make_system, mean_row, without_bad_rows
+from .report import Report
+from .system import examined, make_system, mean_row, without_bad_rows
 
 __all__ = ["Kept"]
 

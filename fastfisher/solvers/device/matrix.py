@@ -5,7 +5,7 @@ import numpy as np
 from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import BLOCK_BYTES, compat, memory, squares, sums, vectors
-from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
+from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, LOW, NORM, ORDER, PIVOT, SCALED, TRACE
 from ..factored import POWER_STEPS, SINGULAR, refusal
 from ..ladder import escalation
 
@@ -28,12 +28,15 @@ def _parts(damping):
 def resolved(report, diagonal, damping, p):
     """(what is added to a matrix with this diagonal (m,), its share of that diagonal).
 
-    The largest element of the diagonal, its sum and the scalar part of damping enter the report.
+    The largest and, for damping made of it, the smallest element of the diagonal, its sum and the
+    scalar part of damping enter the report.
     """
     rows, added = diagonal.reshape(1, diagonal.size), compat.empty((diagonal.size,), np.float64)
     sums.largest(report.place(LARGEST), rows)
     sums.totals(report.place(TRACE), rows)
     lam, share, ratio = _parts(damping)
+    if ratio:
+        sums.least(report.place(LOW), rows)
     vectors.resolve(added, report.device, diagonal, lam, share / p, ratio)
     return added, ratio
 

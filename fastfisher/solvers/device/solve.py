@@ -9,7 +9,7 @@ from ...devices.door import none
 from ...devices.passes import bad_rows
 from ...errors import InputError, NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, ranges, sums, vectors
-from ...kernels.cuda.vectors import LARGEST, TOTAL, TRACE
+from ...kernels.cuda.vectors import LARGEST, LOW, TOTAL, TRACE
 from ...planning import Plan, mixed_side
 from ..certificate import (
     Certificate,
@@ -193,7 +193,10 @@ class Run:
             largest = np.inf
         if system.shares is not None and not report.host[TOTAL] > 0:  # F = 0 at any scale
             return system
-        return system.rescaled(largest)
+        used = system.rescaled(largest)
+        if used is system and system.damping.needs == "diagonal":
+            return system.without_faint(float(report.host[LOW]))
+        return used
 
     @staticmethod
     def _scale(outcome, system):
