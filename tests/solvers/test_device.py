@@ -176,11 +176,26 @@ def test_what_a_cuda_fisher_does_not_do_is_said_and_changes_nothing(fisher):
         "singular": "pivot . of 3 of F . damping is not positive",
         "decayed": "decayed sums do not commute",
         "centring": "cannot merge DeviceFisher.*center=True",
+        "factor overflows": r"\(F \+ D\)\^-1 b overflows float32",
+        "path overflows": "x overflows float32",
+        "factor nan": "b is not finite",
         "indefinite": "pivot . of 3; start the path higher",
     }
     for name, message in expected.items():
         assert re.search(message, fisher["refusals"][name]), fisher["refusals"]
     assert fisher["unchanged"]
+
+
+def check_crowded(messages, same, least):
+    assert same, "an update that found no room has changed something"
+    assert len(messages) >= least
+    for message in messages:
+        assert re.search(r"no room .*an array of .* MB was asked for; .* MB are free", message)
+
+
+@with_cuda
+def test_a_cuda_fisher_that_finds_no_room_is_as_before(fisher):
+    check_crowded(*fisher["crowded"], 8)
 
 
 @pytest.mark.skipif(cuda.is_available(), reason="there is a CUDA device")
@@ -223,3 +238,4 @@ def test_a_cuda_gram_fisher_answers_as_one_of_the_host():
     }.items():
         assert re.search(message, facts["refusals"][name]), facts["refusals"]
     assert facts["unchanged"]
+    check_crowded(*facts["crowded"], 4)
