@@ -36,9 +36,12 @@ __all__ = [
     "sliced_syrk",
     "solve_lower",
     "solve_lower_adjoint",
+    "spectral_norm",
     "substitute",
     "syrk",
 ]
+
+POWER_STEPS = 4  # towards a norm, from below
 
 
 def _shifted(a, shift, dtype):
@@ -67,6 +70,19 @@ def gram(c, a, lo, hi, weight, shift):
 def mirror(c, out=None):
     lower = np.tril(c, -1)
     (c if out is None else out)[:] = lower + lower.conj().T + np.diag(c.diagonal().real)
+
+
+def spectral_norm(a):
+    x, largest = np.zeros(len(a), a.dtype), float(a.diagonal().real.max())
+    x[np.argmax(a.diagonal().real)] = 1
+    for _ in range(POWER_STEPS):
+        y = a @ x
+        unit = float(np.abs(y).max()) or 1.0
+        size = float(np.linalg.norm(y / unit)) * unit
+        if not size > largest:
+            break
+        largest, x = size, y / size
+    return largest
 
 
 def matvec(y, a, v, shift):

@@ -125,10 +125,8 @@ def _routes(q, reproducible):
 @functools.lru_cache(maxsize=1024)
 def _unlimited(q, reproducible):
     """The plan where memory has no say, or None where it has."""
-    routes = _routes(q, reproducible)
-    if max(peak for _, peak in routes.values()) <= ALWAYS_FITS:
-        return _made(q, routes, math.inf)
-    return None
+    made = _made(q, _routes(q, reproducible), math.inf)
+    return made if made.peak_bytes <= ALWAYS_FITS else None
 
 
 def _made(q, routes, room):

@@ -30,6 +30,7 @@ __all__ = [
 DIRECT_LIMIT = 100  # backward error of a direct solve, in u, up to which it counts as converged
 REFINEMENTS = 8  # corrections by the residual, where cancellation made it too large
 FARTHEST = 2000  # powers of two between a row and what is left of it: more than a double spans
+MIDDLE = 2.0**-400, 2.0**400  # sums of squares that neither overflow nor lost digits
 USELESS = 0.5  # relative residual from which x is no solution, whatever its backward error
 
 
@@ -89,12 +90,18 @@ def refine(operator, added, x, b, norm, improve, dtype, limit=DIRECT_LIMIT):
 
 
 def row_norms(rows):
-    """2-norms of rows without overflow."""
-    if not rows.shape[1]:
-        return np.zeros(len(rows))
-    largest = np.abs(rows).max(axis=1)
-    safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    return np.linalg.norm(rows / safe[:, np.newaxis], axis=1) * safe
+    """2-norms of rows without overflow; powers of two on a row are on its norm, to the bit."""
+    squares = _squares(rows)
+    if all(MIDDLE[0] < square < MIDDLE[1] for square in squares.tolist()):
+        return np.sqrt(squares)
+    exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1]
+    near = shifted(rows.astype(np.result_type(rows.dtype, np.float64)), -exponents[:, np.newaxis])
+    return np.ldexp(np.sqrt(_squares(near)), exponents)
+
+
+def _squares(rows):
+    parts = (rows.real, rows.imag) if rows.dtype.kind == "c" else (rows,)
+    return sum(np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts)
 
 
 def direct_status(system, certificate):

@@ -7,7 +7,7 @@ rests on the residual recomputed from the scores, never on the recurrence alone.
 import numpy as np
 
 from ..errors import InputError
-from .certificate import USELESS, certify, row_norms, worst
+from .certificate import USELESS, certificate_of, row_norms, worst
 from .krylov import PATIENCE, RESTARTS, Iteration
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
@@ -69,7 +69,8 @@ def cg(system, b, coef, *, rtol=None, maxiter=None, x0=None, preconditioner="aut
             x = shifted(x0, -made_smaller(system, given, coef is not None)).astype(b.dtype)
     x[~b.any(axis=1)] = 0
     x, statuses, iterations = iteration.run(x)
-    certificate = certify(system, added, x, b, iteration.norm)
+    rest = b - operator(x) if iteration.rest is None else iteration.rest
+    certificate = certificate_of(rest, x, b, iteration.norm)
     there = reached(certificate.residuals, certificate.backward_errors, rtol, system.dtype)
     for j in range(len(x)):
         if there[j]:

@@ -6,7 +6,6 @@ from scipy.linalg import lapack
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
-from .certificate import row_norms
 
 __all__ = [
     "VANISHED",
@@ -20,7 +19,6 @@ __all__ = [
     "spectral_norm",
 ]
 
-POWER_STEPS = 4
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
 SINGULAR = 2
 VANISHED = 2.0**-1012  # a mean square up to here has lost digits to underflow
@@ -29,25 +27,12 @@ VANISHED = 2.0**-1012  # a mean square up to here has lost digits to underflow
 def spectral_norm(A):
     """Largest eigenvalue of a positive semidefinite A, from below, by a few power steps.
 
-    Only the lower triangle is given; the upper one is filled. Our kernels, not BLAS: its threads
-    would still spin while ours factor.
+    Only the lower triangle is given; the upper one is filled.
     """
-    n = len(A)
-    if n == 0:
+    if not len(A):
         return 0.0
-    choose("mirror", n, A.dtype).load()(A)
-    multiply, none = choose("matvec", 1, A.dtype).load(), np.empty(0, A.dtype)
-    diagonal = A.diagonal().real
-    x, y = np.zeros((1, n), A.dtype), np.empty((1, n), A.dtype)
-    x[0, int(np.argmax(diagonal))] = 1
-    norm = float(diagonal.max())
-    for _ in range(POWER_STEPS):
-        multiply(y, A, x, none)
-        size = float(row_norms(y)[0])
-        if not size > norm:
-            break
-        norm, x = size, y / size
-    return norm
+    choose("mirror", len(A), A.dtype).load()(A)
+    return choose("spectral_norm", len(A), A.dtype).load()(A)
 
 
 class CholeskyFactor:

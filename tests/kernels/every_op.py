@@ -281,6 +281,14 @@ def _layered_diag(d):
     return _layered(d, lambda n, d_in, d_out: d.scores(d_out, d_in, dtype=np.float64))
 
 
+def _spectral_norm(d):
+    for n in (1, 2, 33, 140):
+        a = np.tril(d.definite(n)).astype(d.wide)
+        reference.mirror(a)
+        yield (a,), []
+        yield (a * 1e-200,), []
+
+
 def _primal_small(d):
     if d.dtype.kind == "c":
         return

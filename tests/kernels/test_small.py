@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastfisher as ff
+from fastfisher.kernels import reference
 from fastfisher.planning import records
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
-from tests.tolerances import assert_ratio, solve_ratio
+from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
 
 over_implementations = implementations("primal_small")
 over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
@@ -104,3 +105,27 @@ def test_a_row_that_is_not_finite_is_named():
     G[3, 1] = np.nan
     with pytest.raises(ff.errors.InputError, match="G holds nan in row 3, column 1"):
         ff.solve(G, np.ones(2), damping=1.0)
+
+
+@implementations("spectral_norm")
+@pytest.mark.parametrize("dtype", ("float64", "complex128"))
+@pytest.mark.parametrize("n", (*range(1, 10), 33, 64, 150, 512, 513))
+def test_norm_is_that_of_a_few_power_steps_at_any_scale(entry, dtype, n):
+    g = matrices.gaussian((n // 2 + 1, n), dtype, matrices.generator("norm", n))
+    a = g.conj().T @ g
+    found, expected = entry.load()(a), reference.spectral_norm(a)
+    u = unit_roundoff("float64")
+    assert_ratio(abs(found - expected) / expected / u, 10 * n, f"{n}")
+    largest = np.linalg.norm(a, 2)
+    assert largest / 2 <= found <= largest * (1 + 10 * n * u)
+    for power in (-500, 500):
+        assert entry.load()(a * 2.0**power) == found * 2.0**power
+
+
+@implementations("spectral_norm")
+def test_norm_of_zeros_and_of_what_is_not_finite(entry):
+    norm, a = entry.load(), np.diag([1.0, 3.0, 2.0])
+    assert norm(np.zeros((3, 3))) == 0 and norm(a) == 3
+    a[0, 1] = a[1, 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert norm(a) == 3

@@ -6,17 +6,17 @@ Below some dozens of parameters the calls between kernels cost more than the ari
 import numpy as np
 
 from .jit import kernel
+from .power import power_steps, range_safe_norm
 from .threads import driver
 
 __all__ = ["primal_small"]
 
-POWER_STEPS = 4  # towards the norm of F, from below
 HEAD = 4  # numbers of the report before those of the right-hand sides
 
 
 @kernel
 def _fisher(F, a, weights, total):
-    """Lower triangle of F = a' diag(weights) a / total, in double; its largest diagonal element."""
+    """F = a' diag(weights) a / total, in double; its largest diagonal element."""
     n, p = a.shape
     F[:] = 0
     for k in range(n):
@@ -29,47 +29,10 @@ def _fisher(F, a, weights, total):
     for i in range(p):
         for j in range(i + 1):
             F[i, j] /= total
+            F[j, i] = F[i, j]
         if not F[i, i] <= largest:  # NaN too
             largest = F[i, i]
     return largest
-
-
-@kernel
-def _norm(x):
-    largest = 0.0
-    for value in x:
-        largest = max(largest, abs(value))
-    if not (largest > 0 and np.isfinite(largest)):
-        return largest
-    total = 0.0
-    for value in x:
-        total += (value / largest) ** 2
-    return largest * np.sqrt(total)
-
-
-@kernel
-def _spectral_norm(F, x, y):
-    """Largest eigenvalue of F, from below, by a few power steps; x and y are scratch."""
-    p = len(F)
-    first = 0
-    for i in range(p):
-        if F[i, i] > F[first, first]:
-            first = i
-    x[:] = 0
-    x[first] = 1
-    norm = F[first, first]
-    for _ in range(POWER_STEPS):
-        for i in range(p):
-            y[i] = 0
-            for j in range(p):
-                y[i] += (F[i, j] if j <= i else F[j, i]) * x[j]
-        size = _norm(y)
-        if not size > norm:
-            break
-        norm = size
-        for i in range(p):
-            x[i] = y[i] / size
-    return norm
 
 
 @kernel
@@ -133,7 +96,7 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
     for i in range(p):
         trace += F[i, i]
     added = damping + share * (trace / p)
-    norm = _spectral_norm(F, r, y) + added
+    norm = power_steps(F, r, y) + added
     report[1], report[2] = trace, added
     for i in range(p):
         F[i, i] += added
@@ -148,9 +111,9 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
             for i in range(p):
                 x[c, i] = np.float32(x[c, i])
         _residual(r, a, weights, total, added, x[c], b[c])
-        size, given = _norm(r), _norm(b[c])
+        size, given = range_safe_norm(r), range_safe_norm(b[c])
         report[HEAD + 2 * c] = size / given if given > 0 else size
-        scale = norm * _norm(x[c]) + given
+        scale = norm * range_safe_norm(x[c]) + given
         report[HEAD + 2 * c + 1] = size / scale if scale > 0 else size
 
 

@@ -6,7 +6,8 @@ from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import BLOCK_BYTES, compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, LOW, NORM, ORDER, PIVOT, SCALED, TRACE
-from ..factored import POWER_STEPS, SINGULAR, refusal
+from ...kernels.reference import POWER_STEPS
+from ..factored import SINGULAR, refusal
 from ..ladder import escalation
 
 __all__ = ["Matrix", "resolved"]
