@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import HALVES, Scores, computing_dtype
 from ..errors import FisherError, InputError, MemoryLimitError
-from ..kernels.cuda import compat, copies, memory, vectors
+from ..kernels.cuda import compat, copies, memory, sums, vectors
 from ..planning import current_options
 from . import lies_on_device
 from .kinds import (
@@ -33,6 +33,7 @@ __all__ = [
     "device_view",
     "none",
     "on_host",
+    "require_finite",
     "result",
     "working_with",
 ]
@@ -143,9 +144,14 @@ def _out_of_memory():
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, FisherError) or "out of memory" not in _words(told):
             raise
+        facts = [
+            told,
+            *getattr(error, "__notes__", ()),
+            f"{memory.free_bytes() / 1e6:.3g} MB are free",
+        ]
         raise MemoryLimitError(
-            f"the device has no room for this ({told}); free arrays there, pass fewer right-hand "
-            "sides, or host arrays and device='cuda', which pass in slices"
+            f"the device has no room for this ({'; '.join(facts)}); free arrays there, "
+            "pass fewer right-hand sides, or host arrays and device='cuda', which pass in slices"
         ) from error
 
 
@@ -285,6 +291,26 @@ def as_matrix(A, name, shape):
     out = compat.empty(tuple(a.shape), a.dtype)
     memory.gather(out, a)
     return out
+
+
+def require_finite(answer, what, **given):
+    """InputError where an answer (C order) overflowed, or what was given (rows) is not finite.
+    Waits."""
+    largest = compat.empty((1,), np.float64)
+
+    def finite(x):
+        sums.largest(largest, x.reshape(1, x.size))
+        return not x.size or np.isfinite(memory.to_host(largest)[0])
+
+    if finite(answer):
+        return
+    for name, rows in given.items():
+        if not finite(rows):
+            raise InputError(f"{name} is not finite; repair it")
+    raise InputError(
+        f"{what} overflows {answer.dtype}; divide by a power of two what it is made of, or use "
+        "float64"
+    )
 
 
 def result(origin, shape, dtype):

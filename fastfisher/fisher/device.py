@@ -38,6 +38,8 @@ class OnDevice:
         ------
         InputError
             For bad operands, host arrays, or a row that is not finite; nothing was changed.
+        MemoryLimitError
+            Where the device has no room; nothing was changed either.
         """
         decay = check_decay(decay)
         if nan_policy not in ("raise", "skip"):
@@ -122,7 +124,8 @@ class DeviceFisher(OnDevice):
     Notes
     -----
     `update` waits once, for the verdict on the batch; `solve`, `factor` and `path` wait once. 8 p^2
-    bytes, `solve` 16 p^2 more. Cutoffs and `eigvalsh` copy F to the host.
+    bytes; `update`, after the first, 8 p^2 more, `solve` 16 p^2. Cutoffs and `eigvalsh` copy F to
+    the host.
 
     Examples
     --------

@@ -195,7 +195,7 @@ def _dual(q):
 
 
 def _cg(q):
-    return [_pass(q, "fvp", 4)], 8 * q.rhs * (9 * q.p + q.n)
+    return [_pass(q, "fvp", 4)], 8 * q.rhs * (10 * q.p + q.n)
 
 
 def _rough(q, side):
@@ -235,7 +235,7 @@ def _mixed(q):
         both = (_pass(q, op, 2, NOMINAL_REFINEMENTS) for op in BOTH)
         products = [*both, _pass(q, "fvp", 4, NORM_STEPS + 2)]
     stages = [*looks, product, factor, *solves, *products]
-    resident = 12 * order * order + 8 * q.rhs * (12 * q.p + 9 * q.n)
+    resident = 12 * order * order + 8 * q.rhs * (13 * q.p + 10 * q.n)
     others, exact = DEVICE_ROUTES[side](q)  # which may follow
     exact += max(s.workspace for s in others) - max(s.workspace for s in stages)
     return stages, max(resident, exact)

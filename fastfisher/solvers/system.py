@@ -25,11 +25,13 @@ from ..passes import (
 )
 
 __all__ = [
+    "FAINT",
     "System",
     "drift_of",
     "in_range",
     "made_smaller",
     "make_system",
+    "raise_into_range",
     "real_bytes",
     "scale_into_range",
     "shifted",
@@ -75,6 +77,12 @@ def scale_into_range(largest, mean_square, damping, itemsize):
         room = (LAMBDA[itemsize] - math.frexp(absolute)[1]) // 2
         power = min(power, max(room, 0)) if absolute else power
     return 2.0**power
+
+
+def raise_into_range(largest, itemsize):
+    """The power of two that makes scores up to `largest` as large as they may be, for the sake of
+    the small ones."""
+    return 2.0 ** max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0)
 
 
 def _far(sizes, far):
@@ -318,8 +326,7 @@ class System:
         bad, largest = bad_rows(self.G)
         if bad.any():
             return self
-        target = RANGE[real_bytes(self.dtype)][2]
-        return self._scaled(2.0 ** max(target - math.ceil(math.log2(largest)), 0))
+        return self._scaled(raise_into_range(largest, real_bytes(self.dtype)))
 
     def _any_score(self, columns, step=1024):
         """True if one of these columns is not all zero."""

@@ -6,13 +6,19 @@ import fastfisher as ff
 from tests import matrices
 from tests.solvers.device_arrays import TALL, WIDE, there
 
-__all__ = ["FAR", "LOST", "ends"]
+__all__ = ["FAINT", "FAR", "LOST", "ends"]
 
 # name: (shape, method, size of b, damping): the last column of b is ordinary
 LOST = {
     "primal": (TALL, "primal", 1e-33, 1e8),  # some digits are left
     "dual, marquardt": (WIDE, "dual", 1e-30, ff.Marquardt(1e-3, shift=1e25)),
     "cutoff": (TALL, "primal", 1e-42, ff.HardCutoff(1e-6)),
+}
+# name: (shape, size of G, damping): b = G'(w o coef) / W is tiny, and nobody has normalised it
+FAINT = {
+    "primal": (TALL, 1e-165, 1e155),  # some digits are left
+    "dual": (WIDE, 1e-160, 1e300),
+    "cg": (TALL, 1e-165, 1e155),
 }
 FAR = {
     "primal": (TALL, "primal", 1e-2, ("weights",)),
@@ -26,6 +32,7 @@ def ends():
     """All of it, in one process."""
     return {
         "lost": {name: _lost(name) for name in LOST},
+        "faint": {name: _faint(name) for name in FAINT},
         "far": {name: _far(name) for name in FAR},
         "above": _above(),
         "held": _held(),
@@ -50,6 +57,16 @@ def _lost(name):
     b[:, 1] *= np.float32(1e25)
     settings = {"damping": damping, "method": method}
     return [_facts(ff.solve(there(G), there(b), **settings)), _facts(ff.solve(G, b, **settings))]
+
+
+def _faint(method):
+    """The same of a step that underflows on the way, in double."""
+    shape, size, lam = FAINT[method]
+    G = size * matrices.generator("faint", method).standard_normal(shape)
+    coef = np.stack([np.ones(len(G)), np.zeros(len(G))], axis=1)
+    settings = {"damping": lam, "method": method}
+    made = ff.solve(there(G), coef=there(coef), **settings)
+    return [_facts(made), _facts(ff.solve(G, coef=coef, **settings))]
 
 
 def _far(name):
@@ -85,4 +102,10 @@ def _held():
     F = ff.DeviceFisher(3, dtype="float32", center=True).update(there(G))
     centred = np.cov(G.astype(float), rowvar=False, bias=True)
     error = np.abs(F.matrix().copy_to_host() - centred).max() / np.abs(centred).max()
-    return {**_facts(F.solve(there(b), damping=1e20)), "error": float(error)}
+    F64 = ff.DeviceFisher(3).update(there(np.eye(3)))
+    double = F64.solve(there(np.full(3, 1e-200)), damping=1e200)
+    return {
+        **_facts(F.solve(there(b), damping=1e20)),
+        "error": float(error),
+        "all lost": [double.status, double.residual],
+    }

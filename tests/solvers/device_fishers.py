@@ -1,5 +1,7 @@
 """Fisher matrices of a device in the CUDA simulator, beside those of the host."""
 
+from unittest import mock
+
 import numpy as np
 
 import fastfisher as ff
@@ -9,6 +11,36 @@ from tests.solvers.device_refusals import message_of
 from tests.solvers.device_traffic import Traffic
 
 __all__ = ["held", "kept"]
+
+
+def _crowded(F, arrays, *batch):
+    """What is said where the device has no room for the first array that an update asks for, the
+    second, ...: (each message, whether F then was as before)."""
+    from fastfisher.kernels.cuda import compat
+
+    def facts():
+        kept = [None if x is None else x.copy_to_host().tolist() for x in arrays(F._held)]
+        return [F.n_samples, F.weight, F.decayed, F.p, *kept]
+
+    before, room, allocate = facts(), 0, compat._pooled
+
+    def limited(shape, dtype):
+        nonlocal left
+        if left == 0:
+            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+        left -= 1
+        return allocate(shape, dtype)
+
+    messages, same = [], True
+    while True:
+        left = room
+        with mock.patch.object(compat, "_pooled", limited):
+            message = message_of(lambda: F.update(*batch, decay=0.5))
+        if message.startswith("nothing was refused"):
+            return messages, same
+        messages.append(message)
+        same &= facts() == before
+        room += 1
 
 
 def held():
@@ -76,7 +108,9 @@ def held():
     )
     merged = ff.DeviceFisher(3).update(there(G)).merge(ff.DeviceFisher(3).update(there(H)))
     values["merge"] = merged.matrix().copy_to_host(), ff.DenseFisher(3).update(G).update(H).matrix()
+    crowded = ff.DeviceFisher(3, center=True).update(there(G), there(w))
     before = D.matrix().copy_to_host()
+    single = ff.DeviceFisher(3, dtype="float32").update(there(1e-6 * np.eye(3, dtype=np.float32)))
     refusals = {}
     for name, call in {
         "host": lambda: D.update(G),
@@ -88,11 +122,15 @@ def held():
         "singular": lambda: ff.DeviceFisher(3).update(there(H)).factor(0.0),
         "decayed": lambda: merged.merge(D),
         "centring": lambda: merged.merge(ff.DeviceFisher(3, center=True)),
+        "factor overflows": lambda: single.factor(0.0).solve(there(np.full(3, 1e30, np.float32))),
+        "path overflows": lambda: single.path(there(np.full(3, 1e30, np.float32)), [0.0]).x(0),
+        "factor nan": lambda: single.factor(1.0).solve(there(np.full(3, np.nan, np.float32))),
         "indefinite": lambda: ff.DeviceFisher(3).update(there(H[:1])).path(there(b), [0.0]),
     }.items():
         refusals[name] = message_of(call)
     return {
         "errors": _errors(values),
+        "crowded": _crowded(crowded, lambda x: [x.sums, x.first], there(H), there(w[:2])),
         "refusals": refusals,
         "waits": traffic.waits,
         "unchanged": bool(np.array_equal(before, D.matrix().copy_to_host())),
@@ -140,6 +178,7 @@ def kept():
     pairs["halves, merged"] = made.x.copy_to_host(), expected
     skipped = ff.DeviceGramFisher().update(there(hole), nan_policy="skip")
     pairs["skipped"] = skipped.diagonal().copy_to_host(), H[0] ** 2
+    crowded = ff.DeviceGramFisher().update(there(G)).update(there(H))
     before, refusals = D.gram().copy_to_host(), {}
     for name, call in {
         "host": lambda: D.update(G),
@@ -154,6 +193,7 @@ def kept():
         refusals[name] = message_of(call)
     return {
         "errors": _errors(pairs),
+        "crowded": _crowded(crowded, lambda x: [rows for *_, rows in x._batches], there(H)),
         "refusals": refusals,
         "unchanged": bool(np.array_equal(before, D.gram().copy_to_host())),
         "traffic": [traffic.to_device, traffic.to_host, traffic.waits],

@@ -14,6 +14,7 @@ __all__ = ["CASES", "everything"]
 
 # Two columns agree, and pivots are exact: zero, and damping far below u is lost in them.
 ALIKE = np.array([[2.0, 2.0, 1.0], [-2.0, -2.0, 1.0], [2.0, 2.0, -1.0], [-2.0, -2.0, 0.0]])
+PAIR = np.array([[3.0, 1.0, 5.0], [1.0, -1.0, 5.0]])  # centred, K has the pivots 1 and 0
 NEARLY = np.array([[1.0, 2.0, 0.0, 1.0], [1.0, 2.0, 1e-9, 1.0], [0.0, 1.0, 3.0, 1.0]])
 LADDER = ff.Ladder(escalations=4)
 CUT = ff.Ladder(cutoff=ff.HardCutoff(1e-6))
@@ -33,6 +34,13 @@ CASES = {
         "float64",
         {},
         {"coef": 1, "damping": 0.0, "weights": SHARES, "center": True},
+        None,
+    ),
+    "faint-dual-mended": (
+        PAIR,
+        "float64",
+        {},
+        {"coef": 1, "damping": ff.Relative(1e-20), "center": True, "method": "dual"},
         None,
     ),
     "marquardt-dual": (
@@ -71,6 +79,20 @@ CASES = {
         None,
     ),
     "huge": ((5, 3), "float32", {"scale": 1e19}, {"b": 2, "damping": ff.Relative(0.1)}, None),
+    "tiny-columns": (
+        (5, 3),
+        "float64",
+        {"scale": np.array([1.0, 1e-162, 1.0])},
+        {"coef": 1, "damping": ff.Marquardt(2.0), "method": "primal"},
+        None,
+    ),
+    "tiny-columns-dual": (
+        (3, 4),
+        "float32",
+        {"scale": np.array([1.0, 1e-22, 1.0, 1e-20])},
+        {"coef": 1, "damping": ff.Marquardt(2.0), "method": "dual"},
+        None,
+    ),
     "zero": ((4, 3), "float64", {"scale": 0.0}, {"b": 1, "damping": 0.1}, None),
     "tiny-coef": (
         (3, 5),

@@ -10,7 +10,7 @@ import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_cases import CASES, everything
-from tests.solvers.device_extremes import FAR, LOST
+from tests.solvers.device_extremes import FAINT, FAR, LOST
 from tests.solvers.device_fishers import held, kept
 from tests.solvers.device_refusals import CATALOGUE
 
@@ -67,6 +67,14 @@ def test_law_26_15_what_underflows_on_a_device_is_told_as_on_the_host(case, foun
 
 
 @with_cuda
+@pytest.mark.parametrize("method", FAINT, ids=[f"cuda-{method}" for method in FAINT])
+def test_law_26_15_what_underflows_on_the_way_is_tried_again_on_a_device(method, found):
+    facts, expected = found["ends"]["faint"][method]
+    assert facts["statuses"] == expected["statuses"] == ["underflow", "converged"], facts
+    assert facts["residuals"] == pytest.approx(expected["residuals"], rel=1e-3)
+
+
+@with_cuda
 def test_law_26_15_on_a_device_the_side_that_overflows_is_named(found):
     facts = found["ends"]["above"]
     assert facts["status"] == "not_finite", facts
@@ -78,6 +86,7 @@ def test_a_cuda_fisher_tells_underflow_and_is_centred_by_its_mean(found):
     facts = found["ends"]["held"]
     assert facts["statuses"] == ["underflow", "converged"] and facts["residuals"][0] == 1, facts
     assert facts["error"] < 4 * 2.0**-24, facts
+    assert facts["all lost"] == ["inaccurate", 1.0], facts
 
 
 @with_cuda
@@ -167,11 +176,26 @@ def test_what_a_cuda_fisher_does_not_do_is_said_and_changes_nothing(fisher):
         "singular": "pivot . of 3 of F . damping is not positive",
         "decayed": "decayed sums do not commute",
         "centring": "cannot merge DeviceFisher.*center=True",
+        "factor overflows": r"\(F \+ D\)\^-1 b overflows float32",
+        "path overflows": "x overflows float32",
+        "factor nan": "b is not finite",
         "indefinite": "pivot . of 3; start the path higher",
     }
     for name, message in expected.items():
         assert re.search(message, fisher["refusals"][name]), fisher["refusals"]
     assert fisher["unchanged"]
+
+
+def check_crowded(messages, same, least):
+    assert same, "an update that found no room has changed something"
+    assert len(messages) >= least
+    for message in messages:
+        assert re.search(r"no room .*an array of .* MB was asked for; .* MB are free", message)
+
+
+@with_cuda
+def test_a_cuda_fisher_that_finds_no_room_is_as_before(fisher):
+    check_crowded(*fisher["crowded"], 8)
 
 
 @pytest.mark.skipif(cuda.is_available(), reason="there is a CUDA device")
@@ -214,3 +238,4 @@ def test_a_cuda_gram_fisher_answers_as_one_of_the_host():
     }.items():
         assert re.search(message, facts["refusals"][name]), facts["refusals"]
     assert facts["unchanged"]
+    check_crowded(*facts["crowded"], 4)

@@ -210,7 +210,12 @@ def kept_bytes():
 
 def empty(shape, dtype):
     """An uninitialised device array, which is worked on in the order of the stream in force."""
-    return (_allocator.get() or _pooled)(shape, dtype)
+    try:
+        return (_allocator.get() or _pooled)(shape, dtype)
+    except Exception as error:
+        size = math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize
+        error.add_note(f"an array of {size / 1e6:.3g} MB was asked for")
+        raise
 
 
 def capability():

@@ -1,11 +1,65 @@
-"""What single precision would lose, on the device: rows far from 1, and means that it rounds."""
+"""What the range of numbers or single precision would lose, on the device: rows far from 1, and
+means that are rounded."""
 
 import math
 
 from .compat import cuda
-from .vectors import per_element, tame_factor
+from .vectors import per_element, shifted
 
-__all__ = ["back", "lessen", "near", "subtract_outer"]
+__all__ = [
+    "TAME",
+    "back",
+    "exponents",
+    "lessen",
+    "near",
+    "shift_rows",
+    "subtract_outer",
+    "tame_factor",
+]
+
+TAME = 2.0**30  # rows between its inverse and this are taken as they are
+
+
+@cuda.jit(device=True)
+def _exponent(size):
+    """Of the power of two that brings this size near 1; 0 where it is not far from it."""
+    if size > 0 and size < math.inf and not 1 / TAME < size < TAME:
+        return -max(min(math.floor(math.log2(size)), 1000.0), -1000.0)
+    return 0.0
+
+
+@cuda.jit(device=True)
+def tame_factor(size):
+    """That power of two."""
+    exponent = _exponent(size)
+    return 2.0**exponent if exponent != 0 else 1.0
+
+
+@cuda.jit
+def _exponents(out, sizes):
+    r = cuda.grid(1)
+    if r < out.size:
+        out[r] = _exponent(sizes[r])
+
+
+def exponents(out, sizes):
+    # out  OUT (k,);  sizes  IN READ-ONLY (k,) largest magnitudes
+    """Of the powers of two that bring rows of these sizes near 1, 0 where they are near it."""
+    per_element(_exponents, out.size, out, sizes)
+
+
+@cuda.jit
+def _shift_rows(x, exponents):
+    e = cuda.grid(1)
+    if e < x.size and exponents[e // x.shape[1]] != 0:
+        r, c = e // x.shape[1], e % x.shape[1]
+        x[r, c] = shifted(x[r, c], exponents[r])
+
+
+def shift_rows(x, exponents):
+    # x  INOUT (k, m);  exponents  IN READ-ONLY (k,)
+    """x[i] *= 2^exponents[i]."""
+    per_element(_shift_rows, x.size, x, exponents)
 
 
 @cuda.jit
@@ -18,7 +72,7 @@ def _near(out, rows, sizes):
 
 def near(out, rows, sizes):
     # out  OUT (k, m);  rows  IN READ-ONLY (k, m);  sizes  IN READ-ONLY (k,) largest magnitudes
-    """The rows, brought near 1 by the powers of two of `vectors.tame`."""
+    """The rows, brought near 1 by the powers of two of `exponents`."""
     per_element(_near, out.size, out, rows, sizes)
 
 

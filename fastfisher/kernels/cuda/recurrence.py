@@ -191,8 +191,9 @@ def _direct(state, partial):
                 _total(partial, row, 2),
             )
             state[row, ITERATIONS] += 1.0
-            if dd > 0.0:
-                state[row, STRETCH] = max(state[row, STRETCH], math.sqrt(qq / dd))
+            if dd > 0.0:  # the square of q may be out of range where its product with d is not
+                stretch = math.sqrt(qq / dd) if qq < math.inf else abs(curvature) / dd
+                state[row, STRETCH] = max(state[row, STRETCH], stretch)
             if not abs(curvature) < math.inf:
                 state[row, STATUS] = NOT_FINITE
             elif not curvature > 0.0:

@@ -11,13 +11,13 @@ def _to_single(half, rows, scales, by):
     e = cuda.grid(1)
     if e < half.size:
         r, c = e // half.shape[1], e % half.shape[1]
-        x = rows[r, c] * by[r]
+        x = rows[r, c] * 2.0 ** by[r]
         half[r, c] = x * scales[c] if scales.size > 0 else x
 
 
 def to_single(half, rows, scales, by):
     # half  OUT (k, m) float32;  rows  IN READ-ONLY (k, m);  scales  IN (m,) or (0,);  by  IN (k,)
-    """half = by rows scales, in single precision."""
+    """half = 2^by rows scales, in single precision."""
     per_element(_to_single, half.size, half, rows, scales, by)
 
 
@@ -26,11 +26,11 @@ def _from_single(rows, half, scales, by):
     e = cuda.grid(1)
     if e < half.size:
         r, c = e // half.shape[1], e % half.shape[1]
-        x = half[r, c] / by[r]
+        x = half[r, c] * 2.0 ** -by[r]
         rows[r, c] = x * scales[c] if scales.size > 0 else x
 
 
 def from_single(rows, half, scales, by):
     # rows  OUT (k, m);  half  IN READ-ONLY (k, m) float32;  scales  IN (m,) or (0,);  by  IN (k,)
-    """rows = half scales / by, by powers of two."""
+    """rows = half scales / 2^by."""
     per_element(_from_single, half.size, rows, half, scales, by)

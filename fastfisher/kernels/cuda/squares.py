@@ -3,7 +3,7 @@
 import math
 
 from .compat import cuda
-from .vectors import per_element
+from .vectors import ADDED, TRACE, per_element
 
 __all__ = [
     "add_to_diagonal",
@@ -60,22 +60,23 @@ def add_to_diagonal(c, d, added, by=0.0):
 
 
 @cuda.jit
-def _mend(c, u, alike, trace, used, along):
+def _mend(c, u, alike, report, faint, used, along):
     e = cuda.grid(1)
-    if e < c.size:
+    if e < c.size and report[ADDED] <= faint * report[TRACE]:
         i, j = e // c.shape[1], e % c.shape[1]
         left = u[i] if u.size > 0 else alike
-        size = trace[0] / max(used[0], 1.0)
+        size = report[TRACE] / max(used[0], 1.0)
         if i == j and left == 0:
             c[i, i] += size
         elif along:
             c[i, j] += size * left * (u[j] if u.size > 0 else alike)
 
 
-def mend(c, u, alike, trace, used, *, along):
-    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): `alike` everywhere;  trace, used  IN (1,)
-    """c += trace / used times the projection on zeros of u and, `along`, times u u'."""
-    per_element(_mend, c.size, c, u, alike, trace, used, along)
+def mend(c, u, alike, report, faint, used, *, along):
+    # c  INOUT (m, m);  u  IN READ-ONLY (m,), or (0,): `alike`;  report  IN;  used  IN (1,)
+    """c += trace / used times the projection on zeros of u and, `along`, times u u', where lambda
+    is at most `faint` of the trace; both by the report."""
+    per_element(_mend, c.size, c, u, alike, report, faint, used, along)
 
 
 @cuda.jit

@@ -10,8 +10,9 @@ import numpy as np
 
 from . import compat
 from .compat import cuda
+from .ranges import tame_factor
 
-__all__ = ["THREADS", "dots", "largest", "least", "logarithms", "shares", "totals"]
+__all__ = ["THREADS", "dots", "largest", "least", "logarithms", "norms", "shares", "totals"]
 
 THREADS = 2 if compat.SIMULATED else 256  # of a block, at most; a power of two
 SHARES = 64  # of a row, at most
@@ -28,7 +29,7 @@ def shares(m):
 def _reduction(what, threads):
     """(shares of each row -> partial, partial -> one number per row)."""
     least, maximum, product = what == "least", what == "largest", what == "dots"
-    logarithm = what == "logarithms"
+    logarithm, norm = what == "logarithms", what == "norms"
     start = np.inf if least else 0.0
 
     @cuda.jit
@@ -37,6 +38,7 @@ def _reduction(what, threads):
         t, row = cuda.threadIdx.x, cuda.blockIdx.x
         lo = cuda.blockIdx.y * share
         value = start
+        factor = tame_factor(y[row, 0]) if norm else 1.0
         for i in range(lo + t, min(lo + share, x.shape[1]), threads):
             if maximum:
                 size = abs(float(x[row, i]))
@@ -47,6 +49,9 @@ def _reduction(what, threads):
                     value = float(x[row, i])
             elif product:
                 value += float(x[row, i]) * float(y[row, i])
+            elif norm:
+                size = float(x[row, i]) * factor
+                value += size * size
             elif logarithm:
                 value += math.log(x[row, i]) if x[row, i] > 0 else math.nan
             else:
@@ -70,7 +75,7 @@ def _reduction(what, threads):
             partial[row, cuda.blockIdx.y] = s[0]
 
     @cuda.jit
-    def second(out, partial):
+    def second(out, partial, y):
         row = cuda.grid(1)
         if row < out.shape[0]:
             value = partial[row, 0]
@@ -83,7 +88,7 @@ def _reduction(what, threads):
                         value = partial[row, i]
                 else:
                     value += partial[row, i]
-            out[row] = value
+            out[row] = math.sqrt(value) / tame_factor(y[row, 0]) if norm else value
 
     return first, second
 
@@ -98,13 +103,21 @@ def _reduce(what, out, x, y):
     partial = compat.empty((k, count), np.float64)
     # Only the first direction of a grid goes beyond 65535.
     compat.launch(first, (k, count), threads, partial, x, y, share)
-    compat.launch(second, -(-k // THREADS), min(k, THREADS), out, partial)
+    compat.launch(second, -(-k // THREADS), min(k, THREADS), out, partial, y)
 
 
 def dots(out, x, y):
     # out  OUT (k,) double;  x, y  IN READ-ONLY (k, m)
     """out[i] = sum_j x[i, j] y[i, j]."""
     _reduce("dots", out, x, y)
+
+
+def norms(out, x):
+    # out  OUT (k,) double;  x  IN READ-ONLY (k, m)
+    """out[i] = |x[i]|, also where squares of elements leave the range."""
+    sizes = compat.empty((x.shape[0], 1), np.float64)
+    largest(sizes.reshape(x.shape[0]), x)
+    _reduce("norms", out, x, sizes)
 
 
 def totals(out, x):

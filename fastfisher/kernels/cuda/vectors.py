@@ -22,15 +22,13 @@ __all__ = [
     "put_blocks",
     "resolve",
     "roots",
-    "scale_rows",
+    "shifted",
     "silence",
     "spread",
     "square_roots",
     "take",
     "take_blocks",
     "take_one",
-    "tame",
-    "tame_factor",
     "times",
     "units",
     "weight_roots",
@@ -38,11 +36,10 @@ __all__ = [
 ]
 
 THREADS = 256
-TAME = 2.0**30  # right-hand sides between its inverse and this are taken as they are
 
 # Places in the report; the sums of each right-hand side follow.
-ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST = range(12)
-REPORT = 12
+ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST, LOW = range(13)
+REPORT = 13
 
 
 def per_element(kernel, size, *args):
@@ -83,20 +80,26 @@ def take_one(out, source):
     per_element(_take_one, source.size, out, source)
 
 
-def emit(out, rows, scale, power=0):
-    # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  scale  IN (k,) or (0,)
-    """Columns of the rows times 2^power, each divided by its scale, in the dtype of `out`."""
-    half = power // 2  # the whole power may be out of range where the result is not
-    per_element(_emit, out.size, out, rows, scale, 2.0**half, 2.0 ** (power - half))
+@cuda.jit(device=True)
+def shifted(x, power):
+    """x 2^power in two steps: the power may be out of range where that is not."""
+    half = float(math.floor(power / 2))
+    return x * 2.0**half * 2.0 ** (power - half)
 
 
 @cuda.jit
-def _emit(out, rows, scale, by, more):
+def _emit(out, rows, moved, power):
     e = cuda.grid(1)
     if e < out.size:
         r, c = e // out.shape[1], e % out.shape[1]
-        factor = scale[c] if scale.size > 0 else 1.0
-        out[r, c] = rows[c, r] * by / factor * more
+        by = power - moved[c] if moved.size > 0 else power
+        out[r, c] = rows[c, r] if by == 0 else shifted(rows[c, r], by)
+
+
+def emit(out, rows, moved, power=0):
+    # out  OUT (m, k);  rows  IN READ-ONLY (k, m);  moved  IN (k,) or (0,), exponents
+    """Columns of the rows times 2^(power - moved), in the dtype of `out`."""
+    per_element(_emit, out.size, out, rows, moved, float(power))
 
 
 @cuda.jit
@@ -111,27 +114,6 @@ def units(x, first):
     # x  OUT (k, m)
     """Rows first.. of the identity."""
     per_element(_units, x.size, x, first)
-
-
-@cuda.jit(device=True)
-def tame_factor(size):
-    """The power of two that brings this size near 1; 1 where it is not far from it."""
-    if size > 0 and size < math.inf and not 1 / TAME < size < TAME:
-        return 2.0 ** -max(min(math.floor(math.log2(size)), 1000.0), -1000.0)
-    return 1.0
-
-
-@cuda.jit
-def _tame(scale, sizes):
-    r = cuda.grid(1)
-    if r < scale.size:
-        scale[r] = tame_factor(sizes[r])
-
-
-def tame(scale, sizes):
-    # scale  OUT (k,);  sizes  IN READ-ONLY (k,) largest magnitudes
-    """Powers of two that bring rows of these sizes near 1, where they are not near it anyway."""
-    per_element(_tame, scale.size, scale, sizes)
 
 
 @cuda.jit
@@ -237,20 +219,19 @@ def project(f, along, u, by=0.0):
 
 
 @cuda.jit
-def _normalise(x, y, square, best):
+def _normalise(x, y, size, best):
     e = cuda.grid(1)
     if e < x.size:
         r, c = e // x.shape[1], e % x.shape[1]
-        size = math.sqrt(square[0])
-        if e == 0 and best.size > 0 and size > best[0]:
-            best[0] = size
-        x[r, c] = y[r, c] / size if size > 0 else 0.0
+        if e == 0 and best.size > 0 and size[0] > best[0]:
+            best[0] = size[0]
+        x[r, c] = y[r, c] / size[0] if size[0] > 0 else 0.0
 
 
-def normalise(x, y, square, best):
-    # x  OUT (1, m);  y  IN READ-ONLY (1, m);  square  IN (1,) |y|^2;  best  INOUT (1,) or (0,)
+def normalise(x, y, size, best):
+    # x  OUT (1, m);  y  IN READ-ONLY (1, m);  size  IN (1,) |y|;  best  INOUT (1,) or (0,)
     """x = y / |y|; best becomes |y| where that is larger."""
-    per_element(_normalise, x.size, x, y, square, best)
+    per_element(_normalise, x.size, x, y, size, best)
 
 
 @cuda.jit
@@ -278,19 +259,6 @@ def spread(added, report, extra):
     # added  OUT (m,);  report  IN
     """added[i] = lambda + extra."""
     per_element(_spread, added.size, added, report, extra)
-
-
-@cuda.jit
-def _scale_rows(x, scale):
-    e = cuda.grid(1)
-    if e < x.size:
-        x[e // x.shape[1], e % x.shape[1]] *= scale[e // x.shape[1]]
-
-
-def scale_rows(x, scale):
-    # x  INOUT (k, m);  scale  IN READ-ONLY (k,)
-    """x[i] *= scale[i]."""
-    per_element(_scale_rows, x.size, x, scale)
 
 
 @cuda.jit

@@ -26,8 +26,9 @@ from ...kernels.cuda import compat, memory
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..ladder import current_ladder
+from .report import Report
 from .solve import Run
-from .system import Report, make_system, not_finite, without_bad_rows
+from .system import make_system, not_finite, without_bad_rows
 
 __all__ = ["finite_rows", "solve_on_device"]
 

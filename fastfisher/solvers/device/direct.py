@@ -15,6 +15,7 @@ from ...errors import NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, LEAST, NORM, PIVOT, TRACE
 from ..certificate import DIRECT_LIMIT, REFINEMENTS, Certificate, direct_status
+from ..dual import FAINT
 from ..factored import rank_deficient
 from ..ladder import HELD, allowed, current_ladder, escalation
 from ..outcome import Outcome
@@ -33,22 +34,22 @@ __all__ = [
     "primal",
 ]
 
-RESIDUAL, SOLUTION, GIVEN, RETURNED = range(4)  # sums of each right-hand side in the report
+RESIDUAL, SOLUTION, GIVEN, RETURNED = range(4)  # norms of each right-hand side in the report
 
 
 def certify(system, report, added, x, b, keep=None):
-    """Queue the residual b - (F + D) x and the sums that the certificate is made of."""
+    """Queue the residual b - (F + D) x and the norms that the certificate is made of."""
     y = apply_tamed(system.raw_fisher, x, system.dtype)
     r = y if keep is None else keep
     vectors.combine(r, b, y, system.inverse_total, added, x)
     for i, rows in ((RESIDUAL, r), (SOLUTION, x), (GIVEN, b)):
-        sums.dots(report.each(i), rows, rows)
+        sums.norms(report.each(i), rows)
     return r
 
 
 def certificate_of(report, norm):
     """The certificate that a report holds, once it has been read; `norm` bounds F + D below."""
-    rest, length, given = (report.sizes(i) for i in (RESIDUAL, SOLUTION, GIVEN))
+    rest, length, given = (report.values(i) for i in (RESIDUAL, SOLUTION, GIVEN))
     with np.errstate(over="ignore", invalid="ignore"):
         residuals = rest / np.where(given > 0, given, 1.0)
         scale = norm * length + given
@@ -118,10 +119,10 @@ def _scalar(system, report, b, coef, finish):
     system.add_gram(K)
     passes.mirror(K)
     f = None if coef is None else system.from_coefficients(coef)
-    blocks = system.adjoint_blocks
-    if bare and f is not None:
-        blocks = _mended(system, report, K)
-    matrix = Matrix(K, report, system.damping, p)
+    blocks, mend = system.adjoint_blocks, None
+    if f is not None:
+        blocks, mend = _mending(system, report)
+    matrix = Matrix(K, report, system.damping, p, mend)
     if bare and f is None:
         extra, _ = allowed(n, float(report.read()[LARGEST]))
         if not extra:
@@ -162,25 +163,26 @@ def _scalar(system, report, b, coef, finish):
     outcome = climb(matrix, system, attempt, "the Gram matrix + damping", blocks)
     if f is not None:
         return outcome
-    sizes = report.sizes(SOLUTION) * outcome.added
-    growth = report.sizes(GIVEN) / np.where(sizes > 0, sizes, np.inf)
+    sizes = report.values(SOLUTION) * outcome.added
+    growth = report.values(GIVEN) / np.where(sizes > 0, sizes, np.inf)
     return replace(outcome, cancellation=system.roundoff * float(growth.max(initial=0.0)))
 
 
-def _mended(system, report, K):
-    """Make the undamped K definite in directions that T' maps to zero, as `solvers.dual` does; the
-    rows whose products it then is."""
+def _mending(system, report):
+    """What makes K definite in directions that T' maps to zero where damping is faint, as
+    `solvers.dual` does; and the rows whose products K then is."""
     n, centred, used = system.n, system.mean is not None, system.used(report)
     u = none(np.float64) if system.roots is None else system.roots
-    trace = compat.empty((1,), np.float64)
-    diagonal = compat.empty((n,), np.float64)
-    squares.diagonal_of(diagonal, K)
-    sums.totals(trace, diagonal.reshape(1, n))
-    squares.mend(K, u, n**-0.5, trace, used, along=centred)
+
+    def mend(K):
+        squares.mend(K, u, n**-0.5, report.device, FAINT, used, along=centred)
 
     def blocks():
         yield from system.adjoint_blocks()
-        root = float(np.sqrt(memory.to_host(trace)[0] / max(memory.to_host(used)[0], 1)))
+        trace = float(report.host[TRACE])
+        if not report.host[ADDED] <= FAINT * trace:
+            return
+        root = float(np.sqrt(trace / max(memory.to_host(used)[0], 1)))
         for first in np.flatnonzero(memory.to_host(u) == 0).tolist():
             unit = compat.empty((1, n), np.float64)
             vectors.units(unit, first)
@@ -192,7 +194,7 @@ def _mended(system, report, K):
             vectors.times(ones, ones, u)
             yield ones
 
-    return blocks
+    return blocks, mend
 
 
 def _diagonal(system, report, b, coef, finish):

@@ -3,19 +3,21 @@
 import numpy as np
 
 from ...damping import Marquardt
-from ...devices.door import as_matrix, as_rows, none, result, working_with
+from ...devices.door import as_matrix, as_rows, none, require_finite, result, working_with
 from ...devices.passes import load, mirror
 from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
 from .direct import climb
 from .matrix import Matrix
-from .system import Report
+from .report import Report
 
 __all__ = ["DeviceFactor"]
 
 
 class DeviceFactor:
     """The Cholesky factor of F + D on a device; answers are of the kind of what F was made of.
+
+    InputError where one overflows, so each of them is waited for.
 
     Attributes
     ----------
@@ -48,29 +50,36 @@ class DeviceFactor:
             f"rung={self.rung!r})"
         )
 
-    def _answer(self, values):
+    def _answer(self, values, what, **given):
         made, view = result(self._origin, tuple(values.shape), self.dtype)
         memory.copy(view, values)
+        require_finite(view, what, **given)
         return made
 
-    def _columns(self, rows, single):
+    def _columns(self, rows, single, what, **given):
         shape = (self.p,) if single else (self.p, rows.shape[0])
         made, view = result(self._origin, shape, self.dtype)
         vectors.emit(view.reshape(self.p, rows.shape[0]), rows, none(np.float64))
+        require_finite(view, what, **given)
         return made
 
     def solve(self, b):
-        """(F + D)^-1 b for b (p,) or (p, k)."""
+        """(F + D)^-1 b for b (p,) or (p, k).
+
+        No status tells of digits lost to underflow: that of ``F.solve`` does.
+        """
         with working_with(b, self._origin):
             rows, single = as_rows(b, self.p, "b")
-            return self._columns(self._matrix.solve(rows), single)
+            return self._columns(self._matrix.solve(rows), single, "(F + D)^-1 b", b=rows)
 
     def whiten(self, b):
         """L^-1 b for b (p,) or (p, k): ||L^-1 b||^2 = b'(F + D)^-1 b."""
         with working_with(b, self._origin):
             rows, single = as_rows(b, self.p, "b")
-            load("solve_lower", self.p)(self._L, rows)
-            return self._columns(rows, single)
+            half = compat.empty(tuple(rows.shape), np.float64)
+            memory.copy(half, rows)
+            load("solve_lower", self.p)(self._L, half)
+            return self._columns(half, single, "W b", b=rows)
 
     def logdet(self):
         """log det (F + D); waits."""
@@ -85,7 +94,7 @@ class DeviceFactor:
         with working_with(self._origin):
             diagonal = compat.empty((self.p,), np.float64)
             load("inverse_diagonal", self.p)(diagonal, self._L)
-            return self._answer(diagonal)
+            return self._answer(diagonal, "the diagonal of (F + D)^-1")
 
     def inv_quad(self, J):
         """J (F + D)^-1 J' for J (m, p): (m, m), symmetric to the bit."""
@@ -100,7 +109,7 @@ class DeviceFactor:
             none_ = none(np.float64)
             load("gram", m)(products, rows, 0, p, none_, none_)
             mirror(products)
-            return self._answer(products)
+            return self._answer(products, "J (F + D)^-1 J'", J=a)
 
     def sample(self, rng, k):
         """k draws from N(0, (F + D)^-1), (k, p); rng is a numpy.random.Generator of the host."""
@@ -111,4 +120,4 @@ class DeviceFactor:
         with working_with(self._origin):
             rows = memory.to_device(rng.standard_normal((k, self.p)))
             load("solve_lower_adjoint", self.p)(self._L, rows)  # L^-1 z has another covariance
-            return self._answer(rows)
+            return self._answer(rows, "a draw")

@@ -13,9 +13,10 @@ from ..system import unit_roundoff
 from .direct import RETURNED, factored
 from .factor import DeviceFactor
 from .path import DevicePath
+from .report import Report
 from .solve import dressed, emit, kept
 from .spectral import HeldSeen, spectral
-from .system import Report, drift_of, examined, mean_row, without_bad_rows
+from .system import drift_of, examined, mean_row, without_bad_rows
 
 __all__ = ["Held"]
 
@@ -49,11 +50,14 @@ class Held:
     def __init__(self, p, dtype, center=False):
         self.p, self.dtype, self.center, self.origin = p, dtype, center, None
 
-    def _start(self, G):
+    def _start(self, G, sums=None):
         """The first batch decides on which device, and in which kind answers come."""
-        self.origin = result(G, (0,), self.dtype)[0]
-        self.sums = memory.zeros((self.p, self.p), np.float64)
-        self.first = memory.zeros((1, self.p), np.float64)
+        origin = result(G, (0,), self.dtype)[0]
+        self.sums, self.first = self._nothing() if sums is None else sums
+        self.origin = origin  # last: now there are sums
+
+    def _nothing(self):
+        return tuple(memory.zeros((m, self.p), np.float64) for m in (self.p, 1))
 
     def add(self, G, weights, decay, weight, skip=False):
         """Add a batch after the sums so far, of this weight, are multiplied by decay; (rows, sum of
@@ -68,21 +72,36 @@ class Held:
             rows, bad = None if weights is None else as_weights(weights, n), 0
             if skip and n:
                 scores, rows, bad = without_bad_rows(scores, rows)
-            roots, u, total = examined(scores, rows) if n else (None, None, 0.0)
-            if n and self.origin is None:
-                self._start(G)
+            total, batch = 0.0, None
+            if n:
+                roots, u, total = examined(scores, rows)
+                batch = self._batch(scores, roots, u, total, weight, decay)
+            if self.origin is None and batch is not None:
+                self._start(G, batch)
+                return n - bad, total, bad
             if decay != 1 and self.origin is not None:
                 squares.scale_square(self.sums, none(np.float64), decay)
                 vectors.times(self.first, self.first, none(np.float64), decay)
-            if n:
-                mean = self._mean_of(scores, u, roots, total) if self.center else None
-                passes.add_syrk(self.sums, scores, scale=roots, shift=mean)
-                if (drift := drift_of(mean, self.dtype)) is not None:
-                    ranges.subtract_outer(self.sums, drift, drift, total / 2)
-                if self.center:
-                    self._between(mean, weight * decay, total)
-                passes.add_rmatvec(self.first, scores, u)
+            if batch is not None:
+                self._include(*batch)
             return n - bad, total, bad
+
+    def _batch(self, scores, roots, u, total, weight, decay):
+        """The sums of a batch, with what lies between its mean and ours: in memory of their own, so
+        that where there is no room for something ours are as they were."""
+        made, first = self._nothing()
+        mean = self._mean_of(scores, u, roots, total) if self.center else None
+        passes.add_syrk(made, scores, scale=roots, shift=mean)
+        if (drift := drift_of(mean, self.dtype)) is not None:
+            ranges.subtract_outer(made, drift, drift, total / 2)
+        if self.center:
+            self._between(made, mean, weight, total, decay)
+        passes.add_rmatvec(first, scores, u)
+        return made, first
+
+    def _include(self, made, first):
+        for mine, theirs in ((self.sums, made), (self.first, first)):
+            vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
 
     @staticmethod
     def _mean_of(scores, u, roots, total):
@@ -94,16 +113,17 @@ class Held:
             shares = rows.reshape(rows.size)
         return mean_row(scores, shares)
 
-    def _between(self, mean, weight, total):
+    def _between(self, out, mean, weight, total, decay=1.0):
         """Add what lies between the means of the sums so far and of a batch."""
         if not (weight > 0 and total > 0):
             return
         row, none_ = compat.empty((1, self.p), np.float64), none(np.float64)
         rows = mean.reshape(1, self.p)
         vectors.combine(row, rows, self.first, 1.0 / weight, none_, none(np.float64, 2))
+        weight *= decay
         root = float(np.sqrt(weight * (total / (weight + total))))
         vectors.times(row, row, none_, root)
-        passes.load("syrk", self.p)(self.sums, row, none_, none_)
+        passes.load("syrk", self.p)(out, row, none_, none_)
 
     def merge(self, other, weight, total):
         """Add the sums of another; the weights of both."""
@@ -113,9 +133,8 @@ class Held:
             if self.origin is None:
                 self._start(other.origin)
             if self.center:
-                self._between(other.mean(total).reshape(self.p), weight, total)
-            for mine, theirs in ((self.sums, other.sums), (self.first, other.first)):
-                vectors.combine(mine, mine, theirs, -1.0, none(np.float64), none(np.float64, 2))
+                self._between(self.sums, other.mean(total).reshape(self.p), weight, total)
+            self._include(other.sums, other.first)
 
     # Answers; the caller is inside `working`.
 

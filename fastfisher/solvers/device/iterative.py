@@ -1,13 +1,14 @@
 """Conjugate gradients on a device: iterations are queued in chunks, the host looks once per chunk.
 
 Rows that are done rest until the chunk ends, so up to CHUNK - 1 passes over the scores are made in
-vain; step lengths, tests and verdicts are the kernels' (`kernels.cuda.recurrence`).
+vain; step lengths, tests and verdicts are the kernels' (`kernels.cuda.recurrence`), which square
+vectors: right-hand sides are brought near 1 by powers of two.
 """
 
 import numpy as np
 
 from ...devices.door import none
-from ...kernels.cuda import compat, memory, recurrence, sums, vectors
+from ...kernels.cuda import compat, memory, ranges, recurrence, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST
 from ...planning import current_options
 from ..certificate import USELESS, worst
@@ -90,14 +91,14 @@ def cg(
 
 def _normalise(weight):
     """A preconditioner times a power of two: directions stay in the range of single precision."""
-    row, scale = weight.reshape(1, weight.size), compat.empty((1,), np.float64)
-    sums.largest(scale, row)
-    vectors.tame(scale, scale)
-    vectors.scale_rows(row, scale)
+    row, moved = weight.reshape(1, weight.size), compat.empty((1,), np.float64)
+    sums.largest(moved, row)
+    ranges.exponents(moved, moved)
+    ranges.shift_rows(row, moved)
 
 
 class Recurrence:
-    """The vectors of the recurrences, and the state of each row.
+    """The vectors of the recurrences, and the state of each row; right-hand sides near 1.
 
     Of a `system` it takes ``raw_fisher``, ``inverse_total``, ``dtype`` and ``roundoff``.
     """
@@ -105,27 +106,32 @@ class Recurrence:
     name, slow = "cg", False
 
     def __init__(self, system, added, b, weight, precondition, rtol, floor, maxiter):
-        self.system, self.added, self.b, self.weight = system, added, b, weight
+        self.system, self.added, self.weight = system, added, weight
         self.precondition = precondition
         self.rtol, self.floor, self.maxiter = rtol, floor, maxiter
         self.runaway = system.roundoff**-2
         self.shape = tuple(b.shape)
+        self.sizes, self.b = compat.empty((b.shape[0],), np.float64), self._empty()
+        sums.largest(self.sizes, b)
+        ranges.near(self.b, b, self.sizes)
         self.state = memory.zeros((self.shape[0], recurrence.STATE), np.float64)
         self.partial = recurrence.partials(*self.shape)
         self.d, self.q = (memory.zeros(self.shape, np.float64) for _ in range(2))
         self.stretch = 0.0
 
+    def _empty(self):
+        return compat.empty(self.shape, np.float64)
+
     def solve(self, x0):
         """x, a verdict for each row and the number of iterations."""
-        x, r = (compat.empty(self.shape, np.float64) for _ in range(2))
-        sizes = compat.empty((self.shape[0],), np.float64)
+        x, r, sizes = self._empty(), self._empty(), compat.empty((self.shape[0],), np.float64)
         sums.dots(sizes, self.b, self.b)
         recurrence.set_sizes(self.state, sizes)
         if x0 is None:
             memory.fill(x, 0.0)
             memory.copy(r, self.b)
         else:
-            memory.copy(x, x0)
+            ranges.near(x, x0, self.sizes)
             vectors.silence(x, sizes)
             self._residual(r, x)
         before = np.full(self.shape[0], np.inf)
@@ -142,6 +148,7 @@ class Recurrence:
             if self.slow or np.isin(host[:, recurrence.STATUS], FATAL).any():
                 break
             self._residual(r, x)
+        ranges.back(x, self.sizes)
         verdicts = [VERDICTS.get(int(code), "stagnated") for code in host[:, recurrence.STATUS]]
         return x, verdicts, self._iterations(host)
 

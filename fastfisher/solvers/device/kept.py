@@ -10,7 +10,8 @@ from ...errors import InputError, StateError
 from ...kernels.cuda import compat, memory, sums, vectors
 from ...ops.device import answer, columns
 from . import solve_on_device
-from .system import Report, examined, make_system, mean_row, without_bad_rows
+from .report import Report
+from .system import examined, make_system, mean_row, without_bad_rows
 
 __all__ = ["Kept"]
 
@@ -41,17 +42,24 @@ class Kept:
                 made, view = result(G, (n, p), scores.dtype)
                 for lo, hi, part in wide_row_slices(scores):
                     memory.copy(view[lo:hi], part)
-                batches, self.p, self.dtype = [(made, view, rows)], p, scores.dtype
-            if decay != 1:
-                self._scale(decay)
-            self._batches += batches
+                batches = [(made, view, rows)]
+            self._batches = [*self._scaled(decay), *batches]
+            if n:
+                self.p, self.dtype = p, scores.dtype
             return n - bad, total, bad
 
-    def _scale(self, decay):
-        for i, (made, view, rows) in enumerate(self._batches):
-            rows = _ones(len(view)) if rows is None else rows
-            vectors.times(rows, rows, none(np.float64), decay)
-            self._batches[i] = made, view, rows
+    def _scaled(self, decay):
+        """The batches with their weights times decay; new ones, as there may be no room for all."""
+        if decay == 1:
+            return self._batches
+        scaled = []
+        for made, view, rows in self._batches:
+            weights = compat.empty((1, len(view)), np.float64)
+            vectors.times(
+                weights, _ones(len(view)) if rows is None else rows, none(np.float64), decay
+            )
+            scaled.append((made, view, weights))
+        return scaled
 
     def merge(self, other, *_):
         """Keep copies of what another has kept."""

@@ -5,7 +5,7 @@ import numpy as np
 from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import BLOCK_BYTES, compat, memory, squares, sums, vectors
-from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, NORM, ORDER, PIVOT, SCALED, TRACE
+from ...kernels.cuda.vectors import ADDED, INVERSE, LARGEST, LOW, NORM, ORDER, PIVOT, SCALED, TRACE
 from ...kernels.reference import POWER_STEPS
 from ..factored import SINGULAR, refusal
 from ..ladder import escalation
@@ -29,12 +29,15 @@ def _parts(damping):
 def resolved(report, diagonal, damping, p):
     """(what is added to a matrix with this diagonal (m,), its share of that diagonal).
 
-    The largest element of the diagonal, its sum and the scalar part of damping enter the report.
+    The largest and, for damping made of it, the smallest element of the diagonal, its sum and the
+    scalar part of damping enter the report.
     """
     rows, added = diagonal.reshape(1, diagonal.size), compat.empty((diagonal.size,), np.float64)
     sums.largest(report.place(LARGEST), rows)
     sums.totals(report.place(TRACE), rows)
     lam, share, ratio = _parts(damping)
+    if ratio:
+        sums.least(report.place(LOW), rows)
     vectors.resolve(added, report.device, diagonal, lam, share / p, ratio)
     return added, ratio
 
@@ -45,11 +48,16 @@ class Matrix:
     Factors overwrite the lower triangle; the upper one and the diagonal bring it back.
     """
 
-    def __init__(self, A, report, damping, p):
+    def __init__(self, A, report, damping, p, mend=None):
+        """`mend` changes A once damping, which knows nothing of that, is in the report."""
         self.A, self.report, self.order = A, report, A.shape[0]
         self.diagonal = compat.empty((self.order,), np.float64)
         squares.diagonal_of(self.diagonal, A)
         self.added, self.ratio = resolved(report, self.diagonal, damping, p)
+        if mend is not None:
+            mend(A)
+            squares.diagonal_of(self.diagonal, A)
+            sums.largest(report.place(LARGEST), self.diagonal.reshape(1, self.order))
         self.free, self.given = damping.is_zero, 0.0
         self.rung, self._factors = "cholesky", ()
         self._power(self._times, self.diagonal.reshape(1, self.order), NORM)
@@ -64,16 +72,16 @@ class Matrix:
 
     def _power(self, apply, start, place):
         """Queue a norm, from below, by a few power steps."""
-        square, best = compat.empty((1,), np.float64), none(np.float64)
+        size, best = compat.empty((1,), np.float64), none(np.float64)
         x, y = (compat.empty((1, self.order), np.float64) for _ in range(2))
         memory.copy(y, start)
         for _ in range(POWER_STEPS + 1):
-            sums.dots(square, y, y)
-            vectors.normalise(x, y, square, best)
+            sums.norms(size, y)
+            vectors.normalise(x, y, size, best)
             apply(y, x)
             best = self.report.place(place)
-        sums.dots(square, y, y)
-        vectors.normalise(x, y, square, best)
+        sums.norms(size, y)
+        vectors.normalise(x, y, size, best)
 
     def factor(self, extra=0.0):
         """Queue the factorisation of A + D + extra I."""

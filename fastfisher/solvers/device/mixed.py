@@ -8,13 +8,14 @@ the exact route follows.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
 from ...devices import passes
 from ...devices.door import none
 from ...devices.passes import load
-from ...kernels.cuda import compat, memory, recurrence, single, squares, sums, vectors
+from ...kernels.cuda import compat, memory, ranges, recurrence, single, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
 from ...kernels.slicing import slice_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
@@ -186,7 +187,7 @@ class _Factor:
         sizes, by = (compat.empty((k,), np.float64) for _ in range(2))
         vectors.times(seen, b, scales)
         sums.largest(sizes, seen)
-        vectors.tame(by, sizes)
+        ranges.exponents(by, sizes)
 
         def precondition(rows):
             out = compat.empty((k, order), np.float64)
@@ -201,17 +202,17 @@ class _Factor:
 
 def _queue_norm(system, report, start):
     """Queue a norm of F, from below, by a few products with it."""
-    p, square, best = system.p, compat.empty((1,), np.float64), none(np.float64)
+    p, size, best = system.p, compat.empty((1,), np.float64), none(np.float64)
     x, y = compat.empty((1, p), np.float64), start.reshape(1, p)
     for _ in range(NORM_STEPS + 1):
-        sums.dots(square, y, y)
-        vectors.normalise(x, y, square, best)
+        sums.norms(size, y)
+        vectors.normalise(x, y, size, best)
         if best.size == 0:
             best = report.place(NORM)
         y = system.raw_fisher(x)
         vectors.times(y, y, none(np.float64), system.inverse_total)
-    sums.dots(square, y, y)
-    vectors.normalise(x, y, square, best)
+    sums.norms(size, y)
+    vectors.normalise(x, y, size, best)
 
 
 class _Steps(Recurrence):
@@ -219,9 +220,10 @@ class _Steps(Recurrence):
 
     name = "mixed"
 
-    def __init__(self, operator, added, b, precondition, norm, share=0.0):
+    def __init__(self, operator, added, b, preconditioner, norm, share=0.0):
         floor, weight = FLOOR * operator.roundoff, none(np.float64)
-        super().__init__(operator, added, b, weight, precondition, share, floor, STEPS)
+        super().__init__(operator, added, b, weight, None, share, floor, STEPS)
+        self.precondition = preconditioner(self.b)
         state = np.zeros(tuple(self.state.shape))
         state[:, recurrence.STRETCH] = norm
         self.state = memory.to_device(state)
@@ -297,9 +299,9 @@ def _primal(rough, factor, b, finish):
         scaled = _Scaled(system, factor.scales)
         d = scaled.scaled(scaled.scaled(added.reshape(1, rough.order))).reshape(rough.order)
         given = scaled.scaled(b)
-        run = _Steps(scaled, d, given, factor.preconditioner(given, scaled=True), 1.0)
+        run = _Steps(scaled, d, given, partial(factor.preconditioner, scaled=True), 1.0)
     else:
-        run = _Steps(system, added, b, factor.preconditioner(b), rough.norm)
+        run = _Steps(system, added, b, factor.preconditioner, rough.norm)
     found = run.run()
     if found is None:
         return None
@@ -351,8 +353,8 @@ def _dual(rough, factor, b, f, finish):
     vectors.spread(added, report.device, 0.0)
 
     def solved(rest, share=0.0):
-        precondition = factor.preconditioner(rest)
-        return _Steps(operator, rough.added, rest, precondition, rough.norm, share).run()
+        args = operator, rough.added, rest, factor.preconditioner
+        return _Steps(*args, rough.norm, share).run()
 
     first = solved(pair.rest())
     if first is None:
@@ -376,6 +378,6 @@ def _dual(rough, factor, b, f, finish):
         report.read()
     if f is not None:
         return x, certificate, steps, None
-    sizes = report.sizes(SOLUTION) * float(report.host[ADDED])
-    growth = report.sizes(GIVEN) / np.where(sizes > 0, sizes, np.inf)
+    sizes = report.values(SOLUTION) * float(report.host[ADDED])
+    growth = report.values(GIVEN) / np.where(sizes > 0, sizes, np.inf)
     return x, certificate, steps, system.roundoff * float(growth.max(initial=0.0))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ...devices.door import none, result, working_with
+from ...devices.door import none, require_finite, result, working_with
 from ...devices.passes import load
 from ...errors import NotPositiveDefiniteError
 from ...kernels.cuda import compat, memory, squares, sums, vectors
@@ -40,14 +40,14 @@ class DevicePath(Path):
         squares.diagonal_of(self._diagonal, F)
         memory.copy(self._work, F)
         given = memory.zeros((1,), np.float64)
-        sums.dots(given, b, b)
+        sums.norms(given, b)
         found = self._measured(dampings)
-        size = float(np.sqrt(memory.to_host(given)[0])) or 1.0
-        self.norms, self.inner = np.sqrt(found[:, NORM]), found[:, INNER]
-        self.residuals = np.sqrt(found[:, REST]) / size
+        size = float(memory.to_host(given)[0]) or 1.0
+        self.norms, self.inner = found[:, NORM], found[:, INNER]
+        self.residuals = found[:, REST] / size
         self.kl, self.logdet = found[:, FITTED] / 2, 2 * found[:, LOGDET]
         self.effective_dimension = self.p - dampings * found[:, INVERSE]
-        self.misfits = np.sqrt(found[:, MISFIT])
+        self.misfits = found[:, MISFIT]
 
     def _factor(self, damping, order):
         """The factor of F + damping I, in the lower triangle of the work space."""
@@ -84,14 +84,14 @@ class DevicePath(Path):
         self._factor(damping, places[ORDER])
         x, fitted, rest = self._solved(), *(compat.empty((1, p), np.float64) for _ in range(2))
         load("matvec", 1)(fitted, self._F, x, none(np.float64))
-        sums.dots(places[NORM], x, x)
+        sums.norms(places[NORM], x)
         sums.dots(places[FITTED], x, fitted)
         sums.dots(places[INNER], x, b)
         memory.fill(self._added, damping)
         vectors.combine(rest, b, fitted, 1.0, self._added, x)
-        sums.dots(places[REST], rest, rest)
+        sums.norms(places[REST], rest)
         vectors.combine(rest, b, fitted, 1.0, none(np.float64), none(np.float64, 2))
-        sums.dots(places[MISFIT], rest, rest)
+        sums.norms(places[MISFIT], rest)
         pivots = compat.empty((1, p), np.float64)
         squares.diagonal_of(pivots.reshape(p), self._work)
         sums.logarithms(places[LOGDET], pivots)
@@ -99,7 +99,7 @@ class DevicePath(Path):
         sums.totals(places[INVERSE], pivots)
 
     def x(self, index=None):
-        """The solutions of these dampings: (p,) for one index, else (p, k); all by default."""
+        """The solutions of these dampings: (p,) for one index, else (p, k), all by default."""
         which = positions(index, len(self))
         chosen = self.dampings[np.atleast_1d(which)]
         with working_with(self._origin):
@@ -111,9 +111,10 @@ class DevicePath(Path):
             shape = (self.p, len(chosen)) if which.ndim else (self.p,)
             made, out = result(self._origin, shape, self._dtype)
             vectors.emit(out.reshape(self.p, len(chosen)), rows, none(np.float64))
+            require_finite(out, "x", b=self._b)
         return made
 
     def _value(self, damping, name):
         with working_with(self._origin):
             (found,) = self._measured(np.array([damping]))
-        return float(np.sqrt(found[NORM]) if name == "norm" else found[FITTED] / 2)
+        return float(found[NORM] if name == "norm" else found[FITTED] / 2)

@@ -8,8 +8,8 @@ from ...damping import Marquardt
 from ...devices.door import none
 from ...devices.passes import bad_rows
 from ...errors import InputError, NotPositiveDefiniteError
-from ...kernels.cuda import compat, memory, sums, vectors
-from ...kernels.cuda.vectors import LARGEST, TOTAL, TRACE
+from ...kernels.cuda import compat, memory, ranges, sums, vectors
+from ...kernels.cuda.vectors import LARGEST, LOW, TOTAL, TRACE
 from ...planning import Plan, mixed_side
 from ..certificate import (
     Certificate,
@@ -23,12 +23,13 @@ from ..factored import rank_deficient
 from ..ladder import allowed_cutoff, current_ladder
 from ..outcome import Outcome
 from ..solution import solution_of
+from ..solve import LIFT
 from ..system import made_smaller
 from .direct import GIVEN, RETURNED, dual, primal
 from .iterative import cg
 from .mixed import mixed
 from .spectral import Seen, spectral
-from .system import Report, check_weights, not_finite
+from .system import check_weights, not_finite
 
 __all__ = ["Run", "dressed", "emit", "kept"]
 
@@ -61,18 +62,21 @@ class Run:
     def solution(self, system, report):
         """The Solution; by scores of another scale where the squares of theirs leave the range."""
         p, k = system.p, report.sides
-        sizes, scale = (compat.empty((k,), np.float64) for _ in range(2))
+        sizes, moved = (compat.empty((k,), np.float64) for _ in range(2))
         sums.largest(sizes, self.given)
-        vectors.tame(scale, sizes)
-        for rows in (self.given, self.x0):
-            if rows is not None:
-                vectors.scale_rows(rows, scale)
+        ranges.exponents(moved, sizes)
+        self._shift(moved)
         made, out = self.place.new((p,) if self.single else (p, k), system.dtype)
 
         def finish(x, report, power):
-            emit(out, x, scale, report, power)
+            emit(out, x, moved, report, power)
 
         outcome, report = self._outcome(system, report, finish)
+        lifts = _lifts(outcome, sizes)
+        if lifts is not None:  # as in `solvers.solve`
+            moved = memory.to_device(memory.to_host(moved) + lifts)
+            self._shift(memory.to_device(lifts))
+            outcome, report = self._outcome(system, report.again(), finish)
         if not np.isfinite(report.host[TRACE]):  # propagated: all of x is NaN
             memory.fill(out, np.nan)
         finite = np.isfinite(report.values(RETURNED)) & np.isfinite(report.host[TRACE])
@@ -80,18 +84,24 @@ class Run:
         if not isinstance(seen, Seen):
             seen = Seen.of(seen)
         power = made_smaller(outcome.system, system, self.f is not None)
-        outcome = kept(outcome, seen, out, report, scale, power)
+        outcome = kept(outcome, seen, out, report, moved, power)
         x = self.place.answer(made)
         return dressed(x, outcome, self.plan, system.damping, self._scale(outcome, system), finite)
+
+    def _shift(self, exponents):
+        """Multiply what is given, and where cg starts, by powers of two."""
+        for rows in (self.given, self.x0):
+            if rows is not None:
+                ranges.shift_rows(rows, exponents)
 
     def _outcome(self, system, report, finish):
         """The outcome, and the report that tells of it."""
         if isinstance(system.damping, Cutoff) and self.plan.method in ROUTES:
             self._read(system, report)
             return self._spectral(system, report, finish), report
-        used, power, failure = system, 0, None
+        used, failure = system, None
         try:
-            outcome = self._route(system, report, finish, power)
+            outcome = self._route(system, report, finish)
         except NotPositiveDefiniteError as error:
             failure = error
         if report.host is None:  # hopeless from the start
@@ -99,12 +109,9 @@ class Run:
         else:
             used = self._checked(system, report)
         if used is not system:
-            power = made_smaller(used, system, self.f is not None)
-            report, failure = Report(report.sides), None
-            if self.x0 is not None:
-                for part in (power // 2, power - power // 2):
-                    vectors.times(self.x0, self.x0, none(np.float64), 2.0**-part)
+            report, failure = report.again(), None
             try:
+                power = made_smaller(used, system, self.f is not None)
                 outcome = self._route(used, report, finish, power)
             except NotPositiveDefiniteError as error:
                 failure = error
@@ -116,7 +123,8 @@ class Run:
             raise failure
         return self._spectral(system, report, finish, cutoff), report
 
-    def _route(self, system, report, finish, power):
+    def _route(self, system, report, finish, power=0):
+        """The outcome of a system whose x is smaller by this power of two."""
         ladder = current_ladder()
         hopeless = self.f is None and system.damping.is_zero and system.rank_bound < system.p
         if hopeless and (self.plan.method == "cg" or not (ladder and ladder.escalations)):
@@ -127,13 +135,22 @@ class Run:
 
         if self.plan.method == "cg":
             new = self.place.new if self.place.there else None
-            settings = {**self.settings, "x0": self.x0, "new": new}
+            settings = {**self.settings, "x0": self._start(power), "new": new}
             return cg(system, report, self.b, self.f, take, **settings)
         if self.plan.method == "mixed" and not hopeless:
             outcome = mixed(system, report, self.b, self.f, take, problem=self.plan.problem)
             if outcome is not None:
                 return outcome
         return ROUTES[self.side](system, report, self.b, self.f, take)
+
+    def _start(self, power):
+        """Where cg starts."""
+        if self.x0 is None or not power:
+            return self.x0
+        rows, moved = compat.empty(tuple(self.x0.shape), np.float64), np.full(len(self.x0), -power)
+        memory.copy(rows, self.x0)
+        ranges.shift_rows(rows, memory.to_device(moved.astype(np.float64)))
+        return rows
 
     def _spectral(self, system, report, finish, cutoff=None):
         seen = Seen.of(system, self.nan_policy == "propagate")
@@ -150,13 +167,13 @@ class Run:
 
     def _read(self, system, report):
         """Read what the report says of weights and right-hand sides alone."""
-        sums.dots(report.each(GIVEN), self.given, self.given)
+        sums.norms(report.each(GIVEN), self.given)
         report.read()
         self._examined(system, report)
 
     def _examined(self, system, report):
         check_weights(system, report)
-        if np.isfinite(report.sizes(GIVEN)).all():
+        if np.isfinite(report.values(GIVEN)).all():
             return
         bad = memory.to_host(self.given)
         if not np.isfinite(bad).all():
@@ -176,11 +193,29 @@ class Run:
             largest = np.inf
         if system.shares is not None and not report.host[TOTAL] > 0:  # F = 0 at any scale
             return system
-        return system.rescaled(largest)
+        used = system.rescaled(largest)
+        if used is system and system.damping.needs == "diagonal":
+            return system.without_faint(float(report.host[LOW]))
+        return used
 
     @staticmethod
     def _scale(outcome, system):
         return outcome.system.G.scale / system.G.scale
+
+
+def _lifts(outcome, sizes):
+    """By which powers of two to multiply right-hand sides of these sizes, since x underflows on the
+    way; None where it does not. Waits where something is wrong with x."""
+    if outcome.status in ("converged", "not_finite"):
+        return None
+    if isinstance(outcome.x, np.ndarray):
+        largest = np.abs(outcome.x).max(axis=1)
+    else:
+        found = compat.empty(tuple(sizes.shape), np.float64)
+        sums.largest(found, outcome.x)
+        largest = memory.to_host(found)
+    faint = (largest < np.finfo(np.float64).smallest_normal) & (memory.to_host(sizes) > 0)
+    return np.where(faint, float(LIFT), 0.0) if faint.any() else None
 
 
 def _propagated(seen, sides):
@@ -189,17 +224,17 @@ def _propagated(seen, sides):
     return Outcome(seen, x, Certificate(None, nan, nan), "not_finite", np.nan, rung="none")
 
 
-def emit(out, x, scale, report, power=0):
-    """Rows x (k, p) times 2^power over their scales to `out` (p,) or (p, k), and the largest of
-    each, as it is returned, to the report."""
+def emit(out, x, moved, report, power=0):
+    """Rows x (k, p) times 2^(power - moved) to `out` (p,) or (p, k), and the largest of each, as it
+    is returned, to the report."""
     k, p = x.shape
-    vectors.emit(out.reshape(p, k), x, scale, power)
+    vectors.emit(out.reshape(p, k), x, moved, power)
     rows = compat.empty((k, p), np.float64)
     vectors.take(rows, out.reshape(p, k), none(np.float64))
     sums.largest(report.each(RETURNED), rows)
 
 
-def kept(outcome, seen, out, report, scale=None, power=0):
+def kept(outcome, seen, out, report, moved=None, power=0):
     """The outcome as what is returned in `out` deserves it: x may have lost digits to underflow.
     `seen`: its system, by the host. Waits where x is that small."""
     p, k = seen.p, len(report.values(RETURNED))
@@ -207,8 +242,8 @@ def kept(outcome, seen, out, report, scale=None, power=0):
         return outcome
     rows = np.ascontiguousarray(memory.to_host(out).reshape(p, k).T)
     exact = outcome.x if isinstance(outcome.x, np.ndarray) else memory.to_host(outcome.x)
-    if scale is not None:
-        power = power - np.log2(memory.to_host(scale)).astype(int)[:, np.newaxis]
+    if moved is not None:
+        power = power - memory.to_host(moved).astype(int)[:, np.newaxis]
     added = 0.0
     if outcome.rung != "eigen":
         diagonal = seen.raw_diagonal() if seen.damping.needs == "diagonal" else None

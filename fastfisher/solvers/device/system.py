@@ -15,11 +15,11 @@ from ...devices.door import DeviceScores, none
 from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
 from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, ranges, squares, sums, vectors
-from ...kernels.cuda.vectors import BAD, LARGEST, REPORT, TOTAL, USED
-from ..system import in_range, scale_into_range, unit_roundoff
+from ...kernels.cuda.vectors import BAD, LARGEST, TOTAL, USED
+from ..system import FAINT, in_range, raise_into_range, scale_into_range, unit_roundoff
+from .report import Report
 
 __all__ = [
-    "Report",
     "System",
     "apply_tamed",
     "check_weights",
@@ -30,54 +30,6 @@ __all__ = [
     "not_finite",
     "without_bad_rows",
 ]
-
-
-class Report:
-    """Scalars of a solve in device memory, and the sums of its right-hand sides after them.
-
-    `inner` is a report of scalars alone, of a matrix that is not the one that is solved with.
-    """
-
-    def __init__(self, sides):
-        self.sides, self.host = sides, None
-        self.device = memory.zeros((2 * REPORT + 4 * sides,), np.float64)
-        self.inner = _Part(self)
-
-    def place(self, i):
-        """One scalar, as a device array (1,)."""
-        return self.device[i : i + 1]
-
-    def each(self, i):
-        """Sums of kind i of the right-hand sides, (k,)."""
-        first = 2 * REPORT + i * self.sides
-        return self.device[first : first + self.sides]
-
-    def read(self):
-        """Copy the report to the host: the one place where a solve waits for the device."""
-        self.host = memory.to_host(self.device)
-        return self.host
-
-    def values(self, i):
-        """Sums of kind i, once the report has been read."""
-        first = 2 * REPORT + i * self.sides
-        return self.host[first : first + self.sides]
-
-    def sizes(self, i):
-        """Norms from the sums of kind i."""
-        return np.sqrt(self.values(i))
-
-
-class _Part:
-    """The second half of the scalars of a report."""
-
-    def __init__(self, report):
-        self._report, self.device = report, report.device[REPORT : 2 * REPORT]
-
-    place = Report.place
-
-    @property
-    def host(self):
-        return self._report.host[REPORT : 2 * REPORT]
 
 
 def apply_tamed(product, rows, dtype):
@@ -286,10 +238,24 @@ class System:
         if bad.any() or largest == 0:
             return self
         scale = scale_into_range(largest, largest_square, self.damping, self.dtype.itemsize)
-        if scale == 1:  # F is negligible beside lambda
+        return self._scaled(scale)
+
+    def without_faint(self, least):
+        """The same with scores times a power of two where mean squares, of which this is the
+        `least`, lost digits that damping needs: as `solvers.system.System.ranged`. May wait."""
+        itemsize = self.dtype.itemsize
+        if not least < FAINT[itemsize]:
             return self
-        damping = self.damping.scaled(scale)
-        G = self.G.scaled(scale)
+        faint = memory.to_host(self.diagonal()) < FAINT[itemsize]
+        peaks = memory.zeros((self.p,), np.float64)
+        passes.add_peaks(peaks, self.G, by_rows=True)
+        peaks = memory.to_host(peaks)
+        return self._scaled(raise_into_range(peaks.max(), itemsize)) if peaks[faint].any() else self
+
+    def _scaled(self, scale):
+        if scale == 1:
+            return self
+        G, damping = self.G.scaled(scale), self.damping.scaled(scale)
         mean = None if self.mean is None else mean_row(G, self.shares)
         return replace(self, G=G, mean=mean, damping=damping)
 

@@ -89,7 +89,7 @@ def _between():
     v, w, none, A = rows[0], np.zeros(k), np.zeros(0), square(m, DOUBLE)
     state, partial = np.zeros((k, recurrence.STATE)), np.zeros((k, 1, 3))
     counts = np.zeros(1, np.int64)
-    for reduce in (sums.dots, sums.largest, sums.least, sums.totals):
+    for reduce in (sums.dots, sums.largest, sums.least, sums.norms, sums.totals):
         reduce(w, *([rows] * (2 if reduce is sums.dots else 1)))
     memory.copy(rows, rows)
     memory.gather(rows, rows)
@@ -101,8 +101,8 @@ def _between():
     vectors.invert_sum(v, v, v)
     vectors.emit(rows.T.copy().astype(SINGLE), rows, w, -3)
     vectors.blank(v, np.zeros(m, bool))
-    vectors.tame(w, w)
-    vectors.scale_rows(rows, w)
+    ranges.exponents(w, w)
+    ranges.shift_rows(rows, w)
     vectors.combine(rows, rows, rows, 0.5, v, rows)
     vectors.times(rows, rows, v)
     vectors.project(rows, w, v)
@@ -118,7 +118,7 @@ def _between():
     squares.diagonal_of(v, A)
     squares.restore(A)
     squares.clear_above(A)
-    squares.mend(A, none, 0.5, report[:1], report[:1], along=True)
+    squares.mend(A, none, 0.5, report, 0.5, report[:1], along=True)
     for dtype, by in ((SINGLE, 0.5), (np.float16, 1.0), (np.float16, 2.0), (np.uint16, 2.0)):
         to = np.zeros((k, m), dtype if by == 1 else SINGLE)
         copies.changed(to, np.zeros((k, m), dtype), by, np.zeros(k, bool))
@@ -233,7 +233,7 @@ def test_cuda_grids_take_any_number_of_right_hand_sides():
 
     with mock.patch.object(compat, "launch", record), mock.patch.object(compat, "empty", np.empty):
         sums.dots(sides, rows, rows)
-        vectors.scale_rows(rows, sides)
+        ranges.shift_rows(rows, sides)
         recurrence.advance(partial, rows, rows, rows, rows, 1.0, none, state)
         recurrence.turn(state, partial, 1e-15, 0.5, 1e30, 100, 100)
         triangular.solve_lower(np.eye(m), rows)
