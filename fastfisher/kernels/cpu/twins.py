@@ -22,10 +22,8 @@ def memory(address, dtype, count):
 
 def rows_at(address, dtype, rows, stride, width):
     """Rows of a matrix at an address, `stride` elements apart."""
-    flat = memory(address, dtype, (rows - 1) * stride + width) if rows else np.empty(0, dtype)
-    return np.lib.stride_tricks.as_strided(
-        flat, (rows, width), (stride * flat.itemsize, flat.itemsize)
-    )
+    flat = memory(address, dtype, (rows - 1) * stride + width if rows else 0)
+    return np.ndarray((rows, width), flat.dtype, flat, 0, (stride * flat.itemsize, flat.itemsize))
 
 
 def scores_at(address, stored, rows, stride, width):
