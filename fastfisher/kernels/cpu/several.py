@@ -6,6 +6,7 @@ so every vector has the bits that it would have alone.
 
 import numpy as np
 
+from ...machine import cache_sizes
 from . import threads
 from .jit import kernel
 from .memory import aligned
@@ -206,9 +207,9 @@ def _pairs(rows, k=MOST):
     return np.empty((threads.max_threads(), 2, rows * k))
 
 
-def _step(columns, x, k):
+def _step(columns, x, k, cache=None):
     """Rows of so many columns that are worked on, for `padded` vectors, while they are in L2."""
-    return resident_rows(columns * x.stored, TILE_ROWS[min(MOST, k)])
+    return resident_rows(columns * x.stored, TILE_ROWS[min(MOST, k)], cache)
 
 
 def matvec(y, x, v, tiles):
@@ -226,7 +227,7 @@ def rmatvec(x, u, tiles):
     # x  IN Rows;  u  IN (k, n);  tiles  IN `tile_address` of the scores
     """Sums over rows of x[i] u[c, i], (k, width) in double."""
     k, packed = padded(len(u), MOST), packed_factors(u)
-    step = _step(min(x.width, STRIPE), x, k)
+    step = _step(min(x.width, STRIPE), x, k, cache_sizes()["L2"] if k <= MOST else None)
 
     def add(parts, first):
         _rmatvec(parts, x, tiles, first, packed, step)

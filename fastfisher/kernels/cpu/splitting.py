@@ -47,6 +47,7 @@ LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of t
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
 RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
+RESIDENT_SHARE = 8  # of L2 that rows take at most which are passed over once, and fetched ahead
 MOST_VECTORS = 8  # of a register tile, on the widest vectors
 EDGE = 48  # the widest register tile: panels are whole tiles
 
@@ -115,9 +116,13 @@ def padded(k, most=MOST_VECTORS):
     return whole + (max(2, 1 << (rest - 1).bit_length()) if rest else 0)
 
 
-def resident_rows(row_bytes, least):
-    """Rows, a multiple of `least`, that several passes work on while they are in L2."""
-    rows = RESIDENT_BYTES // max(row_bytes, 1) // least * least
+def resident_rows(row_bytes, least, cache=None):
+    """Rows, a multiple of `least`, that several passes work on while they are in L2.
+
+    `cache`: bytes of L2, where a tile of vectors passes over them but once.
+    """
+    room = RESIDENT_BYTES if cache is None else min(RESIDENT_BYTES, cache // RESIDENT_SHARE)
+    rows = room // max(row_bytes, 1) // least * least
     return min(max(rows, least), BLOCK_ROWS // least * least)
 
 
