@@ -69,6 +69,12 @@ def test_X3_a_cuda_factor_that_fails_leads_to_one_more_slice(found):
 
 
 @with_cuda
+def test_X10_cuda_rough_error_is_that_of_the_preconditioner(found):
+    seen, error = found["more"]["rough"]
+    assert 0.6 * error <= seen <= 1.05 * error
+
+
+@with_cuda
 def test_cuda_mixed_has_the_same_bits_again_and_waits_for_looks_alone(found):
     facts = found["more"]
     assert facts["same"]
