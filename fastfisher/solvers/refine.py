@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
-from ..kernels.slicing import KINDS, slice_units
+from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
@@ -19,8 +19,6 @@ from .outcome import Outcome
 from .pcg import Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
 from .rough import (
-    FORMS,
-    SINGLE,
     Model,
     Slicing,
     noise_of,

@@ -101,4 +101,5 @@ def test_a_cuda_plan_of_mixed_precision_says_what_it_is_made_of():
         room = device_route(rungs[0], "mixed")[1]
         assert device_route(rungs[1], exact.method)[1] <= room
         assert room <= plan.peak_bytes + 16 * min(shape) ** 2 + BLOCK_BYTES
+        assert "may ask for up to 3 of them" in plan.because and "slice" not in exact.because
         assert "nominal" in str(plan) and max(map(len, str(plan).splitlines())) <= 100

@@ -16,13 +16,13 @@ from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import compat, memory, single, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
-from ...kernels.slicing import slice_units
+from ...kernels.slicing import FORMS, slice_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
 from ..dual import REACHED
 from ..outcome import Outcome
 from ..refine import IMPROVED, STEPS
-from ..rough import FORMS, GRADED, Model, noise_of, predicted_steps
+from ..rough import GRADED, Model, noise_of, predicted_steps
 from ..system import in_range
 from .direct import GIVEN, SOLUTION, certificate_of, certify
 from .matrix import resolved
