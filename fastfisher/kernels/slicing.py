@@ -71,8 +71,8 @@ class Form(NamedTuple):
 
 
 SINGLE = Form("single", 0)
-# The crudest that a processor has first. Two septets are slower than one short, two shorts nearer
-# than single precision.
+# The crudest that a processor has first; septets count where it has no bytes, which are faster and
+# nearer. Two septets are slower than one short, two shorts nearer than single precision.
 FORMS = (
     *(Form("int8", slices) for slices in range(1, MOST_SLICES + 1)),
     Form("int7", 1),

@@ -6,7 +6,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.arrays import as_scores
 from fastfisher.damping import as_damping
-from fastfisher.kernels.slicing import KINDS
+from fastfisher.kernels.slicing import KINDS, SINGLE
 from fastfisher.planning import Problem
 from fastfisher.planning.costs import MixedCosts
 from fastfisher.solvers import krylov, refine, rough
@@ -271,6 +271,24 @@ def test_where_nothing_but_shorts_is_fast_they_follow_no_bytes(monkeypatch, rng)
     lam = 1e-2 * np.linalg.norm(oracle.fisher(G), 2)
     outcome = solver.solve(b[np.newaxis], None, as_damping(lam))
     assert outcome.rung == "int16+cg" and outcome.slices == 1
+
+
+@pytest.mark.parametrize("kinds", ["bytes shorts halves", "septets shorts", "shorts"])
+def test_X6_the_crudest_form_of_a_processor_comes_first(monkeypatch, kinds, rng):
+    """By the error expected of each; it alone is taken without a look at a sample."""
+    multiplied_by(monkeypatch, **dict.fromkeys(kinds.split(), "amx"))
+    system = make_system(
+        as_scores(rng.standard_normal((131, 47))), None, False, as_damping(1.0), "raise"
+    )
+    solver = MixedSolver(system, Problem(n=131, p=47, method="auto"), "primal")
+    solver.prepare()
+    errors = {form: solver.model().error(form, 0.1) for form in solver.forms}
+    crudest = max(errors, key=errors.get)
+    assert solver.forms[0] == crudest and {form.kind for form in solver.forms} == set(kinds.split())
+    assert [solver._crudest([form]) for form in solver.forms] == [
+        form == crudest for form in solver.forms
+    ]
+    assert not solver._crudest([]) and not solver._crudest([SINGLE])
 
 
 def test_X6_only_what_is_not_the_crudest_form_is_doubted(monkeypatch, rng):
