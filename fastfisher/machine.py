@@ -49,7 +49,7 @@ def cpu_name():
 def cpu_features():
     """SIMD features of the host that matter to the kernels, widest first."""
     flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
-    known = ("amx_int8", "amx_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "fma", "asimd")
+    known = "amx_int8 amx_bf16 avx512_vnni avx512_bf16 avx512f avx_vnni avx2 fma asimd".split()
     return tuple(name for name in known if name in flags)
 
 

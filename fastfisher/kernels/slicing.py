@@ -1,4 +1,4 @@
-"""Slices of scores, whatever device multiplies them: kinds, units, and terms that 32 bits hold.
+"""Slices of scores, whatever device multiplies them: kinds, forms, units, terms that 32 bits hold.
 
 No kernels; docs/math.md X2, X3, X8, X9.
 """
@@ -9,11 +9,14 @@ import numpy as np
 
 __all__ = [
     "BITS",
+    "FORMS",
     "KINDS",
     "MOST_SLICES",
+    "SINGLE",
     "SLICED_LEAST",
     "SLICED_TERMS",
     "TILED_TERMS",
+    "Form",
     "slice_units",
     "stretch_terms",
 ]
@@ -39,6 +42,43 @@ SLICED_TERMS = 8192  # of bytes summed in 32 bits: 8 pairs of slices x 255 x 127
 TILED_TERMS = 16384  # the same where none is offset: 8 x 127 x 127 x 16384 < 2^31
 SLICED_LEAST = 512  # terms; of shorts the most: 2 pairs of slices x 2047 x 1024 x 512 < 2^31
 EXPONENTS = {4: 120, 8: 1000}  # largest of a unit, by bytes of a score
+
+
+class Form(NamedTuple):
+    """What a rough matrix is made from: so many slices of a kind, or scores in single precision."""
+
+    name: str  # "single", "int8", "int7", "int16" or "bf16"
+    slices: int
+
+    @property
+    def kind(self):
+        return {"int8": "bytes", "int7": "septets", "int16": "shorts", "bf16": "halves"}[self.name]
+
+    @property
+    def bits(self):
+        """Of the integers of the first slice; halves are as good in any unit."""
+        return BITS if self.kind == "halves" else KINDS[self.kind].bits
+
+    @property
+    def levels(self):
+        """Products i + j < levels are taken: all, so that the matrix is positive semidefinite; of
+        halves not those below single precision."""
+        return min(2 * self.slices - 1, 3) if self.kind == "halves" else 2 * self.slices - 1
+
+    @property
+    def products(self):
+        return sum(i + j < self.levels for i in range(self.slices) for j in range(self.slices))
+
+
+SINGLE = Form("single", 0)
+# The crudest that a processor has first; septets count where it has no bytes, which are faster and
+# nearer. Two septets are slower than one short, two shorts nearer than single precision.
+FORMS = (
+    *(Form("int8", slices) for slices in range(1, MOST_SLICES + 1)),
+    Form("int7", 1),
+    Form("int16", 1),
+    *(Form("bf16", slices) for slices in range(1, MOST_SLICES + 1)),
+)
 
 
 def slice_units(peaks, dtype=np.float64, bits=BITS):

@@ -1,10 +1,10 @@
 """What is computed how: the table of kernels (table.py), what routes cost (costs.py), plans.
 
 records.py holds what a plan is, plans.py makes it; rates.py is the cost model, profiles.py finds
-the user's own measurements for it.
+the user's own measurements for it; units.py foretells what multiplies slices.
 """
 
-from .costs import integer_unit, mixed_costs, mixed_side, normwise_pays
+from .costs import mixed_costs, mixed_side
 from .device import NORM_STEPS, device_mixed_costs
 from .layered import plan_kronecker, plan_layered
 from .plans import (
@@ -34,6 +34,7 @@ from .table import (
     options,
     prefer,
 )
+from .units import integer_unit, normwise_pays
 
 __all__ = [
     "NORM_STEPS",

@@ -1,7 +1,6 @@
 """What each formulation costs: stages with flops, bytes, workspace. docs/math.md, table of D8."""
 
 import math
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,21 +16,21 @@ from ..kernels.cpu.splitting import (
     sliced_terms,
     strip_fits,
 )
-from ..kernels.slicing import KINDS
+from ..kernels.slicing import FORMS, KINDS
 from .profiles import current_rates, thread_count
 from .records import Stage
 from .table import choose, decide
+from .units import integer_unit
 
 __all__ = [
     "ROUTES",
     "direct_stages",
     "division_stage",
     "eigen_stage",
-    "integer_unit",
     "mixed_costs",
+    "mixed_forms",
     "mixed_kind",
     "mixed_side",
-    "normwise_pays",
     "route",
     "stage_of",
     "vector_bytes",
@@ -47,7 +46,6 @@ SLICED_SPEED = {
     "halves": {"avx512bf16": 1.5, "amx": 5.0},
 }
 INTEGERS = "bytes", "septets", "shorts"  # the fastest first
-NORMWISE_ORDER = 2048  # parameters from which integer products may stand for those in double
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
@@ -249,40 +247,6 @@ def mixed_side(q):
     return "dual" if q.singular or dual < primal else "primal"
 
 
-def integer_unit(kind="bytes"):
-    """What may multiply slices of a kind of INTEGERS here, or "plain" where that is no gain.
-
-    From the processor and the environment, without the compiler: its gates decide in the end.
-    """
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "plain"
-    generic = os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic"  # has none but those named
-    named = os.environ.get("NUMBA_CPU_FEATURES", "" if generic else None)
-    if named is None:
-        known = set(machine.cpu_features())
-    else:
-        known = {name[1:].replace("-", "_") for name in named.split(",") if name[:1] == "+"}
-        known |= {name.replace("vnni", "_vnni") for name in known}
-    if kind == "bytes" and "amx_int8" in known:
-        return "amx"
-    if kind != "septets":
-        if {"avx512_vnni", "avx512f"} <= known:
-            return "vnni"
-        if "avx_vnni" in known:
-            return "avxvnni"
-    # Single precision in vectors twice as wide is as fast.
-    return "avx2" if kind != "bytes" and "avx2" in known and "avx512f" not in known else "plain"
-
-
-def normwise_pays(p, dtype):
-    """True where all products of bytes are faster than one of scores: in matrix registers."""
-    if np.dtype(dtype).kind == "c" or p < NORMWISE_ORDER or integer_unit() != "amx":
-        return False
-    from ..kernels.cpu.units import unit  # tries the gates
-
-    return unit() == "amx"
-
-
 @dataclass(frozen=True)
 class MixedCosts:
     """Seconds of what a mixed-precision solve is made of, and of the exact route beside it."""
@@ -331,6 +295,25 @@ def mixed_kind(q):
     if q.parts > 1 or order < SLICED_ORDER:
         return None
     return next((kind for kind in INTEGERS if integer_unit(kind) != "plain"), None)
+
+
+def mixed_forms(q):
+    """In words, what the one slice that a plan reckons with may give way to; "" if to nothing."""
+    device = q.device == "cuda"
+    kinds = {"bytes"} if device else {kind for kind in KINDS if integer_unit(kind) != "plain"}
+    if not device and mixed_kind(q) is None:
+        return ""
+    if "bytes" in kinds:
+        kinds -= {"septets"}  # slower and cruder
+    most = {form.name: form.slices for form in FORMS if form.kind in kinds}
+    first, *others = most
+    others = [f"up to {most[first]} of them"] * (most[first] > 1) + others
+    others += ["single precision"] * (q.method == "mixed" and not device)
+    if not others:
+        return ""
+    *some, last = others
+    asked = f"{', '.join(some)} or {last}" if some else last
+    return f"one slice of {first} is reckoned with, damping and scores may ask for {asked}"
 
 
 def _sliced_bytes(order, kind):

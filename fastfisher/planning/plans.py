@@ -17,6 +17,7 @@ from .costs import (
     ROUTES,
     direct_stages,
     division_stage,
+    mixed_forms,
     mixed_kind,
     mixed_side,
     route,
@@ -135,6 +136,8 @@ def _made(q, routes, room):
     else:
         method, because = q.method, "the caller chose it"
     stages, peak = routes[method]
+    if method == "mixed" and (forms := mixed_forms(q)):
+        because += f"; {forms}"
     because += f"; {GROUNDS}" if q.device == "cuda" else ""
     return Plan(q, method, tuple(stages), peak, because)
 

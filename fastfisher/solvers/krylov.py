@@ -32,13 +32,17 @@ class Iteration:
 
     ``operator(rows)`` is Hermitian positive definite. A `rule` has ``done(r, x, rows, norm)``: what
     rows, of residuals r, have arrived; and ``hopeless(course, limit)``: whether to give up, by the
-    largest share of a residual that was left after each step so far, of at most `limit`.
+    largest share of a residual that was left after each step so far, of at most `limit`. A `Ritz`
+    is told what the steps show of the preconditioner.
     """
 
-    def __init__(self, operator, b, precondition, rule, maxiter, *, dtype, name, index=None):
+    def __init__(
+        self, operator, b, precondition, rule, maxiter, *, dtype, name, index=None, ritz=None
+    ):
         self.operator, self.b, self.precondition = operator, b, precondition
         self.rule, self.maxiter, self.dtype, self.name = rule, maxiter, dtype, name
         self.index = np.arange(len(b)) if index is None else index  # what the rule calls our rows
+        self.ritz = ritz
         u = unit_roundoff(dtype)
         # Directions that differ by less are one: products with F do not tell them apart.
         self.alike = np.sqrt(u)
@@ -109,7 +113,8 @@ class Iteration:
         """Iterate on some rows of x from their residuals r until the recurrence meets the rule
         or gives up: the rows it did not finish, why, and the iterations taken."""
         progress = current_options().progress
-        P, r = self.directions(self.precondition(r[rows])), r[rows]
+        r = r[rows]
+        P, known = self.onwards(r)
         start = best = row_norms(r)
         since, course = 0, []
         for k in range(limit):
@@ -123,6 +128,8 @@ class Iteration:
                 factor = cho_factor(curvature / 2 + curvature.conj().T / 2, lower=True)
             except LinAlgError:
                 return rows, "breakdown", k + 1
+            if known is not None:
+                self.ritz.step(rows, *known, curvature)
             step = cho_solve(factor, _products(P, r))
             x[rows] += _combined(step, P)
             r -= _combined(step, Q)
@@ -143,9 +150,19 @@ class Iteration:
             best = np.minimum(best, sizes)
             if since >= PATIENCE:
                 return rows, "stagnated", k + 1
-            z = self.precondition(r)
-            P = self.directions(z - _combined(cho_solve(factor, _products(Q, z)), P))
+            P, known = self.onwards(r, P, Q, factor)
         return rows, "max_iterations", limit
+
+    def onwards(self, r, P=None, Q=None, factor=None):
+        """Directions for residuals r, conjugate to those before, and what they tell `ritz`."""
+        z = self.precondition(r)
+        link = None if P is None else cho_solve(factor, _products(Q, z))
+        along = z if P is None else z - _combined(link, P)
+        P = self.directions(along)
+        if self.ritz is None or P is None:
+            return P, None
+        inner = np.einsum("ij,ij->i", r.conj(), z).real
+        return P, (inner, _products(P, along), link)
 
     def directions(self, z):
         """An orthonormal basis of rows z, each of which counts the same; None if not finite."""

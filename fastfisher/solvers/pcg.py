@@ -9,6 +9,7 @@ import numpy as np
 
 from .certificate import row_norms
 from .krylov import Iteration
+from .ritz import Ritz
 from .system import unit_roundoff
 
 __all__ = ["Refined", "Rounding", "hopeless", "refined"]
@@ -21,12 +22,16 @@ GOAL = 1e4  # share of the residual, in u, that a steady fall is followed to
 
 @dataclass(frozen=True)
 class Refined:
-    """Rows x, their residual rows, how many steps there were; `slow`: given up, see `refined`."""
+    """Rows x, their residual rows, how many steps there were; `slow`: given up, see `refined`.
+
+    `error` of the preconditioner, as they saw it; None where they saw nothing, or were too slow.
+    """
 
     x: np.ndarray
     rest: np.ndarray
     steps: int
     slow: bool
+    error: float | None
 
 
 class Rounding:
@@ -79,9 +84,12 @@ def refined(operator, precondition, b, rule, dtype, limit):
 
     Gives up, `slow`, after `limit` steps, or where the rate says that they will not do.
     """
-    iteration = Iteration(operator, b, precondition, rule, limit, dtype=dtype, name="mixed")
+    ritz = Ritz()
+    iteration = Iteration(
+        operator, b, precondition, rule, limit, dtype=dtype, name="mixed", ritz=ritz
+    )
     x, statuses, steps = iteration.run(np.zeros_like(b))
     rest = b - operator(x) if iteration.rest is None else iteration.rest
     given_up = not {"converged", "stagnated"}.issuperset(statuses)
     slow = given_up and not iteration.done(rest, x).all()
-    return Refined(x, rest, steps, slow)
+    return Refined(x, rest, steps, slow, None if slow else ritz.error())

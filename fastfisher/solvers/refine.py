@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
-from ..kernels.slicing import KINDS, slice_units
+from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import REACHED, Pair
@@ -19,8 +19,6 @@ from .outcome import Outcome
 from .pcg import Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
 from .rough import (
-    FORMS,
-    SINGLE,
     Model,
     Slicing,
     noise_of,
@@ -167,7 +165,7 @@ class MixedSolver:
         return bool(rungs) and rungs[0] in self.forms[:1]
 
     def chosen(self, added):
-        """The forms to be tried, as `rungs`, and the error expected of each."""
+        """The forms to be tried, as `rungs`, by what is known of the scores."""
         model = self.model()
         rungs = self.rungs(model, added)
         if self.slicing is not None and not self._crudest(rungs):
@@ -176,7 +174,7 @@ class MixedSolver:
             added = _seen(added)
             rungs = self.rungs(model, added)
             self._doubted = self.picky
-        return [(form, model.error(form, added)) for form in rungs]
+        return rungs
 
     def _factored(self, form, added):
         """The factor of the rough matrix, or None where single precision has none or, unasked, F
@@ -226,19 +224,19 @@ class MixedSolver:
         if self.side == "dual" and not (scalar and added > 0):
             return None
         f = None if coef is None else system.from_coefficients(coef)
-        for form, error in self.chosen(added):
+        for form in self.chosen(added):
             rough = self._factored(form, added)
             if rough is None:
                 continue
             if b is None:
                 b = system.apply_adjoint(f)
                 system.checked(b, "b = G'(w o coef)/sum(w)")
-            outcome = self._outcome(rough, added, b, f, form, error)
+            outcome = self._outcome(rough, added, b, f, form)
             if outcome is not None:
                 return outcome
         return None
 
-    def _outcome(self, rough, added, b, f, form, error):
+    def _outcome(self, rough, added, b, f, form):
         system = self.system
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
         if not math.isfinite(norm):
@@ -249,7 +247,7 @@ class MixedSolver:
             found = _dual(system, rough, added, b, f, norm)
         if found is None:
             return None
-        x, certificate, iterations, cancellation = found
+        x, certificate, iterations, cancellation, error = found
         status = direct_status(system, certificate)
         gate = GATE * unit_roundoff(system.dtype)
         if status != "converged" or certificate.backward_error > gate:
@@ -265,7 +263,7 @@ class MixedSolver:
             cancellation=cancellation,
             rank=len(rough),
             slices=form.slices or None,
-            rough_error=error if math.isfinite(error) else None,
+            rough_error=error,
         )
 
 
@@ -275,7 +273,8 @@ def _seen(values):
 
 
 def _primal(system, rough, added, b, norm):
-    """x, its certificate, steps and no cancellation; None where conjugate gradients are slow."""
+    """x, its certificate, steps, no cancellation, and the error of the rough matrix as they saw it;
+    None where conjugate gradients are slow."""
 
     def operator(rows):
         return system.apply_fisher(rows) + added * rows
@@ -284,7 +283,7 @@ def _primal(system, rough, added, b, norm):
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
-    return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None
+    return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None, found.error
 
 
 def _dual(system, rough, added, b, f, norm):
@@ -302,7 +301,7 @@ def _dual(system, rough, added, b, f, norm):
     first = solved(pair.rest())
     if first.slow:
         return None
-    steps = first.steps
+    steps, error = first.steps, first.error
 
     def improve(x, _):
         nonlocal steps
@@ -312,4 +311,4 @@ def _dual(system, rough, added, b, f, norm):
 
     x = pair.moved(first.x)
     x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
-    return x, certificate, steps, pair.cancellation(b) if f is None else None
+    return x, certificate, steps, pair.cancellation(b) if f is None else None, error

@@ -5,11 +5,10 @@ One of them serves every damping: it is factored anew in single precision, scale
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels.slicing import BITS, KINDS, MOST_SLICES, slice_units
+from ..kernels.slicing import BITS, KINDS, SINGLE, slice_units
 from ..ops.factorizations import factor, solve_factored
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
 from ..planning import choose
@@ -17,9 +16,6 @@ from .probe import late_pivots
 from .system import unit_roundoff
 
 __all__ = [
-    "FORMS",
-    "SINGLE",
-    "Form",
     "Model",
     "Rough",
     "RoughFactor",
@@ -37,43 +33,6 @@ SAMPLE_BYTES = 16 << 20  # of them, where they are copied
 POWER_STEPS = 6
 HALF_ERROR = 2.0**-14 / 12 * 0.54  # mean square of the rounding to bfloat16, of numbers of any size
 GRADED = 16  # ratio of scales from which the scaled system is solved to rounding as well
-
-
-class Form(NamedTuple):
-    """What a rough matrix is made from: so many slices of a kind, or scores in single precision."""
-
-    name: str  # "single", "int8", "int7", "int16" or "bf16"
-    slices: int
-
-    @property
-    def kind(self):
-        return {"int8": "bytes", "int7": "septets", "int16": "shorts", "bf16": "halves"}[self.name]
-
-    @property
-    def bits(self):
-        """Of the integers of the first slice; halves are as good in any unit."""
-        return BITS if self.kind == "halves" else KINDS[self.kind].bits
-
-    @property
-    def levels(self):
-        """Products i + j < levels are taken: all, so that the matrix is positive semidefinite; of
-        halves not those below single precision."""
-        return min(2 * self.slices - 1, 3) if self.kind == "halves" else 2 * self.slices - 1
-
-    @property
-    def products(self):
-        return sum(i + j < self.levels for i in range(self.slices) for j in range(self.slices))
-
-
-SINGLE = Form("single", 0)
-# The crudest that a processor has first. Two septets are slower than one short, two shorts nearer
-# than single precision.
-FORMS = (
-    *(Form("int8", slices) for slices in range(1, MOST_SLICES + 1)),
-    Form("int7", 1),
-    Form("int16", 1),
-    *(Form("bf16", slices) for slices in range(1, MOST_SLICES + 1)),
-)
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,9 @@ class Solution:
         Mixed precision: slices that the scores were cut into, of the kind that `rung` names; None
         where it was single precision, or another route.
     rough_error : float or None
-        Mixed precision: the estimate of the preconditioner's error ||A^-1/2 E A^-1/2|| by which it
-        was chosen (docs/math.md X5).
+        Mixed precision: the preconditioner's error ||A^-1/2 (M - A) A^-1/2|| for A = F + D, from
+        below, as conjugate gradients saw it (docs/math.md X10): mostly nine tenths of it, less
+        where right-hand sides hardly meet it. It may exceed 1; None where there was no step.
     """
 
     x: object

@@ -98,9 +98,9 @@ def _faults(tiles):
 def _public():
     """The way in from outside: error of a product allowed to be normwise, and its bits."""
     from fastfisher import ops
-    from fastfisher.planning import costs
+    from fastfisher.planning import units as planned
 
-    costs.NORMWISE_ORDER, costs.integer_unit = 1, lambda: "amx"
+    planned.NORMWISE_ORDER, planned.integer_unit = 1, lambda: "amx"
     rng, bits = np.random.default_rng(3), set()
     G, w = rng.standard_normal((301, 97)), rng.uniform(0, 1, 301)
     for count in (1, 2):

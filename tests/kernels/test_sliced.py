@@ -318,7 +318,7 @@ def foretold():
     """Of each kind, the unit that a plan reckons with and the one that Numba compiles for."""
     from fastfisher.planning import integer_unit
 
-    return [[integer_unit(kind), units.expected(kind)] for kind in INTEGERS]
+    return [[integer_unit(kind), units.expected(kind)] for kind in KINDS]
 
 
 @compiled
@@ -331,6 +331,7 @@ def foretold():
         {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
         {"NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"},
         {"NUMBA_CPU_FEATURES": "+avx2,+avx512f,+avx512vnni"},
+        {"NUMBA_CPU_FEATURES": "+avx512f,+avx512bf16"},
         {"NUMBA_CPU_FEATURES": "-avx2"},
         {"NUMBA_DISABLE_JIT": "1"},
     ],
@@ -347,7 +348,8 @@ def gate():
     """Which unit is used, and whether its sums are right."""
     import fastfisher as ff
     from fastfisher.kernels.cpu import amx
-    from fastfisher.planning.costs import INTEGERS, integer_unit
+    from fastfisher.planning import integer_unit
+    from fastfisher.planning.costs import INTEGERS
 
     used = units.unit()
     plain = all(integer_unit(kind) == "plain" for kind in INTEGERS)

@@ -112,13 +112,13 @@ def _fallen():
 
     exact = _mixed("primal", "primal")
 
-    class Off(mixed._Steps):
+    class Off(mixed.Steps):
         def run(self):
-            x, iterations = super().run()
+            x, *others = super().run()
             mixed.vectors.times(x, x, mixed.none(np.float64), 1 + 1e-9)
-            return x, iterations
+            return x, *others
 
-    class One(mixed._Steps):
+    class One(mixed.Steps):
         _chunk = 1
 
         def _given_up(self, running):
@@ -127,8 +127,8 @@ def _fallen():
             return self.slow
 
     found = {
-        "residual": _facts(_mixed("primal", "mixed", _Steps=Off), exact),
-        "slow": _facts(_mixed("primal", "mixed", _Steps=One), exact),
+        "residual": _facts(_mixed("primal", "mixed", Steps=Off), exact),
+        "slow": _facts(_mixed("primal", "mixed", Steps=One), exact),
     }
     for name, side, damping in (
         ("damping", "primal", 1e-15),
@@ -157,12 +157,33 @@ def _more():
     again = _mixed("primal", "mixed")
     same = again.x.copy_to_host().tobytes() == plain.x.copy_to_host().tobytes()
     return {
+        "rough": [plain.rough_error, _rough_error("primal")],
         "tried": tried,
         "slices": [plain.slices, sol.slices],
         "rung": sol.rung,
         "same": same and again.residual == plain.residual,
         "traffic": [traffic.to_device, traffic.to_host, traffic.waits],
     }
+
+
+def _rough_error(side):
+    """||A^-1/2 (M - A) A^-1/2|| of the preconditioner of `_mixed`, from all eigenvalues."""
+    from fastfisher.solvers.device import mixed
+
+    made, factored = [], mixed._Rough.factored
+
+    def kept(self, form):
+        made.append((self, factored(self, form)))
+        return made[-1][1]
+
+    with mock.patch.object(mixed._Rough, "factored", kept):
+        _mixed(side, "mixed")
+    rough, factor = made[-1]
+    eye = there(np.eye(rough.order))
+    inverse = factor.preconditioner(eye)(eye).copy_to_host()
+    F = rough.system.raw_fisher(eye).copy_to_host() * rough.system.inverse_total
+    half = np.linalg.cholesky(F + rough.damping * np.eye(rough.order))
+    return float(np.abs(1 / np.linalg.eigvalsh(half.T @ inverse @ half) - 1).max())
 
 
 def _refused():

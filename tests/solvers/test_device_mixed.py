@@ -69,6 +69,12 @@ def test_X3_a_cuda_factor_that_fails_leads_to_one_more_slice(found):
 
 
 @with_cuda
+def test_X10_cuda_rough_error_is_that_of_the_preconditioner(found):
+    seen, error = found["more"]["rough"]
+    assert 0.6 * error <= seen <= 1.05 * error
+
+
+@with_cuda
 def test_cuda_mixed_has_the_same_bits_again_and_waits_for_looks_alone(found):
     facts = found["more"]
     assert facts["same"]
@@ -95,4 +101,5 @@ def test_a_cuda_plan_of_mixed_precision_says_what_it_is_made_of():
         room = device_route(rungs[0], "mixed")[1]
         assert device_route(rungs[1], exact.method)[1] <= room
         assert room <= plan.peak_bytes + 16 * min(shape) ** 2 + BLOCK_BYTES
+        assert "may ask for up to 3 of them" in plan.because and "slice" not in exact.because
         assert "nominal" in str(plan) and max(map(len, str(plan).splitlines())) <= 100

@@ -6,6 +6,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.arrays import as_scores
 from fastfisher.damping import as_damping
+from fastfisher.kernels.slicing import KINDS, SINGLE
 from fastfisher.planning import Problem
 from fastfisher.planning.costs import MixedCosts
 from fastfisher.solvers import krylov, refine, rough
@@ -214,19 +215,32 @@ def test_auto_takes_mixed_precision_where_the_table_expects_a_gain(monkeypatch):
     from fastfisher.planning import costs, forget_profile
 
     try:
-        for units, expected, kernel in (
-            (("vnni", "plain", "vnni"), "mixed", "sliced_syrk"),
-            (("plain", "avx2", "avx2"), "mixed", "int7_syrk"),
-            (("plain", "plain", "plain"), "primal", "syrk"),
+        for units, expected, kernel, forms in (
+            (
+                ("vnni", "plain", "vnni", "plain"),
+                "mixed",
+                "sliced_syrk",
+                "up to 3 of them or int16",
+            ),
+            (("plain", "avx2", "avx2", "plain"), "mixed", "int7_syrk", "int16"),
+            (("amx", "plain", "vnni", "amx"), "mixed", "sliced_syrk", "3 of them, int16 or bf16"),
+            (("avxvnni", "avx2", "plain", "plain"), "mixed", "sliced_syrk", "up to 3 of them"),
+            (("plain", "avx2", "plain", "plain"), "mixed", "int7_syrk", None),
+            (("plain", "plain", "plain", "plain"), "primal", "syrk", None),
         ):
-            units = dict(zip(("bytes", "septets", "shorts"), units, strict=True))
+            units = dict(zip(KINDS, units, strict=True))
             monkeypatch.setattr(costs, "integer_unit", units.get)
             forget_profile()
             plan = ff.plan(16000, 4000)
             assert plan.method == expected and kernel in str(plan)
+            assert plan.because.endswith(forms or "that follows" * (expected == "mixed")), plan
+            assert ("reckoned" in plan.because) == bool(forms)
+            named = ff.plan(16000, 4000, method="mixed").because
+            assert named.endswith("single precision") == (expected == "mixed")
             assert ff.plan(16000, 4000, dtype="float32").method == expected
             assert ff.plan(500, 200).method == "primal"
-            assert ff.plan(500, 200, method="mixed").stages[0].op == "syrk"  # too small to cut
+            small = ff.plan(500, 200, method="mixed")  # to cut
+            assert small.stages[0].op == "syrk" and "slice" not in small.because
         assert "sliced" not in str(plan) and "int7" not in str(plan)
     finally:
         monkeypatch.undo()
@@ -257,6 +271,24 @@ def test_where_nothing_but_shorts_is_fast_they_follow_no_bytes(monkeypatch, rng)
     lam = 1e-2 * np.linalg.norm(oracle.fisher(G), 2)
     outcome = solver.solve(b[np.newaxis], None, as_damping(lam))
     assert outcome.rung == "int16+cg" and outcome.slices == 1
+
+
+@pytest.mark.parametrize("kinds", ["bytes shorts halves", "septets shorts", "shorts"])
+def test_X6_the_crudest_form_of_a_processor_comes_first(monkeypatch, kinds, rng):
+    """By the error expected of each; it alone is taken without a look at a sample."""
+    multiplied_by(monkeypatch, **dict.fromkeys(kinds.split(), "amx"))
+    system = make_system(
+        as_scores(rng.standard_normal((131, 47))), None, False, as_damping(1.0), "raise"
+    )
+    solver = MixedSolver(system, Problem(n=131, p=47, method="auto"), "primal")
+    solver.prepare()
+    errors = {form: solver.model().error(form, 0.1) for form in solver.forms}
+    crudest = max(errors, key=errors.get)
+    assert solver.forms[0] == crudest and {form.kind for form in solver.forms} == set(kinds.split())
+    assert [solver._crudest([form]) for form in solver.forms] == [
+        form == crudest for form in solver.forms
+    ]
+    assert not solver._crudest([]) and not solver._crudest([SINGLE])
 
 
 def test_X6_only_what_is_not_the_crudest_form_is_doubted(monkeypatch, rng):

@@ -7,8 +7,9 @@ import fastfisher as ff
 from fastfisher.arrays import as_scores
 from fastfisher.damping import as_damping
 from fastfisher.errors import InputError
+from fastfisher.kernels.slicing import FORMS
 from fastfisher.solvers import refine, rough
-from fastfisher.solvers.rough import FORMS, Model, predicted_steps
+from fastfisher.solvers.rough import Model, predicted_steps
 from fastfisher.solvers.system import make_system
 from tests import matrices, oracle
 from tests.kernels.every_op import in_a_process

@@ -155,8 +155,12 @@ class Recurrence:
     def _iterations(self, host):
         return int(host[:, recurrence.ITERATIONS].max(initial=0))
 
+    def _read(self):
+        """The state of each row."""
+        return memory.to_host(self.state)
+
     def _look(self):
-        host = memory.to_host(self.state)
+        host = self._read()
         self.stretch = max(self.stretch, float(host[:, recurrence.STRETCH].max(initial=0.0)))
         return host
 

@@ -2,7 +2,7 @@
 precision, conjugate gradients in double on the true residual. Twin of `solvers.refine`.
 
 The host looks at the sizes of the scores (a number for each parameter or sample) to choose how many
-slices to take, at the status of the factor, at the recurrence every LOOK iterations, and at the
+slices to take, at the status of the factor, at the recurrence every few iterations, and at the
 report. There is no product in single precision and no `Probe`: where slices do not promise to do,
 the exact route follows.
 """
@@ -15,26 +15,23 @@ import numpy as np
 from ...devices import passes
 from ...devices.door import none
 from ...devices.passes import load
-from ...kernels.cuda import compat, memory, ranges, recurrence, single, squares, sums, vectors
+from ...kernels.cuda import compat, memory, ranges, single, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
-from ...kernels.slicing import slice_units
+from ...kernels.slicing import FORMS, slice_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
 from ..dual import REACHED
 from ..outcome import Outcome
-from ..pcg import hopeless
 from ..refine import IMPROVED, STEPS
-from ..rough import FORMS, GRADED, Model, noise_of, predicted_steps
+from ..rough import GRADED, Model, noise_of, predicted_steps
 from ..system import in_range
 from .direct import GIVEN, SOLUTION, certificate_of, certify
-from .iterative import Recurrence
 from .matrix import resolved
+from .steps import Steps
 
-__all__ = ["LOOK", "mixed"]
+__all__ = ["mixed"]
 
 BYTES = [form for form in FORMS if form.kind == "bytes"]
-LOOK = 4  # iterations between two looks
-FLOOR = 4  # backward error, in u, that is iterated down to: residual 1e-12 at condition 1e3
 
 
 def mixed(system, report, b, coef, finish, *, problem):
@@ -51,7 +48,7 @@ def mixed(system, report, b, coef, finish, *, problem):
     f = None if coef is None else system.from_coefficients(coef)
     if b is None:
         b = system.apply_adjoint(f)
-    for form, error in rough.chosen(device_mixed_costs(problem, side)):
+    for form in rough.chosen(device_mixed_costs(problem, side)):
         factor = rough.factored(form)
         if factor is None:
             continue
@@ -62,7 +59,7 @@ def mixed(system, report, b, coef, finish, *, problem):
         del factor
         if found is None:
             continue
-        x, certificate, iterations, cancellation = found
+        x, certificate, iterations, cancellation, error = found
         status = direct_status(system, certificate)
         if status == "converged":
             return Outcome(
@@ -135,19 +132,19 @@ class _Rough:
             return cls(system, report, side, added, peaks, known, ratio)
 
     def chosen(self, costs):
-        """(form, error expected) to be tried: the cheapest, then one more where it has no
-        factor, or takes too many steps."""
+        """The forms to be tried: the cheapest, then one more slice where it has no factor, or takes
+        too many steps."""
         found = []
         with np.errstate(all="ignore"):
             for form in BYTES:
                 error = float(self.model.error(form, self.damping))
                 steps = predicted_steps(error, self.system.dtype)
                 if steps <= STEPS:
-                    found.append((costs.product(form) + steps * costs.step, form, error))
+                    found.append((costs.product(form) + steps * costs.step, form))
         if not found:
             return []
         first = min(found)[1].slices
-        return [(form, error) for _, form, error in found if 0 <= form.slices - first <= 1]
+        return [form for _, form in found if 0 <= form.slices - first <= 1]
 
     def factored(self, form):
         """The factor of the rough matrix + D, or None where single precision has none."""
@@ -215,42 +212,6 @@ def _queue_norm(system, report, start):
     vectors.normalise(x, y, size, best)
 
 
-class _Steps(Recurrence):
-    """Preconditioned conjugate gradients down to rounding, or to a share of b: few, bounded."""
-
-    name = "mixed"
-
-    def __init__(self, operator, added, b, preconditioner, norm, share=0.0):
-        floor, weight = FLOOR * operator.roundoff, none(np.float64)
-        super().__init__(operator, added, b, weight, None, share, floor, STEPS)
-        self.precondition = preconditioner(self.b)
-        state = np.zeros(tuple(self.state.shape))
-        state[:, recurrence.STRETCH] = norm
-        self.state = memory.to_device(state)
-
-    @property
-    def _chunk(self):
-        return LOOK
-
-    def _sweep(self, x, r):
-        self._course = []
-        return super()._sweep(x, r)
-
-    def _given_up(self, running):
-        """By the rate at which the residual fell, as between two looks it may have."""
-        left = float((running[:, recurrence.REST] / running[:, recurrence.SIZE]).max())
-        before = self._course[-1] if self._course else 1.0
-        self._course += np.geomspace(before, left, LOOK + 1)[1:].tolist()
-        self.slow = hopeless(self._course, STEPS, self.system.roundoff)
-        return self.slow
-
-    def run(self):
-        """(x, iterations), or None where they are too many."""
-        x, verdicts, iterations = self.solve(None)
-        arrived = not self.slow and {"converged", "stagnated"}.issuperset(verdicts)
-        return (x, iterations) if arrived else None
-
-
 class _Scaled:
     """S F S as the operator of a recurrence."""
 
@@ -289,7 +250,8 @@ def _certified(rough, added, x, b):
 
 
 def _primal(rough, factor, b, finish):
-    """x, its certificate, steps and no cancellation; None where conjugate gradients are slow.
+    """x, its certificate, steps, no cancellation, and the error of the rough matrix as they saw it;
+    None where conjugate gradients are slow.
 
     Where columns differ much the scaled system is solved: else the residual of small ones is lost
     beside that of large ones.
@@ -299,17 +261,17 @@ def _primal(rough, factor, b, finish):
         scaled = _Scaled(system, factor.scales)
         d = scaled.scaled(scaled.scaled(added.reshape(1, rough.order))).reshape(rough.order)
         given = scaled.scaled(b)
-        run = _Steps(scaled, d, given, partial(factor.preconditioner, scaled=True), 1.0)
+        run = Steps(scaled, d, given, partial(factor.preconditioner, scaled=True), 1.0)
     else:
-        run = _Steps(system, added, b, factor.preconditioner, rough.norm)
+        run = Steps(system, added, b, factor.preconditioner, rough.norm)
     found = run.run()
     if found is None:
         return None
-    x, steps = found
+    x, steps, error = found
     if rough.graded:
         x = scaled.scaled(x)
     finish(x)
-    return x, _certified(rough, added, x, b), steps, None
+    return x, _certified(rough, added, x, b), steps, None, error
 
 
 class _Pair:
@@ -354,12 +316,12 @@ def _dual(rough, factor, b, f, finish):
 
     def solved(rest, share=0.0):
         args = operator, rough.added, rest, factor.preconditioner
-        return _Steps(*args, rough.norm, share).run()
+        return Steps(*args, rough.norm, share).run()
 
     first = solved(pair.rest())
     if first is None:
         return None
-    step, steps = first
+    step, steps, error = first
     x = pair.moved(step)
     finish(x)
     certificate = _certified(rough, added, x, b)
@@ -377,7 +339,7 @@ def _dual(rough, factor, b, f, finish):
         finish(x)
         report.read()
     if f is not None:
-        return x, certificate, steps, None
+        return x, certificate, steps, None, error
     sizes = report.values(SOLUTION) * float(report.host[ADDED])
     growth = report.values(GIVEN) / np.where(sizes > 0, sizes, np.inf)
-    return x, certificate, steps, system.roundoff * float(growth.max(initial=0.0))
+    return x, certificate, steps, system.roundoff * float(growth.max(initial=0.0)), error
