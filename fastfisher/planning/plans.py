@@ -62,14 +62,14 @@ def _select(q, routes, room):
             if name != direct:
                 need = format_bytes(routes[direct][1])
                 why = f"{direct} would need {need} of the {format_bytes(room)} there is"
-            elif cost["cg"] < cost[name] and not q.spectral:
-                break
             elif _mixed_wins(q, direct, cost, routes, room):
                 return "mixed", (
                     f"a rough matrix and {NOMINAL_REFINEMENTS} refinements take "
                     f"{format_seconds(cost['mixed'])}, {direct} {format_seconds(cost[direct])}; "
                     "where damping or data do not suit it, that follows"
                 )
+            elif cost["cg"] < cost[name] and not q.spectral:
+                break
             else:
                 why = (
                     f"{name} takes {flops[name]:.1e} flops, {other} {flops[other]:.1e} "
@@ -86,13 +86,13 @@ def _select(q, routes, room):
 
 
 def _mixed_wins(q, direct, cost, routes, room):
-    """True if mixed precision is expected to be much faster, by products of bytes.
+    """True if mixed precision is expected to be much faster, by products of integers.
 
     Never on a device: none has been measured, so there it is for the caller to ask for.
     """
     if q.device == "cuda" or q.spectral or direct != mixed_side(q):
         return False
-    gain = mixed_kind(q) and cost["mixed"] <= MIXED_SHARE * cost[direct]
+    gain = mixed_kind(q) and cost["mixed"] <= min(MIXED_SHARE * cost[direct], cost["cg"])
     return bool(gain) and routes["mixed"][1] <= room
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.errors import InputError, MemoryLimitError
-from fastfisher.planning import plans
+from fastfisher.planning import costs, integer_unit, plans
+from fastfisher.planning.rates import MEASURED, measured_at
 
 ROOT = Path(__file__).parents[2]
 COMPLEX_FLOPS = 4  # a complex multiplication and addition is four real ones
@@ -78,6 +79,26 @@ def test_auto_D8_takes_the_fewest_flops(n, p, method, monkeypatch):
     plan = ff.plan(n, p)
     assert plan.method == method
     assert plan.because and plan.because in str(plan)
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+@pytest.mark.parametrize(
+    "shape",
+    [(8000, 3000), (16000, 4000), (32000, 8000), (50000, 10000), (16000, 16000), (4000, 200000)],
+    ids=str,
+)
+def test_auto_takes_nothing_that_is_reckoned_much_slower_than_another_route(
+    shape, kind, monkeypatch
+):
+    monkeypatch.setattr(costs, "current_rates", lambda: measured_at(kind))
+    monkeypatch.setattr(plans, "memory_room", lambda: 1 << 50)
+    plans.forget_plans()
+    names = ["primal", "dual", "cg"] + ["mixed"] * (integer_unit("shorts") != "plain")
+    reckoned = {name: ff.plan(*shape, method=name).seconds for name in names}
+    reckoned["cg"] *= plans.NOMINAL_CG_ITERATIONS
+    taken = ff.plan(*shape).method
+    plans.forget_plans()
+    assert reckoned[taken] * plans.MIXED_SHARE <= 1.01 * min(reckoned.values()), reckoned
 
 
 def test_auto_D8_follows_memory(monkeypatch):
