@@ -222,7 +222,15 @@ def cells(n, p, kind, shares, rounds, method, names=CONTENDERS):
 
     n, p = size_of(kind, n, p)
     found = [
-        {"n": n, "p": p, "spectrum": kind, "share": share, "contenders": {}} for share in shares
+        {
+            "n": n,
+            "p": p,
+            "spectrum": kind,
+            "share": share,
+            "rounds": rounds,
+            "contenders": {},
+        }
+        for share in shares
     ]
     together = 8 * n * p * len(names) < (available_memory() or 0) / 2
     for group in [tuple(names)] if together else [(name,) for name in names]:
@@ -323,14 +331,17 @@ def _write(options, found):
     from fastfisher.kernels.slicing import KINDS
 
     path = RESULTS / f"{options.name}.json"
-    kept = json.loads(path.read_text())["cells"] if path.exists() else []
+    before = json.loads(path.read_text()) if path.exists() else {"cells": [], "settings": {}}
+    # In older files all cells have the rounds of the last run.
+    rounds = before["settings"].get("rounds")
+    kept = [{"rounds": rounds} | record for record in before["cells"]]
     keys = [_key(record) for record in found]
     together = [record for record in kept if _key(record) not in keys] + found
     together.sort(key=lambda r: (r["n"] * r["p"], SPECTRA.index(r["spectrum"]), -r["share"]))
     results = {
         "environment": environment.describe(),
         "unit": ", ".join(f"{unit(kind)} {kind}" for kind in KINDS if unit(kind) != "plain"),
-        "settings": {"rounds": options.rounds, "method": options.method},
+        "settings": {"method": options.method},
         "cells": together,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)

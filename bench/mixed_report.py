@@ -53,7 +53,7 @@ def render(results_folder):
         versions = ", ".join(f"{name} {v}" for name, v in about["versions"].items())
         parts.append(
             f"## {about['cpu']}, {about['cores']} cores ({results['unit']})\n\n"
-            f"{about['date']}, {versions}; {results['settings']['rounds']} rounds, "
+            f"{about['date']}, {versions}; {_rounds(results)}, "
             f'method="{method}".\n'
         )
         parts.append(table(results["cells"]))
@@ -61,6 +61,12 @@ def render(results_folder):
         parts.append(_stages(results["cells"]))
     TABLE.write_text("\n".join(parts))
     return TABLE
+
+
+def _rounds(results):
+    every = results["settings"].get("rounds")  # of older files
+    counts = {record.get("rounds", every) for record in results["cells"]}
+    return " or ".join(map(str, sorted(counts))) + (" round" if counts == {1} else " rounds")
 
 
 def _names(found, what):
