@@ -62,12 +62,13 @@ def solve(
         Subtract the weighted mean row from G in F (and behind `coef`), never from `b`.
     method : {"auto", "primal", "dual", "cg", "mixed"}
         Formulation; "auto" takes the fewest flops that fit in memory (see `plan`). "mixed" is
-        primal or dual with sums from 7-bit slices of the scores or in single precision and a
+        primal or dual with sums from short slices of the scores or in single precision and a
         factor in single precision, refined on the residual in the precision of G to what the
         direct routes promise; where that fails it repeats the solve with them (``rung`` tells).
-        "auto" takes it for large real problems where the processor multiplies bytes fast, and
-        then only tries what damping and a sample of the scores let expect to be faster; on a
-        device never, as none has been measured. There sums are from slices alone.
+        "auto" takes it for large real problems where the processor multiplies small integers
+        fast, and then only tries what damping and a sample of the scores let expect to be faster;
+        on a device never, as none has been measured. There sums are from slices alone.
+        "auto" takes cg, and with it `rtol`, where 300 iterations cost less than anything else.
     rtol : float, optional
         cg: relative residual to reach; 1e-10 in double, 1e-5 in single precision. Where the
         condition of F + D puts it out of reach, a backward error of 10 u (u the roundoff) will do

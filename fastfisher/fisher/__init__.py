@@ -1,6 +1,6 @@
 """Fisher matrices as objects: accumulate, merge, multiply, factor, solve, save."""
 
-from .base import Fisher, load
+from .base import Fisher
 from .batched import BatchedFisher
 from .block import BlockDiagonalFisher
 from .dense import DenseFisher
@@ -10,6 +10,7 @@ from .diagonal import DiagonalFisher
 from .gram import GramFisher
 from .kronecker import KroneckerFisher
 from .layered import LayeredFisher
+from .saving import load
 from .window import WindowFisher
 
 __all__ = [

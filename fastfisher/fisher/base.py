@@ -1,15 +1,15 @@
-"""What all Fisher objects share: checked updates, counts, merging rules, saving."""
+"""What all Fisher objects share: checked updates, counts, merging rules."""
 
 import copy
 from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..arrays import all_finite, as_answer, as_real, as_vectors, to_origin
+from ..arrays import all_finite, as_answer, as_vectors, to_origin
 from ..errors import InputError, StateError
 from ..passes import syrk_step, whole_slices
 from ..planning import dtype_name, plan_factored
-from ..scalars import as_count, as_flag
+from ..scalars import as_flag
 from ..solvers.certificate import (
     as_returned,
     certify,
@@ -22,15 +22,13 @@ from ..solvers.solution import Solution
 from .batches import OfScores
 from .factor import quiet
 from .paths import WithPath
+from .saving import Saved
 from .size import check_decay
-from .state import read_state, write_state
 
-__all__ = ["Fisher", "load"]
-
-_CLASSES = {}  # name -> class, filled as subclasses are defined; what `load` may create
+__all__ = ["Fisher"]
 
 
-class Fisher(OfScores, WithPath, ABC):
+class Fisher(OfScores, WithPath, Saved, ABC):
     """Base of the Fisher objects: F = sum w g'g / sum w over everything that was updated.
 
     Attributes
@@ -44,10 +42,6 @@ class Fisher(OfScores, WithPath, ABC):
     kind : str or None
         A label such as "empirical", "exact" or "mc"; printed, never used in arithmetic.
     """
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        _CLASSES[cls.__name__] = cls
 
     def __init__(self, *, dtype, center, kind):
         self.dtype = np.dtype(dtype_name(dtype))
@@ -333,39 +327,6 @@ class Fisher(OfScores, WithPath, ABC):
     def __copy__(self):
         return copy.deepcopy(self)
 
-    def save(self, path):
-        """Write the state to a safetensors file, atomically.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written; an existing file is then left as it was.
-        """
-        header = {
-            "class": type(self).__name__,
-            "dtype": self.dtype.name,
-            "center": self.center,
-            "kind": self.kind,
-            "n_samples": self.n_samples,
-            "n_skipped": self.n_skipped,
-            "weight": self.weight.hex(),
-            "decayed": self.decayed,
-            **self._facts(),
-        }
-        write_state(path, header, self._arrays())
-
-    def _facts(self):
-        """More of the state that a header can hold."""
-        return {}
-
-    def _restore(self, header, arrays):
-        """What is not set by `_from_arrays`."""
-        self.n_samples = as_count(header["n_samples"], "n_samples")
-        self.n_skipped = as_count(header["n_skipped"], "n_skipped")
-        self.weight = as_real(float.fromhex(header["weight"]), "weight")
-        self.decayed = bool(header["decayed"])
-        return self
-
     def __repr__(self):
         facts = [
             f"p={self.p}",
@@ -380,35 +341,3 @@ class Fisher(OfScores, WithPath, ABC):
         if self.n_skipped:
             facts.append(f"n_skipped={self.n_skipped}")
         return f"{type(self).__name__}({', '.join(facts)})"
-
-
-def load(path):
-    """Read a Fisher object that `save` wrote.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The safetensors file.
-
-    Returns
-    -------
-    Fisher
-        An object of the class that was saved, equal to it to the bit.
-
-    Raises
-    ------
-    StateError
-        If the file is no such state, is damaged, or comes from a newer format.
-    OSError
-        If it cannot be read.
-    """
-    header, arrays = read_state(path)
-    cls = _CLASSES.get(header.get("class"))
-    if cls is None:
-        raise StateError(
-            f"{path} holds a {header.get('class')!r}, which this version does not know"
-        )
-    try:
-        return cls._from_arrays(header, arrays)._restore(header, arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"{path} lacks or spoils a field of its state: {error}") from error

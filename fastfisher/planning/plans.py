@@ -45,7 +45,7 @@ ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 
 MIXED_SHARE = 0.8  # of a direct solve's time that mixed precision may take to be chosen unasked
-NOMINAL_CG_ITERATIONS = 300  # what a direct solve must beat before cg is chosen unasked
+NOMINAL_CG_ITERATIONS = 300  # what others must take longer than before cg is chosen unasked
 
 
 def _select(q, routes, room):
@@ -86,7 +86,7 @@ def _select(q, routes, room):
 
 
 def _mixed_wins(q, direct, cost, routes, room):
-    """True if mixed precision is expected to be much faster, by products of integers.
+    """True if mixed precision is expected to be much faster, by products of integers; and than cg.
 
     Never on a device: none has been measured, so there it is for the caller to ask for.
     """

@@ -169,9 +169,10 @@ def test_a_newer_format_is_refused_naming_both_sides(saved):
         ff.load(saved)
 
 
-def test_an_unknown_class_is_refused_by_name(saved):
-    rewrite(saved, lambda h: h.update({"class": "HyperFisher"}))
-    with pytest.raises(StateError, match="'HyperFisher', which this version does not know"):
+@pytest.mark.parametrize("name", ["HyperFisher", "Fisher"])
+def test_an_unknown_class_or_a_base_is_refused_by_name(name, saved):
+    rewrite(saved, lambda h: h.update({"class": name}))
+    with pytest.raises(StateError, match=f"'{name}', which this version does not know"):
         ff.load(saved)
 
 

@@ -95,7 +95,7 @@ def test_a_choice_says_what_it_rests_on():
 
 # How far behind, by kind of processor: complex products in cache, two real passes a row, are
 # half as fast as SciPy's where vectors are not split.
-FAR = {"avx512": 2.5, "halved avx512": 2.0, "avx2": 2.5}
+FAR = {"avx512": 2.5, "halved avx512": 2.0, "avx2": 2.2}
 
 
 @pytest.mark.parametrize("kind", MEASURED)
