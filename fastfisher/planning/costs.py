@@ -98,8 +98,8 @@ def _product_workspace(q, op, order, summed):
         part = order * order * q.itemsize if q.itemsize < q.sum_bytes else 0
         return copies + part + (_slice_bytes(q) if copied else 0)
     length = min(summed, max(SLICE_BYTES // max(order * q.itemsize, 1), 4096))
-    real = q.itemsize // q.parts
-    return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count())
+    real, cache = q.itemsize // q.parts, machine.cache_sizes()["L2"]
+    return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count(), cache)
 
 
 def _packed_factor(q, order):

@@ -13,7 +13,7 @@ from .packing import operand
 from .parallel import for_each
 from .products import KC, Place, add_complex, add_lower_ahead, panels_of
 from .simd import address, call_entry
-from .splitting import STEP
+from .splitting import STEP_BYTES
 from .systems import group_of, load, scratch, store
 from .threads import driver
 
@@ -89,7 +89,7 @@ def _syrk_task(t, thread, c, x, s, d, blocks, share, depth, work, totals, panels
     packed, sums = work[thread], totals[thread]
     first, zero, one = t * share, np.int64(0), np.int64(1)
     here, rows = min(share, blocks - first), (d + panels.rows - 1) // panels.rows * panels.rows
-    ld, parts, step = panels.ld, x.parts, STEP // x.parts
+    ld, parts, step = panels.ld, x.parts, STEP_BYTES // (panels.bytes * x.parts)
     re, im = Place(zero, ld, one, one), Place(rows * ld, ld, one, one)
     every, add, size = (zero, d), panels.add, rows * ld * parts
     for k0 in range(0, s.rows, depth // parts):

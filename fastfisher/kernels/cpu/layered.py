@@ -10,12 +10,12 @@ from .parallel import for_each
 from .products import (
     Place,
     add_complex,
-    add_lower,
+    add_lower_ahead,
     panels_of,
     triangle_corner,
-    with_layout,
 )
-from .splitting import STEP
+from .simd import address
+from .splitting import step_rows
 from .threads import driver
 
 __all__ = ["layered_gram"]
@@ -24,46 +24,55 @@ ROWS = 96  # rows of a and e in a group of samples, unless one sample has more
 
 
 @kernel
-def _layout(x, panels):
-    """Panels that hold all packed rows of a factor."""
-    depth = (x.p + x.p % 2) * x.parts
-    return with_layout(panels, depth * panels.ld, panels.ld, panels.width)
+def _blocks(x, panels):
+    """Block sums over the packed rows of a factor, and the terms of each."""
+    rows = panels.stride // panels.ld
+    return ((x.p + x.p % 2) * x.parts + rows - 1) // rows, rows // x.parts
 
 
 @kernel
 def _pack_group(t, thread, packed, x, start, rows, panels):
-    """Task: group t of `rows` rows, one panel of the factor after the other."""
+    """Task: group t of `rows` rows, block by block."""
     lo, hi, width = t * rows, min((t + 1) * rows, x.n), x.p * x.parts
     a = x.a + lo * width * x.bytes
     part = Operand(a, hi - lo, x.p, x.parts, x.by_rows, x.scale, x.shift, x.bytes, x.code)
-    layout, zero = _layout(x, panels), np.int64(0)
-    count = (rows + panels.width - 1) // panels.width
+    zero, count = np.int64(0), (rows + panels.width - 1) // panels.width
     here = (hi - lo + panels.width - 1) // panels.width
-    pack(packed, start + t * count * layout.stride, part, zero, x.p, zero, here, layout)
+    blocks, block = _blocks(x, panels)
+    for b in range(blocks):
+        to, k = start + (t * blocks + b) * count * panels.stride, b * block
+        pack(packed, to, part, k, min(block, x.p - k), zero, here, panels)
 
 
 @kernel
 def _products(sums, packed, x, start, rows, gi, gj, full, panels):
     """Products of the rows of group gi with those of gj, in double."""
-    layout, zero, one = _layout(x, panels), np.int64(0), np.int64(1)
-    size = (rows + panels.width - 1) // panels.width * panels.width
-    l0 = start + gi * (size // panels.width) * layout.stride
-    r0 = start + gj * (size // panels.width) * layout.stride
+    (blocks, block), zero, one = _blocks(x, panels), np.int64(0), np.int64(1)
+    add, ld, w = panels.add, panels.ld, panels.width
+    count = (rows + w - 1) // w
+    size, step = count * w, count * panels.stride
     here, across = min(rows, x.n - gi * rows), min(rows, x.n - gj * rows)
     re, im = Place(zero, size, one, one + full), Place(size * size, size, one, one + full)
+    every, middle = (zero, here), min((across // w + 1) // 2 * w, across)
+    first, second = (zero, middle), (middle, across)
     sums[:] = 0
-    block, ld = STEP // x.parts, panels.ld
-    for k in range(0, x.p, block):
-        terms, at = min(block, x.p - k), k * x.parts * ld
+    for b in range(blocks):
+        l0, r0 = start + (gi * blocks + b) * step, start + (gj * blocks + b) * step
+        terms = min(block, x.p - b * block)
         terms += terms % 2
-        m, n = (zero, here), (zero, across)
-        a, b = l0 + at, r0 + at
-        if x.parts == 1:
-            add_lower(
-                sums, re, here, m, n, layout.add, packed, a, packed, b, ld, terms, layout, sums
-            )
-        else:
-            add_complex(sums, re, im, here, m, n, packed, a, b, terms, True, layout, sums)
+        if x.parts == 2:
+            both = (zero, across)
+            add_complex(sums, re, im, here, every, both, packed, l0, r0, terms, True, panels, sums)
+            continue
+        left, right = address(packed, l0), address(packed, r0)
+        after = step * panels.bytes if b + 1 < blocks else zero
+        above, beside = (left + after, left + 2 * after), (right + after, right + 2 * after)
+        add_lower_ahead(
+            sums, re, here, every, first, add, left, right, ld, terms, panels, sums, above
+        )
+        add_lower_ahead(
+            sums, re, here, every, second, add, left, right, ld, terms, panels, sums, beside
+        )
 
 
 @kernel
@@ -88,15 +97,16 @@ def _multiply(c, order, i0, j0, rows, columns, tokens, parts, inputs, outputs, s
 
 
 @kernel
-def _pair(t, thread, c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks):
+def _pair(t, thread, c, order, packed, a, e, starts, group, tokens, layouts, scratch, tasks):
     """Task: two groups of samples; it owns their block of c."""
     gi, gj = triangle_corner(tasks - 1 - t)
     rows, own = group * tokens, scratch[thread]
     inputs, outputs = own[0], own[1]
     full = 1 if tokens > 1 or gi != gj else 0
-    _products(inputs, packed, a, starts[0], rows, gi, gj, full, panels)
-    _products(outputs, packed, e, starts[1], rows, gi, gj, full, panels)
-    size = (rows + panels.width - 1) // panels.width * panels.width
+    _products(inputs, packed, a, starts[0], rows, gi, gj, full, layouts[0])
+    _products(outputs, packed, e, starts[1], rows, gi, gj, full, layouts[1])
+    width = layouts[0].width
+    size = (rows + width - 1) // width * width
     here, across = min(rows, a.n - gi * rows), min(rows, a.n - gj * rows)
     i0, j0 = gi * group, gj * group
     _multiply(c, order, i0, j0, here, across, tokens, a.parts, inputs, outputs, size)
@@ -108,10 +118,10 @@ def _pack(launch, packed, x, start, rows, panels):
 
 
 @driver
-def _pairs(launch, c, order, packed, a, e, starts, group, tokens, panels, scratch):
+def _pairs(launch, c, order, packed, a, e, starts, group, tokens, layouts, scratch):
     groups = (order + group - 1) // group
     tasks = groups * (groups + 1) // 2
-    args = (c, order, packed, a, e, starts, group, tokens, panels, scratch, tasks)
+    args = (c, order, packed, a, e, starts, group, tokens, layouts, scratch, tasks)
     for_each(launch, _pair, tasks, args)
 
 
@@ -125,14 +135,20 @@ def layered_gram(c, a, e, tokens):
     factors = operand(a, False), operand(e, False)
     group = max(1, ROWS // tokens)
     rows, groups = group * tokens, -(-len(c) // group)
-    panels = panels_of(factors[0].dtype, 1, subtract=factors[0].parts == 2)
-    size = -(-rows // panels.width) * panels.width
-    depths = [(x.p + x.p % 2) * x.parts for x in factors]
-    lengths = [groups * size * depth for depth in depths]
-    packed = aligned((sum(lengths),), factors[0].dtype)
+    dtype = factors[0].dtype
+    step = step_rows(dtype.itemsize)
+    panels = panels_of(dtype, step, subtract=factors[0].parts == 2)
+    count = -(-rows // panels.width)
+    layouts, lengths = [], []
+    for x in factors:
+        depth = (x.p + x.p % 2) * x.parts
+        layouts.append(panels._replace(stride=min(step, depth) * panels.ld))
+        lengths.append(groups * count * -(-depth // step) * layouts[-1].stride)
+    packed = aligned((sum(lengths),), dtype)
     starts = (0, lengths[0])
-    for x, start in zip(factors, starts, strict=True):
-        _pack(packed, x, start, rows, panels)
+    for x, start, layout in zip(factors, starts, layouts, strict=True):
+        _pack(packed, x, start, rows, layout)
+    size = count * panels.width
     scratch = aligned((threads.max_threads(), 2, factors[0].parts * size * size), np.float64)
     sums = c.view(np.float64).reshape(-1)
-    _pairs(sums, len(c), packed, *factors, starts, group, tokens, panels, scratch)
+    _pairs(sums, len(c), packed, *factors, starts, group, tokens, tuple(layouts), scratch)

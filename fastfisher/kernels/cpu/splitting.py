@@ -6,16 +6,16 @@ The planner reads the workspace off the same numbers.
 from ..slicing import SLICED_TERMS, TILED_TERMS, stretch_terms
 
 __all__ = [
-    "BLOCK",
     "BLOCK_ROWS",
     "CHUNK_BYTES",
     "KC",
     "LANE_BYTES",
     "SLICED_ORDER",
     "SLICE_BYTES",
-    "STEP",
+    "STEP_BYTES",
     "TASKS",
     "THIN",
+    "block_columns",
     "block_terms",
     "is_kept",
     "one_pass",
@@ -24,13 +24,14 @@ __all__ = [
     "resident_rows",
     "share_count",
     "sliced_terms",
+    "step_rows",
     "stretch",
     "strip_fits",
 ]
 
 SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at once
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
-STEP = 128  # the same where panels are tiles: room in L1 for what passes by
+STEP_BYTES = 1024  # of such rows where panels are tiles: room in L1 for what passes by; likewise
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
 SPLIT = 384  # up to this order every task owns a whole C and a share of the sum
 SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
@@ -39,7 +40,9 @@ FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
 STRETCH_BYTES = 16 << 20  # of packed panels between which C is read and written
 STRETCH_ROWS = 2048  # of them at most, and half as many at least
-BLOCK = 144  # columns of a task's block of C, which stays in L2 with its panels and the next ones
+BLOCK = 192  # columns of a task's block of C, which stays in L2 with its panels and the next ones,
+SMALL_BLOCK = 144  # where L2 is smaller than
+LARGE_L2 = 1 << 20
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
 FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp
@@ -81,9 +84,19 @@ def share_count(order, length, parts):
 def block_terms(order, parts, itemsize):
     """Terms per block sum of such a task."""
     if order > THIN:
-        return STEP // parts
+        return step_rows(itemsize) // parts
     fitting = THIN_BYTES // (order * parts * itemsize)
     return min(KC // parts, max(32, fitting // 16 * 16))
+
+
+def step_rows(itemsize):
+    """Packed rows of real numbers per block sum where panels are tiles."""
+    return STEP_BYTES // itemsize
+
+
+def block_columns(cache):
+    """Columns of a task's block of C, given the bytes of L2."""
+    return BLOCK if cache >= LARGE_L2 else SMALL_BLOCK
 
 
 def stretch(order, itemsize):
@@ -126,17 +139,18 @@ def resident_rows(row_bytes, least, cache=None):
     return min(max(rows, least), BLOCK_ROWS // least * least)
 
 
-def rank_k_bytes(order, length, parts, itemsize, threads):
-    """Scratch of one call over `length` terms; itemsize is that of a real number."""
+def rank_k_bytes(order, length, parts, itemsize, threads, cache):
+    """Scratch of one call over `length` terms; itemsize is that of a real number, cache L2."""
     if not (order and length):
         return 0
     width = -(-order // EDGE) * EDGE
     shares = share_count(order, length, parts)
     if not shares:
-        rows = min(stretch(order, itemsize), -(-length * parts // STEP) * STEP)
+        step, block = step_rows(itemsize), block_columns(cache)
+        rows = min(stretch(order, itemsize), -(-length * parts // step) * step)
         stretches = -(-length * parts // rows)
-        side = -(-order // BLOCK)
+        side = -(-order // block)
         blocks = side * (side + 1) // 2 if is_kept(order, parts, stretches) else threads
-        return min(stretches, 2) * width * rows * itemsize + blocks * BLOCK**2 * parts * 8
+        return min(stretches, 2) * width * rows * itemsize + blocks * block**2 * parts * 8
     packed = width * block_terms(order, parts, itemsize) * parts * itemsize
     return shares * parts * (order + EDGE) * width * 8 + threads * packed

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...machine import cache_sizes
 from . import threads
 from .elimination import LINE, publish, run_blocks, wait_for
 from .jit import kernel
@@ -19,7 +20,7 @@ from .packing import pack
 from .parallel import for_each
 from .products import Place, add_complex, add_lower_ahead, panels_of, triangle_corner
 from .simd import address
-from .splitting import BLOCK, STEP, TASKS, is_kept, stretch
+from .splitting import TASKS, block_columns, is_kept, step_rows, stretch
 from .threads import driver
 
 __all__ = ["add_tiled"]
@@ -156,20 +157,20 @@ def add_tiled(c, x, lo, hi, order):
     # c  INOUT flat double, (order, order, parts) C order; lower triangle
     # x  IN Operand, summed over lo..hi
     """c += sum_k conj(x_k) x_k'."""
-    panels = panels_of(x.dtype, STEP, subtract=x.parts == 2)
-    rows = (hi - lo) * x.parts
-    depth = min(stretch(order, x.dtype.itemsize), -(-rows // STEP) * STEP)
+    step, rows = step_rows(x.dtype.itemsize), (hi - lo) * x.parts
+    panels = panels_of(x.dtype, step, subtract=x.parts == 2)
+    depth = min(stretch(order, x.dtype.itemsize), -(-rows // step) * step)
     stretches, count = -(-rows // depth), -(-order // panels.width)
-    side = BLOCK // panels.width
+    side = block_columns(cache_sizes()["L2"]) // panels.width
     while side > 1 and (count / side) ** 2 * stretches < TASKS * threads.thread_count():
         side -= 1
     blocks, groups = -(-count // side), -(-count // GROUP)
-    blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // STEP)
+    blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step)
     size = x.parts * (side * panels.width) ** 2
     kept = is_kept(order, x.parts, stretches)
-    numbers = (depth // x.parts, STEP // x.parts, count, side, blocks, groups, packs, kept)
+    numbers = (depth // x.parts, step // x.parts, count, side, blocks, groups, packs, kept)
     cut = Cut(lo, hi, *numbers)
-    packed = aligned((min(stretches, 2), depth // STEP, count, panels.stride), x.dtype).reshape(-1)
+    packed = aligned((min(stretches, 2), depth // step, count, panels.stride), x.dtype).reshape(-1)
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)
     tasks = stretches * (blocks + packs)
