@@ -126,8 +126,8 @@ def vector_bytes(q, per_parameter, per_sample):
 def _reads_once(q):
     """True if `fvp` finds the scores in a cache when it needs them again."""
     width, itemsize, vectors = q.p * q.parts, q.itemsize // q.parts, q.rhs * q.parts
-    cache = machine.cache_sizes()["L2"]
-    strips = vectors == 1 and strip_fits(width, itemsize, thread_count(), cache)
+    caches = machine.cache_sizes()
+    strips = vectors == 1 and strip_fits(width, itemsize, thread_count(), caches)
     return strips or one_pass(width, itemsize, vectors)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from fastfisher.kernels.cpu import matvec, strips
 from fastfisher.kernels.cpu.rows import MANY, real_rows
-from fastfisher.kernels.cpu.splitting import BLOCK_ROWS
+from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_fits
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices
 from tests.kernels.cases import operands
@@ -38,6 +38,17 @@ def test_strips_of_columns_have_the_bits_of_one_pass(stored, count):
     for G, w, v, shift in cases(shapes, stored):
         found = strips.fvp(real_rows(G, shift), v, w, count)
         assert np.array_equal(found, product(G, w, v, shift)), G.shape
+
+
+def test_strips_are_taken_while_a_cache_holds_eight_rows():
+    caches = {"L2": 1 << 20, "L3": 8 << 20}
+    own, every = caches["L2"] // 64, caches["L3"] // 2 // 64
+    assert own < every  # one thread has the larger part of L3, many have L2 each
+    assert strip_fits(every, 8, 1, caches) and not strip_fits(every + 1, 8, 1, caches)
+    assert strip_fits(64 * own, 8, 64, caches) and not strip_fits(64 * own + 1, 8, 64, caches)
+    caches["L3"] = 1 << 30  # shared with who knows whom
+    assert strip_fits(STRIP_BYTES // 64, 8, 1, caches)
+    assert not strip_fits(STRIP_BYTES // 64 + 1, 8, 1, caches)
 
 
 @over_stored

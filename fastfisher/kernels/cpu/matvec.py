@@ -291,7 +291,7 @@ def fvp(y, a, v, weights, shift):
         sums = several.fvp(x, v, weights, _tiles(a))
     elif one_pass(x.width, x.bytes):
         sums = _one_pass(x, v, weights)
-    elif strip_fits(x.width, x.bytes, count, cache_sizes()["L2"]):
+    elif strip_fits(x.width, x.bytes, count, cache_sizes()):
         sums = strips.fvp(x, v, weights, count)
     else:
         sums = _two_passes(real_rows(a, shift, once=True), v, weights)

@@ -46,6 +46,7 @@ LARGE_L2 = 1 << 20
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
 FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp
+STRIP_BYTES = 16 << 20  # the same, but in the last cache, where they take up to half of it
 LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
@@ -118,9 +119,11 @@ def one_pass(width, itemsize, vectors=1):
     return 4 * width * itemsize <= FUSED_BYTES * (1 if vectors == 1 else 2)
 
 
-def strip_fits(width, itemsize, threads, cache):
-    """True if it holds a thread's share of the columns of four rows, and of the next four."""
-    return 8 * -(-width // threads) * itemsize <= cache
+def strip_fits(width, itemsize, threads, caches):
+    """True if L2 holds a thread's share of the columns of four rows, and of the next four; or the
+    last cache all columns."""
+    own, every = 8 * -(-width // threads) * itemsize, 8 * width * itemsize
+    return own <= caches["L2"] or every <= min(caches["L3"] // 2, STRIP_BYTES)
 
 
 def padded(k, most=MOST_VECTORS):

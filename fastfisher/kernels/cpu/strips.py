@@ -2,7 +2,7 @@
 
 Columns are cut into a strip per thread. In a round, strip by strip, a group of rows is multiplied
 by the vector while the group before it, whose factors are known by then, is added to the sums: its
-part of the strip is still in the cache of the core that read it.
+part of the strip is still in a cache: that of the core that read it, or the last one.
 """
 
 import numpy as np
