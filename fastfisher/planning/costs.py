@@ -209,17 +209,28 @@ def _kept(q, order):
     return (1 + (q.dampings > 1)) * order * order * q.sum_bytes
 
 
+def _one_call(q):
+    """The stage of a primal solve in one compiled call, on one core and in double."""
+    choice, rates = decide("primal_small", q.p, q.dtype, device=q.device), current_rates()
+    scores, square = q.n * q.p, q.p * q.p
+    flops = scores * (q.p + 1) + q.p * square / 3 + (4 * scores + 2 * square) * q.rhs
+    passes = (2 + 2 * q.rhs) * 8 * scores  # packed, summed, and read again for each residual
+    seconds = rates.call + flops / rates.core_speed() + passes / rates.bandwidth
+    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square
+    own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
+    size = f"{q.n} x {q.p}"
+    moved = scores * q.stored_bytes
+    return Stage(
+        "primal_small", choice.entry.name, size, int(flops), int(moved), int(scratch), *own
+    )
+
+
 def _primal(q):
-    product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
-    stages = [product, *_repeated(others, q.dampings)]
+    resident = _kept(q, q.p) + vector_bytes(q, 6, 1)
     if q.small:
-        # One call: what a stage costs outside its kernel is paid once for all of them.
-        rates = current_rates()
-        saved = rates.overhead - rates.call / len(stages)
-        choice = decide("primal_small", q.p, q.dtype, device=q.device)
-        own = {"kernel": choice.entry.name, "source": choice.source, "measured": choice.measured}
-        stages = [replace(s, seconds=max(s.seconds - saved, 1e-9), **own) for s in stages]
-    return stages, _kept(q, q.p) + vector_bytes(q, 6, 1)
+        return [_one_call(q)], resident
+    product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
+    return [product, *_repeated(others, q.dampings)], resident
 
 
 def _dual(q):

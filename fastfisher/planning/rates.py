@@ -23,6 +23,7 @@ MEASURED = {
     "avx2": "rates_avx2.json",
 }
 DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
+LARGE = 1000, 1e9  # order and flops of a product that shows what a core reaches
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Rates:
                     at_sizes = [_interpolate(works, rates, work) for works, rates in curves]
                     return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
         return DEFAULT_RATE
+
+    def core_speed(self):
+        """Flops per second of one core in large products, in double."""
+        rate = self._rate("syrk", "numba.syrk", "float64", *LARGE)
+        return rate * self.compute_scale / machine.cpu_count()
 
     def seconds(self, op, entry, dtype, size, flops, moved, shrunk=1.0):
         """Time of one stage: max(flops / rate, bytes beyond the cache / bandwidth) + overhead.

@@ -8,8 +8,9 @@ import numpy as np
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 WIDTH = 96  # of a printed plan, so that it can be indented
-SMALL_ORDER = 32  # parameters, and
-SMALL_SCORES = 1 << 13  # scores, up to which one compiled call does a whole primal solve
+SMALL_ORDER = 128  # parameters,
+SMALL_SCORES = 1 << 18  # scores, and
+SMALL_WORK = 20e6  # products, up to which one compiled call does a whole primal solve
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Problem:
     def small(self):
         """True where the primal route is one compiled call (solvers/primal.py)."""
         real = np.dtype(self.dtype).kind != "c"
-        fits = 0 < self.p <= SMALL_ORDER and 0 < self.n * self.p <= SMALL_SCORES
+        scores = self.n * self.p
+        fits = 0 < self.p <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
+        fits = fits and scores * self.p <= SMALL_WORK
         return real and not self.centered and fits and not self.spectral and self.dampings == 1
 
     @property

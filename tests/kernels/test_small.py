@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import fastfisher as ff
 from fastfisher.kernels import reference
+from fastfisher.kernels.cpu.small import ROWS
 from fastfisher.planning import records
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
@@ -37,8 +38,24 @@ def test_small_solve_by_hand(entry):
 
 @over_implementations
 @over_reals
-@given(n=st.integers(1, 40), p=st.integers(1, 12), k=st.integers(1, 3), weighted=st.booleans())
+@given(n=st.integers(1, 140), p=st.integers(1, 70), k=st.integers(1, 3), weighted=st.booleans())
 def test_27_4_small_solve_is_backward_stable(entry, dtype, n, p, k, weighted):
+    compare(entry, dtype, n, p, k, weighted)
+
+
+@over_implementations
+@over_reals
+@pytest.mark.parametrize("weighted", (False, True), ids=("plain", "weighted"))
+def test_27_4_small_solve_around_every_tile_and_block(entry, dtype, weighted):
+    edges = matrices.edges(ROWS)
+    shapes = [(n, p) for n in (1, 2, *edges) for p in (*range(1, 20), 23, 24, 25, 47, 48, 49)]
+    shapes += [(n, p) for n in edges for p in (63, 64, 65, 100, 127, 128)]
+    shapes += [(2 * ROWS + 1, 7), (1000, 100), (1001, 3)]
+    for n, p in shapes:
+        compare(entry, dtype, n, p, 2, weighted)
+
+
+def compare(entry, dtype, n, p, k, weighted):
     rng = matrices.generator("small", n, p, k, weighted)
     a = matrices.gaussian((n, p), dtype, rng)
     b = matrices.gaussian((k, p), "float64", rng)
@@ -53,6 +70,7 @@ def test_27_4_small_solve_is_backward_stable(entry, dtype, n, p, k, weighted):
     assert np.isclose(added, 1e-3 + 0.1 * np.trace(F) / p, rtol=1e-13)
     A = F + added * np.eye(p)
     assert_ratio(solve_ratio(A, x.T.astype(dtype), b.T), "goal", f"{n} x {p}")
+    assert_ratio(report[5::2].max() / unit_roundoff(dtype), "goal", f"{n} x {p}, as reported")
 
 
 @over_implementations

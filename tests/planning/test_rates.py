@@ -127,10 +127,17 @@ def test_more_work_is_never_estimated_as_less_time():
 
 
 def test_a_solve_in_one_call_is_charged_one_overhead():
-    small, general = (ff.plan(30, p, method="primal") for p in (32, 33))
+    small, general = (ff.plan(30, p, method="primal") for p in (128, 129))
     assert small.problem.small and not general.problem.small
     assert small.seconds < general.seconds / 2
     assert not ff.plan(30, 32, dtype="complex128").problem.small
+    for n, p, fits in (
+        (2000, 100, True),
+        (2001, 100, False),
+        (1 << 17, 2, True),
+        (1 << 17, 3, False),
+    ):
+        assert ff.plan(n, p).problem.small is fits
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", ">f2"])

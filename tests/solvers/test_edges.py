@@ -5,8 +5,10 @@ import pytest
 
 import fastfisher as ff
 from tests import matrices, oracle
+from tests.solvers.routes import small_problems as small_problems
 from tests.tolerances import unit_roundoff
 
+pytestmark = pytest.mark.usefixtures("small_problems")
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
 
 EDGES = ((0, 0), (0, 1), (0, 4), (1, 0), (4, 0), (1, 1), (1, 4), (4, 1))

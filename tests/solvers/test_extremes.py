@@ -6,8 +6,10 @@ import pytest
 import fastfisher as ff
 from fastfisher.errors import InputError
 from tests import matrices, oracle
+from tests.solvers.routes import small_problems as small_problems
 from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
 
+pytestmark = pytest.mark.usefixtures("small_problems")
 over_methods = pytest.mark.parametrize("method", ["primal", "dual", "cg"])
 over_shapes = pytest.mark.parametrize("shape", [(40, 8), (8, 40)], ids=lambda s: f"{s[0]}x{s[1]}")
 

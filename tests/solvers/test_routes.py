@@ -7,8 +7,10 @@ import fastfisher as ff
 from fastfisher.solvers import STATUSES
 from tests import matrices, oracle
 from tests.solvers.routes import over_dtypes, over_methods, tight
+from tests.solvers.routes import small_problems as small_problems
 from tests.tolerances import assert_ratio, forward_ratio, solve_ratio, unit_roundoff
 
+pytestmark = pytest.mark.usefixtures("small_problems")
 over_shapes = pytest.mark.parametrize(
     "shape", [(40, 9), (9, 40), (20, 20)], ids=lambda s: f"{s[0]}x{s[1]}"
 )

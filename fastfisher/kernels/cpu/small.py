@@ -1,35 +1,67 @@
-"""A whole damped primal solve of a few parameters in one call: products, factor, certificate.
+"""A whole damped primal solve of few parameters in one call: products, factor, certificate.
 
-Below some dozens of parameters the calls between kernels cost more than the arithmetic.
+Up to a hundred parameters or so the calls between kernels cost more than the arithmetic.
 """
+
+import functools
 
 import numpy as np
 
 from .jit import kernel
 from .power import power_steps, range_safe_norm
+from .products import Place, add_lower, panels_of
+from .rows import GROUP, MANY, combine, dots, real_rows, rows_at_once
+from .simd import address
+from .sums import PAD
 from .threads import driver
 
 __all__ = ["primal_small"]
 
 HEAD = 4  # numbers of the report before those of the right-hand sides
+ROWS = 64  # of a block sum; even
 
 
 @kernel
-def _fisher(F, a, weights, total):
+def _fisher(F, a, weights, total, panels):
     """F = a' diag(weights) a / total, in double; its largest diagonal element."""
-    n, p = a.shape
-    F[:] = 0
-    for k in range(n):
-        w = weights[k] if weights.size > 0 else 1.0
-        for i in range(p):
-            x = w * a[k, i]
-            for j in range(i + 1):
-                F[i, j] += x * a[k, j]
+    (n, p), width, zero, one = a.shape, panels.width, np.int64(0), np.int64(1)
+    sums = np.zeros((p + panels.rows - 1) // panels.rows * panels.rows * width)
+    left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
+    place, every = Place(zero, width, one, one), (zero, np.int64(p))
+    for lo in range(0, n, ROWS):
+        rows = min(ROWS, n - lo)
+        for k in range(rows):
+            given, to = a[lo + k], right[k * width : k * width + p]
+            for j in range(p):
+                to[j] = given[j]
+            if weights.size > 0:
+                w, to = weights[lo + k], left[k * width : k * width + p]
+                for j in range(p):
+                    to[j] = w * given[j]
+        if rows % 2:
+            left[rows * width : (rows + 1) * width] = 0
+            right[rows * width : (rows + 1) * width] = 0
+        scaled = left if weights.size > 0 else right
+        add_lower(
+            sums,
+            place,
+            p,
+            every,
+            every,
+            panels.add,
+            scaled,
+            zero,
+            right,
+            zero,
+            width,
+            rows + rows % 2,
+            panels,
+            sums,
+        )
     largest = 0.0
     for i in range(p):
         for j in range(i + 1):
-            F[i, j] /= total
-            F[j, i] = F[i, j]
+            F[i, j] = F[j, i] = sums[i * width + j] / total
         if not F[i, i] <= largest:  # NaN too
             largest = F[i, i]
     return largest
@@ -37,61 +69,72 @@ def _fisher(F, a, weights, total):
 
 @kernel
 def _factor(F):
-    """Cholesky factor in place of the lower triangle; 0 or the failing order."""
-    for j in range(len(F)):
-        for i in range(j, len(F)):
-            value = F[i, j]
-            for k in range(j):
-                value -= F[i, k] * F[j, k]
-            if i > j:
-                F[i, j] = value / F[j, j]
-            elif value > 0 and np.isfinite(value):
-                F[j, j] = np.sqrt(value)
-            else:
-                return j + 1
+    """Cholesky factor in place, its adjoint above it; 0 or the failing order."""
+    p = len(F)
+    for k in range(p):
+        pivot, top = F[k, k], F[k]
+        if not (pivot > 0 and np.isfinite(pivot)):
+            return k + 1
+        top[k] = np.sqrt(pivot)
+        for j in range(k + 1, p):
+            top[j] /= top[k]
+        for i in range(k + 1, p):
+            value, row = top[i], F[i]
+            for j in range(i, p):
+                row[j] -= value * top[j]
+    for i in range(p):
+        for j in range(i):
+            F[i, j] = F[j, i]
     return 0
 
 
 @kernel
 def _substitute(L, x):
+    """x <- (L L')^-1 x for a factor with its adjoint above it."""
     p = len(x)
-    for i in range(p):
-        for k in range(i):
-            x[i] -= L[i, k] * x[k]
-        x[i] /= L[i, i]
-    for i in range(p - 1, -1, -1):
-        for k in range(i + 1, p):
-            x[i] -= L[k, i] * x[k]
-        x[i] /= L[i, i]
+    for k in range(p):
+        x[k] /= L[k, k]
+        value, row = x[k], L[k]
+        for j in range(k + 1, p):
+            x[j] -= value * row[j]
+    for k in range(p - 1, -1, -1):
+        x[k] /= L[k, k]
+        value, row = x[k], L[k]
+        for j in range(k):
+            x[j] -= value * row[j]
 
 
 @kernel
-def _residual(r, a, weights, total, added, x, b):
-    """r = b - (F + added I) x from the scores."""
-    for j in range(len(r)):
-        r[j] = 0
-    for k in range(a.shape[0]):
-        t = 0.0
-        for j in range(len(r)):
-            t += a[k, j] * x[j]
+def _residual(r, t, rows, weights, total, added, x, b):
+    """r = b - (F + added I) x from the scores; r has room for whole vectors, t for some rows."""
+    i, p, zero, sums, factors = np.int64(0), len(x), np.int64(0), address(r, 0), address(t, 0)
+    r[:] = 0
+    while i < rows.n:
+        some = rows_at_once(rows.n - i)
+        for s in range(0, some, GROUP):
+            to = address(t, s)
+            dots(to, rows, i + s, zero, address(x, 0), p, min(some, GROUP), rows.ahead)
         if weights.size > 0:
-            t *= weights[k]
-        for j in range(len(r)):
-            r[j] += t * a[k, j]
-    for j in range(len(r)):
+            for s in range(some):
+                t[s] *= weights[i + s]
+        combine(sums, rows, i, zero, factors, p, some, zero)
+        i += some
+    for j in range(p):
         r[j] = b[j] - r[j] / total - added * x[j]
 
 
 @driver
-def _primal_small(launch, x, report, a, weights, b, damping, share, single):
+def _primal_small(launch, x, report, a, rows, weights, b, damping, share, single, panels):
     p = a.shape[1]
     total = np.float64(a.shape[0])
     if weights.size > 0:
         total = 0.0
         for weight in weights:
             total += weight
-    F, r, y = np.empty((p, p)), np.empty(p), np.empty(p)
-    report[0] = _fisher(F, a, weights, total)
+    F, y, t = np.empty((p, p)), np.empty(p), np.empty(MANY)
+    whole = np.empty(panels.width + PAD)
+    r = whole[:p]
+    report[0] = _fisher(F, a, weights, total, panels)
     trace = 0.0
     for i in range(p):
         trace += F[i, i]
@@ -110,7 +153,7 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single):
         if single:  # the residual is that of x as it will be returned
             for i in range(p):
                 x[c, i] = np.float32(x[c, i])
-        _residual(r, a, weights, total, added, x[c], b[c])
+        _residual(whole, t, rows, weights, total, added, x[c], b[c])
         size, given = range_safe_norm(r), range_safe_norm(b[c])
         report[HEAD + 2 * c] = size / given if given > 0 else size
         scale = norm * range_safe_norm(x[c]) + given
@@ -125,5 +168,12 @@ def primal_small(x, report, a, weights, b, damping, share):
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
     """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
-    single = a.dtype.itemsize == 4
-    _primal_small(x, report, a.astype(float, copy=False), weights, b, damping, share, single)
+    single, a = a.dtype.itemsize == 4, a.astype(float, copy=False)
+    rows, panels = real_rows(a, a[0, :0]), _panels(a.shape[1])
+    args = (x, report, a, rows, weights, b, damping, share, single, panels)
+    _primal_small.compiled(0, *args)
+
+
+@functools.lru_cache(maxsize=256)
+def _panels(p):
+    return panels_of(np.float64, ROWS, order=p)
