@@ -46,8 +46,9 @@ class Entry:
     function: str
     reproducible: bool = True
 
-    def load(self):
-        return getattr(_home(self.module), self.function)
+    def load(self, function=None):
+        """The function, or another one of its module."""
+        return getattr(_home(self.module), function or self.function)
 
     @property
     def vendor(self):
