@@ -158,6 +158,8 @@ def _writable_view(a):
 
 def contiguous(a, dtype):
     """`a` as kernels want it: C order, aligned, native, `dtype`; a copy only where it must be."""
+    if a.flags.carray and a.dtype == dtype:
+        return a
     if _readable(a, dtype):
         return _writable_view(a)
     if a.size >= WIDENED and dtype == np.float32 and a.dtype.name in HALVES:

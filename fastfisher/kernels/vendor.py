@@ -118,9 +118,10 @@ def cholesky(l, a=None, damping=0.0):
     _, info = _routine(lapack, "potrf", l.dtype)(
         l.T, lower=0, overwrite_a=1, clean=int(a is not None)
     )
-    if info == 0 and not math.isfinite(diagonal.real.dot(diagonal.real)):
+    pivots = diagonal.real
+    if info == 0 and not math.isfinite(pivots.dot(pivots)):
         # OpenBLAS lets a NaN pivot pass with info = 0; finite ones may be large.
-        bad = np.flatnonzero(~np.isfinite(diagonal))
+        bad = np.flatnonzero(~np.isfinite(pivots))
         info = bad[0] + 1 if bad.size else 0
     return int(info)
 
