@@ -21,6 +21,7 @@ __all__ = [
     "all_finite",
     "as_answer",
     "as_damping_vector",
+    "as_rows",
     "as_scores",
     "as_vectors",
     "as_weights",
@@ -119,6 +120,7 @@ def _readable(a, dtype):
 
 
 FEW = 1 << 12  # elements up to which looking through bytes is quicker than a reduction
+_AS_IT_IS = nullcontext()
 
 
 def all_finite(a):
@@ -156,6 +158,8 @@ def _writable_view(a):
 
 def contiguous(a, dtype):
     """`a` as kernels want it: C order, aligned, native, `dtype`; a copy only where it must be."""
+    if a.flags.carray and a.dtype == dtype:
+        return a
     if _readable(a, dtype):
         return _writable_view(a)
     if a.size >= WIDENED and dtype == np.float32 and a.dtype.name in HALVES:
@@ -270,10 +274,11 @@ def as_scores(G, name="G"):
     return Scores(a, dtype, G)
 
 
-def as_vectors(b, size, dtype, name, *, axis="p"):
-    """Check b (size,) or (size, k); return it as rows (k, size), and whether it was one vector.
+def as_rows(b, size, dtype, name, *, axis="p"):
+    """Check b (size,) or (size, k) but for what is not finite.
 
-    Cast to `dtype`, or to its complex counterpart if b is complex.
+    Return it as rows (k, size), cast to `dtype`, or to its complex counterpart if b is complex; as
+    rows of its own dtype; and whether it was one vector.
     """
     a = as_array(b, name, need=f"shape ({axis},) or ({axis}, k)")
     wanted = computing_dtype(a.dtype, name)
@@ -285,8 +290,19 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
         dtype = np.result_type(dtype, np.complex64)
     given, dtype = a[np.newaxis] if a.ndim == 1 else a.T, np.dtype(dtype)
     narrowed = dtype.itemsize < wanted.itemsize
-    with np.errstate(over="ignore") if narrowed else nullcontext():
+    with np.errstate(over="ignore") if narrowed else _AS_IT_IS:
         rows = contiguous(given, dtype)
+    if narrowed and (given.any(axis=1) & ~rows.any(axis=1)).any():
+        raise InputError(f"{name} vanishes in {rows.dtype}; multiply it by a power of two")
+    return rows, given, a.ndim == 1
+
+
+def as_vectors(b, size, dtype, name, *, axis="p"):
+    """Check b (size,) or (size, k); return it as rows (k, size), and whether it was one vector.
+
+    Cast to `dtype`, or to its complex counterpart if b is complex.
+    """
+    rows, given, single = as_rows(b, size, dtype, name, axis=axis)
     if not all_finite(rows):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
         if np.isfinite(given[:, bad]).all():
@@ -294,9 +310,7 @@ def as_vectors(b, size, dtype, name, *, axis="p"):
                 f"{name} overflows {rows.dtype} at index {bad}; divide it by a power of two"
             )
         raise InputError(f"{name} is not finite at index {bad}; remove or repair it")
-    if narrowed and (given.any(axis=1) & ~rows.any(axis=1)).any():
-        raise InputError(f"{name} vanishes in {rows.dtype}; multiply it by a power of two")
-    return rows, a.ndim == 1
+    return rows, single
 
 
 def as_weights(weights, n):

@@ -12,6 +12,10 @@ from scipy.linalg import blas, lapack
 # Terms summed in the dtype of the scores before they are added in double: errors stop growing.
 BLOCK = 4096
 FVP_BYTES = 4 << 20  # of scores between the two products of fvp
+# From this order on a factor is read once for each of several right-hand sides while an entry of
+# all of them has at most so many bytes: for several at once OpenBLAS copies it.
+LEAST, FEW_BYTES = 200, 16
+ALONE = 80  # order up to which calls cost more than the copy
 
 __all__ = [
     "cholesky",
@@ -22,6 +26,7 @@ __all__ = [
     "rmatvec",
     "solve_lower",
     "solve_lower_adjoint",
+    "substitute",
     "syrk",
 ]
 
@@ -113,15 +118,23 @@ def cholesky(l, a=None, damping=0.0):
     _, info = _routine(lapack, "potrf", l.dtype)(
         l.T, lower=0, overwrite_a=1, clean=int(a is not None)
     )
-    if info == 0 and not math.isfinite(np.add.reduce(diagonal.real)):
-        # OpenBLAS lets a NaN pivot pass with info = 0.
-        info = int(np.flatnonzero(~np.isfinite(diagonal))[0]) + 1
+    pivots = diagonal.real
+    if info == 0 and not math.isfinite(pivots.dot(pivots)):
+        # OpenBLAS lets a NaN pivot pass with info = 0; finite ones may be large.
+        bad = np.flatnonzero(~np.isfinite(pivots))
+        info = bad[0] + 1 if bad.size else 0
     return int(info)
 
 
+def _one_by_one(l, x):
+    return len(x) == 1 or (len(l) >= LEAST and len(x) * l.real.itemsize <= FEW_BYTES)
+
+
 def _triangular(l, x, trans):
-    if len(x) == 1:
-        _routine(blas, "trsv", l.dtype)(l.T, x[0], lower=0, trans=trans, overwrite_x=1)
+    if _one_by_one(l, x):
+        trsv = _routine(blas, "trsv", l.dtype)
+        for row in x:
+            trsv(l.T, row, lower=0, trans=trans, overwrite_x=1)
         return
     trsm = _routine(blas, "trsm", l.dtype)
     # rows of x are right-hand sides: x L^-T as a Fortran-ordered x' with L' upper on the left
@@ -142,6 +155,20 @@ def solve_lower_adjoint(l, x):
         np.conj(x, out=x)
     else:
         _triangular(l, x, 0)
+
+
+def substitute(l, x):
+    if not x.size:
+        return
+    if len(l) > ALONE and _one_by_one(l, x):
+        solve_lower(l, x)
+        solve_lower_adjoint(l, x)
+        return
+    if l.dtype.kind == "c":
+        np.conj(x, out=x)
+    _routine(lapack, "potrs", l.dtype)(l.T, x.T, lower=0, overwrite_b=1)
+    if l.dtype.kind == "c":
+        np.conj(x, out=x)
 
 
 def inverse_diagonal(y, l):

@@ -1,6 +1,7 @@
 """Cholesky factors and what is solved with them."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from ..arrays import (
     all_finite,
     as_array,
     as_real,
+    as_rows,
     as_vectors,
     computing_dtype,
     contiguous,
@@ -21,6 +23,8 @@ from .placing import placed
 __all__ = ["cho_solve", "cholesky"]
 
 ROWS = 256  # of a matrix whose upper triangle is zeroed at a time
+LARGE = 1e30  # a damping up to here takes no finite number of any dtype beyond its range
+_ALOUD = nullcontext()
 
 
 def _square_matrix(A, name):
@@ -79,7 +83,8 @@ def cholesky(A, *, damping=0.0, overwrite=False):
     )
     n = len(a)
     L = a if in_place else np.zeros((n, n), dtype)
-    with np.errstate(over="ignore"):  # a pivot that is not finite fails
+    # A pivot that is not finite fails.
+    with np.errstate(over="ignore") if damping > LARGE else _ALOUD:
         order = factor(L, None if in_place else contiguous(a, dtype), damping)
     if order:
         raise _not_positive_definite(None if in_place else a, n, order, damping, dtype)
@@ -162,7 +167,7 @@ def cho_solve(L, b):
     Returns
     -------
     array like b
-        In the dtype of L (complex if b is).
+        In the dtype of L (complex if b is); several right-hand sides in Fortran order.
 
     Raises
     ------
@@ -182,18 +187,19 @@ def cho_solve(L, b):
     a, dtype = _square_matrix(L, "L")
     n = len(a)
     _check_diagonal(a)
-    rows, single = as_vectors(b, n, dtype, "b", axis="n")
+    rows, _, single = as_rows(b, n, dtype, "b", axis="n")
     wanted = rows.dtype
     L = contiguous(a, wanted)
     x = rows if rows.base is None else np.array(rows)  # a view is the caller's
     solve_factored(L, x)
     if not all_finite(x):
+        as_vectors(b, n, dtype, "b", axis="n")  # what is not finite stays so: it may have come
         if not all_finite(np.tril(L)):
             raise InputError("L is not finite; check the lower triangle of L")
         raise InputError(
             f"x overflows {wanted}; divide b by a power of two, or pass float64 operands"
         )
-    return to_origin(x[0] if single else np.ascontiguousarray(x.T), b)
+    return to_origin(x[0] if single else x.T, b)
 
 
 def _check_diagonal(L):
@@ -202,7 +208,7 @@ def _check_diagonal(L):
     if not diagonal.size or (
         diagonal.dtype.kind != "c"
         and 0 < np.minimum.reduce(diagonal)
-        and np.maximum.reduce(diagonal) < np.inf
+        and math.isfinite(diagonal.dot(diagonal))  # or it is only large
     ):
         return
     bad = np.flatnonzero(~(np.isfinite(diagonal) & (diagonal.real > 0)))
@@ -213,6 +219,12 @@ def _check_diagonal(L):
 
 def solve_factored(L, x):
     """x <- (L L')^-1 x for rows x (k, n), in place; L is lower, C-ordered, of x's dtype."""
-    if x.size:
-        choose("solve_lower", len(L), L.dtype).load()(L, x)
-        choose("solve_lower_adjoint", len(L), L.dtype).load()(L, x)
+    if not x.size:
+        return
+    lower = choose("solve_lower", len(L), L.dtype)
+    adjoint = choose("solve_lower_adjoint", len(L), L.dtype)
+    if lower.vendor and adjoint.vendor:
+        lower.load("substitute")(L, x)  # both in one call
+        return
+    lower.load()(L, x)
+    adjoint.load()(L, x)

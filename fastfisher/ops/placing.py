@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from ..devices import lies_on_device, require_device
 
 __all__ = ["placed"]
@@ -13,6 +15,8 @@ def placed(function):
     @functools.wraps(function)
     def op(*args, **kwargs):
         first = args[0] if args else next(iter(kwargs.values()), None)
+        if type(first) is np.ndarray:
+            return function(*args, **kwargs)
         while isinstance(first, list | tuple) and first:  # layers
             first = first[0]
         if not lies_on_device(first):

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import cholesky as blocked
+from fastfisher.kernels.cpu import substitute as substitution
 from fastfisher.kernels.cpu import triangular
 from fastfisher.kernels.cpu.simd import lanes, tile_width
+from fastfisher.planning import Entry
 from tests import matrices, oracle, squares
 from tests.kernels.cases import (
     implementations,
@@ -212,6 +215,7 @@ def test_law_26_4_cholesky_scales_exactly_with_powers_of_four(entry, dtype):
 # Triangular solves ---------------------------------------------------------------------------
 
 RIGHT_HAND_SIDES = (0, 1, 2, *matrices.edges(lanes("float64")), *matrices.edges(WIDTH))
+LAPACK = Entry("scipy.substitute", "vendor", "substitute", reproducible=False)
 SOLVES = sorted({0, 1, 2, 3, 5, 50, *matrices.edges(WIDTH), *matrices.edges(triangular.SIDE)})
 
 
@@ -251,6 +255,37 @@ def test_27_3_triangular_solves_in_several_blocks_and_groups(monkeypatch, op, en
     for k in matrices.edges(triangular.GROUP * width):
         compare_solve(entry, op, 5 * width + 3, k, dtype)
     compare_solve(entry, op, 8 * width, 3, dtype)
+
+
+SUBSTITUTIONS = (
+    *(pytest.param(ours("substitute"), d, id=f"ours {d}") for d in ("float32", "float64")),
+    *(pytest.param(LAPACK, d, id=f"vendor {d}") for d in matrices.DTYPES),
+)
+both_sweeps = pytest.mark.parametrize("entry, dtype", SUBSTITUTIONS)
+
+
+def compare_substitution(entry, n, k, dtype):
+    L, b = factor_and_rows(n, k, dtype)
+    x, intact = b.copy(), unchanged(L)
+    entry.load()(L, x)
+    intact()
+    A = np.tril(L) @ np.tril(L).conj().T
+    assert_ratio(solve_ratio(A, x.T, b.T), "goal", f"{entry.name} order {n}, k = {k}, {dtype}")
+
+
+@both_sweeps
+@pytest.mark.parametrize("k", (0, 1, 2, 3, 4, 5, 17))
+def test_27_3_both_substitutions_in_one_call(entry, dtype, k):
+    for n in (*range(65), *matrices.edges(vendor.ALONE), *matrices.edges(vendor.LEAST), 451):
+        compare_substitution(entry, n, k, dtype)
+
+
+@both_sweeps
+def test_27_3_both_substitutions_in_parallel(monkeypatch, entry, dtype):
+    monkeypatch.setattr(substitution, "PARALLEL", 0)
+    side = substitution.SIDE
+    for n in (1, substitution.CORNER + 1, *matrices.edges(side), 9 * side + 13):
+        compare_substitution(entry, n, 2, dtype)
 
 
 @implementations("inverse_diagonal")
@@ -315,6 +350,33 @@ def test_cholesky_and_cho_solve_agree_with_numpy(dtype, reproducible, n):
     assert_ratio(solve_ratio(damped, x, b), "goal", f"solve {n}")
     assert_ratio(solve_ratio(damped, first, b[:, 0]), "goal", f"one right-hand side {n}")
     assert_ratio(forward_ratio(x, np.linalg.solve(damped, b), 100 * n), "goal", f"forward {n}")
+
+
+@either
+@over_dtypes
+@pytest.mark.parametrize("k", (1, 2, 4, 5))
+def test_cho_solve_where_the_vendor_goes_another_way(dtype, reproducible, k):
+    for n in (*matrices.edges(vendor.ALONE), *matrices.edges(vendor.LEAST)):
+        L, b = factor_and_rows(n, k, dtype)
+        with ff.options(reproducible=reproducible):
+            x = ff.ops.cho_solve(L, b.T)
+        A = np.tril(L) @ np.tril(L).conj().T
+        assert x.dtype == dtype and x.shape == (n, k)
+        assert_ratio(solve_ratio(A, x, b.T), "goal", f"order {n}")
+
+
+@either
+@over_dtypes
+@pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
+@pytest.mark.parametrize("n", (1, 5, 64, 201))
+def test_cho_solve_names_what_is_not_finite_after_the_solve(dtype, reproducible, bad, n):
+    L, b = factor_and_rows(n, 3, dtype)
+    for i in {0, n // 2, n - 1}:
+        for sides in (b[:1].T.copy(), b.T.copy(), b[0].copy()):
+            sides[i] = bad
+            with ff.options(reproducible=reproducible):
+                with pytest.raises(ff.errors.InputError, match=f"b is not finite at index {i}"):
+                    ff.ops.cho_solve(L, sides)
 
 
 @either

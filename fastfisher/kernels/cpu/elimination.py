@@ -18,7 +18,7 @@ import numpy as np
 from . import threads
 from .atomics import give_way, load, pause, store
 from .jit import entry_address, kernel
-from .memory import aligned
+from .memory import room
 from .moves import copy_at, split_at, transpose_at
 from .simd import address, call_entry, clear, lanes, tile_rows, tile_width
 from .triangles import (
@@ -258,8 +258,7 @@ def tile_of(dtype):
 def workspace(*sizes):
     """Memory for arrays of so many bytes, and the address of each, on cache lines of their own."""
     starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
-    memory = aligned((starts.pop(),), np.uint8)
-    base = memory.ctypes.data
+    memory, base = room(starts.pop())
     return memory, *(base + start for start in starts)
 
 

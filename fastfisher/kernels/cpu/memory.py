@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "room"]
 
 LINE = 64  # bytes of a cache line and of the widest vector
 LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
@@ -23,9 +23,16 @@ def aligned(shape, dtype):
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    raw = _buffer(size + LINE)
-    start = -raw.ctypes.data % LINE
+    raw, address = room(size)
+    start = address - raw.ctypes.data
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def room(size):
+    """Memory, and the address in it of a cache line where so many bytes begin."""
+    raw = _buffer(size + LINE)
+    start = raw.ctypes.data
+    return raw, start + -start % LINE
 
 
 def _buffer(size):

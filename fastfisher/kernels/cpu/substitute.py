@@ -17,9 +17,10 @@ from .threads import driver
 
 __all__ = ["substitute"]
 
-SIDE = 64  # rows of a block; part of the numbers, as is
-AHEAD = 8  # blocks that are taken together
-PARALLEL = 1 << 18  # elements of the factor above which threads pay
+SIDE = 64  # rows of a block; part of the numbers, as are
+AHEAD = 8  # blocks that are taken together,
+CORNER = 8  # and rows that are solved one after the other: everybody waits for them
+PARALLEL = 1 << 17  # elements of the factor above which threads pay
 
 
 @kernel
@@ -29,77 +30,88 @@ def _run(first, last, group):
 
 
 @kernel
+def _less_dots(l, x, k, at, count, lo, hi, found):
+    """x_i -= l_i x for rows lo..hi, over the entries from `at` on."""
+    i, v, ahead = lo, address(x, k * l.n + at), GROUP * l.width
+    while i < hi:
+        rows = GROUP if i + GROUP <= hi else 1
+        dots(address(found, 0), l, i, at, v, count, rows, ahead)
+        for r in range(rows):
+            x[k, i + r] -= found[r]
+        i += rows
+
+
+@kernel
+def _add_combined(l, x, k, at, count, lo, hi, found):
+    """found += sum of x_i l_i for rows lo..hi, over the entries from `at` on."""
+    i, ahead = lo, GROUP * l.width
+    while i < hi:
+        rows = rows_at_once(hi - i)
+        combine(address(found, 0), l, i, at, address(x, k * l.n + i), count, rows, ahead)
+        i += rows
+
+
+@kernel
 def _forward(t, thread, l, a, x, counters, sums):
     """Task: x_t = L_tt^-1 (x_t - sum_j<t L_tj x_j)."""
-    zero, n = np.int64(0), l.n
-    lo, hi, ahead = t * SIDE, min((t + 1) * SIDE, l.n), GROUP * l.width
-    found = sums[thread]
+    zero = np.int64(0)
+    lo, hi, found = t * SIDE, min((t + 1) * SIDE, l.n), sums[thread]
     j = zero
     while j < t:
         end = _run(j, t, np.int64(AHEAD))
         wait_for(counters, zero, end)
-        at, count = j * SIDE, (end - j) * SIDE
         for k in range(x.shape[0]):
-            v = address(x, k * n + at)
-            i = lo
-            while i < hi:
-                rows = GROUP if i + GROUP <= hi else 1
-                dots(address(found, zero), l, i, at, v, count, rows, ahead)
-                for r in range(rows):
-                    x[k, i + r] -= found[r]
-                i += rows
+            _less_dots(l, x, k, j * SIDE, (end - j) * SIDE, lo, hi, found)
         j = end
     for k in range(x.shape[0]):
-        for i in range(lo, hi):
-            total = x[k, i]
-            for m in range(lo, i):
-                total -= a[i, m] * x[k, m]
-            x[k, i] = total / a[i, i]
+        for first in range(lo, hi, CORNER):
+            beyond = min(first + CORNER, hi)
+            if first > lo:
+                _less_dots(l, x, k, lo, first - lo, first, beyond, found)
+            for m in range(first, beyond):
+                x[k, m] /= a[m, m]
+                for i in range(m + 1, beyond):
+                    x[k, i] -= a[i, m] * x[k, m]
     publish(counters, zero, t + 1)
 
 
 @kernel
 def _backward(t, thread, l, a, x, counters, sums):
     """Task, from the last block on: x_b = L_bb^-' (x_b - sum_i>b L_ib' x_i)."""
-    zero, n = np.int64(0), l.n
-    last = (n + SIDE - 1) // SIDE - 1
-    block = last - t
-    lo, hi, ahead = block * SIDE, min((block + 1) * SIDE, n), GROUP * l.width
+    one, last = np.int64(1), (l.n + SIDE - 1) // SIDE - 1
+    lo, hi = (last - t) * SIDE, min((last - t + 1) * SIDE, l.n)
     count, found = hi - lo, sums[thread]
-    j = zero
+    j = np.int64(0)
     while j < t:
         end = _run(j, t, np.int64(AHEAD))
-        wait_for(counters, zero, end)
+        wait_for(counters, one, end)
         for k in range(x.shape[0]):
             found[:count] = 0
-            y = address(found, zero)
             for done in range(j, end):
                 first = (last - done) * SIDE
-                beyond = min(first + SIDE, n)
-                i = first
-                while i < beyond:
-                    rows = rows_at_once(beyond - i)
-                    combine(y, l, i, lo, address(x, k * n + i), count, rows, ahead)
-                    i += rows
+                _add_combined(l, x, k, lo, count, first, min(first + SIDE, l.n), found)
             for i in range(count):
                 x[k, lo + i] -= found[i]
         j = end
     for k in range(x.shape[0]):
-        for i in range(hi - 1, lo - 1, -1):
-            x[k, i] /= a[i, i]
-            for m in range(lo, i):
-                x[k, m] -= a[i, m] * x[k, i]
-    publish(counters, zero, t + 1)
+        for corner in range((count - 1) // CORNER, -1, -1):
+            first, beyond = lo + corner * CORNER, min(lo + (corner + 1) * CORNER, hi)
+            for i in range(beyond - 1, first - 1, -1):
+                x[k, i] /= a[i, i]
+                for m in range(first, i):
+                    x[k, m] -= a[i, m] * x[k, i]
+            found[: first - lo] = 0
+            _add_combined(l, x, k, lo, first - lo, first, beyond, found)
+            for i in range(first - lo):
+                x[k, lo + i] -= found[i]
+    publish(counters, one, t + 1)
 
 
 @driver
-def _forwards(launch, l, a, x, counters, sums):
-    for_each(launch, _forward, (l.n + SIDE - 1) // SIDE, (l, a, x, counters, sums))
-
-
-@driver
-def _backwards(launch, l, a, x, counters, sums):
-    for_each(launch, _backward, (l.n + SIDE - 1) // SIDE, (l, a, x, counters, sums))
+def _sweeps(launch, l, a, x, counters, sums):
+    blocks = (l.n + SIDE - 1) // SIDE
+    for_each(launch, _forward, blocks, (l, a, x, counters, sums))
+    for_each(launch, _backward, blocks, (l, a, x, counters, sums))
 
 
 def substitute(l, x):
@@ -111,6 +123,4 @@ def substitute(l, x):
         return
     rows = real_rows(l, l[0, :0])
     sums = aligned((threads.max_threads(), 2 * SIDE), l.dtype)
-    parallel = n * n * k >= PARALLEL
-    for sweep in (_forwards, _backwards):
-        run_blocks(sweep, parallel, rows, l, x, np.zeros(8, np.int64), sums)
+    run_blocks(_sweeps, n * n * k >= PARALLEL, rows, l, x, np.zeros(16, np.int64), sums)
