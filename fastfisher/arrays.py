@@ -375,6 +375,6 @@ def to_origin(x, origin):
         return sys.modules["torch"].from_numpy(x) if x.ndim else x
     namespace = getattr(origin, "__array_namespace__", None)
     if namespace is not None and hasattr(origin, "__dlpack__"):
-        module = namespace()
+        module, x = namespace(), np.ascontiguousarray(x)  # not everybody takes other orders
         return module.from_dlpack(x) if hasattr(module, "from_dlpack") else module.asarray(x)
     return x

@@ -38,12 +38,12 @@ __all__ = [
 
 NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
 # Of products of slices, over those in single precision. What has not been measured, "avxvnni" and
-# shorts by VNNI, by what its instructions do.
+# "amx", by what its instructions do.
 SLICED_SPEED = {
     "bytes": {"avxvnni": 4.0, "vnni": 4.0, "amx": 10.0},
     "septets": {"avx2": 2.2},
-    "shorts": {"avx2": 1.4, "avxvnni": 2.0, "vnni": 2.0},
-    "halves": {"avx512bf16": 1.5, "amx": 5.0},
+    "shorts": {"avx2": 1.4, "avxvnni": 2.0, "vnni": 1.5},
+    "halves": {"avx512bf16": 1.6, "amx": 5.0},
 }
 INTEGERS = "bytes", "septets", "shorts"  # the fastest first
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples

@@ -84,7 +84,8 @@ def _faults(tiles):
     lame = code._replace(config=config.ctypes.data)
     found["lame"] = [sliced.is_exact(lame), tiles.counts()["fault"] > 0]
     units.unit.cache_clear()
-    before, units.unit_code = units.unit_code, lambda *of: lame
+    before = units.unit_code
+    units.unit_code = lambda name, *of: lame if name == "amx" else before(name, *of)
     found["next"] = [units.unit(kind) for kind in KINDS]
     units.unit.cache_clear()
     units.unit_code, amx.permitted = before, lambda: False

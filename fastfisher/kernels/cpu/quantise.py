@@ -11,6 +11,7 @@ import functools
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 
 from ..slicing import KINDS
 from . import twins_units as twins
@@ -256,13 +257,10 @@ def quantise_columns(typingctx, to, step, sums, source, count, unit, shift, like
 
 
 def _sum(builder, x):
-    """Of all words of a vector."""
-    width = WORDS
-    while width > 1:
-        width //= 2
-        mask = [lane + width if lane < width else lane for lane in range(WORDS)]
-        x = builder.add(x, builder.shuffle_vector(x, x, ir.Constant(_WORD_VECTOR, mask)))
-    return builder.extract_element(x, _I32(0))
+    """Of all words of a vector. LLVM 22 miscompiles halving by shuffles here, for Zen 4."""
+    kind = ir.FunctionType(_I32, [_WORD_VECTOR])
+    name = f"llvm.vector.reduce.add.v{WORDS}i32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
 
 
 @vector(twins.peaks_at)
