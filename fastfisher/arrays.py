@@ -331,10 +331,13 @@ def as_weights(weights, n):
     return w
 
 
-def as_damping_vector(damping, n):
-    """One damping per system: a number or (n,) numbers, finite and not negative."""
+def as_damping_vector(damping, n, *, spread=True):
+    """One damping per system: a number or (n,) numbers, finite and not negative.
+
+    Without `spread` a number is (1,).
+    """
     if np.isscalar(damping) or getattr(damping, "ndim", None) == 0:
-        return np.full(n, as_real(damping, "damping"))
+        return np.full(n if spread else 1, as_real(damping, "damping"))
     a = as_array(damping, "damping", need=f"a number or shape ({n},)")
     if a.shape != (n,) or a.dtype.kind not in "fiu":
         raise InputError(f"damping has shape {a.shape}, dtype {a.dtype}; expected ({n},) reals")

@@ -229,7 +229,13 @@ class GramFisher(Fisher):
         else:
             coefs = np.ones((1, system.n), self.dtype)
         given = rows if coefs is None else coefs
+        if rows is not None:
+            system = self._expecting(system, rows)
         return solve_system(system, self._dual_plan(system, len(given)), rows, coefs, single=single)
+
+    def _expecting(self, system, rows):
+        """The system, which will soon be asked for its products with these right-hand sides."""
+        return system
 
     def __matmul__(self, v):
         return self._product(v, self._system().apply_fisher)

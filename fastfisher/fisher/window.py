@@ -1,5 +1,6 @@
 """The window Fisher: the last m scores, and their Gram matrix kept up to date (M-FAC)."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,18 @@ def _storage(dtype):
     return np.dtype(np.float16 if np.dtype(dtype).name == "float16" else computed)
 
 
+class _Beside:
+    """Right-hand sides that meet the scores in the pass that renews the Gram matrix."""
+
+    def __init__(self, rows):
+        self.rows, self.seen = rows, None
+
+    def products(self, rows):
+        """Products with these rows, if they are those."""
+        same = self.seen is not None and rows.dtype == self.rows.dtype
+        return self.seen if same and np.array_equal(rows, self.rows) else None
+
+
 class WindowFisher(GramFisher):
     """F = sum w g'g / sum w over the last m scores, with all the verbs of `GramFisher`.
 
@@ -64,8 +77,8 @@ class WindowFisher(GramFisher):
 
     State: m p words and 8 m^2 bytes. Only rows of the Gram matrix whose scores were replaced are
     computed anew, all together at the next question: 2 m p flops for each; a solve takes m^3 / 3
-    flops and four passes over the window. docs/math.md B3; Frantar et al., "M-FAC" (2021,
-    arXiv:2107.03356).
+    flops and four passes over the window, the first of which computes those rows, too.
+    docs/math.md B3; Frantar et al., "M-FAC" (2021, arXiv:2107.03356).
 
     Examples
     --------
@@ -174,10 +187,17 @@ class WindowFisher(GramFisher):
     def _system(self, damping=None):
         return replace(super()._system(damping), kept_gram=self._kept_gram)
 
-    def _kept_gram(self, system):
+    def _expecting(self, system, rows):
+        if system.mean is not None or len(rows) > CHUNK:
+            return system
+        beside = _Beside(system.cast(rows))
+        kept = functools.partial(self._kept_gram, beside=beside)
+        return replace(system, kept_gram=kept, kept_products=beside.products)
+
+    def _kept_gram(self, system, beside=None):
         """Gram matrix of the (centred) rows of the window, a copy."""
         with self._lock:
-            K = self._renewed(system)
+            K = self._renewed(system, beside)
             if system.mean is None:
                 return K
             trace, n = float(K.diagonal().real.sum()), self.n_samples
@@ -196,7 +216,7 @@ class WindowFisher(GramFisher):
         K += (share @ towards).real
         return float(K.diagonal().real.sum())
 
-    def _renewed(self, system):
+    def _renewed(self, system, beside=None):
         """A copy of the Gram matrix, once the rows of new scores are computed."""
         n = self.n_samples
         scores, K = system.G, self._gram[:n, :n]
@@ -214,7 +234,11 @@ class WindowFisher(GramFisher):
             rows = contiguous(scores.data[some], self.dtype)
             if self._origin is not None:
                 rows = rows - self._origin.astype(self.dtype)
-            seen = products(scores, rows.conj(), shift=self._origin)
+            rows, also = rows.conj(), beside is not None and lo == 0 and self._origin is None
+            asked = np.vstack([rows, beside.rows]) if also else rows
+            seen = products(scores, asked, shift=self._origin)
+            if also:
+                seen, beside.seen = np.split(seen, [len(rows)])
             K[:, some], K[some] = seen.T, seen.conj()
         if stale.size:
             new = K[np.ix_(stale, stale)]

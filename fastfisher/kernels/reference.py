@@ -144,6 +144,7 @@ def inverse_diagonal(y, l):
 
 
 def batched_solve(x, info, f, g, damping):
+    damping = np.broadcast_to(damping, len(g))
     for t in range(len(g)):
         a = f[t].copy()
         a[np.diag_indices(len(a))] += damping[t]

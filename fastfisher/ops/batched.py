@@ -90,12 +90,13 @@ def batched_solve(F, g, *, damping=0.0):
         raise InputError(f"F has shape {f.shape}; expected (n, p, p)")
     if v.shape != f.shape[:2]:
         raise InputError(f"g has shape {v.shape}; expected {f.shape[:2]} to match F {f.shape}")
-    d = as_damping_vector(damping, len(f)).astype(_real(dtype), copy=False)
-    x, info = np.empty(v.shape, dtype), np.zeros(len(f), np.int32)
-    p = f.shape[1]
+    d = as_damping_vector(damping, len(f), spread=False).astype(_real(dtype), copy=False)
+    n, p, _ = f.shape
+    x, info = np.empty(v.shape, dtype), (np.empty if p else np.zeros)(n, np.int32)
     kernel = choose("batched_solve", p, dtype).load()
-    for part in _parts(len(f) if p else 0, p * (p + 2) * dtype.itemsize, p**3, "batched_solve"):
-        kernel(x[part], info[part], contiguous(f[part], dtype), contiguous(v[part], dtype), d[part])
+    for part in _parts(n if p else 0, p * (p + 2) * dtype.itemsize, p**3, "batched_solve"):
+        own = d[part] if len(d) == n else d
+        kernel(x[part], info[part], contiguous(f[part], dtype), contiguous(v[part], dtype), own)
     return to_origin(x, F), to_origin(info, F)
 
 

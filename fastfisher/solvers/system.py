@@ -152,6 +152,7 @@ class System:
     # Callables that give a copy of raw sums, lower triangles, where somebody keeps them:
     kept_gram: object = None  # (G - mean)(G - mean)'
     kept_fisher: object = None  # (G - mean)'w(G - mean)
+    kept_products: object = None  # callable: (G - mean) v for rows v, or None where not known
 
     @property
     def n(self):
@@ -226,7 +227,11 @@ class System:
 
     def _products(self, v):
         """(G - mean) v for rows v (k, p): (k, n)."""
-        y = products(self.G, self.cast(v), shift=self.mean)
+        v_cast, y = self.cast(v), None
+        if self.kept_products and self.G.scale == 1:
+            y = self.kept_products(v_cast)
+        if y is None:
+            y = products(self.G, v_cast, shift=self.mean)
         return y if self.drift is None else y - (v @ self.drift)[:, np.newaxis]
 
     def raw_diagonal(self):

@@ -1,5 +1,7 @@
 """The window Fisher: B3, replaced scores, storage in half precision, ages, centring, state."""
 
+import copy
+
 import hypothesis
 import numpy as np
 import pytest
@@ -89,6 +91,35 @@ def test_only_rows_of_new_scores_are_computed(rng, monkeypatch):
     F.solve(damping=1.0)
     F.factor(0.5)
     assert seen == [3]
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64", "complex64"))
+@centring
+def test_the_pass_for_new_scores_also_serves_the_right_hand_sides(center, dtype, rng, monkeypatch):
+    import fastfisher.fisher.window as window
+    import fastfisher.solvers.system as system
+
+    def draw(*shape):
+        x = rng.standard_normal(shape)
+        return (x + 1j * rng.standard_normal(shape) if dtype[0] == "c" else x).astype(dtype)
+
+    seen, real = [], system.products
+    for module in (window, system):
+        monkeypatch.setattr(
+            module, "products", lambda *a, **t: seen.append(len(a[1])) or real(*a, **t)
+        )
+    F = ff.WindowFisher(30, 70, dtype=dtype, center=center).update(draw(40, 70))
+    F.gram()
+    for k in (1, 3, window.CHUNK + 1):
+        F.update(draw(2, 70), decay=0.9)
+        apart, b = copy.deepcopy(F), draw(70, k)
+        apart.gram()  # the new rows by themselves
+        expected = apart.solve(b, damping=0.1)
+        seen.clear()
+        found = F.solve(b, damping=0.1)
+        assert np.array_equal(found.x, expected.x) and found.residual == expected.residual
+        together = k <= window.CHUNK and not center
+        assert seen == ([2 + k] if together else [2, k])
 
 
 @centring

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher.kernels.cpu import batched
 from fastfisher.kernels.cpu.batched import TASK
 from fastfisher.kernels.cpu.lanes import width
+from fastfisher.kernels.cpu.tiny import LARGEST
 from tests import matrices, oracle
 from tests.kernels.cases import implementations, over_dtypes, real_dtype, sizes, unchanged
 from tests.tolerances import assert_ratio, forward_ratio, solve_ratio
@@ -17,6 +19,7 @@ LANES = width("float32")  # a group of the most systems; in double it is half of
 COUNTS = (0, 1, *matrices.edges(LANES), *matrices.edges(TASK, upto=TASK + 1))
 ORDERS = (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 20, 31, 32, 33, 40)
 SHAPES = [(n, p) for p in (3, 4) for n in COUNTS] + [(11, p) for p in ORDERS]
+SHAPES += [(LANES + 3, p) for p in range(1, LARGEST + 2)]
 
 
 def systems(n, p, dtype):
@@ -91,7 +94,7 @@ def test_one_failed_system_leaves_its_neighbours_as_they_are(entry, dtype, p):
 @pytest.mark.parametrize("bad", (np.nan, np.inf))
 @pytest.mark.parametrize("p", (3, 5))
 def test_law_26_16_what_is_not_finite_is_flagged_in_its_system(entry, dtype, p, bad):
-    F, g, damping = systems(LANES + 2, p, dtype)
+    F, g, damping = systems(LANES + 8, p, dtype)
     F[2, 1, 0] = F[4, 2, 2] = bad
     g[7, 1] = bad
     with np.errstate(invalid="ignore"):
@@ -109,6 +112,37 @@ def test_systems_are_solved_alike_wherever_they_stand(entry, p):
     n = TASK + LANES + 1
     x, _ = run(entry, np.repeat(F, n, 0), np.repeat(g, n, 0), np.repeat(damping, n))
     assert np.all(x == x[0])
+
+
+@over_dtypes
+@pytest.mark.parametrize("p", (1, 3, LARGEST))
+@pytest.mark.parametrize("n", (1, batched.PART + LANES + 3, 3 * TASK))
+def test_solutions_sent_past_the_caches_are_the_same(monkeypatch, dtype, n, p):
+    F, g, damping = systems(n, p, dtype)
+    F[n // 2, p - 1, p - 1] = -1000
+    size = n * p
+    for start in (0, 1, 3):  # x begins anywhere in a line, and what is around it stays
+        answers = []
+        for cache in (1 << 40, 0):
+            monkeypatch.setattr(batched, "cache_sizes", lambda cache=cache: {"L3": cache})
+            around, flags = np.full(size + 40, 7, dtype), np.full(n + 40, 7, np.int32)
+            x, info = around[start : start + size].reshape(n, p), flags[start : start + n]
+            batched.batched_solve(x, info, F, g, damping)
+            assert np.all(np.delete(around, np.s_[start : start + size]) == 7)
+            assert np.all(np.delete(flags, np.s_[start : start + n]) == 7)
+            answers.append((x, info))
+        assert np.array_equal(answers[0][0], answers[1][0], equal_nan=True)
+        assert np.array_equal(answers[0][1], answers[1][1])
+        assert np.flatnonzero(info).tolist() == [n // 2]
+
+
+@over_implementations
+@over_dtypes
+@pytest.mark.parametrize("p", (3, LARGEST + 1))
+def test_one_damping_may_stand_for_all(entry, dtype, p):
+    F, g, damping = systems(TASK + LANES + 3, p, dtype)
+    x, _ = run(entry, F, g, np.repeat(damping[:1], len(F)))
+    assert np.array_equal(run(entry, F, g, damping[:1])[0], x)
 
 
 # Public op -----------------------------------------------------------------------------------

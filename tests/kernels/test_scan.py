@@ -17,7 +17,8 @@ from tests.kernels.cases import (
 @over_dtypes
 def test_scan_marks_rows_that_are_not_finite_and_finds_the_largest(entry, dtype):
     scan = entry.load()
-    for n, p in ((0, 3), (3, 0), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 3), (700, 5)):
+    shapes = (0, 3), (3, 0), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 3), (700, 5)
+    for n, p in (*shapes, (5, 70_000)):  # of long rows several tasks
         G = operands(n, p, dtype).G
         bad = np.ones(n, bool)
         largest = max(np.abs(G.real).max(initial=0), np.abs(G.imag).max(initial=0))

@@ -1,46 +1,70 @@
 """Many small damped systems at once: Cholesky across systems, a status per system."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from . import across
+from ...machine import cache_sizes
+from . import across, threads
 from .jit import kernel
+from .memory import aligned
 from .parallel import for_each
 from .simd import address, call_entry, lanes
 from .systems import clamped, group_of, load, scratch, solve_and_store
 from .threads import driver
-from .tiny import LARGEST, tiny_address
+from .tiny import LARGEST, stream_at, tiny_address
 
 __all__ = ["batched_solve"]
 
-TASK = 512  # systems per task, a multiple of the lanes
+TASK = 512  # systems per task, a multiple of the lanes,
+TASK_BYTES = 256 << 10  # or so many bytes of them: most of what is fetched ahead is the task's own
+PART = 128  # systems solved before their solutions are sent to memory
+
+
+class Tiny(NamedTuple):
+    """How systems of few unknowns are solved."""
+
+    p: int
+    lanes: int
+    code: int  # address of the kernel
+    streamed: int  # 1: solutions do not pass through the caches
 
 
 @kernel
-def _tiny_task(t, thread, x, info, f, g, damping, work, statuses, p, width, solve):
+def _tiny_task(t, thread, x, info, f, g, damping, each, work, statuses, task, tiny):
     """Task: systems of few unknowns; those that are no whole group pass through scratch."""
-    first, last = t * TASK, min((t + 1) * TASK, info.size)
-    groups, q, zero = (last - first) // width, p * p, np.int64(0)
-    at = (address(x, first * p), address(info, first), address(f, first * q))
-    right, shift = address(g, first * p), address(damping, first)
-    call_entry(solve, (p, at[0], at[1], at[2], right, shift, groups))
-    first += groups * width
-    if first < last:
-        w, status = work[thread], statuses[thread]
+    p, width, solve, streamed = tiny
+    first, last, q, zero = t * task, min((t + 1) * task, info.size), p * p, np.int64(0)
+    w, status = work[thread], statuses[thread]
+    whole = last - (last - first) % width
+    for start in range(first, whole, PART):
+        count = min(PART, whole - start)
+        to, flags = address(x, start * p), address(info, start)
+        matrices, right = address(f, start * q), address(g, start * p)
+        shift = address(damping, start * each)
+        if streamed:
+            results, codes = address(w, zero), address(status, zero)
+            call_entry(solve, (p, results, codes, matrices, right, shift, count // width))
+            stream_at(to, results, count * p * x.itemsize)
+            stream_at(flags, codes, count * info.itemsize)
+        else:
+            call_entry(solve, (p, to, flags, matrices, right, shift, count // width))
+    if whole < last:
         rights, shifts, solutions = width * q, width * (q + p), width * (q + p + 1)
         for s in range(width):
-            system = min(first + s, last - 1)
+            system = min(whole + s, last - 1)
             for i in range(q):
                 w[s * q + i] = f[system * q + i]
             for i in range(p):
                 w[rights + s * p + i] = g[system * p + i]
-        clamped(w, shifts, damping, first, width)
+        clamped(w, shifts, damping, whole * each, width)
         result, flags, matrices = address(w, solutions), address(status, zero), address(w, zero)
         right, shift = address(w, rights), address(w, shifts)
         call_entry(solve, (p, result, flags, matrices, right, shift, np.int64(1)))
-        for s in range(last - first):
-            info[first + s] = status[s]
+        for s in range(last - whole):
+            info[whole + s] = status[s]
             for i in range(p):
-                x[(first + s) * p + i] = w[solutions + s * p + i]
+                x[(whole + s) * p + i] = w[solutions + s * p + i]
 
 
 @kernel
@@ -58,9 +82,9 @@ def _task(t, thread, x, info, f, g, damping, work, statuses, group):
 
 
 @driver
-def _solve_tiny(launch, x, info, f, g, damping, work, statuses, p, width, solve):
-    args = (x, info, f, g, damping, work, statuses, p, width, solve)
-    for_each(launch, _tiny_task, (info.size + TASK - 1) // TASK, args)
+def _solve_tiny(launch, x, info, f, g, damping, each, work, statuses, task, tiny):
+    args = (x, info, f, g, damping, each, work, statuses, task, tiny)
+    for_each(launch, _tiny_task, (info.size + task - 1) // task, args)
 
 
 @driver
@@ -72,19 +96,25 @@ def _solve(launch, x, info, f, g, damping, work, statuses, group):
 def batched_solve(x, info, f, g, damping):
     # x        OUT (n, p);  info  OUT (n,) int32
     # f        IN READ-ONLY (n, p, p) C order, lower triangles;  g  IN READ-ONLY (n, p)
-    # damping  IN (n,) real
+    # damping  IN (n,) or (1,), real
     """x[t] = (f[t] + damping[t] I)^-1 g[t]; info[t] = 0, the failing order, or -1: not finite."""
     if g.size == 0:
         info[:] = 0
         return
     if across.needed(f.dtype):
-        across.solve(x, info, f, g, damping)
+        across.solve(x, info, f, g, np.broadcast_to(damping, len(f)).copy())
         return
-    flat = x.reshape(-1), info, f.reshape(-1), g.reshape(-1), damping
-    p, group = g.shape[1], group_of(g.shape[1], f.dtype)
-    scratches = scratch(group, f.dtype)
-    if p <= LARGEST:
-        solve = tiny_address(f.dtype.itemsize == 8)
-        _solve_tiny(*flat, *scratches, p, lanes(f.dtype), solve)
-    else:
-        _solve(*flat, *scratches, group)
+    p, flat = g.shape[1], (x.reshape(-1), info, f.reshape(-1), g.reshape(-1))
+    if p > LARGEST:
+        group = group_of(p, f.dtype)
+        _solve(*flat, damping, *scratch(group, f.dtype), group)
+        return
+    each, n, threads_ = 1, lanes(f.dtype), threads.max_threads()
+    if len(damping) < len(f):
+        each, damping = 0, np.full(PART, damping[0])
+    size = max(n * (p * p + 2 * p + 1), PART * p)
+    work, statuses = aligned((threads_, size), f.dtype), aligned((threads_, PART), np.int32)
+    task = max(TASK_BYTES // (p * p * f.itemsize) // TASK, 1) * TASK
+    streamed = f.nbytes + g.nbytes + x.nbytes > cache_sizes()["L3"]
+    tiny = Tiny(p, n, tiny_address(f.dtype.itemsize == 8), int(streamed))
+    _solve_tiny(*flat, damping, each, work, statuses, task, tiny)

@@ -12,6 +12,8 @@ from .threads import driver
 
 __all__ = ["diag", "scan"]
 
+SCANNED = 1 << 20  # bytes of a task that looks for what is not finite
+
 
 @kernel
 def _diag_task(t, thread, parts, x, first, factors, weighted):
@@ -36,22 +38,27 @@ def _diag(launch, parts, x, first, factors, weighted):
 
 
 @kernel
-def _scan_task(t, thread, bad, largest, bits, magnitude, infinity):
-    """Task: a block of samples. Magnitudes are ordered as their bits are, in every format."""
+def _scan_task(t, thread, bad, largest, bits, share, magnitude, infinity):
+    """Task: `share` samples. Magnitudes are ordered as their bits are, in every format."""
     largest[t] = 0
-    for i in range(t * BLOCK_ROWS, min((t + 1) * BLOCK_ROWS, bits.shape[0])):
-        bad[i] = False
+    none = most = largest[t]
+    for i in range(t * share, min((t + 1) * share, bits.shape[0])):
+        highest = none
         for j in range(bits.shape[1]):
-            x = bits[i, j] & magnitude
-            if x >= infinity:
-                bad[i] = True
-            elif x > largest[t]:
-                largest[t] = x
+            highest = max(highest, bits[i, j] & magnitude)
+        if highest >= infinity:
+            bad[i], highest = True, none
+            for j in range(bits.shape[1]):
+                x = bits[i, j] & magnitude
+                if x < infinity:
+                    highest = max(highest, x)
+        most = max(most, highest)
+    largest[t] = most
 
 
 @driver
-def _scan(launch, bad, largest, bits, magnitude, infinity):
-    for_each(launch, _scan_task, largest.shape[0], (bad, largest, bits, magnitude, infinity))
+def _scan(launch, bad, largest, bits, share, magnitude, infinity):
+    for_each(launch, _scan_task, largest.shape[0], (bad, largest, bits, share, magnitude, infinity))
 
 
 def diag(y, a, weights, shift):
@@ -81,6 +88,8 @@ def scan(bad, a):
     real = a.real.dtype
     bits = a.view(f"u{real.itemsize}")
     infinity = np.full(1, np.inf, real).view(bits.dtype)[0]
-    largest = np.empty(-(-a.shape[0] // BLOCK_ROWS), bits.dtype)
-    _scan(bad, largest, bits, np.iinfo(bits.dtype).max >> 1, infinity)
+    share = min(max(SCANNED // (a.shape[1] * a.itemsize), 1), BLOCK_ROWS)
+    largest = np.empty(-(-a.shape[0] // share), bits.dtype)
+    magnitude = np.iinfo(bits.dtype).max >> 1
+    _scan(bad, largest, bits, share, bits.dtype.type(magnitude), infinity)
     return float(largest.max(keepdims=True).view(real)[0])
