@@ -1,5 +1,6 @@
 """Many small systems at once, a status per system: x_t = (F_t + damping_t I)^-1 g_t."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,6 +65,22 @@ def test_batched_solve_by_hand(entry):
 def test_27_3_batched_backward_error_at_every_block_edge(entry, dtype):
     for n, p in SHAPES:
         compare(entry, n, p, dtype)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("p", range(1, LARGEST + 1))
+def test_a_pivot_whose_reciprocal_overflows_fails_at_its_order(dtype, p):
+    """Little systems are multiplied by reciprocals: what would overflow is named, not hidden."""
+    if numba.config.DISABLE_JIT:
+        pytest.skip("NumPy's twin divides")
+    least = np.finfo(dtype).smallest_subnormal
+    for k in range(p):
+        F, info = np.broadcast_to(np.eye(p, dtype=dtype), (LANES + 1, p, p)).copy(), []
+        F[2, k, k], F[3, k, k] = least, 0
+        x, info = np.empty((LANES + 1, p), dtype), np.empty(LANES + 1, np.int32)
+        batched.batched_solve(x, info, F, np.ones_like(x), np.zeros(1, dtype))
+        assert info[2] == info[3] == k + 1 and np.isnan(x[2:4]).all()
+        assert not np.delete(info, (2, 3)).any() and (np.delete(x, (2, 3), axis=0) == 1).all()
 
 
 @over_implementations
