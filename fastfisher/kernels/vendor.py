@@ -77,18 +77,30 @@ def gram(c, a, lo, hi, weight, shift):
     _rank_k(c, a.T, trans=True)
 
 
+def _product(x, a, trans):
+    """x a, or x a', by the BLAS that also factors and solves: threads of NumPy's, which wait awake
+    for more work, would cost the other ones milliseconds."""
+    if not (x.size and a.size and a.flags.c_contiguous):  # SciPy would copy what is no whole array
+        return x @ (a.T if trans else a)
+    return _routine(blas, "gemm", a.dtype)(1.0, a.T, x.T, trans_a=int(trans)).T
+
+
 def matvec(y, a, v, shift):
     y[:] = 0
     for lo in range(0, a.shape[1], BLOCK):
         part = a[:, lo : lo + BLOCK]
-        y += v[:, lo : lo + BLOCK] @ (part - shift[lo : lo + BLOCK] if shift.size else part).T
+        part = part - shift[lo : lo + BLOCK] if shift.size else part
+        y += _product(v[:, lo : lo + BLOCK], part, True)
 
 
 def rmatvec(y, a, u, shift):
     for lo in range(0, a.shape[0], BLOCK):
         part = a[lo : lo + BLOCK] - shift if shift.size else a[lo : lo + BLOCK]
         weights = u[:, lo : lo + BLOCK]
-        y += (weights.conj() @ part).conj() if a.dtype.kind == "c" else weights @ part
+        if a.dtype.kind == "c":
+            y += _product(weights.conj(), part, False).conj()
+        else:
+            y += _product(weights, part, False)
 
 
 def fvp(y, a, v, weights, shift):

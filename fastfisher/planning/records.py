@@ -10,7 +10,8 @@ __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 WIDTH = 96  # of a printed plan, so that it can be indented
 SMALL_ORDER = 128  # parameters,
 SMALL_SCORES = 1 << 18  # scores, and
-SMALL_WORK = 20e6  # products, up to which one compiled call does a whole primal solve
+SMALL_WORK = 21.6e6  # products, up to which one compiled call does a whole primal solve;
+SMALL_SIDE = 8  # of them per score and right-hand side, in time: one side is read for at a time
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Problem:
         real = np.dtype(self.dtype).kind != "c"
         scores = self.n * self.p
         fits = 0 < self.p <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
-        fits = fits and scores * self.p <= SMALL_WORK
+        fits = fits and scores * (self.p + SMALL_SIDE * self.rhs) <= SMALL_WORK
         return real and not self.centered and fits and not self.spectral and self.dampings == 1
 
     @property

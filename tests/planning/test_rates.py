@@ -131,13 +131,10 @@ def test_a_solve_in_one_call_is_charged_one_overhead():
     assert small.problem.small and not general.problem.small
     assert small.seconds < general.seconds / 2
     assert not ff.plan(30, 32, dtype="complex128").problem.small
-    for n, p, fits in (
-        (2000, 100, True),
-        (2001, 100, False),
-        (1 << 17, 2, True),
-        (1 << 17, 3, False),
-    ):
+    limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
+    for n, p, fits in limits:
         assert ff.plan(n, p).problem.small is fits
+    assert ff.plan(300, 30, rhs=100).problem.small and not ff.plan(300, 30, rhs=300).problem.small
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", ">f2"])
