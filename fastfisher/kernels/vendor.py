@@ -12,9 +12,10 @@ from scipy.linalg import blas, lapack
 # Terms summed in the dtype of the scores before they are added in double: errors stop growing.
 BLOCK = 4096
 FVP_BYTES = 4 << 20  # of scores between the two products of fvp
-# From this order on a factor is read once for each of several right-hand sides while an entry of
-# all of them has at most so many bytes: for several at once OpenBLAS copies it.
-LEAST, FEW_BYTES = 200, 16
+# From this order on a factor is read once for each of so many right-hand sides, by one thread: for
+# several at once OpenBLAS copies it and wakes threads, which have to wait for milliseconds where
+# ours, or those of another BLAS (NumPy's), are still awake.
+LEAST, FEW = 200, 8
 ALONE = 80  # order up to which calls cost more than the copy
 
 __all__ = [
@@ -139,7 +140,7 @@ def cholesky(l, a=None, damping=0.0):
 
 
 def _one_by_one(l, x):
-    return len(x) == 1 or (len(l) >= LEAST and len(x) * l.real.itemsize <= FEW_BYTES)
+    return len(x) == 1 or (len(l) >= LEAST and len(x) <= FEW)
 
 
 def _triangular(l, x, trans):
