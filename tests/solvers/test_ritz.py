@@ -115,7 +115,9 @@ def test_X10_rough_error_is_that_of_the_preconditioner(sliced, monkeypatch, side
             if sol.rung in (sliced, "single+cg"):
                 L = np.tril(made[-1]._L).astype(float) / made[-1]._scales[:, np.newaxis]
                 ratio = sol.rough_error / error_of(L @ L.T, F + lam * np.eye(len(F)))
-                assert 0.3 <= ratio <= 1.02, (name, share, ratio)
+                # Six steps of a block see less of single precision's rounding than of slices.
+                least = 0.4 if sol.rung == sliced else 0.3
+                assert least <= ratio <= 1.02, (name, share, ratio)
                 met += 1
     assert met >= 10
     assert ff.solve(G, np.zeros(p), damping=1.0, method="mixed").rough_error is None
