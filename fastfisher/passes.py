@@ -13,6 +13,7 @@ import numpy as np
 
 from .arrays import all_finite, whole_blocks
 from .errors import InputError
+from .kernels.cpu.memory import keep_large
 from .kernels.cpu.splitting import SLICE_BYTES, sliced_terms
 from .kernels.slicing import KINDS
 from .planning import choose, current_options
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
-SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair
+SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
@@ -72,11 +73,13 @@ def slices(length, step, op):
     """Yield (lo, hi) over range(length), at most `step` each and of about the same length; reports
     progress after each."""
     progress, step = current_options().progress, _evened(length, max(step, 1))
+    scratch = keep_large() if length > step else None
     for lo in range(0, length, step):
         hi = min(lo + step, length)
         yield lo, hi
         if progress is not None:
             progress(op, hi, length)
+    del scratch  # the slices' calls used it again
 
 
 def _evened(length, step):
@@ -116,7 +119,12 @@ def whole_slices():
 
 def _row_step(G, flops_per_row, *, least=256):
     """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
-    return min(G.slice_rows, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), least))
+    flops = _slice_flops(G.dtype)
+    return min(G.slice_rows, whole_blocks(flops // max(flops_per_row, 1), least))
+
+
+def _slice_flops(dtype):
+    return SLICE_FLOPS * (2 if dtype == np.float32 else 1)
 
 
 def _read_step(G, flops_per_row):
@@ -175,7 +183,7 @@ def add_gram(c, G, *, shift=None, column_weights=None):
     n, p = G.shape
     kernel, halves = _kernel("gram", n, G)
     shift, weight = _shift(shift, G.dtype), _real(column_weights, G.dtype)
-    step = min(whole_blocks(SLICE_FLOPS // max(n * n, 1), 256), G.slice_columns)
+    step = min(whole_blocks(_slice_flops(G.dtype) // max(n * n, 1), 256), G.slice_columns)
     if G.direct and (halves or G.stored == G.dtype):
         rows = G.rows(0, n, halves=halves)
         plain = not (shift.size or weight.size)

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -62,3 +63,17 @@ def test_each_thread_has_its_own():
     thread.start()
     thread.join()
     assert theirs[0].ctypes.data != place
+
+
+def test_large_arrays_are_used_again_while_somebody_keeps_them(monkeypatch):
+    monkeypatch.setattr(memory, "LARGEST", 1000)
+    large = memory.keep_large()
+    places = [memory.aligned((size,), "u1").ctypes.data for size in (5000, 9000, 9000, 4000)]
+    assert places[1] == places[2] and places[0] == places[3], "the smallest that has room"
+    held, other = memory.aligned((5000,), "u1"), memory.aligned((5000,), "u1")
+    assert len(large) == 2 and not np.shares_memory(held, other)
+    assert not memory._own.__dict__.get("kept")
+    watched = weakref.ref(large[0])
+    del large, held, other
+    assert watched() is None
+    assert memory.aligned((5000,), "u1").size == 5000

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import fastfisher as ff
 from fastfisher import arrays, passes
+from fastfisher.kernels.cpu import memory
 from tests import matrices
 from tests.tolerances import assert_ratio, matvec_ratio
 
@@ -74,3 +75,17 @@ def test_syrk_of_more_than_one_slice(n, p, dtype, monkeypatch):
     wide = np.abs(G.astype(np.float64))
     exact, bound = G.T.astype(np.float64) @ G.astype(np.float64), wide.T @ wide
     assert_ratio(matvec_ratio(ff.ops.syrk(G), exact, bound, n), "goal", f"{n} x {p} {dtype}")
+
+
+def test_slices_share_their_scratch_and_leave_none(monkeypatch):
+    monkeypatch.setattr(memory, "LARGEST", 1000)
+    kept = []
+    for _ in passes.slices(3000, 1000, "syrk"):
+        kept.append(memory.aligned((5000,), "u1").ctypes.data)
+        watched = memory._own.large
+    assert len(kept) == 3 and len(set(kept)) == 1 and watched() is None
+    with pytest.raises(KeyboardInterrupt):
+        for _ in passes.slices(3000, 1000, "syrk"):
+            memory.aligned((5000,), "u1")
+            raise KeyboardInterrupt
+    assert memory._own.large() is None

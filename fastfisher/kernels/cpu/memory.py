@@ -3,10 +3,11 @@
 import math
 import sys
 import threading
+import weakref
 
 import numpy as np
 
-__all__ = ["aligned", "room"]
+__all__ = ["aligned", "keep_large", "room"]
 
 LINE = 64  # bytes of a cache line and of the widest vector
 LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
@@ -35,17 +36,42 @@ def room(size):
     return raw, start + -start % LINE
 
 
+class Large(list):
+    """Buffers beyond LARGEST, for the next call of a thread."""
+
+
+def keep_large():
+    """Until the caller forgets what this returns, this thread uses large buffers again, too."""
+    large = Large()
+    _own.large = weakref.ref(large)
+    return large
+
+
 def _buffer(size):
-    if size > LARGEST:
-        return np.empty(size, np.uint8)
-    kept = _own.__dict__.setdefault("kept", [])
+    small = size <= LARGEST
+    if small:
+        kept = _own.__dict__.setdefault("kept", [])
+    else:
+        kept = _own.large() if hasattr(_own, "large") else None
+        if kept is None:
+            return np.empty(size, np.uint8)
+    best = _smallest_free(kept, size)
+    if best is not None:
+        kept.append(kept.pop(best))
+        return kept[-1]
+    fresh = np.empty(size, np.uint8)
+    kept.append(fresh)
+    while small and sum(buffer.size for buffer in kept) > KEPT:
+        kept.pop(0)
+    return fresh
+
+
+def _smallest_free(kept, size):
+    """Where the smallest buffer lies that is free and has room, or None."""
+    best = None
     for i in range(len(kept)):
         # Every view of a buffer refers to it: two references are the list's and the call's.
         if kept[i].size >= size and sys.getrefcount(kept[i]) == 2:
-            kept.append(kept.pop(i))
-            return kept[-1]
-    fresh = np.empty(size, np.uint8)
-    kept.append(fresh)
-    while sum(buffer.size for buffer in kept) > KEPT:
-        kept.pop(0)
-    return fresh
+            if best is None or kept[i].size < kept[best].size:
+                best = i
+    return best
