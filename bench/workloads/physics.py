@@ -55,6 +55,28 @@ def _w7_peer(J, g):
     return np.linalg.lstsq(F, g, rcond=None)[0]
 
 
+# W21: a dual step as published, which solves with all columns of the scores ----------------------
+
+
+def _w21_inputs(normal, shape):
+    """A gradient beside the scores, which need not be a combination of them."""
+    return normal(*shape), normal(shape[1])
+
+
+def _w21_peer(O, v, lam=1.0):
+    """Algorithm 1 of Chen, Xie and Wang 2023."""
+    from scipy.linalg import cholesky, solve_triangular
+
+    S = O / np.sqrt(len(O))
+    L = cholesky(S @ S.T + lam * eye(len(S), S.dtype), lower=True)
+    Q = solve_triangular(L, S, lower=True)
+    return (v - Q.T @ (Q @ v)) / lam
+
+
+def _w21_ours(O, v, lam=1.0):
+    return ff.solve(O, v, damping=lam).x
+
+
 # W15: what forecasts of gravitational-wave detections ask for: uncertainties of every event ------
 
 
@@ -116,6 +138,13 @@ WORKLOADS = {
         lambda J, g: ff.solve(J, g, damping=0.0).x,
         _w7_peer,
         truth=lambda J, g: np.linalg.solve(J.T @ J / len(J), g),
+    ),
+    "w21": Workload(
+        "dual step through the Cholesky factor of all scores (arXiv:2310.17556)",
+        OPS["solve"],
+        _w21_inputs,
+        _w21_ours,
+        _w21_peer,
     ),
     "w15": Workload(
         "uncertainties of many ill-conditioned events, one in a hundred indefinite (GW forecasts)",
