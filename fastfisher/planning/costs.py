@@ -10,6 +10,7 @@ from ..kernels.cpu.splitting import (
     BLOCK_ROWS,
     SLICE_BYTES,
     SLICED_ORDER,
+    factor_bytes,
     one_pass,
     padded,
     rank_k_bytes,
@@ -103,10 +104,9 @@ def _product_workspace(q, op, order, summed):
 
 
 def _packed_factor(q, order):
-    """Bytes of L in panels beside A: once, or for complex numbers three times."""
+    """Bytes of L in panels beside A."""
     entry = choose("cholesky", order, _sums_dtype(q), device=q.device)
-    panels = -(-order // 48) * 48
-    return 0 if entry.vendor else order * panels * q.sum_bytes * (2 * q.parts - 1)
+    return 0 if entry.vendor else factor_bytes(order, q.parts, q.sum_bytes // q.parts)
 
 
 def _fvp_workspace(q, op="fvp"):

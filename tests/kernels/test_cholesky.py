@@ -12,6 +12,7 @@ from fastfisher.kernels.cpu import cholesky as blocked
 from fastfisher.kernels.cpu import substitute as substitution
 from fastfisher.kernels.cpu import triangular
 from fastfisher.kernels.cpu.simd import lanes, tile_width
+from fastfisher.kernels.cpu.splitting import FACTOR_WHOLE
 from fastfisher.planning import Entry
 from tests import matrices, oracle, squares
 from tests.kernels.cases import (
@@ -102,7 +103,7 @@ def many_blocks(monkeypatch):
     def order(n, width, parts):
         return min(2 * width, -(-n // width) * width)
 
-    monkeypatch.setattr(blocked, "block_order", order)
+    monkeypatch.setattr(blocked, "factor_side", order)
     monkeypatch.setattr(triangular, "block_order", order)
     monkeypatch.setattr(triangular, "PARALLEL", 0)
 
@@ -118,7 +119,7 @@ def test_27_2_cholesky_ratio_at_the_edges_of_several_blocks(monkeypatch, dtype):
         assert_ratio(cholesky_ratio(A, L), "goal", f"order {n} {dtype}")
 
 
-@pytest.mark.parametrize("order", (blocked.WHOLE, blocked.DEPTH + 2 * 96))
+@pytest.mark.parametrize("order", (FACTOR_WHOLE, blocked.DEPTH + 2 * 96))
 def test_27_2_cholesky_ratio_where_the_blocks_change(order):
     for n in matrices.edges(order):
         A = definite(n, "float64")
@@ -144,7 +145,7 @@ def test_failing_order_is_exact_in_every_one_of_several_blocks(monkeypatch, dtyp
 @over_dtypes
 @pytest.mark.parametrize("damping", (0.0, 0.25))
 def test_factor_of_another_matrix_is_that_of_its_damped_copy(entry, dtype, damping):
-    for n in (0, 1, 7, WIDTH + 1, 2 * NB + 3, blocked.WHOLE + 9):
+    for n in (0, 1, 7, WIDTH + 1, 2 * NB + 3, FACTOR_WHOLE + 9):
         A, L, copy = with_garbage(definite(n, dtype)), np.zeros((n, n), dtype), definite(n, dtype)
         intact = unchanged(A)
         assert entry.load()(L, A, damping) == 0, n

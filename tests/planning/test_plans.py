@@ -172,7 +172,7 @@ def little_memory(monkeypatch):
     monkeypatch.setattr(plans, "memory_room", lambda: 2_000_000)
 
 
-@pytest.mark.parametrize(("shape", "method"), [((2000, 1500), "primal"), ((1500, 2000), "dual")])
+@pytest.mark.parametrize(("shape", "method"), [((2400, 1800), "primal"), ((1800, 2400), "dual")])
 def test_a_plan_that_does_not_fit_is_refused_with_the_route_that_fits(shape, method, little_memory):
     G = np.ones(shape, np.float32)
     for call in (

@@ -23,38 +23,32 @@ from .elimination import (
 from .jit import kernel
 from .parallel import for_each
 from .simd import call_entry
+from .splitting import factor_side
 from .threads import driver
 from .triangles import FORWARD, UPDATE
 
-__all__ = ["block_order", "cholesky"]
+__all__ = ["cholesky"]
 
 DEPTH = 128  # summed entries per block sum; part of the numbers
-WHOLE = 240  # packed orders up to this are one block
 ALONE = 400  # packed orders up to which waking another thread costs more than it saves
-# Packed orders up to, order of the blocks at least: small enough for all threads to have some,
-# large enough for what is read of other blocks, n^3 / side numbers, to come in time.
-SIDES = ((1500, 48), (3000, 96), (1 << 62, 192))
-
-
-def block_order(order, width, parts):
-    """Order of the blocks that a matrix is cut into, a multiple of the panels' width."""
-    if order * parts <= WHOLE:
-        return -(-order // width) * width
-    side = next(side for limit, side in SIDES if order * parts <= limit)
-    return -(-side // (width * parts)) * width
 
 
 class Matrix(NamedTuple):
-    """Where things are: addresses, and bytes from one panel to the next."""
+    """Where things are: addresses.
+
+    Panels of L' lie block row after block row, those of the i-th (i + 1) units deep: its lower
+    triangle alone, and what is beside it in diagonal blocks.
+    """
 
     a: int  # where the factor goes
     source: int  # what is factored, with the double at
     damping: int  # added to its diagonal; or 0
     n: int
     right: int  # L' in panels
-    stride: int
     left: int  # the same, complex numbers as 2 x 2 blocks
-    lstride: int
+    unit: int  # bytes of a panel as deep as a block
+    units: int  # of those on the left, in units of those on the right
+    per: int  # panels of a block
     order: int  # of a block
     blocks: int
     scratch: int
@@ -73,93 +67,110 @@ def _position(t, blocks):
     return (k + 1, k + 1) if t == 1 else (k + 1 if t == 0 else k + t, k)
 
 
+class Row(NamedTuple):
+    """Where the panels of a block of rows are, and bytes from one to the next."""
+
+    right: int
+    stride: int
+    left: int
+    lstride: int
+    first: int  # packed rows before the block
+
+
 @kernel
-def _left(m, row, e):
-    """Address of the left operand: row `row`, from column e on."""
+def _row(m, i):
+    before, depth = i * (i + 1) // 2 * m.per * m.unit, (i + 1) * m.unit
+    left = m.left + before * m.units
+    return Row(m.right + before, depth, left, depth * m.units, i * m.order * m.tile.parts)
+
+
+@kernel
+def _right(m, row, q, e):
+    """Address of packed row e of its q-th panel."""
+    return row.right + q * row.stride + e * m.tile.width * m.tile.bytes
+
+
+@kernel
+def _left(m, row, first, e):
+    """Address of the left operand: packed row `first`, from column e on, one of the block's."""
+    wide, e = m.tile.parts * m.tile.width, e - row.first
+    return row.left + e // wide * row.lstride + (first * wide + e % wide) * m.tile.bytes
+
+
+@kernel
+def _strip(m, mode, row, q, column, e, count, first, steps, ahead=0):
+    """Rows e.. of panel q of `row`, less what `steps` rows from `first` give of it and of the
+    panels of block `column`; `ahead` is fetched."""
     wide = m.tile.parts * m.tile.width
-    return m.left + e // wide * m.lstride + (row * wide + e % wide) * m.tile.bytes
+    b = _right(m, row, q, first)
+    a, ahead = _left(m, column, first, e), ahead or b
+    solve_strip(mode, _right(m, row, q, e), count, a, wide, b, steps, ahead, m.tile)
 
 
 @kernel
-def _right(m, q, row):
-    """Address of a row of panel q."""
-    return m.right + q * m.stride + row * m.tile.width * m.tile.bytes
-
-
-@kernel
-def _strip(m, mode, q, e, count, first, steps, ahead=0):
-    """Rows e.. of panel q, less what `steps` rows from `first` give; `ahead` is fetched."""
-    wide = m.tile.parts * m.tile.width
-    b = _right(m, q, first)
-    a, ahead = _left(m, first, e), ahead or b
-    solve_strip(mode, _right(m, q, e), count, a, wide, b, steps, ahead, m.tile)
-
-
-@kernel
-def _ahead(m, q, k, j, first, steps, done):
-    """What comes next: rows of panel q and of the j-th left panel of block k, from byte `done`."""
+def _ahead(m, row, q, column, first, steps, done):
+    """What comes next: rows of panel q of `row` and of `column`, from byte `done`."""
     tile = m.tile
     right, left = steps * tile.width * tile.bytes, steps * tile.parts * tile.width * tile.bytes
     if done < right:
-        return _right(m, q, first) + done
+        return _right(m, row, q, first) + done
     if done < right + left:
-        e = (k * m.order + j * tile.width) * tile.parts
-        return _left(m, first, e) + done - right
+        e = column.first + q * tile.width * tile.parts
+        return _left(m, column, first, e) + done - right
     return 0
 
 
 @kernel
-def _embed(m, q, e, rows):
+def _embed(m, row, q, e, rows):
     """Rows of panel q, for use as a left operand."""
     if m.tile.parts == 2:
-        to = _left(m, e, q * 2 * m.tile.width)
-        call_entry(m.tile.embed, (to, _right(m, q, e), rows, m.tile.width, -1))
+        to = _left(m, row, e, row.first + q * 2 * m.tile.width)
+        call_entry(m.tile.embed, (to, _right(m, row, q, e), rows, m.tile.width, -1))
 
 
 @kernel
-def _subtract(m, i, k, e0, e1, inside, counters):
+def _subtract(m, i, k, row, column, e1, inside, counters):
     """Block (i, k) less what earlier columns of blocks i and k give."""
-    tile, whole = m.tile, m.order * m.tile.parts
+    tile, whole, e0 = m.tile, m.order * m.tile.parts, column.first
     for first in range(0, e0, DEPTH):
         steps = min(DEPTH, e0 - first)
         ready = (first + steps - 1) // whole + 1
         wait_for(counters, i, ready)
         wait_for(counters, k, ready)
         following = min(DEPTH, e0 - first - steps)
-        for j in range(0, inside, tile.width):
-            q, count = (i * m.order + j) // tile.width, min(tile.width, inside - j)
-            last = min(e1, e0 + (j + count) * tile.parts) if i == k else e1
+        for q in range((inside + tile.width - 1) // tile.width):
+            count = min(tile.width, inside - q * tile.width)
+            last = min(e1, e0 + (q * tile.width + count) * tile.parts) if i == k else e1
             for e in range(e0, last, tile.rows):
                 done = (e - e0) // tile.rows * (steps // 2)
-                ahead = _ahead(m, q, k, j // tile.width, first + steps, following, done * 64)
-                _strip(m, UPDATE, q, e, count, first, steps, ahead)
+                ahead = _ahead(m, row, q, column, first + steps, following, done * 64)
+                _strip(m, UPDATE, row, q, column, e, count, first, steps, ahead)
 
 
 @kernel
-def _factor(m, thread, e0, e1, inside, counters):
-    """Factor the diagonal block whose packed rows are e0..e1; returns the failing order or 0."""
-    tile, info = m.tile, 0
+def _factor(m, thread, row, e1, inside, counters):
+    """Factor the diagonal block, of packed rows up to e1; returns the failing order or 0."""
+    tile, info, e0 = m.tile, 0, row.first
     wide, failing = tile.parts * tile.width, counters.size - 2
     place = m.scratch + thread * (tile.rows + 1) * tile.rows * tile.bytes
-    q0 = e0 // wide
     for e in range(e0, e1, tile.rows):
-        q = e // wide
-        for p in range(q, q0 + (inside + tile.width - 1) // tile.width):
-            count = min(tile.width, inside - (p - q0) * tile.width)
+        q = (e - e0) // wide
+        for p in range(q, (inside + tile.width - 1) // tile.width):
+            count = min(tile.width, inside - p * tile.width)
             if p > q:
-                _strip(m, FORWARD, p, e, count, e0, e - e0)
-                _embed(m, p, e, tile.rows)
+                _strip(m, FORWARD, row, p, row, e, count, e0, e - e0)
+                _embed(m, row, p, e, tile.rows)
                 continue
-            _strip(m, UPDATE, p, e, count, e0, e - e0)
-            _embed(m, p, e, tile.rows)
+            _strip(m, UPDATE, row, p, row, e, count, e0, e - e0)
+            _embed(m, row, p, e, tile.rows)
             step = (m.n + 1) * tile.parts
             known = min(tile.rows, m.n * tile.parts - e)
             args = (
                 counters.ctypes.data + failing * 8,
                 m.a + e // tile.parts * step * tile.bytes,
                 step,
-                _right(m, p, e),
-                _left(m, e, e),
+                _right(m, row, p, e),
+                _left(m, row, e, e),
                 wide,
                 place,
                 tile.width,
@@ -171,20 +182,21 @@ def _factor(m, thread, e0, e1, inside, counters):
                 tile.parts,
             )
             call_entry(tile.pivot, args)
-            _embed(m, p, e, tile.rows)
+            _embed(m, row, p, e, tile.rows)
             if info == 0 and counters[failing] < tile.rows:
                 info = (e + counters[failing]) // tile.parts + 1
     return info
 
 
 @kernel
-def _eliminate(m, i, e0, e1, inside):
+def _eliminate(m, row, column, e1, inside):
     """Block (i, k) times the inverse adjoint of the diagonal block k."""
-    for j in range(0, inside, m.tile.width):
-        q, count = (i * m.order + j) // m.tile.width, min(m.tile.width, inside - j)
+    e0 = column.first
+    for q in range((inside + m.tile.width - 1) // m.tile.width):
+        count = min(m.tile.width, inside - q * m.tile.width)
         for e in range(e0, e1, m.tile.rows):
-            _strip(m, FORWARD, q, e, count, e0, e - e0)
-        _embed(m, q, e0, e1 - e0)
+            _strip(m, FORWARD, row, q, column, e, count, e0, e - e0)
+        _embed(m, row, q, e0, e1 - e0)
 
 
 @kernel
@@ -194,24 +206,25 @@ def _block(t, thread, m, counters):
     tile, failed = m.tile, counters.size - 1
     depth = min(m.order, m.n - k * m.order) * tile.parts
     inside = min(m.order, m.n - i * m.order)
-    e0 = k * m.order * tile.parts
+    row, column = _row(m, i), _row(m, k)
+    e0 = column.first
     e1 = e0 + (depth + tile.rows - 1) // tile.rows * tile.rows
     wait_for(counters, i, k)
     if counters[failed] == 0:
-        lda, stride = m.n * tile.parts, m.stride // tile.bytes
+        lda, stride = m.n * tile.parts, row.stride // tile.bytes
         corner = (i * m.order * lda + e0) * tile.bytes
-        place = _right(m, i * m.order // tile.width, e0)
+        place = _right(m, row, np.int64(0), e0)
         source = m.source + corner
         call_entry(tile.pack, (place, stride, source, lda, inside, depth, e1 - e0, tile.width))
         if i == k and m.damping:
             call_entry(tile.diagonal, (place, stride, inside, tile.width, tile.parts, m.damping))
-        _subtract(m, i, k, e0, e1, inside, counters)
+        _subtract(m, i, k, row, column, e1, inside, counters)
         if i == k:
-            counters[failed] = _factor(m, thread, e0, e1, inside, counters)
+            counters[failed] = _factor(m, thread, row, e1, inside, counters)
         else:
             wait_for(counters, k, k + 1)
             if counters[failed] == 0:
-                _eliminate(m, i, e0, e1, inside)
+                _eliminate(m, row, column, e1, inside)
         below, shape = tile.parts if i == k else 0, (tile.width, tile.lanes)
         to = m.a + corner
         call_entry(tile.unpack, (to, lda, place, stride, inside, depth, below, *shape))
@@ -235,20 +248,20 @@ def cholesky(l, a=None, damping=0.0):
     if n == 0:
         return 0
     tile = tile_of(l.dtype)
-    order, panels = block_order(n, tile.width, tile.parts), -(-n // tile.width)
-    blocks = -(-n // order)
-    depth = -(-n * tile.parts // tile.rows) * tile.rows
-    stride = depth * tile.width * tile.bytes
+    order = factor_side(n, tile.width, tile.parts)
+    blocks, per = -(-n // order), order // tile.width
+    unit = -(-order * tile.parts // tile.rows) * tile.rows * tile.width * tile.bytes
+    panels = blocks * (blocks + 1) // 2 * per * unit
     again = 2 if tile.parts == 2 else 0  # complex panels have a second form
     scratch = threads.max_threads() * tile.rows * (tile.rows + 1) * tile.bytes
-    held, right, left, own = workspace(panels * stride, panels * stride * again, scratch)
-    left, lstride = (left, stride * again) if again else (right, stride)
+    held, right, left, own = workspace(panels, panels * again, scratch)
+    left, units = (left, again) if again else (right, 1)
     counters = np.zeros(8 * blocks + 2, np.int64)
     added = np.array([damping])
     start, shift = l.ctypes.data, added.ctypes.data if damping else 0
     source = start if a is None else a.ctypes.data
-    where = (start, source, shift, n, right, stride, left, lstride)
-    matrix = Matrix(*where, order, blocks, own, tile)
+    where = (start, source, shift, n, right, left)
+    matrix = Matrix(*where, unit, units, per, order, blocks, own, tile)
     run_blocks(_blocks, n * tile.parts > ALONE, matrix, counters)
     del held, added  # nothing is read from here on
     return int(counters[-1])

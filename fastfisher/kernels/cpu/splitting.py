@@ -8,6 +8,7 @@ from ..slicing import SLICED_TERMS, TILED_TERMS, stretch_terms
 __all__ = [
     "BLOCK_ROWS",
     "CHUNK_BYTES",
+    "FACTOR_WHOLE",
     "KC",
     "LANE_BYTES",
     "SLICED_ORDER",
@@ -17,6 +18,8 @@ __all__ = [
     "THIN",
     "block_columns",
     "block_terms",
+    "factor_bytes",
+    "factor_side",
     "is_kept",
     "one_pass",
     "padded",
@@ -54,6 +57,11 @@ RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over th
 RESIDENT_SHARE = 8  # of L2 that rows take at most which are passed over once, and fetched ahead
 MOST_VECTORS = 8  # of a register tile, on the widest vectors
 EDGE = 48  # the widest register tile: panels are whole tiles
+
+FACTOR_WHOLE = 240  # packed orders up to which a matrix to be factored is one block
+# Packed orders up to, order of its blocks at least: small enough for all threads to have some,
+# large enough for what is read of other blocks, n^3 / side numbers, to come in time.
+FACTOR_SIDES = ((1500, 48), (3000, 96), (1 << 62, 144))
 
 SLICED_ORDER = 768  # from which products of bytes are considered
 SLICED_PRODUCTS = 130e9  # of a stretch, about 0.2 s,
@@ -117,6 +125,23 @@ def one_pass(width, itemsize, vectors=1):
     Tiles of several vectors do not read on meanwhile.
     """
     return 4 * width * itemsize <= FUSED_BYTES * (1 if vectors == 1 else 2)
+
+
+def factor_side(order, width, parts):
+    """Order of the blocks in which a matrix is factored, a multiple of the panels' width."""
+    if order * parts <= FACTOR_WHOLE:
+        return -(-order // width) * width
+    side = next(side for limit, side in FACTOR_SIDES if order * parts <= limit)
+    return -(-side // (width * parts)) * width
+
+
+def factor_bytes(order, parts, itemsize):
+    """Scratch of a Cholesky factorisation; itemsize is that of a real number."""
+    if not order:
+        return 0
+    side = factor_side(order, EDGE, parts)
+    blocks = -(-order // side)
+    return blocks * (blocks + 1) // 2 * side**2 * parts * itemsize * (3 if parts == 2 else 1)
 
 
 def strip_fits(width, itemsize, threads, caches):
