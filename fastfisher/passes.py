@@ -6,6 +6,7 @@ layout, origin or threads. Between slices Ctrl-C and progress get their turn.
 
 import contextlib
 import functools
+import math
 import signal
 import threading
 
@@ -14,7 +15,7 @@ import numpy as np
 from .arrays import all_finite, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import keep_large
-from .kernels.cpu.splitting import SLICE_BYTES, sliced_terms
+from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms
 from .kernels.slicing import KINDS
 from .planning import choose, current_options
 
@@ -30,6 +31,7 @@ __all__ = [
     "add_syrk",
     "bad_rows",
     "check_finite",
+    "fresh_sums",
     "mean_row",
     "products",
     "slices",
@@ -41,7 +43,7 @@ __all__ = [
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
-READ_ROWS = 256  # of long rows in a product with vectors: a block sum of rmatvec
+WIDE = 1 << 16  # sums which it is worth not to add to zeros
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -130,7 +132,7 @@ def _slice_flops(dtype):
 def _read_step(G, flops_per_row):
     """Rows per slice where nothing need be copied: long rows come in whole block sums."""
     row = max(G.shape[1] * G.dtype.itemsize, 1)
-    most = max(G.slice_rows, min(whole_blocks(READ_BYTES // row, 16), READ_ROWS))
+    most = max(G.slice_rows, min(whole_blocks(READ_BYTES // row, 16), BLOCK_ROWS))
     return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 
@@ -283,14 +285,39 @@ def add_rmatvec(y, G, u, *, shift=None):
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, _read_step(G, p * len(u)), "rmatvec"):
         part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
-        if hi - lo <= G.slice_rows or _lies_ready(G, halves):
-            kernel(y, G.rows(lo, hi, halves=halves), part, shift)
-            continue
-        step = whole_blocks(SLICE_BYTES // ((hi - lo) * G.dtype.itemsize), 256)
-        for j in range(0, p, step):  # copied in narrower panels
-            k = min(j + step, p)
+        for j, k in _panels(G, lo, hi, halves):
             more = part, _part(shift, j, k)
             kernel(y[:, j:k], G.columns(j, k, rows=(lo, hi), halves=halves), *more)
+
+
+def _panels(G, lo, hi, halves):
+    """(first, last) columns of rows lo..hi for a kernel call: narrower where they are copied."""
+    p = G.shape[1]
+    if hi - lo <= G.slice_rows or _lies_ready(G, halves):
+        yield 0, p
+        return
+    step = whole_blocks(SLICE_BYTES // ((hi - lo) * G.dtype.itemsize), 256)
+    for j in range(0, p, step):
+        yield j, min(j + step, p)
+
+
+def fresh_sums(op, G, *vectors, weights=None):
+    """What `add_rmatvec`, `add_fvp` or `add_diag` would add to zeros, in double, or in the dtype
+    of G where long rows make up one block: its sums then are the answer as they are."""
+    n, p = G.shape
+    shape = (*(len(v) for v in vectors), p)
+    kernel, halves = _kernel(op, shape[0], G)
+    made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
+    most = min(_read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
+    if made and ready and p >= WIDE and 0 < n <= most:
+        more = () if op == "rmatvec" else (_real(weights, G.dtype),)
+        for lo, hi in slices(n, n, op):
+            y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
+        return y
+    y = np.zeros(shape, sums_dtype(G.dtype) if vectors else np.float64)
+    more = {} if op == "rmatvec" else {"weights": weights}
+    _ADD[op](y, G, *vectors, **more)
+    return y
 
 
 def _lies_ready(G, halves):
@@ -319,8 +346,14 @@ def add_diag(y, G, *, weights=None, shift=None):
     n, p = G.shape
     kernel, halves = _kernel("diag", p, G)
     weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
-    for lo, hi in slices(n, _row_step(G, 2 * p), "diag"):
-        kernel(y, G.rows(lo, hi, halves=halves), _part(weights, lo, hi), shift)
+    for lo, hi in slices(n, _read_step(G, 2 * p), "diag"):
+        own = _part(weights, lo, hi)
+        for j, k in _panels(G, lo, hi, halves):
+            rows = G.columns(j, k, rows=(lo, hi), halves=halves)
+            kernel(y[j:k], rows, own, _part(shift, j, k))
+
+
+_ADD = {"rmatvec": add_rmatvec, "fvp": add_fvp, "diag": add_diag}
 
 
 def mean_row(G, weights, total):

@@ -6,14 +6,12 @@ from ..arrays import as_scores, as_vectors, as_weights, output, to_origin
 from ..errors import InputError
 from ..kernels.slicing import slice_units
 from ..passes import (
-    add_diag,
-    add_fvp,
     add_gram,
     add_peaks,
-    add_rmatvec,
     add_sliced_syrk,
     add_syrk,
     check_finite,
+    fresh_sums,
     products,
     sums_dtype,
 )
@@ -176,7 +174,7 @@ def scale_rows_and_columns(sums, weights):
         sums *= root
 
 
-def _apply(function, G, rows, size):
+def _apply(function, G, rows):
     """function(real-compatible rows) for rows that may be complex while G is real."""
     if rows.dtype.kind == "c" and G.dtype.kind != "c":
         both = function(np.concatenate([rows.real, rows.imag]))
@@ -231,12 +229,8 @@ def fvp(G, v, weights=None):
     rows, single = as_vectors(v, G.shape[1], G.dtype, "v")
     w = as_weights(weights, G.shape[0])
 
-    def product(v):
-        y = np.zeros((len(v), G.shape[1]), sums_dtype(G.dtype))
-        add_fvp(y, G, v, weights=w)
-        return y
-
-    return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'(w o Gv)")
+    y = _apply(lambda v: fresh_sums("fvp", G, v, weights=w), G, rows)
+    return _from_rows(G, y, single, rows.dtype, "G'(w o Gv)")
 
 
 @placed
@@ -260,7 +254,7 @@ def matvec(G, v):
     """
     G = as_scores(G)
     rows, single = as_vectors(v, G.shape[1], G.dtype, "v")
-    y = _apply(lambda v: products(G, v), G, rows, G.shape[0])
+    y = _apply(lambda v: products(G, v), G, rows)
     return _from_rows(G, y, single, rows.dtype, "Gv")
 
 
@@ -286,12 +280,8 @@ def rmatvec(G, u):
     G = as_scores(G)
     rows, single = as_vectors(u, G.shape[0], G.dtype, "u", axis="n")
 
-    def product(u):
-        y = np.zeros((len(u), G.shape[1]), sums_dtype(G.dtype))
-        add_rmatvec(y, G, u)
-        return y
-
-    return _from_rows(G, _apply(product, G, rows, G.shape[1]), single, rows.dtype, "G'u")
+    y = _apply(lambda u: fresh_sums("rmatvec", G, u), G, rows)
+    return _from_rows(G, y, single, rows.dtype, "G'u")
 
 
 @placed
@@ -315,8 +305,7 @@ def diag(G, weights=None):
     """
     G = as_scores(G)
     w = as_weights(weights, G.shape[0])
-    y = np.zeros(G.shape[1])
-    add_diag(y, G, weights=w)
+    y = fresh_sums("diag", G, weights=w)
     with np.errstate(over="ignore"):
         y = y.astype(np.empty(0, G.dtype).real.dtype, copy=False)
     check_finite(G, y, "diag")

@@ -15,7 +15,7 @@ from ..kernels.cpu.splitting import (
     padded,
     rank_k_bytes,
     sliced_terms,
-    strip_fits,
+    strip_rows,
 )
 from ..kernels.slicing import FORMS, KINDS
 from .profiles import current_rates, thread_count
@@ -127,8 +127,8 @@ def _reads_once(q):
     """True if `fvp` finds the scores in a cache when it needs them again."""
     width, itemsize, vectors = q.p * q.parts, q.itemsize // q.parts, q.rhs * q.parts
     caches = machine.cache_sizes()
-    strips = vectors == 1 and strip_fits(width, itemsize, thread_count(), caches)
-    return strips or one_pass(width, itemsize, vectors)
+    strips = vectors == 1 and strip_rows(width, itemsize, thread_count(), caches)
+    return bool(strips) or one_pass(width, itemsize, vectors)
 
 
 def _fvp_stage(q, name="fvp"):

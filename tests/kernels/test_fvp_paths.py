@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fastfisher.kernels.cpu import matvec, strips
-from fastfisher.kernels.cpu.rows import MANY, real_rows
-from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_fits
+from fastfisher.kernels.cpu.rows import GROUP, MANY, real_rows
+from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_rows
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices
 from tests.kernels.cases import operands
@@ -32,24 +32,26 @@ def product(*case):
     return y
 
 
+@pytest.mark.parametrize("rows", (1, GROUP), ids="{} at a time".format)
 @pytest.mark.parametrize("count", (1, 2, 5), ids="{} strips".format)
 @over_stored
-def test_strips_of_columns_have_the_bits_of_one_pass(stored, count):
+def test_strips_of_columns_have_the_bits_of_one_pass(stored, count, rows):
     shapes = (1, 9), (3, 4100), (8, STRIPE + 70), (BLOCK_ROWS + 7, 2500), (4200, 1100)
     for G, w, v, shift in cases(shapes, stored):
-        found = strips.fvp(real_rows(G, shift), v, w, count)
+        found = strips.fvp(real_rows(G, shift), v, w, count, rows)
         assert np.array_equal(found, product(G, w, v, shift)), G.shape
 
 
-def test_strips_are_taken_while_a_cache_holds_eight_rows():
+@pytest.mark.parametrize("rows, held", ((4, 10), (1, 4)))
+def test_strips_are_taken_while_a_cache_holds_their_rows_and_vectors(rows, held):
     caches = {"L2": 1 << 20, "L3": 8 << 20}
-    own, every = caches["L2"] // 64, caches["L3"] // 2 // 64
+    own, every = caches["L2"] // (8 * held), caches["L3"] // 2 // (8 * held)
     assert own < every  # one thread has the larger part of L3, many have L2 each
-    assert strip_fits(every, 8, 1, caches) and not strip_fits(every + 1, 8, 1, caches)
-    assert strip_fits(64 * own, 8, 64, caches) and not strip_fits(64 * own + 1, 8, 64, caches)
+    assert strip_rows(every, 8, 1, caches) == rows > strip_rows(every + 1, 8, 1, caches)
+    assert strip_rows(64 * own, 8, 64, caches) == rows > strip_rows(64 * own + 1, 8, 64, caches)
     caches["L3"] = 1 << 30  # shared with who knows whom
-    assert strip_fits(STRIP_BYTES // 64, 8, 1, caches)
-    assert not strip_fits(STRIP_BYTES // 64 + 1, 8, 1, caches)
+    most = STRIP_BYTES // (8 * held)
+    assert strip_rows(most, 8, 1, caches) == rows > strip_rows(most + 1, 8, 1, caches)
 
 
 @pytest.mark.skipif(

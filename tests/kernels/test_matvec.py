@@ -91,7 +91,7 @@ def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, k, kept, monkeypatch):
     module.fvp(y[0], G, v, w, shift)
     for room in (module, several):
         monkeypatch.setattr(room, "one_pass", lambda *size: False)
-    monkeypatch.setattr(module, "strip_fits", lambda *size: False)
+    monkeypatch.setattr(module, "strip_rows", lambda *size: 0)
     monkeypatch.setattr(block_sums, "CACHED_BYTES", kept * p * np.dtype(dtype).itemsize)
     module.fvp(y[1], G, v, w, shift)
     assert np.array_equal(y[0], y[1])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher import passes
 from fastfisher.errors import InputError
 from tests import matrices, oracle
 from tests.scores import OF_SCORES
@@ -179,3 +180,42 @@ def test_zero_rows_appended_law_26_12(rng):
         assert ff.ops.diag(more).tobytes() == ff.ops.diag(G).tobytes()
         v = rng.standard_normal(7)
         assert ff.ops.fvp(more, v).tobytes() == ff.ops.fvp(G, v).tobytes()
+
+
+@pytest.mark.parametrize("n", (1, 5, 256, 257))
+@pytest.mark.parametrize("dtype", ("float16", "float32", "float64"))
+def test_sums_of_one_block_are_the_answer_to_the_bit_and_stay_so(n, dtype, rng, monkeypatch):
+    G, w = matrices.gaussian((n, 1003), np.float64, rng).astype(dtype), matrices.weights(n, "d")
+    v, u = matrices.gaussian((1003, 2), np.float64, rng), matrices.gaussian((n, 3), "d", rng)
+    calls = (
+        lambda f: ff.ops.fvp(G, f * v[:, 0], w),
+        lambda f: ff.ops.fvp(G, f * v),
+        lambda f: ff.ops.rmatvec(G, f * u[:, 0]),
+        lambda f: ff.ops.rmatvec(G, f * u),
+        lambda f: ff.ops.rmatvec(G, f * u[:, 0] * (1 + 1j)),
+        lambda f: ff.ops.diag(G, f * w),
+        lambda f: ff.ops.diag(G) * f,
+    )
+    for call in calls:
+        monkeypatch.setattr(passes, "WIDE", 1 << 40)
+        expected = call(1)
+        monkeypatch.setattr(passes, "WIDE", 1)
+        found = call(1)
+        call(2)  # uses scratch again, but not the answer
+        assert found.dtype == expected.dtype and np.array_equal(found, expected)
+        assert found.flags.c_contiguous and found.flags.writeable
+
+
+def test_sums_of_one_block_report_progress_and_what_is_not_finite(monkeypatch):
+    monkeypatch.setattr(passes, "WIDE", 1)
+    G, seen = np.ones((5, 70), np.float32), []
+    with ff.options(progress=lambda *step: seen.append(step)):
+        ff.ops.rmatvec(G, G[:, 0])
+        ff.ops.diag(G)
+    assert seen == [("rmatvec", 5, 5), ("diag", 5, 5)]
+    with pytest.raises(InputError, match="overflows"):
+        ff.ops.fvp(1e30 * G, 1e10 * G[0])
+    G[3, 8] = np.nan
+    for call in (lambda: ff.ops.fvp(G, np.ones(70)), lambda: ff.ops.diag(G)):
+        with pytest.raises(InputError, match="row 3, column 8"):
+            call()

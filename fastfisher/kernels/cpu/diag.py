@@ -66,16 +66,23 @@ def diag(y, a, weights, shift):
     # a        IN READ-ONLY (n, p) C order
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[j] += sum_i weights_i |a_ij - shift_j|^2."""
-    if not a.size:
-        return
-    x, weighted = real_rows(a, shift, once=True), bool(weights.size)
+    if a.size:
+        z = _diag_sums(a, weights, shift)
+        y += z if z.size == y.size else z.reshape(len(y), -1).sum(axis=1)
+
+
+def _diag_sums(a, weights, shift):
+    """The sums of squares of (re, im) rows."""
+    x, weighted = real_rows(a, shift, once=True, rows=MANY), bool(weights.size)
     factors = weights if weighted else np.ones(MANY, shift.real.dtype)
 
     def call(parts, first):
         _diag(parts, x, first, factors, weighted)
 
-    (z,) = block_sums(x, 1, factors.dtype, call)
-    y += z.reshape(len(y), -1).sum(axis=1)
+    return block_sums(x, 1, factors.dtype, call)[0]
+
+
+diag.sums = _diag_sums
 
 
 def scan(bad, a):

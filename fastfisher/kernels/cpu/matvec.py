@@ -16,7 +16,7 @@ from .parallel import for_each
 from .row_tiles import tile_address
 from .rows import GROUP, MANY, combine, dots, dots_and_combine, real_rows, rows_at_once
 from .simd import address, clear
-from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, strip_fits
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, strip_rows
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
 from .threads import driver
 
@@ -103,7 +103,7 @@ def _factors(x, i, rows, row, out, pairs, y, before):
     for j in range(0, x.width, chunk):
         at, count = j * x.bytes, min(chunk, x.width - j)
         if before:
-            dots_and_combine(to, y + at, x, i, j, row + at, before, count)
+            dots_and_combine(to, y + at, x, i, j, row + at, before, count, GROUP)
         else:
             dots(to, x, i, j, row + at, count, rows, x.ahead)
         if x.width > chunk:
@@ -268,15 +268,18 @@ def matvec(y, a, v, shift):
         y.real, y.imag = out[0::2], out[1::2]
 
 
+def _rmatvec_sums(a, u, shift):
+    """The sums of (re, im) rows times real and imaginary parts that rmatvec adds."""
+    x, u = real_rows(a, shift, once=True, rows=MANY), _split(u)
+    return several.rmatvec(x, u, _tiles(a)) if len(u) > 1 else _one_adjoint(x, u)
+
+
 def rmatvec(y, a, u, shift):
     # y      INOUT (k, p) double or double complex
     # a      IN READ-ONLY (n, p) C order;  u  IN (k, n) as computed;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' u[c]."""
-    if not (a.size and u.size):
-        return
-    x, u = real_rows(a, shift, once=True), _split(u)
-    sums = several.rmatvec(x, u, _tiles(a)) if len(u) > 1 else _one_adjoint(x, u)
-    _add_adjoint(y, sums)
+    if a.size and u.size:
+        _add_adjoint(y, _rmatvec_sums(a, u, shift))
 
 
 def fvp(y, a, v, weights, shift):
@@ -284,15 +287,20 @@ def fvp(y, a, v, weights, shift):
     # a        IN READ-ONLY (n, p) C order;  v  IN (k, p) as computed
     # weights  IN (n,) or (0,) real;  shift  IN (p,) or (0,)
     """y[c] += (a - shift)' (weights o ((a - shift) v[c])); one pass while rows fit a cache."""
-    if not (a.size and v.size):
-        return
+    if a.size and v.size:
+        _add_adjoint(y, _fvp_sums(a, v, weights, shift))
+
+
+def _fvp_sums(a, v, weights, shift):
+    """The sums that fvp adds, likewise."""
     x, v, count = real_rows(a, shift), _real_vectors(v), threads.thread_count()
     if len(v) > 1:
-        sums = several.fvp(x, v, weights, _tiles(a))
-    elif one_pass(x.width, x.bytes):
-        sums = _one_pass(x, v, weights)
-    elif strip_fits(x.width, x.bytes, count, cache_sizes()):
-        sums = strips.fvp(x, v, weights, count)
-    else:
-        sums = _two_passes(real_rows(a, shift, once=True), v, weights)
-    _add_adjoint(y, sums)
+        return several.fvp(x, v, weights, _tiles(a))
+    if one_pass(x.width, x.bytes):
+        return _one_pass(x, v, weights)
+    if rows := strip_rows(x.width, x.bytes, count, cache_sizes()):
+        return strips.fvp(x, v, weights, count, rows)
+    return _two_passes(real_rows(a, shift, once=True), v, weights)
+
+
+rmatvec.sums, fvp.sums = _rmatvec_sums, _fvp_sums

@@ -17,6 +17,7 @@ from .simd import _I32, Code, _index, call, reader, target, vector
 from .splitting import LANE_BYTES
 
 __all__ = [
+    "AHEAD",
     "GROUP",
     "MANY",
     "Rows",
@@ -33,7 +34,9 @@ __all__ = [
 
 GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
 MANY = 4 * GROUP  # of a combination: every store holds up the loads from memory that are waiting
-AHEAD = 4096  # bytes that passes fetch ahead at least
+AHEAD = 4096  # bytes that passes fetch ahead at least, from group to group of rows,
+ALONG = 1024  # and along rows where a group of them takes more than
+LONG = 64 << 10
 
 
 def _fold(code, vectors):
@@ -191,7 +194,7 @@ _PASSES = (
 )
 _TWINS = (twins.dots, twins.combinations, twins.squares, twins.dots_and_combination)
 DOTS, COMBINE, SQUARES, BOTH = range(4)
-_ROWS = {DOTS: (1, GROUP), COMBINE: (1, GROUP, MANY), SQUARES: (1, GROUP, MANY), BOTH: (GROUP,)}
+_ROWS = {DOTS: (1, GROUP), COMBINE: (1, GROUP, MANY), SQUARES: (1, GROUP, MANY), BOTH: (1, GROUP)}
 _LAYOUTS = tuple(
     (operation, rows, shifted)
     for operation, sizes in _ROWS.items()
@@ -326,13 +329,13 @@ def dots(out, x, i, j, v, count, rows, ahead):
 
 
 @kernel
-def dots_and_combine(out, y, x, i, j, v, s, count):
-    """`dots` of the group of rows at i, and `combine` of the group before it, in one pass.
+def dots_and_combine(out, y, x, i, j, v, s, count, rows):
+    """`dots` of `rows` rows at i, and `combine` of as many before them, in one pass.
 
     y has room for whole units of LANE_BYTES.
     """
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
-    layout = FIRST_BOTH + x.shifted
+    layout = FIRST_BOTH + 2 * (rows == GROUP) + x.shifted
     call(x.code, Pass(layout, out, at, x.width, v, mean, count, x.ahead, y, s))
 
 
@@ -357,18 +360,20 @@ def _follows_streams():
     return "Intel" in cpu_name()
 
 
-def real_rows(a, shift, *, once=False):
+def real_rows(a, shift, *, once=False, rows=GROUP):
     """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs.
 
     Scores in half precision are computed in float32, the dtype of their shift. `once`: a pass
-    reads on from row to row and does nothing else meanwhile.
+    reads on from row to row and does nothing else meanwhile. `rows` at a time: MANY where all
+    passes are combinations.
     """
     stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)
-    group = GROUP * width * stored.itemsize
-    ahead = GROUP * width * max(1, -(-AHEAD // max(group, 1)))
-    if once and _follows_streams():
-        ahead = 0
+    group = rows * width * stored.itemsize
+    ahead = rows * width * max(1, -(-AHEAD // max(group, 1)))
+    if once:
+        ahead = ALONG // stored.itemsize if group >= LONG else ahead
+        ahead = 0 if _follows_streams() else ahead
     shifted = bool(shift.size)
     at, mean = a.ctypes.data, shift.ctypes.data if shifted else 0
     code = _rows_address(stored)

@@ -29,7 +29,7 @@ __all__ = [
     "sliced_terms",
     "step_rows",
     "stretch",
-    "strip_fits",
+    "strip_rows",
 ]
 
 SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at once
@@ -49,7 +49,7 @@ LARGE_L2 = 1 << 20
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
 FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp
-STRIP_BYTES = 16 << 20  # the same, but in the last cache, where they take up to half of it
+STRIP_BYTES = 16 << 20  # of a strip in the last cache, where it takes up to half of it
 LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
@@ -144,11 +144,15 @@ def factor_bytes(order, parts, itemsize):
     return blocks * (blocks + 1) // 2 * side**2 * parts * itemsize * (3 if parts == 2 else 1)
 
 
-def strip_fits(width, itemsize, threads, caches):
-    """True if L2 holds a thread's share of the columns of four rows, and of the next four; or the
-    last cache all columns."""
-    own, every = 8 * -(-width // threads) * itemsize, 8 * width * itemsize
-    return own <= caches["L2"] or every <= min(caches["L3"] // 2, STRIP_BYTES)
+def strip_rows(width, itemsize, threads, caches):
+    """Rows, four or one, of which L2 holds a thread's share of the columns, of as many that follow,
+    and of the two vectors; or the last cache all columns. 0 if there are none."""
+    share, room = -(-width // threads), min(caches["L3"] // 2, STRIP_BYTES)
+    for rows in (4, 1):
+        held = (2 * rows + 2) * itemsize
+        if held * share <= caches["L2"] or held * width <= room:
+            return rows
+    return 0
 
 
 def padded(k, most=MOST_VECTORS):

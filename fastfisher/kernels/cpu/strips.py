@@ -13,7 +13,7 @@ from .elimination import LINE, publish, run_blocks, wait_for
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import GROUP, combine, dots, dots_and_combine
+from .rows import AHEAD, GROUP, combine, dots, dots_and_combine
 from .simd import address
 from .splitting import BLOCK_ROWS, CHUNK_BYTES
 from .sums import PAD, add_pair, block_sums, settled
@@ -47,9 +47,10 @@ def _factors(out, chunks, rows, weights, i, pairs):
 @kernel
 def _both(chunks, y, x, i, v, s, j0, j1, chunk):
     """Chunk sums of the group of rows at i; s times the group before it is added to y."""
+    rows = chunks.shape[1]
     for j in range(j0, j1, chunk):
-        to, at = address(chunks, j // chunk * GROUP), j * x.bytes
-        dots_and_combine(to, y + at, x, i, j, v + at, s, min(chunk, j1 - j))
+        to, at = address(chunks, j // chunk * rows), j * x.bytes
+        dots_and_combine(to, y + at, x, i, j, v + at, s, min(chunk, j1 - j), rows)
 
 
 @kernel
@@ -58,7 +59,7 @@ def _dots(chunks, x, i, rows, v, j0, j1, chunk):
     for j in range(j0, j1, chunk):
         at, count = v + j * x.bytes, min(chunk, j1 - j)
         for r in range(0, rows, some):
-            to = address(chunks, j // chunk * GROUP + r)
+            to = address(chunks, j // chunk * chunks.shape[1] + r)
             dots(to, x, i + r, j, at, count, some, np.int64(0))
 
 
@@ -72,24 +73,24 @@ def _combine(y, x, i, rows, s, j0, j1):
 @kernel
 def _task(t, thread, parts, x, first, last, v, weights, strip, chunks, factors, pairs, counters):
     """Task: a strip of a round."""
-    chunk = CHUNK_BYTES // x.bytes
+    chunk, group = CHUNK_BYTES // x.bytes, chunks.shape[2]
     strips = (x.width + strip - 1) // strip
     round_ = t // strips
     for s in range(strips):
         wait_for(counters, strips + s, round_)
     s = _own_strip(counters, round_, thread, strips)
     j0, j1 = s * strip, min((s + 1) * strip, x.width)
-    i = first + round_ * GROUP
-    rows, before = min(GROUP, last - i), min(i - first, min(GROUP, last - i + GROUP))
+    i = first + round_ * group
+    rows, before = min(group, last - i), min(i - first, min(group, last - i + group))
     own, vector, zero = factors[thread], address(v, np.int64(0)), np.int64(0)
     at, here = address(own, zero), chunks[round_ % 2]
     y = address(parts, (i - 1 - first) // BLOCK_ROWS * parts.shape[2])
     if before > 0:
-        _factors(own, chunks[1 - round_ % 2], before, weights, i - GROUP, pairs[thread])
-    if before == GROUP and rows == GROUP:
+        _factors(own, chunks[1 - round_ % 2], before, weights, i - group, pairs[thread])
+    if before == group and rows == group:
         _both(here, y, x, i, vector, at, j0, j1, chunk)
     else:
-        _combine(y, x, i - GROUP, before, at, j0, j1)
+        _combine(y, x, i - group, before, at, j0, j1)
         _dots(here, x, i, rows, vector, j0, j1, chunk)
     publish(counters, strips + s, round_ + 1)
 
@@ -100,20 +101,22 @@ def _rounds(launch, count, parts, x, first, last, v, weights, strip, chunks, fac
     for_each(launch, _task, count, args)
 
 
-def fvp(x, v, weights, strips):
+def fvp(x, v, weights, strips, rows):
     # x  IN Rows;  v  IN (1, width);  weights  IN (n,) or (0,);  strips  IN, at most
+    # rows  IN at a time, a GROUP or one
     """Sums over rows of x[i] weights[i] (x[i] v), (1, width) in double."""
-    x, workers, chunk = x._replace(ahead=0), threads.max_threads(), CHUNK_BYTES // x.bytes
+    group, workers = GROUP if rows > 1 else 1, threads.max_threads()
+    x, chunk = x._replace(ahead=AHEAD // x.stored), CHUNK_BYTES // x.bytes
     count = -(-x.width // chunk)
     strip = -(-count // strips) * chunk
     strips = -(-x.width // strip)
-    chunks = aligned((2, count, GROUP), v.dtype)
-    factors, pairs = aligned((workers, PAD), v.dtype), np.empty((workers, GROUP, 2))
+    chunks = aligned((2, count, group), v.dtype)
+    factors, pairs = aligned((workers, PAD), v.dtype), np.empty((workers, group, 2))
 
     def add(parts, first):
         parts[:] = 0
         last = min(first + len(parts) * BLOCK_ROWS, x.n)
-        tasks = (-(-(last - first) // GROUP) + 1) * strips
+        tasks = (-(-(last - first) // group) + 1) * strips
         words = np.zeros(2 * strips * LINE, np.int64)
         args = (parts, x, first, last, v, weights, strip, chunks, factors, pairs, words)
         run_blocks(_rounds, True, tasks, *args)
