@@ -9,6 +9,7 @@ import functools
 import math
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +38,7 @@ __all__ = [
     "slices",
     "sums_dtype",
     "syrk_step",
+    "weighable",
     "whole_slices",
 ]
 
@@ -44,6 +46,8 @@ _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
+WIDEST = 2.0**100  # weights from here on, or below the inverse of it, may need double precision
+LARGE = 2.0**16  # scores up to which such small weights leave nothing that single precision holds
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -65,6 +69,24 @@ def _real(values, dtype):
 
 def _shift(row, dtype):
     return _none(dtype) if row is None else np.ascontiguousarray(row, dtype=dtype)
+
+
+def weighable(G, weights):
+    """Scores that kernels read beside these weights (or None): in double where single precision
+    would lose weights that count."""
+    if weights is None or not len(weights) or _none(G.dtype).real.itemsize == 8:
+        return G
+    least, most = weights.min(), weights.max()
+    far = most >= WIDEST
+    if not far and least < 1 / WIDEST:
+        far = weights[weights > 0].min(initial=1.0) < 1 / WIDEST and bad_rows(G)[1] > LARGE
+    return replace(G, dtype=sums_dtype(G.dtype)) if far else G
+
+
+def _weighed(G, weights, shift):
+    """Scores that can be weighed, and their shift: rounded to the scores' own dtype first."""
+    shift, G = _shift(shift, G.dtype), weighable(G, weights)
+    return G, _shift(shift, G.dtype)
 
 
 def _part(values, lo, hi):
@@ -152,9 +174,9 @@ def syrk_step(G):
 def add_syrk(c, G, *, weights=None, shift=None):
     """Lower triangle of c += (G - shift)' diag(weights) (G - shift); c is double."""
     n, p = G.shape
+    G, shift = _weighed(G, weights, shift)
     kernel, halves = _kernel("syrk", p, G)
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
-    shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, syrk_step(G), "syrk"):
         kernel(c, G.rows(lo, hi, halves=halves), _part(scale, lo, hi), shift)
 
@@ -163,9 +185,9 @@ def add_block_syrk(c, G, first=0, *, weights=None, shift=None):
     """c[b] += (G_b - shift_b)' diag(weights) (G_b - shift_b), both triangles, for consecutive
     blocks of columns from `first`; c (B, d, d) is double."""
     n, (blocks, d, _) = G.shape[0], c.shape
+    G, shift = _weighed(G, weights, shift)
     kernel = choose("block_syrk", d, G.dtype).load()
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
-    shift = _shift(shift, G.dtype)
     direct = G.direct and G.stored == G.dtype and not shift.size
     step = SLICE_FLOPS // max(n * d * d, 1)
     if not direct:
@@ -309,7 +331,8 @@ def fresh_sums(op, G, *vectors, weights=None):
     kernel, halves = _kernel(op, shape[0], G)
     made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
     most = min(_read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
-    if made and ready and p >= WIDE and 0 < n <= most:
+    ready = ready and p >= WIDE and 0 < n <= most
+    if made and ready and weighable(G, weights) is G:
         more = () if op == "rmatvec" else (_real(weights, G.dtype),)
         for lo, hi in slices(n, n, op):
             y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
@@ -328,6 +351,8 @@ def _lies_ready(G, halves):
 def add_fvp(y, G, v, *, weights=None, shift=None):
     """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
     n, p = G.shape
+    G, shift = _weighed(G, weights, shift)
+    v = np.ascontiguousarray(v, dtype=G.dtype)
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = _read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
     if step > G.slice_rows and not ready:  # rows are copied twice: not all of a slice at once
@@ -336,7 +361,7 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
             t *= _real(weights, G.dtype)
         add_rmatvec(y, G, t, shift=shift)
         return
-    weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
+    weights = _real(weights, G.dtype)
     for lo, hi in slices(n, step, "fvp"):
         kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
 
@@ -344,8 +369,9 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
 def add_diag(y, G, *, weights=None, shift=None):
     """y (p,) += sum_n weights_n |G_n - shift|^2; y is float64."""
     n, p = G.shape
+    G, shift = _weighed(G, weights, shift)
     kernel, halves = _kernel("diag", p, G)
-    weights, shift = _real(weights, G.dtype), _shift(shift, G.dtype)
+    weights = _real(weights, G.dtype)
     for lo, hi in slices(n, _read_step(G, 2 * p), "diag"):
         own = _part(weights, lo, hi)
         for j, k in _panels(G, lo, hi, halves):
@@ -363,6 +389,7 @@ def mean_row(G, weights, total):
     dtype = sums_dtype(G.dtype)
     if n == 0 or total == 0:
         return np.zeros(p, dtype)
+    G = weighable(G, weights)
     first = G.rows(0, 1)[0]
     y = np.zeros((1, p), dtype)
     u = np.ones((1, n)) if weights is None else weights[np.newaxis]

@@ -30,6 +30,8 @@ __all__ = [
 
 PART_BYTES = 64 << 20  # of operands per kernel call
 SUMS_BYTES = 8 << 20  # of double sums: they stay in cache while they are rounded
+TAME = 2.0**60  # weights whose largest of a system is below, and above 1 / it, stay as they are
+WIDEST = 2.0**100  # roots of weights from here on, or below the inverse, are not for float32
 GROUP = 512  # parts are multiples of it, so that kernels see whole groups of systems
 
 
@@ -154,7 +156,7 @@ def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
     n, count, p = a.shape
     if v.shape != (n, p):
         raise InputError(f"g has shape {v.shape}; expected {(n, p)} to match scores {a.shape}")
-    w = _sample_weights(weights, n, count, _real(dtype))
+    w = _tame(_sample_weights(weights, n, count)).astype(_real(dtype), copy=False)
     d = as_damping_vector(damping, n).astype(_real(dtype), copy=False)
     x, info = np.empty((n, p), dtype), np.zeros(n, np.int32)
     kernel = choose("batched_metric_solve", p, dtype).load()
@@ -166,14 +168,23 @@ def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
     return to_origin(x, scores), to_origin(info, scores)
 
 
-def _sample_weights(weights, n, count, dtype):
-    """Weights (n, S) or (S,) as the kernels take them; (0,) for None."""
+def _sample_weights(weights, n, count):
+    """Weights (n, S) or (S,) in double; (0,) for None."""
     if weights is None:
-        return np.empty(0, dtype)
+        return np.empty(0)
     a = as_array(weights, "weights", need=f"shape {(n, count)} or ({count},)")
     if a.shape not in ((n, count), (count,)):
         raise InputError(f"weights has shape {a.shape}; expected {(n, count)} or ({count},)")
-    return as_weights(a.reshape(-1), a.size).reshape(a.shape).astype(dtype, copy=False)
+    return as_weights(a.reshape(-1), a.size).reshape(a.shape)
+
+
+def _tame(weights):
+    """Weights of which only the ratios within a system count, brought near 1 where they are not."""
+    largest = weights.max(axis=-1, keepdims=True, initial=0.0)
+    far = (largest != 0) & ~((1 / TAME < largest) & (largest < TAME))
+    if not far.any():
+        return weights
+    return np.ldexp(weights, np.where(far, -2 * (np.frexp(largest)[1] // 2), 0))
 
 
 @placed
@@ -214,7 +225,7 @@ def batched_syrk(scores, weights=None):
     if a.ndim != 3:
         raise InputError(f"scores has shape {a.shape}; expected (n, S, p)")
     n, count, p = a.shape
-    w = _sample_weights(weights, n, count, np.float64)
+    w = _sample_weights(weights, n, count)
     out = np.zeros((n, p, p), dtype)
     sums = out if dtype == sums_dtype(dtype) else np.zeros(out.shape, sums_dtype(dtype))
     add_batched_syrk(sums, a, np.sqrt(w), dtype)
@@ -229,12 +240,19 @@ def batched_syrk(scores, weights=None):
     return to_origin(out, scores)
 
 
+def _is_far(scale):
+    """True if roots of weights are not for single precision."""
+    return scale.max(initial=0.0) >= WIDEST or bool((scale[scale > 0] <= 1 / WIDEST).any())
+
+
 def add_batched_syrk(c, a, scale, dtype):
     """c[t] += a_t' diag(scale_t^2) a_t, both triangles, for scores a (n, S, p) of any layout.
 
     c (n, p, p) is double; scale (n, S), (S,) or (0,); a and scale are cast to `dtype`.
     """
     n, count, p = a.shape
+    if _real(dtype) == np.float32 and _is_far(scale):
+        dtype = sums_dtype(dtype)
     kernel = choose("batched_syrk", p, dtype).load()
     scale = np.ascontiguousarray(scale, _real(dtype))
     each = p * (count * dtype.itemsize + p * c.itemsize)

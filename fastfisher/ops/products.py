@@ -162,16 +162,49 @@ def gram(G, weights=None, *, out=None):
     w = as_weights(weights, G.shape[0])
     sums, target = _square(G, G.shape[0], out, weights)
     add_gram(sums, G)
-    scale_rows_and_columns(sums, w)
+    if w is not None and _out_of_range(sums.diagonal(), w, G.dtype):
+        sums[:] = 0
+        _add_weighted_gram(sums, G, np.sqrt(w)[:, np.newaxis])
+    else:
+        scale_rows_and_columns(sums, w)
     return to_origin(_finish(G, sums, target, "GG'"), G.origin)
 
 
+SCALED = 64  # rows of a Gram matrix weighted at a time
+# By bytes of a real: sums of squares below have lost digits to underflow
+FAINT = {4: 2.0**-110, 8: 2.0**-970}
+
+
+def _out_of_range(squares, weights, dtype):
+    """True if weights could make up for squares that leave the range."""
+    squares = squares.real
+    least = FAINT[np.empty(0, dtype).real.itemsize]
+    with np.errstate(over="ignore", invalid="ignore"):
+        large = ~np.isfinite(squares * weights)
+        small = (squares < least) & (weights > 1)
+    return bool(large.any() or small.any())
+
+
+def _add_weighted_gram(sums, G, root):
+    """The Gram matrix of rows that are weighted, in double, before they are multiplied."""
+    p = G.shape[1]
+    step = max(G.slice_columns // 2, 1)
+    for lo in range(0, p, step):
+        panel = G.columns(lo, min(lo + step, p)).astype(sums.dtype)
+        with np.errstate(over="ignore"):
+            panel *= root
+        add_gram(sums, as_scores(panel))
+
+
 def scale_rows_and_columns(sums, weights):
-    """sums[i, j] *= sqrt(weights_i weights_j), in place."""
-    if weights is not None:
-        root = np.sqrt(weights)
-        sums *= root[:, np.newaxis]
-        sums *= root
+    """sums[i, j] *= sqrt(weights_i) sqrt(weights_j), in place: by the product of both, a few rows
+    at a time, since one of them alone may leave the range."""
+    if weights is None:
+        return
+    root = np.sqrt(weights)
+    for lo in range(0, len(sums), SCALED):
+        hi = lo + SCALED
+        sums[lo:hi, :hi] *= root[lo:hi, np.newaxis] * root[:hi]
 
 
 def _apply(function, G, rows):

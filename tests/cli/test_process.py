@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,15 @@ def test_threads_that_numba_would_die_of_are_an_error_line(files, threads):
     done = run("solve", files / "G.npy", "--damping", 1, env=env)
     assert (done.returncode, done.stdout) == (2, "")
     assert_one_error_line(done.stderr, f"NUMBA_NUM_THREADS is {threads}; set it to the cores")
+
+
+@pytest.mark.parametrize("features", ["avx2", "+avx2, +fma"])
+def test_features_that_llvm_would_abort_for_are_an_error_line(files, features):
+    env = {**os.environ, "NUMBA_CPU_FEATURES": features}
+    done = run("solve", files / "G.npy", "--damping", 1, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    name = re.escape(repr(features.split(",")[-1]))
+    assert_one_error_line(done.stderr, f"NUMBA_CPU_FEATURES names {name}; expected features after")
 
 
 def test_a_warning_is_one_line(tmp_path):

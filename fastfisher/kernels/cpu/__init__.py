@@ -19,4 +19,16 @@ def _check_threads():
         )
 
 
+def _check_features():
+    """InputError for a list of features that LLVM would abort the process for."""
+    given = os.environ.get("NUMBA_CPU_FEATURES", "")
+    for name in filter(None, given.split(",")):
+        if name[0] not in "+-":
+            raise InputError(
+                f"NUMBA_CPU_FEATURES names {name!r}; expected features after + or -, such as "
+                "'+avx2,+fma', or the variable not set at all"
+            )
+
+
 _check_threads()
+_check_features()

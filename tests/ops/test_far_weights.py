@@ -1,0 +1,100 @@
+"""Weights far from 1, and far from each other: their digits count, whatever the scores' dtype."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher import ops
+from tests import matrices, oracle
+from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
+
+over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
+SCALES = (1e-190, 1e-60, 1e60, 1e190)
+
+
+def balanced(n, p, dtype, scale):
+    """Scores and weights, w |G|^2 about 1 (single precision: as near as its range allows)."""
+    rng = matrices.generator("far weights", n, p, str(dtype), scale)
+    size = np.clip(scale**-0.5, 1e-28, 1e28) if matrices.is_single(dtype) else scale**-0.5
+    G = (matrices.gaussian((n, p), dtype, rng) * size).astype(dtype)
+    return G, rng.uniform(0.5, 2, n) * (size**-2.0 if matrices.is_single(dtype) else scale), rng
+
+
+def close(x, exact, bound, terms):
+    u = unit_roundoff(x.dtype)
+    assert_ratio(entrywise_ratio(x, exact, max(terms, 1) * u * bound), "goal", "far weights")
+
+
+@over_dtypes
+@pytest.mark.parametrize("scale", SCALES)
+def test_sums_keep_the_digits_of_far_weights(dtype, scale):
+    """Of raw sums near 1, from small scores with large weights and the other way round."""
+    n, p = 30, 7
+    G, w, rng = balanced(n, p, dtype, scale)
+    v = matrices.gaussian((p,), dtype, rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        F, K, d, y = ops.syrk(G, w), ops.gram(G, w), ops.diag(G, w), ops.fvp(G, v, w)
+        blocks, systems = ops.block_syrk(G, 1, w), ops.batched_syrk(G[np.newaxis], w)
+    close(F, oracle.syrk(G, w), oracle.syrk_bound(G, w), n)
+    close(systems[0], oracle.syrk(G, w), oracle.syrk_bound(G, w), n)
+    close(blocks[:, 0, 0].real, oracle.diag(G, w), oracle.diag(G, w), n)
+    close(d, oracle.diag(G, w), oracle.diag(G, w), n)
+    root = np.sqrt(w)[:, np.newaxis]
+    close(K, oracle.gram(root * oracle.wide(G)), oracle.gram_bound(root * oracle.wide(G)), p)
+    close(y, oracle.fvp(G, v, w), oracle.fvp_bound(G, v, w), n + p)
+
+
+@over_dtypes
+def test_one_far_weight_beside_ordinary_ones(dtype):
+    """The largest row has so small a weight that it does as much as the others together."""
+    n, p, far = 12, 4, 1e24 if matrices.is_single(dtype) else 1e105
+    G, w, rng = balanced(n, p, dtype, 1.0)
+    G[3], w[3] = (G[3] * far).astype(dtype), far**-2.0
+    v = matrices.gaussian((p,), dtype, rng)
+    close(ops.diag(G, w), oracle.diag(G, w), oracle.diag(G, w), n)
+    close(ops.fvp(G, v, w), oracle.fvp(G, v, w), oracle.fvp_bound(G, v, w), n + p)
+    x = oracle.damped_solve(oracle.fisher(G, w), v, 0.1)
+    for method in ("primal", "dual", "cg", "mixed"):
+        solution = ff.solve(G, v, damping=0.1, weights=w, method=method)
+        assert solution.converged, method
+        u = unit_roundoff(dtype) if method != "cg" else 1e-5 * unit_roundoff(dtype) ** 0.3
+        assert np.abs(solution.x - x).max() <= 1e3 * u * np.abs(x).max(), method
+
+
+@over_dtypes
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_metric_knows_only_ratios_of_weights(dtype, scale):
+    scores = matrices.gaussian((5, 6, 3), dtype, matrices.generator("metric", str(dtype)))
+    w = matrices.generator("shares").uniform(0.5, 2, (5, 6))
+    for weights in (w, w[0]):
+        expected, _ = ops.batched_metric_solve(scores, scores[:, 0], weights, damping=0.1)
+        x, info = ops.batched_metric_solve(scores, scores[:, 0], scale * weights, damping=0.1)
+        assert not info.any()
+        error = np.abs(x - expected).max() / np.abs(expected).max()
+        assert error <= LIMITS["identity"] * unit_roundoff(dtype)
+
+
+def test_zeros_with_large_weights_are_zeros():
+    G = np.zeros((4, 3), np.float32)
+    w = np.full(4, 1e60)
+    for result in (ops.syrk(G, w), ops.diag(G, w), ops.fvp(G, G[0], w), ops.gram(G, w)):
+        assert not result.any()
+
+
+@over_dtypes
+@pytest.mark.parametrize("double, single", [(1e-170, 1e-24), (1e170, 1e22)])
+def test_a_gram_matrix_of_rows_beyond_the_range_of_squares(dtype, double, single):
+    size, p = single if matrices.is_single(dtype) else double, 5
+    rng = matrices.generator("squares", str(dtype), size)
+    G = (matrices.gaussian((9, p), dtype, rng) * size).astype(dtype)
+    w = rng.uniform(0.5, 2, 9) / size**1.8
+    rows = np.sqrt(w)[:, np.newaxis] * oracle.wide(G)
+    close(ops.gram(G, w), oracle.gram(rows), oracle.gram_bound(rows), p)
+
+
+def test_a_row_of_weight_zero_may_be_too_large_to_square():
+    G = np.array([[1e200, 1e200], [1.0, 2.0]])
+    np.testing.assert_array_equal(ops.gram(G, np.array([0.0, 1.0])), [[0.0, 0.0], [0.0, 5.0]])
