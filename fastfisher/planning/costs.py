@@ -360,10 +360,8 @@ def _mixed(q):
             source="table",
             measured="",
         )
-    if q.parts == 1:
-        square, flops = order * order * half.itemsize, 2 * order**2 * q.rhs
-        text = f"{order} x {order}"
-        factor[1:] = [stage_of(half, "substitute", order, text, flops, square)]
+    square, flops = order * order * half.itemsize, q.multiply_add * order**2 * q.rhs
+    factor[1:] = [stage_of(half, "substitute", order, f"{order} x {order}", flops, square)]
     passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS * q.dampings
     (refinement,) = _repeated([_fvp_stage(q)], passes)
     stages = [product, *_repeated(factor, q.dampings), replace(refinement, size=f"{passes} passes")]

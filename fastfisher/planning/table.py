@@ -174,7 +174,7 @@ TABLE = (
     Band("bf16_syrk", ALL, 0, INF, (_ours("bf16_syrk", "sliced"),), _ONLY),
     Band("bf16_gram", ALL, 0, INF, (_ours("bf16_gram", "sliced"),), _ONLY),
     Band("narrow", ALL, 0, INF, (_ours("narrow", "sliced"),), _ONLY),
-    Band("substitute", ALL, 0, INF, (_ours("substitute"),), _ONLY),
+    Band("substitute", ALL, 0, INF, (_ours("substitute", "triangular"),), _ONLY),
     Band("cholesky", REAL, 0, 84, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", REAL, 84, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", COMPLEX, 0, 400, _CHOLESKY[::-1], _SMALL),
