@@ -9,7 +9,7 @@ import numpy as np
 
 import fastfisher as ff
 from fastfisher.arrays import contiguous
-from fastfisher.planning import choose
+from fastfisher.planning import SIDED, choose
 
 from . import numpy_ops, scipy_ops, torch_ops
 from .cases import DAMPING
@@ -53,7 +53,7 @@ def _mkl_layered_gram(layers):
 
 def _our_trsm(L, b):
     x = np.array(b.reshape(len(b), -1).T, order="C")
-    choose("solve_lower", len(L), L.dtype).load()(L, x, 0)
+    choose("solve_lower", len(L), L.dtype, sides=len(x)).load()(L, x, 0)
     return x.T.reshape(b.shape)
 
 
@@ -230,4 +230,5 @@ def chosen_kernel(case):
     if case.op == "convert":
         return "numpy"
     op, axis = DECIDING[case.op]
-    return choose(op, case.shape[axis], dtype).name
+    sides = case.shape[1] if op in SIDED else 1
+    return choose(op, case.shape[axis], dtype, sides=sides).name

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfisher.planning import SIDED, solve_flops
 from fastfisher.planning.rates import rates_from
 from fastfisher.planning.table import INF
 
@@ -64,6 +65,7 @@ def _of_grid(results):
             continue
         op, axis = deciding
         size = math.prod(shape[:1]) if op == "layered_gram" else shape[axis]
+        op = _sided(op, shape[1]) if op in SIDED else op
         found[op, np.dtype(DTYPES[record["dtype"]]).name][size].append(min(vendors) / ours)
     place = results["environment"]
     return found, f"{place['cpu']}, {place['threads']} threads, {place['date'][:10]}"
@@ -76,11 +78,18 @@ def _of_profile(rates):
         vendor = f"scipy.{op}"
         for dtype, points in by_dtype.items():
             if owner == "numba" and rates.has(vendor, dtype):
-                for size in {point[0] for point in points}:
-                    ratio = rates.speed(name, dtype, size) / rates.speed(vendor, dtype, size)
-                    found[op, dtype][size].append(ratio)
+                for size, flops in {point[:2] for point in points}:
+                    work = flops if op in SIDED else None
+                    ours, theirs = (rates.speed(x, dtype, size, work) for x in (name, vendor))
+                    sides = round(flops / solve_flops(size, dtype, 1))
+                    found[_sided(op, sides) if work else op, dtype][size].append(ours / theirs)
     place = rates.machine
     return found, f"{place['cpu']}, {place['threads']} threads, {rates.date}"
+
+
+def _sided(op, k):
+    """An op whose bands are for some numbers of right-hand sides."""
+    return f"{op} of {k}"
 
 
 def propose(op, dtype, by_size, origin):

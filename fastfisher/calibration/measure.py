@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import FisherError, InputError
-from ..planning import Rates, fingerprint, forget_profile, prefer, profile_path
+from ..planning import SIDED, Rates, fingerprint, forget_profile, prefer, profile_path, solve_flops
 from ..stream import check_target, replace_file
-from .works import FULL, QUICK, cells, works
+from .works import FULL, QUICK, SIDES, band_of, cells, works
 
 __all__ = ["Calibration", "Row", "calibrate"]
 
@@ -101,11 +101,15 @@ def _seconds(function, *arguments, **settings):
 
 @dataclass(frozen=True)
 class Row:
-    """One cell: milliseconds of each entry, of the short and the long call; the entry taken."""
+    """One cell: milliseconds of each entry, of the short and the long call; the entry taken.
+
+    Where that depends on the right-hand sides, a row for each number of them.
+    """
 
     op: str
     dtype: str
     size: int
+    sides: int | None
     milliseconds: dict
     chosen: str
     measured: str
@@ -138,7 +142,8 @@ def _cells(row):
     times = [
         f"{name} {' / '.join(f'{x:.3g}' for x in ms)}" for name, ms in row.milliseconds.items()
     ]
-    return row.op, row.dtype, f"{row.size:>5}", "  ".join(times), row.chosen
+    size = f"{row.size:>5}" + (f" x {row.sides}" if row.sides else "")
+    return row.op, row.dtype, size, "  ".join(times), row.chosen
 
 
 @contextlib.contextmanager
@@ -281,15 +286,23 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
     if not dry_run:
         replace_file(path, rates.as_json().encode())
         forget_profile()
-    rows = tuple(_row(cell, rates) for cell in todo if len(cell[3]) > 1)
+    rows = tuple(row for cell in todo if len(cell[3]) > 1 for row in _rows(cell, rates))
     return Calibration(rates, rows, None if dry_run else path, time.monotonic() - start)
 
 
-def _row(cell, rates):
-    op, dtype, size, entries = cell
-    milliseconds = {}
-    for entry in entries:
-        points = sorted(p for p in rates.points[entry.name][dtype] if p[0] == size)
-        milliseconds[entry.name] = [flops / rate * 1e3 for _, flops, rate in points]
-    choice = prefer(entries, size, dtype, rates)
-    return Row(op, dtype, size, milliseconds, choice.entry.name, choice.measured)
+def _rows(cell, rates):
+    op, dtype, size, _ = cell
+    for sides in SIDES if op in SIDED else (None,):
+        entries = band_of(op, dtype, size, sides or 1).entries
+        flops = solve_flops(size, dtype, sides) if sides else None
+        milliseconds = {
+            entry.name: [
+                work / rate * 1e3
+                for at, work, rate in sorted(rates.points[entry.name][dtype])
+                if at == size and flops in (None, work)
+            ]
+            for entry in entries
+        }
+        choice = prefer(entries, size, dtype, rates, flops)
+        name, measured = choice.entry.name, choice.measured
+        yield Row(op, dtype, size, sides, milliseconds, name, measured)

@@ -1,4 +1,5 @@
-"""The calls that calibration times: for each op and size a short one and a long one."""
+"""The calls that calibration times: for each op and size a short one and a long one, or one for
+each number of right-hand sides."""
 
 import itertools
 from collections.abc import Callable
@@ -6,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..planning import TABLE
+from ..planning import SIDED, TABLE, solve_flops
 
-__all__ = ["FULL", "QUICK", "Settings", "cells", "works"]
+__all__ = ["FULL", "QUICK", "SIDES", "Settings", "band_of", "cells", "works"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ SIZES = {
     "batched_solve": (2, 5, 9, 20, 32),
     "layered_gram": (32, 128, 256, 512, 1024),
 }
+SIDES = 1, 4, 16, 64  # right-hand sides, where the choice depends on them
 IN_PLANS = ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky")
 IN_PLANS += ("solve_lower", "solve_lower_adjoint")
 
@@ -129,11 +131,11 @@ def _cholesky(n, dtype, settings):
 def _solve_lower(op, n, dtype, settings):
     L = np.tril(_numbers((n, n), dtype)) / (4 * n)
     np.einsum("ii->i", L)[...] = 1
-    for k in (1, 64):
+    for k in SIDES:
         b = _numbers((k, n), dtype)
         x = b.copy()
         arguments = (L, x, 0) if op == "solve_lower" else (L, x)
-        flops = _multiply_add(dtype) * n * n * k / 2
+        flops = solve_flops(n, dtype, k)
         yield Work(arguments, flops, L.nbytes / 2, lambda x=x, b=b: np.copyto(x, b))
 
 
@@ -162,10 +164,10 @@ def _layered_gram(rows, dtype, settings):
 
 
 def works(op, size, dtype, settings):
-    """The calls that are measured for an op at a size: a short one and a long one."""
+    """The calls that are measured for an op at a size, the short ones first."""
     if op in ("matvec", "rmatvec", "fvp"):
         return _products(op, size, dtype, settings)
-    if op in ("solve_lower", "solve_lower_adjoint"):
+    if op in SIDED:
         return _solve_lower(op, size, dtype, settings)
     makers = {
         "syrk": _syrk,
@@ -178,11 +180,19 @@ def works(op, size, dtype, settings):
     return makers[op](size, dtype, settings)
 
 
+def band_of(op, dtype, size, sides=1, table=TABLE):
+    """The row of the table."""
+    for band in table:
+        fits = band.op == op and dtype in band.dtypes and band.holds(size, sides)
+        if fits and band.device == "cpu":
+            return band
+    raise LookupError(f"no band for {op} of {dtype}, size {size}, {sides} right-hand sides")
+
+
 def cells(settings, table=TABLE):
     """(op, dtype, size, entries) to measure: bands with a choice, and every op of the plans."""
     for op, sizes in SIZES.items():
         for dtype, size in itertools.product(settings.dtypes, sizes[:: settings.every]):
-            for band in table:
-                fits = band.op == op and dtype in band.dtypes and band.lo <= size < band.hi
-                if fits and band.device == "cpu" and (len(band.entries) > 1 or op in IN_PLANS):
-                    yield op, dtype, size, band.entries
+            entries = band_of(op, dtype, size, table=table).entries
+            if len(entries) > 1 or op in IN_PLANS:
+                yield op, dtype, size, entries

@@ -221,9 +221,9 @@ def solve_factored(L, x):
     """x <- (L L')^-1 x for rows x (k, n), in place; L is lower, C-ordered, of x's dtype."""
     if not x.size:
         return
-    lower = choose("solve_lower", len(L), L.dtype)
-    adjoint = choose("solve_lower_adjoint", len(L), L.dtype)
-    if lower.vendor and adjoint.vendor:
+    lower = choose("solve_lower", len(L), L.dtype, sides=len(x))
+    adjoint = choose("solve_lower_adjoint", len(L), L.dtype, sides=len(x))
+    if lower.module == adjoint.module:
         lower.load("substitute")(L, x)  # both in one call
         return
     lower.load()(L, x)

@@ -22,6 +22,7 @@ from .rates import Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
 from .structured import plan_batched, plan_blocks
 from .table import (
+    SIDED,
     TABLE,
     Band,
     Choice,
@@ -33,11 +34,13 @@ from .table import (
     forget_choices,
     options,
     prefer,
+    solve_flops,
 )
 from .units import integer_unit, normwise_pays
 
 __all__ = [
     "NORM_STEPS",
+    "SIDED",
     "TABLE",
     "Band",
     "Choice",
@@ -75,6 +78,7 @@ __all__ = [
     "profile",
     "profile_path",
     "require_memory",
+    "solve_flops",
 ]
 
 

@@ -52,10 +52,10 @@ SLICING_READS = 4  # passes over the scores that finding peaks and slicing take,
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
-def stage_of(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1):
+def stage_of(q, op, size, text, flops, moved, workspace=0, dtype=None, passes=1, sides=1):
     """A stage by what the table chooses for `op` at this size, timed by the rates in force."""
     dtype = dtype or q.dtype
-    choice, rates = decide(op, size, dtype, device=q.device), current_rates()
+    choice, rates = decide(op, size, dtype, device=q.device, sides=sides), current_rates()
     entry = choice.entry
     copied = op in OVER_SCORES and _copied(q, entry)
     shrunk = q.stored_bytes / q.itemsize if op in OVER_SCORES and not copied else 1
@@ -168,6 +168,7 @@ def direct_stages(q, op, order, summed, *, sums=None):
     ma = q.multiply_add
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
+    solve = {"dtype": sums, "sides": q.rhs}
     product = stage_of(
         q,
         op,
@@ -184,9 +185,9 @@ def direct_stages(q, op, order, summed, *, sums=None):
         stage_of(
             q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
         ),
-        stage_of(q, "solve_lower", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums),
-        stage_of(
-            q, "solve_lower_adjoint", order, text, ma * order**2 * q.rhs / 2, square / 2, 0, sums
+        *(
+            stage_of(q, half, order, text, ma * order**2 * q.rhs / 2, square / 2, **solve)
+            for half in ("solve_lower", "solve_lower_adjoint")
         ),
     ]
 
@@ -360,10 +361,8 @@ def _mixed(q):
             source="table",
             measured="",
         )
-    if q.parts == 1:
-        square, flops = order * order * half.itemsize, 2 * order**2 * q.rhs
-        text = f"{order} x {order}"
-        factor[1:] = [stage_of(half, "substitute", order, text, flops, square)]
+    square, flops = order * order * half.itemsize, q.multiply_add * order**2 * q.rhs
+    factor[1:] = [stage_of(half, "substitute", order, f"{order} x {order}", flops, square)]
     passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS * q.dampings
     (refinement,) = _repeated([_fvp_stage(q)], passes)
     stages = [product, *_repeated(factor, q.dampings), replace(refinement, size=f"{passes} passes")]

@@ -61,20 +61,21 @@ class Rates:
         """True if this entry was measured for this dtype."""
         return (entry, dtype) in self._curves
 
-    def speed(self, entry, dtype, size):
-        """Flops per second at a size: geometric mean over the works measured there."""
+    def speed(self, entry, dtype, size, flops=None):
+        """Flops per second at a size, of so much work, or geometric mean over those measured."""
         sizes, curves = self._curves[entry, dtype]
-        means = [sum(rates) / len(rates) for _, rates in curves]
-        return math.exp(_interpolate(sizes, means, math.log(max(size, 1))))
+        if flops is None:
+            at_sizes = [sum(rates) / len(rates) for _, rates in curves]
+        else:
+            work = math.log(max(flops, 1))
+            at_sizes = [_interpolate(works, rates, work) for works, rates in curves]
+        return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
 
     def _rate(self, op, entry, dtype, size, flops):
         for name in (entry, f"numba.{op}", f"scipy.{op}"):
             for kind in (dtype, RELATED.get(dtype), "float64"):
                 if (name, kind) in self._curves:
-                    sizes, curves = self._curves[name, kind]
-                    work = math.log(max(flops, 1))
-                    at_sizes = [_interpolate(works, rates, work) for works, rates in curves]
-                    return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
+                    return self.speed(name, kind, size, flops)
         return DEFAULT_RATE
 
     def core_speed(self):

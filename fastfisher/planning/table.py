@@ -15,6 +15,7 @@ from .profiles import profile
 from .rates import built_in
 
 __all__ = [
+    "SIDED",
     "SIZE",
     "TABLE",
     "Band",
@@ -27,6 +28,7 @@ __all__ = [
     "forget_choices",
     "options",
     "prefer",
+    "solve_flops",
 ]
 
 GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise
@@ -65,7 +67,10 @@ def _scipy(function):
 
 @dataclass(frozen=True)
 class Band:
-    """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them."""
+    """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them.
+
+    `sides` are the numbers of right-hand sides it is for, from the first to below the second.
+    """
 
     op: str
     dtypes: tuple
@@ -74,6 +79,11 @@ class Band:
     entries: tuple
     because: str
     device: str = "cpu"
+    sides: tuple = (0, math.inf)
+
+    def holds(self, size, sides):
+        """True if it is for this size and so many right-hand sides."""
+        return self.lo <= size < self.hi and self.sides[0] <= sides < self.sides[1]
 
 
 SINGLE, DOUBLE, COMPLEX = ("float32",), ("float64",), ("complex64", "complex128")
@@ -118,13 +128,17 @@ SIZE = {
     "block_solve": "order of a block",
 }
 
+# Of these the choice depends on the right-hand sides, too. Rates know them by the work.
+SIDED = ("solve_lower", "solve_lower_adjoint")
+
 _TILES = "compute bound: packed register tiles at the peak of the machine, sums in double"
 _SMALL = "some microseconds: LAPACK's overhead is lower than ours"
 _AHEAD = "register tiles; the next diagonal block is factored ahead of the update"
 _IN_PLACE = "SciPy factors in place; our packed copy of L is too much memory at this order"
 _FEW = "memory bound: tiles of rows and vectors, compensated block sums, no second pool of threads"
 _MANY = "many vectors: a matrix product, compute bound"
-_SUBSTITUTION = "SciPy's substitution is faster for the few right-hand sides of a solve"
+_SUBSTITUTION = "SciPy's substitution is faster for few right-hand sides or a small factor"
+_PANELS = "panels of right-hand sides pass by the factor where it lies; no second pool of threads"
 _UNITS = "register tiles on columns of the identity, from where they begin; no copy of L"
 _FUSED = "no temporaries of rows x rows"
 _ONLY = "no vendor routine does this"
@@ -139,7 +153,38 @@ _LOWER = (_ours("solve_lower", "triangular"), _scipy("solve_lower"))
 _INVERSE = (_ours("inverse_diagonal", "triangular"), _scipy("inverse_diagonal"))
 _ADJOINT = (_ours("solve_lower_adjoint", "triangular"), _scipy("solve_lower_adjoint"))
 
-# One row per op, dtypes and size range; a test sweeps it for gaps and overlaps.
+# Right-hand sides, from the first to below the second, and the order from which on ours are faster.
+_FASTER = {
+    ("float32", "float64", "complex128"): (
+        (0, 2, INF),
+        (2, 4, 2000),
+        (4, 8, 400),
+        (8, 16, 200),
+        (16, 32, 150),
+        (32, 64, 120),
+        (64, INF, 80),
+    ),
+    ("complex64",): (
+        (0, 2, INF),
+        (2, 8, 2000),
+        (8, 16, 400),
+        (16, 32, 200),
+        (32, 64, 120),
+        (64, INF, 80),
+    ),
+}
+
+
+def _sided(op, entries):
+    for dtypes, rows in _FASTER.items():
+        for least, most, order in rows:
+            sides = {"sides": (least, most)}
+            yield Band(op, dtypes, 0, order, entries[::-1], _SUBSTITUTION, **sides)
+            if order < INF:
+                yield Band(op, dtypes, order, INF, entries, _PANELS, **sides)
+
+
+# One row per op, dtypes, size range and right-hand sides; a test sweeps it for gaps and overlaps.
 TABLE = (
     Band("syrk", ALL, 0, INF, _SYRK, _TILES),
     Band("gram", ALL, 0, INF, _GRAM, _TILES),
@@ -174,14 +219,14 @@ TABLE = (
     Band("bf16_syrk", ALL, 0, INF, (_ours("bf16_syrk", "sliced"),), _ONLY),
     Band("bf16_gram", ALL, 0, INF, (_ours("bf16_gram", "sliced"),), _ONLY),
     Band("narrow", ALL, 0, INF, (_ours("narrow", "sliced"),), _ONLY),
-    Band("substitute", ALL, 0, INF, (_ours("substitute"),), _ONLY),
+    Band("substitute", ALL, 0, INF, (_ours("substitute", "triangular"),), _ONLY),
     Band("cholesky", REAL, 0, 84, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", REAL, 84, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", COMPLEX, 0, 400, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", COMPLEX, 400, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
-    Band("solve_lower", ALL, 0, INF, _LOWER[::-1], _SUBSTITUTION),
-    Band("solve_lower_adjoint", ALL, 0, INF, _ADJOINT[::-1], _SUBSTITUTION),
+    *_sided("solve_lower", _LOWER),
+    *_sided("solve_lower_adjoint", _ADJOINT),
     Band("inverse_diagonal", ALL, 0, 150, _INVERSE[::-1], _SMALL),
     Band("inverse_diagonal", ALL, 150, INF, _INVERSE, _UNITS),
     Band("batched_solve", ALL, 0, INF, (_ours("batched_solve", "batched"),), _ONLY),
@@ -266,35 +311,47 @@ class Choice:
     measured: str
 
 
-def choose(op, size, dtype, *, device="cpu"):
-    """The entry for an op of this size, under the options in force and the profile, if any."""
-    return decide(op, size, dtype, device=device).entry
+def choose(op, size, dtype, *, device="cpu", sides=1):
+    """The entry for an op of this size, under the options in force and the profile, if any.
+
+    `sides` are right-hand sides, where the choice depends on them (SIDED).
+    """
+    return decide(op, size, dtype, device=device, sides=sides).entry
 
 
-def decide(op, size, dtype, *, device="cpu"):
+def decide(op, size, dtype, *, device="cpu", sides=1):
     """The entry for an op of this size, and why."""
-    return _decide(op, size, np.dtype(dtype), device, current_options().reproducible)
+    return _decide(op, size, np.dtype(dtype), device, current_options().reproducible, sides)
 
 
 @functools.lru_cache(maxsize=4096)
-def _decide(op, size, dtype, device, reproducible):
+def _decide(op, size, dtype, device, reproducible, sides):
     for band in bands(device):
-        if band.op == op and dtype.name in band.dtypes:
-            if band.lo <= size < band.hi:
-                allowed = [e for e in band.entries if e.reproducible or not reproducible]
-                rates = profile()
-                found = rates and prefer(allowed, size, dtype.name, rates)
-                return found or Choice(allowed[0], "table", _grounds(band, allowed, size, dtype))
+        if band.op == op and dtype.name in band.dtypes and band.holds(size, sides):
+            allowed = [e for e in band.entries if e.reproducible or not reproducible]
+            flops = solve_flops(size, dtype, sides) if op in SIDED else None
+            rates = profile()
+            found = rates and prefer(allowed, size, dtype.name, rates, flops)
+            grounds = _grounds(band, allowed, size, dtype, flops)
+            return found or Choice(allowed[0], "table", grounds)
     raise InputError(
         f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
     )
 
 
-def prefer(entries, size, dtype, rates):
-    """The Choice among entries that `rates` has measured; None if there is nothing to choose."""
+def solve_flops(order, dtype, sides):
+    """Flops of a triangular solve."""
+    return (4 if np.dtype(dtype).kind == "c" else 1) * order**2 * sides
+
+
+def prefer(entries, size, dtype, rates, flops=None):
+    """The Choice among entries that `rates` has measured; None if there is nothing to choose.
+
+    By their speeds at so much work, or, without, at all works measured.
+    """
     if len(entries) < 2 or not all(rates.has(entry.name, dtype) for entry in entries):
         return None
-    speeds = [rates.speed(entry.name, dtype, size) for entry in entries]
+    speeds = [rates.speed(entry.name, dtype, size, flops) for entry in entries]
     best = int(np.argmax(speeds))
     if speeds[best] < GAIN * speeds[0]:
         best = 0
@@ -308,12 +365,12 @@ def _comparison(entries, speeds, chosen):
     return f"{speeds[chosen] / speeds[second]:.2f}x of {entries[second].name}"
 
 
-def _grounds(band, entries, size, dtype):
+def _grounds(band, entries, size, dtype, flops):
     """Why the first entry: its speed where the package was measured, if there is a choice."""
     rates = built_in(1)
     if len(entries) < 2 or not all(rates.has(entry.name, dtype.name) for entry in entries):
         return band.because
-    speeds = [rates.speed(entry.name, dtype.name, size) for entry in entries]
+    speeds = [rates.speed(entry.name, dtype.name, size, flops) for entry in entries]
     there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
     return f"{band.because}; {_comparison(entries, speeds, 0)} at {size} on {there}"
 

@@ -91,14 +91,14 @@ class CholeskyFactor:
 def solve_lower(L, rows):
     """rows <- L^-1 rows, in place."""
     if rows.size:
-        choose("solve_lower", len(L), L.dtype).load()(L, rows, 0)
+        choose("solve_lower", len(L), L.dtype, sides=len(rows)).load()(L, rows, 0)
     return rows
 
 
 def solve_lower_adjoint(L, rows):
     """rows <- L^-' rows, in place."""
     if rows.size:
-        choose("solve_lower_adjoint", len(L), L.dtype).load()(L, rows)
+        choose("solve_lower_adjoint", len(L), L.dtype, sides=len(rows)).load()(L, rows)
     return rows
 
 

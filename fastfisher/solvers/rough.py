@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..kernels.slicing import BITS, KINDS, SINGLE, slice_units
-from ..ops.factorizations import factor, solve_factored
+from ..ops.factorizations import factor
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
 from ..planning import choose
 from .probe import late_pivots
@@ -274,10 +274,8 @@ class RoughFactor:
         scaled = rows * self._scales
         exponents = np.frexp(np.abs(scaled).max(axis=1, initial=0.0))[1][:, np.newaxis]
         half = np.ascontiguousarray(_shifted(scaled, -exponents), dtype=self._L.dtype)
-        if self.complex:
-            solve_factored(self._L, half)
-        else:
-            choose("substitute", len(self._L), np.float32).load()(self._L, half)
+        # No threads of LAPACK, which would still be awake when the next product begins.
+        choose("substitute", len(self._L), self._L.dtype).load()(self._L, half)
         return _shifted(half.astype(rows.dtype, copy=False), exponents) * self._scales
 
 

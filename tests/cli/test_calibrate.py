@@ -11,7 +11,7 @@ from fastfisher import calibration, cli, planning
 from fastfisher.calibration import cells, measure, works
 from fastfisher.errors import FisherError, InputError
 from fastfisher.kernels import reference
-from fastfisher.planning import TABLE, choose, rates
+from fastfisher.planning import SIDED, TABLE, choose, rates
 
 TINY = dataclasses.replace(
     works.QUICK, rounds=2, turn=0.0, pause=0.0, bytes=1 << 16, flops=1e5, dtypes=("float64",)
@@ -20,14 +20,16 @@ TINY = dataclasses.replace(
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Two ops at small sizes."""
+    """A few ops at small sizes."""
     monkeypatch.setattr(measure, "QUICK", TINY)
-    monkeypatch.setattr(works, "SIZES", {"fvp": (4, 8, 16), "cholesky": (8, 12, 16)})
+    few = {"fvp": (4, 8, 16), "cholesky": (8, 12, 16), "solve_lower": (60, 70, 80)}
+    monkeypatch.setattr(works, "SIZES", few)
 
 
 def test_every_op_with_a_choice_and_every_op_of_the_plans_is_measured():
     chosen = {band.op for band in TABLE if len(band.entries) > 1}
     assert chosen | set(works.IN_PLANS) <= set(works.SIZES)
+    assert set(SIDED) <= set(works.SIZES)
     for settings in (works.QUICK, works.FULL):
         measured = {(op, dtype) for op, dtype, _, _ in cells(settings)}
         assert measured >= {
@@ -36,13 +38,20 @@ def test_every_op_with_a_choice_and_every_op_of_the_plans_is_measured():
 
 
 def test_every_band_with_a_choice_is_met_by_a_size():
-    met = {(op, dtype, size) for op, dtype, size, _ in cells(works.FULL)}
+    met = {
+        (op, dtype, size, sides)
+        for op, dtype, size, _ in cells(works.FULL)
+        for sides in (works.SIDES if op in SIDED else (1,))
+    }
     for band in TABLE:
         if len(band.entries) > 1 and band.lo < 10_000:  # larger ones are a matter of memory
             for dtype in band.dtypes:
-                assert any(
-                    o == band.op and d == dtype and band.lo <= s < band.hi for o, d, s in met
-                ), f"{band.op} {dtype} {band.lo}..{band.hi}"
+                sizes = [s for o, d, s, _ in met if (o, d) == (band.op, dtype)]
+                assert any(band.lo <= s < band.hi for s in sizes), band
+                measured = [k for o, d, _, k in met if (o, d) == (band.op, dtype)]
+                least, most = band.sides
+                # Bands of right-hand sides between two that are measured are told by both.
+                assert min(measured) < most and (max(measured) >= least), band
 
 
 @pytest.mark.parametrize("op", works.SIZES)
@@ -66,10 +75,14 @@ def test_calibrate_writes_a_profile_that_planning_reads(tiny, profile_file, caps
     facts = json.loads(capsys.readouterr().out)
     assert facts["path"] == str(profile_file)
     assert facts["machine"] == planning.fingerprint()
-    assert {row["op"] for row in facts["rows"]} <= {"fvp", "cholesky"}
+    assert {row["op"] for row in facts["rows"]} <= {"fvp", "cholesky", "solve_lower"}
+    sided = [(r["size"], r["sides"]) for r in facts["rows"] if r["op"] == "solve_lower"]
+    assert sided == [(size, k) for size in (60, 80) for k in works.SIDES]
     assert planning.profile() == rates.rates_from(profile_file.read_text())
     for row in facts["rows"]:
-        assert choose(row["op"], row["size"], row["dtype"]).name == row["chosen"]
+        sides = row["sides"] or 1
+        assert choose(row["op"], row["size"], row["dtype"], sides=sides).name == row["chosen"]
+        assert row["sides"] is None or all(len(x) == 1 for x in row["milliseconds"].values())
         assert row["chosen"] in row["milliseconds"] and len(row["milliseconds"]) > 1
         assert all(ms > 0 for calls in row["milliseconds"].values() for ms in calls)
     assert [p.name for p in profile_file.parent.iterdir()] == ["profile.json"]

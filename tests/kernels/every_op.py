@@ -181,10 +181,8 @@ def _narrow(d):
 
 
 def _substitute(d):
-    if d.dtype.kind == "c":
-        return
     for n in (*ORDERS, 65, 700):
-        for k in (1, 3):
+        for k in (1, 3, 50):
             yield (d.factor(n), d.scores(k, n)), [1]
 
 

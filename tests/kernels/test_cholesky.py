@@ -9,8 +9,7 @@ from hypothesis import given
 import fastfisher as ff
 from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import cholesky as blocked
-from fastfisher.kernels.cpu import substitute as substitution
-from fastfisher.kernels.cpu import triangular
+from fastfisher.kernels.cpu import few, triangular
 from fastfisher.kernels.cpu.simd import lanes, tile_width
 from fastfisher.kernels.cpu.splitting import FACTOR_WHOLE
 from fastfisher.planning import Entry
@@ -252,17 +251,20 @@ def test_27_3_triangular_solves_at_every_block_edge(op, entry, dtype):
 @over_dtypes
 def test_27_3_triangular_solves_in_several_blocks_and_groups(monkeypatch, op, entry, dtype):
     many_blocks(monkeypatch)
-    width = tile_width(np.zeros(0, dtype).real.dtype)
-    for k in matrices.edges(triangular.GROUP * width):
+    real = np.zeros(0, dtype).real.dtype
+    width, vector = tile_width(real), lanes(real)
+    for k in (
+        *matrices.edges(2 * vector),
+        *matrices.edges(4 * vector),
+        *matrices.edges(7 * vector),
+    ):
         compare_solve(entry, op, 5 * width + 3, k, dtype)
+    for k in matrices.edges(2 * triangular.GROUP * width):
+        compare_solve(entry, op, 2 * width + 3, k, dtype)
     compare_solve(entry, op, 8 * width, 3, dtype)
 
 
-SUBSTITUTIONS = (
-    *(pytest.param(ours("substitute"), d, id=f"ours {d}") for d in ("float32", "float64")),
-    *(pytest.param(LAPACK, d, id=f"vendor {d}") for d in matrices.DTYPES),
-)
-both_sweeps = pytest.mark.parametrize("entry, dtype", SUBSTITUTIONS)
+both_sweeps = pytest.mark.parametrize("entry", (ours("substitute"), LAPACK), ids=("ours", "vendor"))
 
 
 def compare_substitution(entry, n, k, dtype):
@@ -275,6 +277,7 @@ def compare_substitution(entry, n, k, dtype):
 
 
 @both_sweeps
+@over_dtypes
 @pytest.mark.parametrize("k", (0, 1, 2, 3, vendor.FEW, vendor.FEW + 1, 17))
 def test_27_3_both_substitutions_in_one_call(entry, dtype, k):
     for n in (*range(65), *matrices.edges(vendor.ALONE), *matrices.edges(vendor.LEAST), 451):
@@ -282,11 +285,40 @@ def test_27_3_both_substitutions_in_one_call(entry, dtype, k):
 
 
 @both_sweeps
+@over_dtypes
 def test_27_3_both_substitutions_in_parallel(monkeypatch, entry, dtype):
-    monkeypatch.setattr(substitution, "PARALLEL", 0)
-    side = substitution.SIDE
-    for n in (1, substitution.CORNER + 1, *matrices.edges(side), 9 * side + 13):
-        compare_substitution(entry, n, 2, dtype)
+    monkeypatch.setattr(few, "PARALLEL", 0)
+    for n in (1, few.CORNER + 1, *matrices.edges(few.SIDE), 9 * few.SIDE + 13):
+        compare_substitution(entry, n, few.MOST, dtype)
+    many_blocks(monkeypatch)
+    width = tile_width(np.zeros(0, dtype).real.dtype)
+    for k in (few.MOST + 1, *matrices.edges(width), 100):
+        compare_substitution(entry, 5 * width + 3, k, dtype)
+
+
+@over_dtypes
+def test_a_right_hand_side_has_the_bits_that_it_has_among_others(dtype):
+    """However many there are, save for `few.MOST` real ones, and however they are laid out."""
+    n, k = 203, 2 * triangular.GROUP * WIDTH
+    L, b = factor_and_rows(n, k, dtype)
+    together = b.copy()
+    ours("substitute").load()(L, together)
+    for count in (few.MOST + 1, 8, 20, 50, 100):
+        x = b[:count].copy()
+        ours("substitute").load()(L, x)
+        assert np.array_equal(x, together[:count]), count
+        apart = b[:count].copy()
+        ours("solve_lower").load()(L, apart)
+        ours("solve_lower_adjoint").load()(L, apart)
+        assert np.array_equal(apart, x), count
+
+
+@pytest.mark.parametrize("threads", (1, 2, 5, 64))
+def test_panels_hold_every_right_hand_side_in_equal_shares(threads):
+    for k in range(1, 700):
+        vectors, panels, group = triangular.panels_of(k, 8, threads)
+        assert 1 <= vectors <= triangular.MOST and 1 <= group <= triangular.GROUP
+        assert (panels - 1) * vectors * 8 < k <= panels * vectors * 8
 
 
 @implementations("inverse_diagonal")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import types
 
-from fastfisher.kernels.cpu import jit, moves, products, simd, triangles, twins
+from fastfisher.kernels.cpu import direct, jit, moves, products, simd, triangles, twins
 from fastfisher.kernels.cpu import rows as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
@@ -365,13 +365,13 @@ def test_calls_by_address_hand_over_their_integers():
 
 @compiled_only
 @over_reals
-@pytest.mark.parametrize("mode", (triangles.UPDATE, triangles.FORWARD, triangles.BACKWARD))
+@pytest.mark.parametrize("mode", (triangles.UPDATE, triangles.FORWARD))
 def test_twin_of_the_triangular_tiles(dtype, mode):
     element, rows, n = getattr(types, dtype), target().rows, lanes(dtype)
     function, width = compiled(triangles._solver(element)), 3 * n + 5
     for vectors in (1, 2, 3):
         for steps in (0, rows, 4 * rows):
-            # the triangles before and after the rows of a hold small numbers and reciprocals
+            # the triangle after the rows of a holds small numbers and reciprocals
             a, b = 0.1 * data(dtype, steps + 2 * rows, rows + 3), data(dtype, steps + 1, width)
 
             def arguments(c, a, b, vectors=vectors, steps=steps):
@@ -383,6 +383,34 @@ def test_twin_of_the_triangular_tiles(dtype, mode):
                 twins.solver(rows, vectors * n, dtype, *operands)
 
             compare(function, twin, [data(dtype, rows, width), a, b], arguments, 64)
+
+
+@compiled_only
+@over_reals
+@pytest.mark.parametrize("parts", (1, 2))
+@pytest.mark.parametrize("mode", range(4))
+def test_twin_of_the_tiles_that_read_the_factor_where_it_lies(dtype, mode, parts):
+    rows, n = target().rows, lanes(dtype)
+    function, count = compiled(direct._reader(getattr(types, dtype), parts)), rows // parts
+    for vectors, steps, inside in ((1, 0, count), (2, 3, count), (3, 17, count), (3, 0, 1)):
+        width, order = vectors * n, steps + 3 * count
+        l = 0.1 * data(dtype, order, order * parts)
+        l[:, ::parts] += 2 * np.eye(order, dtype=dtype)
+        c, b = data(dtype, rows, width), data(dtype, (steps + 1) * parts, width)
+        # from the first column of the first row, or the last rows of all, whose triangle is above
+        first = (count, 0) if mode & direct.ADJOINT else (steps, 0)
+        ld, place = order * parts, first[0] * order * parts
+
+        def arguments(c, l, b, vectors=vectors, steps=steps, inside=inside, ld=ld, place=place):
+            return vectors, mode, at(c), at(l.reshape(-1)[place:]), ld, at(b), steps, inside, 0
+
+        def twin(vectors, mode, c, l, ld, b, steps, inside, ahead):
+            width = vectors * n
+            twins.direct(rows, width, dtype, parts, mode, c, l, ld, b, steps, inside)
+
+        # Rows beyond are zero once solved, and before that anything.
+        if inside == count or mode & direct.SOLVED:
+            compare(function, twin, [c, l, b], arguments, 64)
 
 
 @compiled_only

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 OURS = sorted({band.op for band in TABLE})
 SLICED_SYRK = "sliced_syrk", "int7_syrk", "int16_syrk", "bf16_syrk"
 SLICED_GRAM = "sliced_gram", "int7_gram", "int16_gram", "bf16_gram"
-REAL = "peaks", *SLICED_SYRK, *SLICED_GRAM, "narrow", "substitute"  # not of complex scores
+REAL = "peaks", *SLICED_SYRK, *SLICED_GRAM, "narrow"  # not of complex scores
 
 
 def operands(shape, dtype):
@@ -54,7 +54,6 @@ def cases(dtype):
         power,
         sliced,
         small,
-        substitute,
         syrk,
     )
     from fastfisher.kernels.cpu import triangular as triangle
@@ -88,65 +87,76 @@ def cases(dtype):
     a, e = operands((3 * 90, 300), dtype), operands((3 * 90, 7), dtype)
     vectors, factor = np.zeros((2, 4200), wide), np.linalg.cholesky(A)
     units = np.full(600, 16, dtype)
-    return {
-        "syrk": [
-            run(syrk.syrk, square(20), thin, no_weights, none),
-            run(syrk.syrk, square(200), many, w, m),
-        ],
-        "gram": [
-            run(gram.gram, square(20), long, 0, 9000, no_weights, none),
-            run(gram.gram, square(200), np.ascontiguousarray(many.T), 0, 600, w, none),
-        ],
-        "mirror": [run(syrk.mirror, definite(200, wide))],
-        "spectral_norm": [run(power.spectral_norm, definite(700, wide))],
-        "primal_small": [run(small.primal_small, np.zeros((2, 4)), *small_problem(dtype))],
-        "matvec": [run(matvec.matvec, np.zeros((2, 1100), wide), rows, v, none)],
-        "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
-        "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],
-        "diag": [run(diag.diag, np.zeros(4200), rows, no_weights, none)],
-        "scan": [run(diag.scan, np.zeros(1100, bool), rows)],
-        "cholesky": [run(cholesky.cholesky, A)],
-        "solve_lower": [run(lambda y: triangle.solve_lower(A, y), x)],
-        "solve_lower_adjoint": [run(lambda y: triangle.solve_lower_adjoint(A, y), x)],
-        "inverse_diagonal": [run(triangle.inverse_diagonal, np.zeros(400), A)],
-        "batched_solve": [run(batched.batched_solve, g, np.zeros(1500, np.int32), F, g, damping)],
-        "layered_diag": [run(moments.layered_diag, np.zeros((7, 300)), a, e, 3)],
-        "layered_gram": [run(layered.layered_gram, square(90), a, e, 3)],
-        "batched_metric_solve": [
-            run(metric.batched_metric_solve, g, status, samples, no_weights, g, damping)
-        ],
-        "batched_syrk": [
-            run(blocks.batched_syrk, np.zeros((1500, 4, 4), wide), samples, no_weights)
-        ],
-        "block_syrk": [run(blocks.block_syrk, np.zeros((700, 6, 6), wide), rows, 0, no_weights)],
-        "block_cholesky": [run(blocks.block_cholesky, F, status)],
-        "block_solve": [run(lambda y: blocks.block_solve(F, y), operands((2, 6000), dtype))],
-    } | (
-        {op: [] for op in REAL}
-        if dtype.kind == "c"
-        else {
-            "peaks": [
-                run(peaks.peaks, np.zeros(4200), rows, True, none, none),
-                run(peaks.peaks, np.zeros(1100), rows, False, none, none),
+    return (
+        {
+            "syrk": [
+                run(syrk.syrk, square(20), thin, no_weights, none),
+                run(syrk.syrk, square(200), many, w, m),
             ],
-            "narrow": [
-                run(
-                    sliced.narrow,
-                    np.zeros((400, 400), np.float32),
-                    A.astype(np.float64),
-                    np.ones(400),
-                )
+            "gram": [
+                run(gram.gram, square(20), long, 0, 9000, no_weights, none),
+                run(gram.gram, square(200), np.ascontiguousarray(many.T), 0, 600, w, none),
             ],
-            "substitute": [run(lambda y: substitute.substitute(factor, y), x)],
+            "mirror": [run(syrk.mirror, definite(200, wide))],
+            "spectral_norm": [run(power.spectral_norm, definite(700, wide))],
+            "primal_small": [run(small.primal_small, np.zeros((2, 4)), *small_problem(dtype))],
+            "matvec": [run(matvec.matvec, np.zeros((2, 1100), wide), rows, v, none)],
+            "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
+            "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],
+            "diag": [run(diag.diag, np.zeros(4200), rows, no_weights, none)],
+            "scan": [run(diag.scan, np.zeros(1100, bool), rows)],
+            "cholesky": [run(cholesky.cholesky, A)],
+            "solve_lower": [run(lambda y: triangle.solve_lower(A, y), x)],
+            "solve_lower_adjoint": [run(lambda y: triangle.solve_lower_adjoint(A, y), x)],
+            "substitute": [
+                run(lambda y: triangle.substitute(factor, y), x),  # panels of right-hand sides,
+                run(lambda y: triangle.substitute(factor, y), x[:7]),  # a single one,
+                run(lambda y: triangle.substitute(factor, y), x[:2]),  # or none
+            ],
+            "inverse_diagonal": [run(triangle.inverse_diagonal, np.zeros(400), A)],
+            "batched_solve": [
+                run(batched.batched_solve, g, np.zeros(1500, np.int32), F, g, damping)
+            ],
+            "layered_diag": [run(moments.layered_diag, np.zeros((7, 300)), a, e, 3)],
+            "layered_gram": [run(layered.layered_gram, square(90), a, e, 3)],
+            "batched_metric_solve": [
+                run(metric.batched_metric_solve, g, status, samples, no_weights, g, damping)
+            ],
+            "batched_syrk": [
+                run(blocks.batched_syrk, np.zeros((1500, 4, 4), wide), samples, no_weights)
+            ],
+            "block_syrk": [
+                run(blocks.block_syrk, np.zeros((700, 6, 6), wide), rows, 0, no_weights)
+            ],
+            "block_cholesky": [run(blocks.block_cholesky, F, status)],
+            "block_solve": [run(lambda y: blocks.block_solve(F, y), operands((2, 6000), dtype))],
         }
-        | {
-            op: [run(getattr(sliced, op), square(200), many, units[:200], 2, 3, none, none)]
-            for op in SLICED_SYRK
-        }
-        | {
-            op: [run(getattr(sliced, op), square(600), many, 0, 200, units, 2, 3, none)]
-            for op in SLICED_GRAM
-        }
+        | (
+            {op: [] for op in REAL}
+            if dtype.kind == "c"
+            else {
+                "peaks": [
+                    run(peaks.peaks, np.zeros(4200), rows, True, none, none),
+                    run(peaks.peaks, np.zeros(1100), rows, False, none, none),
+                ],
+                "narrow": [
+                    run(
+                        sliced.narrow,
+                        np.zeros((400, 400), np.float32),
+                        A.astype(np.float64),
+                        np.ones(400),
+                    )
+                ],
+            }
+            | {
+                op: [run(getattr(sliced, op), square(200), many, units[:200], 2, 3, none, none)]
+                for op in SLICED_SYRK
+            }
+            | {
+                op: [run(getattr(sliced, op), square(600), many, 0, 200, units, 2, 3, none)]
+                for op in SLICED_GRAM
+            }
+        )
     )
 
 

@@ -5,6 +5,8 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.errors import InputError, NotPositiveDefiniteError
+from fastfisher.kernels import vendor
+from fastfisher.kernels.cpu import triangular
 from tests import matrices, oracle, squares
 from tests.tolerances import LIMITS, assert_ratio, cholesky_ratio, solve_ratio, unit_roundoff
 
@@ -179,6 +181,27 @@ def test_cho_solve_27_3_reads_the_lower_triangle_only(p, k, dtype, reproducible,
         x = ff.ops.cho_solve(poisoned(L), b)
     assert x.dtype == dtype and x.shape == b.shape
     assert_ratio(solve_ratio(A, x, b), "goal", "cho_solve")
+
+
+@pytest.mark.parametrize(
+    ("k", "reproducible", "taken"),
+    [(1, False, vendor), (100, False, triangular), (1, True, triangular), (3, True, triangular)],
+)
+def test_cho_solve_takes_the_kernel_of_its_sides(k, reproducible, taken, rng, monkeypatch):
+    """Both directions in one call of it."""
+    seen = []
+    for module in (vendor, triangular):
+
+        def spy(L, x, module=module, kernel=module.substitute):
+            seen.append(module)
+            kernel(L, x)
+
+        monkeypatch.setattr(module, "substitute", spy)
+    L, b = np.tril(rng.standard_normal((300, 300))) / 30 + 2 * np.eye(300), np.ones((300, k))
+    with ff.options(reproducible=reproducible):
+        x = ff.ops.cho_solve(L, b)
+    assert seen == [taken]
+    assert_ratio(solve_ratio(L @ L.T, x, b), "goal", f"{k} sides")
 
 
 @engines

@@ -36,6 +36,29 @@ def test_a_profile_splits_a_band_at_the_measured_crossover(write_profile):
     ]
 
 
+def test_a_profile_knows_right_hand_sides_by_the_work(write_profile):
+    flops = {k: planning.solve_flops(100, "float64", k) for k in (1, 64)}
+    assert flops == {1: 1e4, 64: 64e4} and planning.solve_flops(100, "complex64", 1) == 4e4
+    write_profile(
+        {
+            "numba.solve_lower": [(100, flops[1], 1e8), (100, flops[64], 4e10)],
+            "scipy.solve_lower": [(100, flops[1], 4e9), (100, flops[64], 1e9)],
+        }
+    )
+    vendor = {k: choose("solve_lower", 100, "float64", sides=k).vendor for k in (1, 2, 40, 64, 999)}
+    assert vendor == {1: True, 2: True, 40: False, 64: False, 999: False}
+    assert decide("solve_lower", 100, "float64", sides=64).measured.startswith("40.00x of scipy")
+    # The other direction was not measured, so the table decides.
+    assert decide("solve_lower_adjoint", 100, "float64", sides=64).source == "table"
+    for k, name, rate in ((1, "scipy", 4e9), (64, "numba", 4e10)):
+        stages = ff.plan(5000, 100, rhs=k, dtype="float64", method="primal").stages
+        stage = next(s for s in stages if s.op == "solve_lower")
+        assert stage.kernel == f"{name}.solve_lower"
+        assert stage.seconds == pytest.approx(flops[k] / rate + 1e-5)
+    with ff.options(reproducible=True):
+        assert not choose("solve_lower", 100, "float64", sides=1).vendor
+
+
 def test_a_gain_within_the_noise_keeps_the_preference_of_the_table(write_profile):
     first, second = (e.name for e in several("cholesky").entries)
     write_profile({first: [(50, 1e6, 1.00e9)], second: [(50, 1e6, 1.04e9)]})

@@ -19,7 +19,7 @@ from . import threads
 from .atomics import give_way, load, pause, store
 from .jit import entry_address, kernel
 from .memory import room
-from .moves import copy_at, split_at, transpose_at
+from .moves import transpose_at
 from .simd import address, call_entry, clear, lanes, tile_rows, tile_width
 from .triangles import (
     FORWARD,
@@ -55,7 +55,6 @@ class Tile(NamedTuple):
     unpack: int
     embed: int
     pivot: int
-    copy: int
     diagonal: int
 
 
@@ -89,20 +88,6 @@ def _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size):
 
 
 @kernel
-def _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size):
-    """out[panel, m, i] = l[m, i] for rows x columns entries; zeros up to whole panels."""
-    for m in range(padded):
-        for first in range(0, columns, width):
-            to = out + (first // width * stride + m * parts * width) * size
-            source = l + (m * lda + first * parts) * size
-            known = min(width, columns - first) if m < rows else 0
-            if parts == 1:
-                copy_at(to, width, source, known, width, one, l, 0, one)
-            else:
-                split_at(to, width, source, known, width, one, l, 0, one)
-
-
-@kernel
 def _embed(out, x, rows, width, sign):
     """Pairs of rows (re, im) as 2 x 2 blocks; sign is -1 to multiply by the conjugate."""
     for k in range(0, rows, 2):
@@ -115,16 +100,9 @@ def _embed(out, x, rows, width, sign):
 
 @kernel
 def _diagonal(x, stride, rows, width, parts, added):
-    """On the diagonal of packed rows x rows entries: plus the double at the address `added`, or, if
-    that is 0, reciprocals of what is real."""
+    """The double at the address `added` onto the diagonal of packed rows x rows entries."""
     for j in range(rows):
-        at = j // width * stride + j * parts * width + j % width
-        if added:
-            x[at] += double_at(added)[0]
-            continue
-        x[at] = 1 / x[at]
-        if parts == 2:
-            x[at + width] = 0
+        x[j // width * stride + j * parts * width + j % width] += double_at(added)[0]
 
 
 @kernel
@@ -169,16 +147,6 @@ def unpack_double(a, lda, x, stride, rows, depth, below, width, lanes):
 def unpack_single(a, lda, x, stride, rows, depth, below, width, lanes):
     one, size = np.float32(1), np.int64(4)
     _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size)
-
-
-def copy_double(out, stride, l, lda, rows, columns, padded, width, parts):
-    one, size = np.float64(1), np.int64(8)
-    _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size)
-
-
-def copy_single(out, stride, l, lda, rows, columns, padded, width, parts):
-    one, size = np.float32(1), np.int64(4)
-    _copy(out, stride, l, lda, rows, columns, padded, width, parts, one, size)
 
 
 def embed_double(out, x, rows, width, sign):
@@ -226,7 +194,6 @@ _CODE = {
         (unpack_double, 9),
         (embed_double, 5),
         (pivot_double, 14),
-        (copy_double, 9),
         (diagonal_double, 6),
     ),
     4: (
@@ -235,7 +202,6 @@ _CODE = {
         (unpack_single, 9),
         (embed_single, 5),
         (pivot_single, 14),
-        (copy_single, 9),
         (diagonal_single, 6),
     ),
 }

@@ -6,10 +6,10 @@ from numba import types
 from numba.core import cgutils
 
 from . import twins
+from .rows import row_pointers
 from .simd import Code, _index, lanes, target, vector
 
 __all__ = [
-    "BACKWARD",
     "FORWARD",
     "UPDATE",
     "double_at",
@@ -18,9 +18,10 @@ __all__ = [
     "single_at",
     "solve_double",
     "solve_single",
+    "substitute_tile",
 ]
 
-UPDATE, FORWARD, BACKWARD = 0, 1, 2  # what follows c -= a' b: nothing, or a triangle either way
+UPDATE, FORWARD = 0, 1  # what follows c -= a' b: nothing, or a triangle
 
 
 def _products(code, rows, vectors, a, lda, b, ldb, steps, ahead):
@@ -53,17 +54,22 @@ def _products(code, rows, vectors, a, lda, b, ldb, steps, ahead):
     return sums
 
 
-def _substitute(code, x, rows, vectors, triangle, ld, order):
-    """Solve with the triangle in registers; its diagonal holds reciprocals."""
+def substitute_tile(code, x, vectors, order, element):
+    """Solve with a triangle: x[r] *= element(r, r), x[s] -= element(r, s) x[r] for later s.
+
+    An element that is None is zero.
+    """
     builder, x, left = code.builder, list(x), list(order)
     for r in order:
         left.remove(r)
-        line = code.at(triangle, builder.mul(ld, _index(r)))
-        by = code.splat(builder.load(code.at(line, r)))
+        by = code.splat(element(r, r))
         for v in range(vectors):
             x[r * vectors + v] = builder.fmul(by, x[r * vectors + v])
         for s in left:
-            by = code.splat(builder.fneg(builder.load(code.at(line, s))))
+            factor = element(r, s)
+            if factor is None:
+                continue
+            by = code.splat(builder.fneg(factor))
             for v in range(vectors):
                 at = s * vectors + v
                 x[at] = code.fma(by, x[r * vectors + v], x[at])
@@ -85,14 +91,15 @@ def _emit_solve(code, rows, vectors, mode, operands):
     for s, total in enumerate(sums):
         place = code.at(places[s // vectors], s % vectors * code.lanes)
         x.append(builder.fsub(code.load(place), total))
-    for case in code.switch(mode, (UPDATE, FORWARD, BACKWARD)):
+    for case in code.switch(mode, (UPDATE, FORWARD)):
         y = x
-        if case == FORWARD:  # the triangle follows the summed rows of a
-            triangle = code.at(a, builder.mul(steps, lda))
-            y = _substitute(code, x, rows, vectors, triangle, lda, range(rows))
-        elif case == BACKWARD:  # it precedes them
-            triangle = code.at(a, builder.mul(lda, _index(-rows)))
-            y = _substitute(code, x, rows, vectors, triangle, lda, range(rows - 1, -1, -1))
+        if case == FORWARD:  # the triangle, its diagonal reciprocals, follows the summed rows of a
+            lines = row_pointers(code, code.at(a, builder.mul(steps, lda)), lda, rows)
+
+            def element(r, s, lines=lines):
+                return builder.load(code.at(lines[r], s))
+
+            y = substitute_tile(code, x, vectors, range(rows), element)
         for s, value in enumerate(y):
             code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
 

@@ -2,32 +2,27 @@
 
 Blocks of rows are tasks, and groups of right-hand sides: a task subtracts what the blocks before
 it give, each as soon as it is there, and solves with its own diagonal block (see elimination.py).
+Right-hand sides are packed in panels; the factor is read where it lies (direct.py).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from . import threads
-from .elimination import (
-    Tile,
-    publish,
-    run_blocks,
-    solve_strip,
-    tile_of,
-    wait_for,
-    workspace,
-)
+from . import few, threads
+from .direct import ADJOINT, SOLVED, direct_address
+from .elimination import Tile, publish, run_blocks, tile_of, wait_for, workspace
 from .jit import kernel
 from .parallel import for_each
 from .simd import call_entry
 from .threads import driver
-from .triangles import BACKWARD, FORWARD, UPDATE
 
 __all__ = ["GROUP", "block_order", "inverse_diagonal", "solve_lower", "solve_lower_adjoint"]
+__all__ += ["substitute"]
 
 SIDE = 96  # rows of a block, at least; part of the numbers
-GROUP = 8  # panels of right-hand sides per task
+MOST = 3  # vectors of right-hand sides in a panel
+GROUP = 8  # panels of right-hand sides per task, at most
 UNITS = 256  # columns of the identity solved with at a time
 PARALLEL = 1 << 18  # products of numbers above which threads pay
 
@@ -41,13 +36,15 @@ class System(NamedTuple):
     k: int
     right: int  # x' in panels
     stride: int
-    scratch: int  # a packed block of l per thread, complex ones also as 2 x 2 blocks
-    share: int
-    mode: int
+    forward: bool  # which solves; both if both
+    backward: bool
     first: int  # block where the right-hand sides start
     blocks: int
     order: int  # of a block
     groups: int
+    group: int  # panels in it
+    vectors: int  # of a panel
+    solve: int  # address of the register tiles
     tile: Tile
 
 
@@ -56,105 +53,93 @@ def block_order(order, width, parts):
     return -(-min(SIDE // parts, order) // width) * width
 
 
-@kernel
-def _pack_factor(m, thread, row, column):
-    """Block (row, column) of l as a left operand, whichever way round; its address."""
-    tile, wide = m.tile, m.tile.parts * m.tile.width
-    packed, stride = m.scratch + thread * m.share, m.order * wide
-    rows, columns = min(m.order, m.n - row * m.order), min(m.order, m.n - column * m.order)
-    lda = m.n * tile.parts
-    corner = m.l + (row * m.order * lda + column * m.order * tile.parts) * tile.bytes
-    across, sign = rows, 1
-    if m.mode == FORWARD:
-        depth, padded = columns * tile.parts, m.order * tile.parts
-        call_entry(tile.pack, (packed, stride, corner, lda, rows, depth, padded, tile.width))
-    else:
-        across, sign = columns, -1
-        args = (packed, stride, corner, lda, rows, columns, m.order, tile.width, tile.parts)
-        call_entry(tile.copy, args)
-    if row == column:
-        call_entry(tile.diagonal, (packed, stride, rows, tile.width, tile.parts, 0))
-    if tile.parts == 1:
-        return packed
-    left = packed + m.order * m.order * tile.parts * tile.bytes
-    for q in range((across + tile.width - 1) // tile.width):
-        at = q * stride * tile.bytes
-        args = (left + 2 * at, packed + at, m.order * tile.parts, tile.width, sign)
-        call_entry(tile.embed, args)
-    return left
+def panels_of(k, width, threads):
+    """How k right-hand sides are laid out: vectors per panel, panels, panels per task.
+
+    Panels are equally wide, and there are two where two threads can share them.
+    """
+    vectors = -(-k // width)
+    panels = max(-(-vectors // MOST), min(vectors, threads, 2))
+    each = -(-vectors // panels)
+    panels = -(-vectors // each)
+    return each, panels, min(GROUP, -(-panels // threads))
 
 
 @kernel
-def _sweep(m, mode, place, base, count, left, height, steps):
-    """All strips of a block in all panels: less the product with `steps` rows, or solved."""
-    tile, wide = m.tile, m.tile.parts * m.tile.width
-    stride, row = m.order * tile.parts * wide, tile.width * tile.bytes
-    for j in range(0, count, tile.width):
-        panel, inside = j // tile.width * m.stride, min(tile.width, count - j)
-        for s in range(0, height, tile.rows):
-            e = height - tile.rows - s if mode == BACKWARD else s
-            first, depth = np.int64(0), steps
-            if mode == FORWARD:
-                depth = e
-            elif mode == BACKWARD:
-                first, depth = e + tile.rows, height - tile.rows - e
-            a = left + (e // wide * stride + e % wide + first * wide) * tile.bytes
-            c, b = place + panel + e * row, base + panel + first * row
-            solve_strip(mode, c, inside, a, wide, b, depth, b, tile)
+def _rows(m, block):
+    """Rows of a block."""
+    return min(m.order, m.n - block * m.order)
 
 
 @kernel
-def _height(m, block):
-    """Packed rows of a block, whole strips."""
-    depth = min(m.order, m.n - block * m.order) * m.tile.parts
-    return (depth + m.tile.rows - 1) // m.tile.rows * m.tile.rows
+def _sweep(m, back, block, other, place, base, panels):
+    """All strips of a block in all panels: less the product with another one, or solved."""
+    tile, lda, strip = m.tile, m.n * m.tile.parts, m.tile.rows // m.tile.parts
+    height, depth = _rows(m, block), _rows(m, other)
+    row, last = tile.parts * m.vectors * tile.lanes * tile.bytes, (height - 1) // strip * strip
+    mode = SOLVED * (block == other) + ADJOINT * back
+    for s in range(0, height, strip):
+        e = last - s if back else s
+        first, steps = np.int64(0), depth
+        if block == other and back:
+            first, steps = e + strip, max(depth - e - strip, 0)
+        elif block == other:
+            steps = e
+        i, j = block * m.order + e, other * m.order + first
+        ahead = strip * lda  # of the next strip
+        if back:
+            i, j, ahead = j, i, -strip * tile.parts
+        l, inside = m.l + (i * lda + j * tile.parts) * tile.bytes, min(strip, height - e)
+        for panel in range(panels):
+            c, b = place + panel * m.stride + e * row, base + panel * m.stride + first * row
+            call_entry(m.solve, (m.vectors, mode, c, l, lda, b, steps, inside, ahead))
 
 
 @kernel
 def _block(t, thread, m, counters):
     """Task: one block of rows of a group of right-hand sides."""
-    tile, i, g = m.tile, m.first + t // m.groups, t % m.groups
-    forward = m.mode == FORWARD
-    block = i if forward else m.blocks - 1 - i
-    j0, step = g * GROUP * tile.width, m.order * tile.parts * tile.width * tile.bytes
-    count, height = min(GROUP * tile.width, m.k - j0), _height(m, block)
-    panels, lda = m.right + g * GROUP * m.stride, m.n * tile.parts
-    place, stride = panels + block * step, m.stride // tile.bytes
-    depth = min(m.order, m.n - block * m.order) * tile.parts
+    tile, half = m.tile, (m.blocks - m.first) * m.groups
+    back = not m.forward or t >= half
+    before = m.blocks if m.forward and back else 0  # blocks solved in the sweep before this one
+    i, g = m.first + t % half // m.groups, t % m.groups
+    block = m.blocks - 1 - i if back else i
+    width, lda, depth = m.vectors * tile.lanes, m.n * tile.parts, _rows(m, block) * tile.parts
+    step, j0 = m.order * tile.parts * width * tile.bytes, g * m.group * width
+    count, right = min(m.group * width, m.k - j0), m.right + g * m.group * m.stride
+    place, stride = right + block * step, m.stride // tile.bytes
     corner = m.x + (j0 * lda + block * m.order * tile.parts) * tile.bytes
-    call_entry(tile.pack, (place, stride, corner, lda, count, depth, height, tile.width))
+    if before == 0:
+        padded = (depth + tile.rows - 1) // tile.rows * tile.rows
+        call_entry(tile.pack, (place, stride, corner, lda, count, depth, padded, width))
+    panels = (count + width - 1) // width
     for j in range(m.first, i):
-        other = j if forward else m.blocks - 1 - j
-        left = (
-            _pack_factor(m, thread, block, other)
-            if forward
-            else _pack_factor(m, thread, other, block)
-        )
-        wait_for(counters, g, j + 1)
-        base, steps = panels + other * step, _height(m, other)
-        _sweep(m, np.int64(UPDATE), place, base, count, left, height, steps)
-    left = _pack_factor(m, thread, block, block)
-    _sweep(m, m.mode, place, place, count, left, height, height)
-    shape = tile.width, tile.lanes
-    call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
-    publish(counters, g, i + 1)
+        other = m.blocks - 1 - j if back else j
+        wait_for(counters, g, before + j + 1)
+        _sweep(m, back, block, other, place, right + other * step, panels)
+    wait_for(counters, g, before)
+    _sweep(m, back, block, block, place, place, panels)
+    if back or not m.backward:
+        shape = width, tile.lanes
+        call_entry(tile.unpack, (corner, lda, place, stride, count, depth, 0, *shape))
+    publish(counters, g, before + i + 1)
 
 
 @driver
 def _blocks(launch, m, counters):
-    for_each(launch, _block, (m.blocks - m.first) * m.groups, (m, counters))
+    sweeps = 2 if m.forward and m.backward else 1
+    for_each(launch, _block, sweeps * (m.blocks - m.first) * m.groups, (m, counters))
 
 
-def _solve(l, x, mode, start):
+def _solve(l, x, forward, backward, start=0):
     k, n = x.shape
     if start >= n or k == 0:
         return
     tile = tile_of(l.dtype)
-    order, panels = block_order(n, tile.width, tile.parts), -(-k // tile.width)
-    blocks, groups = -(-n // order), -(-panels // GROUP)
-    stride = -(-n * tile.parts // tile.rows) * tile.rows * tile.width * tile.bytes
-    share = order * order * tile.bytes * (6 if tile.parts == 2 else 1)
-    held, right, own = workspace(panels * stride, threads.max_threads() * share)
+    order = block_order(n, tile.width, tile.parts)
+    vectors, panels, group = panels_of(k, tile.lanes, threads.thread_count())
+    groups = -(-panels // group)
+    stride = -(-n * tile.parts // tile.rows) * tile.rows * vectors * tile.lanes * tile.bytes
+    held, right = workspace(panels * stride)
     counters = np.zeros(8 * groups, np.int64)
     system = System(
         l.ctypes.data,
@@ -163,16 +148,19 @@ def _solve(l, x, mode, start):
         k,
         right,
         stride,
-        own,
-        share,
-        mode,
+        forward,
+        backward,
         start // order,
-        blocks,
+        -(-n // order),
         order,
         groups,
+        group,
+        vectors,
+        direct_address(tile.bytes, tile.parts),
         tile,
     )
-    run_blocks(_blocks, n * n * k * tile.parts >= PARALLEL, system, counters)
+    work = n * n * k * tile.parts * (forward + backward)
+    run_blocks(_blocks, work >= PARALLEL, system, counters)
     del held  # nothing is read from here on
 
 
@@ -180,14 +168,24 @@ def solve_lower(l, x, start=0):
     # l  IN READ-ONLY (n, n) C order, lower triangle with a real diagonal
     # x  INOUT (k, n) l's dtype; entries before `start` are zero and stay so
     """x[c] <- L^-1 x[c]."""
-    _solve(l, x, FORWARD, start)
+    _solve(l, x, True, False, start)
 
 
 def solve_lower_adjoint(l, x):
     # l  IN READ-ONLY (n, n) C order, lower triangle with a real diagonal
     # x  INOUT (k, n) l's dtype
     """x[c] <- L^-' x[c]."""
-    _solve(l, x, BACKWARD, 0)
+    _solve(l, x, False, True)
+
+
+def substitute(l, x):
+    # l  IN READ-ONLY (n, n) C order, lower triangle with a positive diagonal
+    # x  INOUT (k, n) l's dtype
+    """x[c] <- (L L')^-1 x[c]."""
+    if len(x) <= few.MOST and l.dtype.kind == "f":
+        few.substitute(l, x)
+    else:
+        _solve(l, x, True, True)
 
 
 def inverse_diagonal(y, l):

@@ -132,21 +132,54 @@ def transpose_at(to, ldt, rows, source, lds, columns, like, stored):
 
 
 def solver(rows, columns, dtype, mode, c, ldc, a, lda, b, ldb, steps, ahead):
-    """One register tile: c -= a' b, then (mode 1) L^-1 c or (mode 2) L^-' c.
+    """One register tile: c -= a' b, then, by mode 1, L^-1 c.
 
-    L' is the triangle that follows the rows of a, or L precedes them; reciprocals on the diagonal.
+    L' is the triangle that follows the rows of a; reciprocals on the diagonal.
     """
     left, right = rows_at(a, dtype, steps, lda, rows), rows_at(b, dtype, steps, ldb, columns)
     tile, size = rows_at(c, dtype, rows, ldc, columns), lda * np.dtype(dtype).itemsize
     with np.errstate(all="ignore"):
         tile -= left.T @ right
         if mode:
-            triangle = rows_at(a + (steps if mode == 1 else -rows) * size, dtype, rows, lda, rows)
-            order = list(range(rows))[:: 1 if mode == 1 else -1]
-            for at, r in enumerate(order):
+            triangle = rows_at(a + steps * size, dtype, rows, lda, rows)
+            for r in range(rows):
                 tile[r] *= triangle[r, r]
-                for s in order[at + 1 :]:
-                    tile[s] -= triangle[r, s] * tile[r]
+                tile[r + 1 :] -= np.outer(triangle[r, r + 1 :], tile[r])
+
+
+def direct(rows, columns, dtype, parts, mode, c, l, ld, b, steps, inside):
+    """One register tile of direct.py: c -= l b or, by mode 2, l' b; then, by mode 1, the triangle.
+
+    Rows of c and b are `columns` apart, those of the factor `ld`, in numbers.
+    """
+    kind = np.dtype(dtype if parts == 1 else {4: "c8", 8: "c16"}[np.dtype(dtype).itemsize])
+    count, adjoint, inside = rows // parts, mode & 2, int(inside)
+
+    def entries(place, rows):  # of right-hand sides, from rows of their parts
+        x = rows_at(place, dtype, rows * parts, columns, columns)
+        return x.copy() if parts == 1 else x[::2] + kind.type(1j) * x[1::2]
+
+    def factor(row, column, height, width):  # from the place l
+        place = l + (row * ld + column * parts) * np.dtype(dtype).itemsize
+        return rows_at(place, kind, height, ld // parts, width)
+
+    out = rows_at(c, dtype, rows, columns, columns)
+    x, right = entries(c, count)[:inside], entries(b, steps)
+    with np.errstate(all="ignore"):
+        left = factor(0, 0, steps, inside).conj().T if adjoint else factor(0, 0, inside, steps)
+        x -= left @ right
+        if mode & 1:
+            corner = (-count, 0) if adjoint else (0, steps)
+            triangle = np.tril(factor(*corner, inside, inside))
+            triangle = triangle.conj().T if adjoint else triangle
+            for r in range(inside)[:: -1 if adjoint else 1]:
+                x[r] /= triangle[r, r].real
+                others = slice(0, r) if adjoint else slice(r + 1, inside)
+                x[others] -= np.outer(triangle[others, r], x[r])
+    out[:] = 0
+    out[: inside * parts : parts] = x.real
+    if parts == 2:
+        out[1 : inside * parts : parts] = x.imag
 
 
 def factor_tile(rows, out, a, ld, inside):

@@ -1,7 +1,7 @@
 """Both triangular solves of a Cholesky factor for few right-hand sides: the factor is read twice.
 
 Blocks of rows are tasks, in order; a task takes what the blocks before it give in groups, each as
-soon as it is there. Bound by memory where triangular.py, which packs the factor, is by arithmetic.
+soon as it is there. Vectors lie along the factor; in triangular.py they are of right-hand sides.
 """
 
 import numpy as np
@@ -15,8 +15,9 @@ from .rows import GROUP, combine, dots, real_rows, rows_at_once
 from .simd import address
 from .threads import driver
 
-__all__ = ["substitute"]
+__all__ = ["MOST", "substitute"]
 
+MOST = 2  # right-hand sides up to which a vector of eight or more would be wasted
 SIDE = 64  # rows of a block; part of the numbers, as are
 AHEAD = 8  # blocks that are taken together,
 CORNER = 8  # and rows that are solved one after the other: everybody waits for them
