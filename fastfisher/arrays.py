@@ -39,7 +39,8 @@ WIDENED = 1 << 16  # elements of half precision from which a kernel converts the
 class Scores:
     """Per-sample scores G (n, p): a view of the caller's data and the dtype they are computed in.
 
-    What is read is ``scale`` times the data, with the rows `skipped` (sorted) as zeros.
+    What is read is ``scale`` times the data, with the rows `skipped` (sorted) as zeros. `weighed`
+    says that their weights lose nothing in this dtype (passes.weighed).
     """
 
     data: np.ndarray
@@ -47,6 +48,7 @@ class Scores:
     origin: object = None
     scale: float = 1.0
     skipped: tuple = ()
+    weighed: bool = False
 
     @property
     def shape(self):

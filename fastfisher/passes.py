@@ -1,24 +1,22 @@
 """Passes over the scores: kernels called slice by slice, sums kept in double.
 
 A slice is a fixed number of rows (or columns), chosen by sizes alone, so results do not depend on
-layout, origin or threads. Between slices Ctrl-C and progress get their turn.
+layout, origin or threads.
 """
 
-import contextlib
 import functools
 import math
-import signal
-import threading
 from dataclasses import replace
 
 import numpy as np
 
-from .arrays import all_finite, whole_blocks
+from .arrays import Scores, all_finite, whole_blocks
 from .errors import InputError
-from .kernels.cpu.memory import keep_large
+from .kernels.cpu.memory import LARGEST
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms
 from .kernels.slicing import KINDS
-from .planning import choose, current_options
+from .planning import choose
+from .slices import slices
 
 __all__ = [
     "add_block_syrk",
@@ -35,11 +33,10 @@ __all__ = [
     "fresh_sums",
     "mean_row",
     "products",
-    "slices",
     "sums_dtype",
     "syrk_step",
     "weighable",
-    "whole_slices",
+    "weighed",
 ]
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
@@ -73,14 +70,20 @@ def _shift(row, dtype):
 
 def weighable(G, weights):
     """Scores that kernels read beside these weights (or None): in double where single precision
-    would lose weights that count."""
-    if weights is None or not len(weights) or _none(G.dtype).real.itemsize == 8:
+    would lose weights that count. Layers stay what they are: their samples are scaled."""
+    if weights is None or not len(weights) or not isinstance(G, Scores) or G.weighed:
         return G
-    least, most = weights.min(), weights.max()
-    far = most >= WIDEST
-    if not far and least < 1 / WIDEST:
+    if _none(G.dtype).real.itemsize == 8:
+        return G
+    far = weights.max() >= WIDEST
+    if not far and weights.min() < 1 / WIDEST and G.stored != np.float16:  # which is not so large
         far = weights[weights > 0].min(initial=1.0) < 1 / WIDEST and bad_rows(G)[1] > LARGE
     return replace(G, dtype=sums_dtype(G.dtype)) if far else G
+
+
+def weighed(G, weights):
+    """Scores that passes need not look at again for such weights; in their own dtype, always."""
+    return replace(G, weighed=True) if weighable(G, weights) is G else G
 
 
 def _weighed(G, weights, shift):
@@ -91,54 +94,6 @@ def _weighed(G, weights, shift):
 
 def _part(values, lo, hi):
     return values[lo:hi] if values.size else values
-
-
-def slices(length, step, op):
-    """Yield (lo, hi) over range(length), at most `step` each and of about the same length; reports
-    progress after each."""
-    progress, step = current_options().progress, _evened(length, max(step, 1))
-    scratch = keep_large() if length > step else None
-    for lo in range(0, length, step):
-        hi = min(lo + step, length)
-        yield lo, hi
-        if progress is not None:
-            progress(op, hi, length)
-    del scratch  # the slices' calls used it again
-
-
-def _evened(length, step):
-    """The step that gives as many slices without a short one at the end, in whole kernel blocks."""
-    unit = 256 if step % 256 == 0 else 16 if step % 16 == 0 else 1
-    even = -(-length // max(-(-length // step), 1))
-    return min(-(-even // unit) * unit, step) or step
-
-
-@contextlib.contextmanager
-def whole_slices():
-    """Hold Ctrl-C back inside the block, which calls ``check()`` wherever it may be raised.
-
-    Accumulators are then consistent at every interruption. Handlers of the application's own, and
-    threads other than the main one, are left alone.
-    """
-    pending = []
-    held = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-
-    def check():
-        if pending:
-            pending.clear()
-            raise KeyboardInterrupt
-
-    if held:
-        signal.signal(signal.SIGINT, lambda *_: pending.append(True))
-    try:
-        yield check
-    finally:
-        if held:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    check()
 
 
 def _row_step(G, flops_per_row, *, least=256):
@@ -307,20 +262,20 @@ def add_rmatvec(y, G, u, *, shift=None):
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, _read_step(G, p * len(u)), "rmatvec"):
         part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
-        for j, k in _panels(G, lo, hi, halves):
-            more = part, _part(shift, j, k)
-            kernel(y[:, j:k], G.columns(j, k, rows=(lo, hi), halves=halves), *more)
+        for here, panel in _panels(G, lo, hi, halves):
+            kernel(y[:, here], panel, part, _part(shift, here.start, here.stop))
 
 
 def _panels(G, lo, hi, halves):
-    """(first, last) columns of rows lo..hi for a kernel call: narrower where they are copied."""
+    """(which columns, their scores) of rows lo..hi: all, or fewer at a time if they are copied."""
     p = G.shape[1]
     if hi - lo <= G.slice_rows or _lies_ready(G, halves):
-        yield 0, p
+        yield slice(0, p), G.rows(lo, hi, halves=halves)
         return
     step = whole_blocks(SLICE_BYTES // ((hi - lo) * G.dtype.itemsize), 256)
     for j in range(0, p, step):
-        yield j, min(j + step, p)
+        here = slice(j, min(j + step, p))
+        yield here, G.columns(j, here.stop, rows=(lo, hi), halves=halves)
 
 
 def fresh_sums(op, G, *vectors, weights=None):
@@ -331,12 +286,12 @@ def fresh_sums(op, G, *vectors, weights=None):
     kernel, halves = _kernel(op, shape[0], G)
     made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
     most = min(_read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
-    ready = ready and p >= WIDE and 0 < n <= most
+    ready = ready and p >= WIDE and 0 < n <= most and math.prod(shape)
     if made and ready and weighable(G, weights) is G:
         more = () if op == "rmatvec" else (_real(weights, G.dtype),)
         for lo, hi in slices(n, n, op):
             y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
-        return y
+        return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
     y = np.zeros(shape, sums_dtype(G.dtype) if vectors else np.float64)
     more = {} if op == "rmatvec" else {"weights": weights}
     _ADD[op](y, G, *vectors, **more)
@@ -374,9 +329,8 @@ def add_diag(y, G, *, weights=None, shift=None):
     weights = _real(weights, G.dtype)
     for lo, hi in slices(n, _read_step(G, 2 * p), "diag"):
         own = _part(weights, lo, hi)
-        for j, k in _panels(G, lo, hi, halves):
-            rows = G.columns(j, k, rows=(lo, hi), halves=halves)
-            kernel(y[j:k], rows, own, _part(shift, j, k))
+        for here, panel in _panels(G, lo, hi, halves):
+            kernel(y[here], panel, own, _part(shift, here.start, here.stop))
 
 
 _ADD = {"rmatvec": add_rmatvec, "fvp": add_fvp, "diag": add_diag}

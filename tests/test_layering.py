@@ -21,6 +21,7 @@ RANK = {
     "kernels": 1,
     "planning": 2,
     "arrays": 2,
+    "slices": 2,
     "passes": 3,
     "devices": 3,
     "ops": 4,
@@ -47,6 +48,7 @@ RANK = {
 # Neighbours of one rank that may still know each other, one way.
 ALLOWED = {
     ("machine", "errors"),
+    ("slices", "planning"),
     ("calibration", "stream"),
     ("cli", "demo"),
     ("demo", "plots"),

@@ -7,9 +7,10 @@ import numpy as np
 
 from ..arrays import all_finite, as_answer, as_vectors, to_origin
 from ..errors import InputError, StateError
-from ..passes import syrk_step, whole_slices
+from ..passes import syrk_step
 from ..planning import dtype_name, plan_factored
 from ..scalars import as_flag
+from ..slices import whole_slices
 from ..solvers.certificate import (
     as_returned,
     certify,

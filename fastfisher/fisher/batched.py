@@ -13,9 +13,10 @@ from ..arrays import (
 from ..damping import Damping, Marquardt, Relative, as_damping
 from ..errors import InputError, StateError
 from ..ops.batched import add_batched_syrk
-from ..passes import sums_dtype, whole_slices
+from ..passes import sums_dtype
 from ..planning import plan_batched, require_memory
 from ..scalars import as_count
+from ..slices import whole_slices
 from ..solvers.cutoffs import Cutoff
 from . import stacks
 from .base import Fisher

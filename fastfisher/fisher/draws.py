@@ -4,7 +4,8 @@ import numpy as np
 
 from ..arrays import Scores, as_array, computing_dtype, contiguous
 from ..errors import InputError
-from ..passes import bad_rows, slices
+from ..passes import bad_rows
+from ..slices import slices
 
 __all__ = ["checked_scores", "checked_weights", "parts_of", "scan"]
 

@@ -7,8 +7,9 @@ import numpy as np
 from ..arrays import Scores, as_real, as_scores, as_vectors, contiguous
 from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
-from ..passes import bad_rows, sums_dtype, whole_slices
+from ..passes import bad_rows, sums_dtype
 from ..planning import choose, require_memory
+from ..slices import whole_slices
 from ..solvers.cutoffs import Cutoff
 from ..solvers.dual import gram_factor, gram_lower
 from ..solvers.ladder import allowed_cutoff

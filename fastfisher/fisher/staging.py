@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..errors import MemoryLimitError
-from ..passes import whole_slices
 from ..planning import require_memory
+from ..slices import whole_slices
 from .lock import Lock
 
 __all__ = ["Staged", "Staging"]

@@ -14,8 +14,9 @@ from ..arrays import (
     to_origin,
 )
 from ..errors import InputError
-from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, slices, sums_dtype
+from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, sums_dtype
 from ..planning import choose
+from ..slices import slices
 from .placing import placed
 
 __all__ = [

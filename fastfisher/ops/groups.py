@@ -6,8 +6,9 @@ import numpy as np
 
 from ..arrays import Scores, as_array, as_scores, to_origin
 from ..errors import InputError
-from ..passes import bad_rows, check_finite, slices, sums_dtype
+from ..passes import bad_rows, check_finite, sums_dtype
 from ..planning import require_memory
+from ..slices import slices
 from .placing import placed
 
 __all__ = ["group_sums", "grouped", "members"]

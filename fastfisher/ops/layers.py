@@ -14,8 +14,9 @@ from ..arrays import Scores, as_array, computing_dtype, contiguous
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICE_BYTES
 from ..passes import add_gram as add_explicit_gram
-from ..passes import add_rmatvec, bad_rows, products, slices, sums_dtype
+from ..passes import add_rmatvec, bad_rows, products, sums_dtype
 from ..planning import choose
+from ..slices import slices
 from .products import mirror
 
 __all__ = [

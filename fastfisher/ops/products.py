@@ -14,6 +14,7 @@ from ..passes import (
     fresh_sums,
     products,
     sums_dtype,
+    weighable,
 )
 from ..planning import choose, normwise_pays
 from .placing import placed
@@ -59,6 +60,8 @@ NORMWISE_LONG = 1024  # from so many samples on: what double would round is more
 
 def _add_normwise(sums, G, weights):
     """G'WG from integer products; False, and nothing is done, where the range does not allow it."""
+    if weighable(G, weights) is not G:
+        return False
     peaks = np.zeros(G.shape[1])
     add_peaks(peaks, G, by_rows=True, weights=weights)
     check_finite(G, peaks, "G'WG")
@@ -162,7 +165,7 @@ def gram(G, weights=None, *, out=None):
     w = as_weights(weights, G.shape[0])
     sums, target = _square(G, G.shape[0], out, weights)
     add_gram(sums, G)
-    if w is not None and _out_of_range(sums.diagonal(), w, G.dtype):
+    if w is not None and _out_of_range(G, sums.diagonal().real, w):
         sums[:] = 0
         _add_weighted_gram(sums, G, np.sqrt(w)[:, np.newaxis])
     else:
@@ -175,14 +178,15 @@ SCALED = 64  # rows of a Gram matrix weighted at a time
 FAINT = {4: 2.0**-110, 8: 2.0**-970}
 
 
-def _out_of_range(squares, weights, dtype):
-    """True if weights could make up for squares that leave the range."""
-    squares = squares.real
-    least = FAINT[np.empty(0, dtype).real.itemsize]
+def _out_of_range(G, squares, weights):
+    """True if weights could make up for squares of rows that leave the range."""
+    least = FAINT[np.empty(0, G.dtype).real.itemsize]
     with np.errstate(over="ignore", invalid="ignore"):
-        large = ~np.isfinite(squares * weights)
+        large = np.isinf(squares) | np.isinf(squares * weights)
         small = (squares < least) & (weights > 1)
-    return bool(large.any() or small.any())
+    if large.any() or (small & (squares > 0)).any():
+        return True
+    return any(G.rows(row, row + 1).any() for row in np.flatnonzero(small))  # or they are zero
 
 
 def _add_weighted_gram(sums, G, root):
@@ -191,7 +195,7 @@ def _add_weighted_gram(sums, G, root):
     step = max(G.slice_columns // 2, 1)
     for lo in range(0, p, step):
         panel = G.columns(lo, min(lo + step, p)).astype(sums.dtype)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             panel *= root
         add_gram(sums, as_scores(panel))
 

@@ -169,6 +169,7 @@ def direct_stages(q, op, order, summed, *, sums=None):
     text = f"{order} x {order}"
     square = order * order * q.sum_bytes
     solve = {"dtype": sums, "sides": q.rhs}
+    panels = order * -(-q.rhs // 16) * 16 * np.dtype(sums).itemsize if q.rhs > 1 else 0
     product = stage_of(
         q,
         op,
@@ -186,7 +187,7 @@ def direct_stages(q, op, order, summed, *, sums=None):
             q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
         ),
         *(
-            stage_of(q, half, order, text, ma * order**2 * q.rhs / 2, square / 2, **solve)
+            stage_of(q, half, order, text, ma * order**2 * q.rhs / 2, square / 2, panels, **solve)
             for half in ("solve_lower", "solve_lower_adjoint")
         ),
     ]

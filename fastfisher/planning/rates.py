@@ -11,7 +11,7 @@ from .. import machine
 
 __all__ = ["DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rates_from"]
 
-FORMAT = 1
+FORMAT = 2  # 1: before triangular solves were measured with several numbers of right-hand sides
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
 RELATED = {"complex128": "float64", "complex64": "float32"}  # whose rates stand in
 # Bytes of vector arithmetic per instruction and cycle, by the kind of processor, and what was
@@ -72,6 +72,9 @@ class Rates:
         return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
 
     def _rate(self, op, entry, dtype, size, flops):
+        if op == "substitute":  # both solves in one
+            solve = self._rate("solve_lower", "numba.solve_lower", dtype, size, flops)
+            return max(solve, DEFAULT_RATE)  # one side at the rate of the memory, or better
         for name in (entry, f"numba.{op}", f"scipy.{op}"):
             for kind in (dtype, RELATED.get(dtype), "float64"):
                 if (name, kind) in self._curves:

@@ -22,6 +22,7 @@ from ..passes import (
     mean_row,
     products,
     sums_dtype,
+    weighed,
 )
 
 __all__ = [
@@ -367,6 +368,7 @@ def make_system(G, weights, center, damping, nan_policy):
     if nan_policy == "skip":
         G, weights = skip_bad_rows(G, weights)
     weights, total = tame_weights(G, weights)
+    G = weighed(G, weights)
     mean = mean_row(G, weights, total) if center else None
     if mean is not None and not np.isfinite(mean).all() and nan_policy != "propagate":
         check_finite(G, mean, "the mean of G")

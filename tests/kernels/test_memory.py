@@ -65,15 +65,24 @@ def test_each_thread_has_its_own():
     assert theirs[0].ctypes.data != place
 
 
-def test_large_arrays_are_used_again_while_somebody_keeps_them(monkeypatch):
+def test_large_arrays_are_used_again_inside_a_block(monkeypatch):
     monkeypatch.setattr(memory, "LARGEST", 1000)
-    large = memory.keep_large()
-    places = [memory.aligned((size,), "u1").ctypes.data for size in (5000, 9000, 9000, 4000)]
-    assert places[1] == places[2] and places[0] == places[3], "the smallest that has room"
-    held, other = memory.aligned((5000,), "u1"), memory.aligned((5000,), "u1")
-    assert len(large) == 2 and not np.shares_memory(held, other)
-    assert not memory._own.__dict__.get("kept")
-    watched = weakref.ref(large[0])
-    del large, held, other
-    assert watched() is None
+    with memory.large_kept():
+        places = [memory.aligned((size,), "u1").ctypes.data for size in (9000, 9000, 4000)]
+        assert len(set(places)) == 1 and not memory._own.__dict__.get("kept")
+        held, other = memory.aligned((5000,), "u1"), memory.aligned((5000,), "u1")
+        assert len(memory._own.large) == 2 and not np.shares_memory(held, other)
+        with memory.large_kept():  # those of the block around it
+            assert memory.aligned((100,), "u1").size and len(memory._own.large) == 2
+        del held, other
+        smallest = memory.aligned((5000,), "u1")
+        assert smallest.base.size < 9000
+        memory.aligned((20_000,), "u1")  # what is free, but has no room, goes
+        assert [b.size > 20_000 for b in memory._own.large] == [False, True]
+        monkeypatch.setattr(memory, "MOST", 30_000)
+        memory.aligned((29_000,), "u1")
+        assert sum(b.size for b in memory._own.large) <= 30_000
+        del smallest
+        watched = weakref.ref(memory._own.large[0])
+    assert watched() is None and memory._own.large is None
     assert memory.aligned((5000,), "u1").size == 5000

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
-from fastfisher import ops
+from fastfisher import ops, passes
+from fastfisher.errors import InputError
+from fastfisher.ops import products
 from tests import matrices, oracle
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 
@@ -98,3 +100,32 @@ def test_a_gram_matrix_of_rows_beyond_the_range_of_squares(dtype, double, single
 def test_a_row_of_weight_zero_may_be_too_large_to_square():
     G = np.array([[1e200, 1e200], [1.0, 2.0]])
     np.testing.assert_array_equal(ops.gram(G, np.array([0.0, 1.0])), [[0.0, 0.0], [0.0, 5.0]])
+
+
+def test_rows_of_zeros_and_nan_do_not_have_a_gram_matrix_formed_twice(monkeypatch):
+    seen = []
+    monkeypatch.setattr(products, "_add_weighted_gram", lambda *args: seen.append(args))
+    G = matrices.gaussian((6, 4), "float64", matrices.generator("zeros", 6))
+    G[2] = 0
+    w = np.full(6, 3.0)
+    assert np.array_equal(ops.gram(G, w)[2], np.zeros(6))
+    G[1, 1] = np.nan
+    with pytest.raises(InputError, match="row 1"):
+        ops.gram(G, w)
+    assert not seen
+    G[1, 1] = 0
+    G[2] = 1e-200
+    ops.gram(G, np.full(6, 1e300))
+    assert seen
+
+
+@pytest.mark.parametrize("weight", (1e-40, 1e-35))
+def test_scores_are_searched_once_for_small_weights(monkeypatch, weight):
+    calls = []
+    true = passes.bad_rows
+    monkeypatch.setattr(passes, "bad_rows", lambda G: calls.append(1) or true(G))
+    G = matrices.gaussian((60, 9), "float32", matrices.generator("once", 60))
+    w = np.ones(60)
+    w[3] = weight
+    sol = ff.solve(G, np.ones(9), weights=w, damping=1e-3, method="cg")
+    assert sol.converged and sol.iterations > 3 and len(calls) == 1

@@ -6,6 +6,7 @@ import pytest
 import fastfisher as ff
 from fastfisher import passes
 from fastfisher.errors import InputError
+from fastfisher.kernels.cpu import matvec
 from tests import matrices, oracle
 from tests.scores import OF_SCORES
 from tests.tolerances import assert_ratio, entrywise_ratio, gram_ratio, matvec_ratio, syrk_ratio
@@ -193,6 +194,9 @@ def test_sums_of_one_block_are_the_answer_to_the_bit_and_stay_so(n, dtype, rng, 
         lambda f: ff.ops.rmatvec(G, f * u[:, 0]),
         lambda f: ff.ops.rmatvec(G, f * u),
         lambda f: ff.ops.rmatvec(G, f * u[:, 0] * (1 + 1j)),
+        lambda f: ff.ops.rmatvec(G, f * u[:, :0]),
+        lambda f: ff.ops.fvp(G, f * v[:, :0]),
+        lambda f: ff.ops.fvp(G, f * v[:, :0] * 1j),
         lambda f: ff.ops.diag(G, f * w),
         lambda f: ff.ops.diag(G) * f,
     )
@@ -204,6 +208,18 @@ def test_sums_of_one_block_are_the_answer_to_the_bit_and_stay_so(n, dtype, rng, 
         call(2)  # uses scratch again, but not the answer
         assert found.dtype == expected.dtype and np.array_equal(found, expected)
         assert found.flags.c_contiguous and found.flags.writeable
+
+
+@pytest.mark.parametrize("rows", (4, 1, 0), ids="strips of {} rows".format)
+def test_sums_of_one_block_of_long_rows(rows, rng, monkeypatch):
+    monkeypatch.setattr(passes, "WIDE", 1)
+    monkeypatch.setattr(matvec, "one_pass", lambda *_: False)
+    monkeypatch.setattr(matvec, "strip_rows", lambda *_: rows)
+    G, v = rng.standard_normal((9, 5000)), rng.standard_normal(5000)
+    found, again = ff.ops.fvp(G, v), ff.ops.fvp(G, 2 * v)
+    bound = oracle.fvp_bound(G, v)
+    assert_ratio(matvec_ratio(found, oracle.fvp(G, v), bound, 5009), "goal", f"{rows} rows")
+    assert np.array_equal(again, 2 * found)
 
 
 def test_sums_of_one_block_report_progress_and_what_is_not_finite(monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import fastfisher as ff
 from fastfisher import arrays, passes
 from fastfisher.kernels.cpu import memory
+from fastfisher.slices import slices
 from tests import matrices
 from tests.tolerances import assert_ratio, matvec_ratio
 
@@ -16,16 +17,16 @@ steps = st.builds(int.__mul__, st.integers(1, 20), st.sampled_from((1, 16, 256))
 
 @given(length=st.integers(0, 9000), step=steps)
 def test_slices_are_a_partition(length, step):
-    parts = list(passes.slices(length, step, "syrk"))
+    parts = list(slices(length, step, "syrk"))
     assert [row for lo, hi in parts for row in range(lo, hi)] == list(range(length))
     assert all(0 < hi - lo <= step for lo, hi in parts)
     assert len(parts) == -(-length // step)
 
 
 def test_the_last_slice_is_about_as_long_as_the_others():
-    assert list(passes.slices(4097, 4096, "syrk")) == [(0, 2304), (2304, 4097)]
-    assert list(passes.slices(33, 16, "syrk")) == [(0, 16), (16, 32), (32, 33)]
-    assert list(passes.slices(10, 4, "syrk")) == [(0, 4), (4, 8), (8, 10)]
+    assert list(slices(4097, 4096, "syrk")) == [(0, 2304), (2304, 4097)]
+    assert list(slices(33, 16, "syrk")) == [(0, 16), (16, 32), (32, 33)]
+    assert list(slices(10, 4, "syrk")) == [(0, 4), (4, 8), (8, 10)]
 
 
 @pytest.fixture(params=(1, 300, 700), ids="slices of about {}".format)
@@ -79,13 +80,24 @@ def test_syrk_of_more_than_one_slice(n, p, dtype, monkeypatch):
 
 def test_slices_share_their_scratch_and_leave_none(monkeypatch):
     monkeypatch.setattr(memory, "LARGEST", 1000)
+
+    def place():
+        return memory.aligned((5000,), "u1").ctypes.data
+
     kept = []
-    for _ in passes.slices(3000, 1000, "syrk"):
-        kept.append(memory.aligned((5000,), "u1").ctypes.data)
-        watched = memory._own.large
-    assert len(kept) == 3 and len(set(kept)) == 1 and watched() is None
-    with pytest.raises(KeyboardInterrupt):
-        for _ in passes.slices(3000, 1000, "syrk"):
-            memory.aligned((5000,), "u1")
-            raise KeyboardInterrupt
-    assert memory._own.large() is None
+    for _ in slices(3000, 1000, "outer"):
+        kept.append(place())
+        kept += [place() for _ in slices(2000, 1000, "inner")]
+    assert len(kept) == 9 and len(set(kept)) == 1 and memory._own.large is None
+    held = []
+
+    def stop(*_):
+        raise ValueError
+
+    with ff.options(progress=stop):
+        try:
+            for _ in slices(3000, 1000, "syrk"):
+                place()
+        except ValueError as error:
+            held.append(error)
+    assert held and memory._own.large is None

@@ -6,6 +6,7 @@ import pytest
 
 from fastfisher import planning
 from fastfisher.planning import fingerprint
+from fastfisher.planning.rates import FORMAT
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def write_profile(profile_file):
 
     def write(points=None, **changes):
         facts = {
-            "format": 1,
+            "format": FORMAT,
             "machine": fingerprint(),
             "date": "2026-01-02",
             "bandwidth": 1e10,

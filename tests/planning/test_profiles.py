@@ -118,7 +118,8 @@ DAMAGE = {
     "empty": "",
     "not json": "{",
     "a list": "[1, 2]",
-    "no points": '{"format": 1}',
+    "no points": '{"format": 2}',
+    "of an older version": '{"format": 1}',
     "binary": "\x00\xff",
     "too deep": "[" * 100_000,
 }

@@ -1,17 +1,18 @@
 """Scratch that vectors can be loaded from at full speed."""
 
+import contextlib
 import math
 import sys
 import threading
-import weakref
 
 import numpy as np
 
-__all__ = ["aligned", "keep_large", "room"]
+__all__ = ["aligned", "large_kept", "room"]
 
 LINE = 64  # bytes of a cache line and of the widest vector
 LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
 KEPT = 16 << 20  # and of all that a thread keeps
+MOST = 512 << 20  # the same of larger ones, inside `large_kept`
 
 _own = threading.local()
 
@@ -36,42 +37,39 @@ def room(size):
     return raw, start + -start % LINE
 
 
-class Large(list):
-    """Buffers beyond LARGEST, for the next call of a thread."""
-
-
-def keep_large():
-    """Until the caller forgets what this returns, this thread uses large buffers again, too."""
-    large = Large()
-    _own.large = weakref.ref(large)
-    return large
+@contextlib.contextmanager
+def large_kept():
+    """Inside the block this thread uses large buffers again, too."""
+    if getattr(_own, "large", None) is not None:  # a block around this one
+        yield
+        return
+    _own.large = []
+    try:
+        yield
+    finally:
+        _own.large = None
 
 
 def _buffer(size):
     small = size <= LARGEST
-    if small:
-        kept = _own.__dict__.setdefault("kept", [])
-    else:
-        kept = _own.large() if hasattr(_own, "large") else None
-        if kept is None:
-            return np.empty(size, np.uint8)
-    best = _smallest_free(kept, size)
+    kept = _own.__dict__.setdefault("kept", []) if small else getattr(_own, "large", None)
+    if kept is None:
+        return np.empty(size, np.uint8)
+    free = _free(kept)
+    best = min((i for i in free if kept[i].size >= size), key=lambda i: kept[i].size, default=None)
     if best is not None:
         kept.append(kept.pop(best))
         return kept[-1]
+    if not small:  # those are in nobody's way any more
+        kept[:] = [kept[i] for i in range(len(kept)) if i not in free]
     fresh = np.empty(size, np.uint8)
     kept.append(fresh)
-    while small and sum(buffer.size for buffer in kept) > KEPT:
+    while sum(buffer.size for buffer in kept) > (KEPT if small else MOST):
         kept.pop(0)
     return fresh
 
 
-def _smallest_free(kept, size):
-    """Where the smallest buffer lies that is free and has room, or None."""
-    best = None
-    for i in range(len(kept)):
-        # Every view of a buffer refers to it: two references are the list's and the call's.
-        if kept[i].size >= size and sys.getrefcount(kept[i]) == 2:
-            if best is None or kept[i].size < kept[best].size:
-                best = i
-    return best
+def _free(kept):
+    """Places of the buffers that nobody uses."""
+    # Every view of a buffer refers to it: two references are the list's and the call's.
+    return [i for i in range(len(kept)) if sys.getrefcount(kept[i]) == 2]

@@ -139,9 +139,9 @@ def factor_bytes(order, parts, itemsize):
     """Scratch of a Cholesky factorisation; itemsize is that of a real number."""
     if not order:
         return 0
-    side = factor_side(order, EDGE, parts)
-    blocks = -(-order // side)
-    return blocks * (blocks + 1) // 2 * side**2 * parts * itemsize * (3 if parts == 2 else 1)
+    sides = {factor_side(order, width, parts) for width in (EDGE // 4, EDGE // 2, EDGE)}
+    most = max((blocks := -(-order // side)) * (blocks + 1) // 2 * side**2 for side in sides)
+    return most * parts * itemsize * (3 if parts == 2 else 1)
 
 
 def strip_rows(width, itemsize, threads, caches):
