@@ -83,6 +83,8 @@ def weighable(G, weights):
 
 def weighed(G, weights):
     """Scores that passes need not look at again for such weights; in their own dtype, always."""
+    if _none(G.dtype).real.itemsize == 8:  # mixed precision may ask again, in single
+        return G
     return replace(G, weighed=True) if weighable(G, weights) is G else G
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import fastfisher as ff
 from fastfisher import ops, passes
+from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError
 from fastfisher.ops import products
 from tests import matrices, oracle
@@ -129,3 +130,13 @@ def test_scores_are_searched_once_for_small_weights(monkeypatch, weight):
     w[3] = weight
     sol = ff.solve(G, np.ones(9), weights=w, damping=1e-3, method="cg")
     assert sol.converged and sol.iterations > 3 and len(calls) == 1
+
+
+def test_what_is_known_of_weights_in_double_is_not_taken_for_single_precision():
+    G = as_scores(np.ones((3, 2)))
+    w = np.array([1.0, 2.0**-101, 1.0])
+    assert not passes.weighed(G, w).weighed
+    single = passes.weighed(as_scores(np.ones((3, 2), np.float32)), w)
+    assert single.weighed and passes.weighable(single, w) is single
+    huge = as_scores(np.full((3, 2), 1e20, np.float32))
+    assert not passes.weighed(huge, w).weighed and passes.weighable(huge, w).dtype == np.float64
