@@ -317,7 +317,7 @@ def test_a_right_hand_side_has_the_bits_that_it_has_among_others(dtype):
 def test_panels_hold_every_right_hand_side_in_equal_shares(threads):
     for k in range(1, 700):
         vectors, panels, group = triangular.panels_of(k, 8, threads)
-        assert 1 <= vectors <= triangular.MOST and 1 <= group <= triangular.GROUP
+        assert 1 <= vectors <= triangular.VECTORS and 1 <= group <= triangular.GROUP
         assert (panels - 1) * vectors * 8 < k <= panels * vectors * 8
 
 
