@@ -38,14 +38,16 @@ def main(argv=None):
             for size, values in by_size.items():
                 pooled[key][size] += values
     origin = "; ".join(dict.fromkeys(origins))
-    for (op, dtype), by_size in sorted(pooled.items()):
-        for line in propose(op, dtype, by_size, origin):
+    for (op, dtype, sides), by_size in sorted(pooled.items()):
+        measured = sorted(k for o, d, k in pooled if (o, d) == (op, dtype))
+        for line in propose(op, dtype, by_size, origin, sides, measured):
             print(line)
     return 0 if pooled else 1
 
 
 def measurements(text):
-    """{(op, dtype): {size: [vendor's time / ours]}} of a file, and where it was taken."""
+    """{(op, dtype, right-hand sides): {size: [vendor's time / ours]}} of a file, and where it
+    was taken; None where the choice does not depend on right-hand sides."""
     facts = json.loads(text)
     return _of_profile(rates_from(text)) if "points" in facts else _of_grid(facts)
 
@@ -65,8 +67,8 @@ def _of_grid(results):
             continue
         op, axis = deciding
         size = math.prod(shape[:1]) if op == "layered_gram" else shape[axis]
-        op = _sided(op, shape[1]) if op in SIDED else op
-        found[op, np.dtype(DTYPES[record["dtype"]]).name][size].append(min(vendors) / ours)
+        key = op, np.dtype(DTYPES[record["dtype"]]).name, shape[1] if op in SIDED else None
+        found[key][size].append(min(vendors) / ours)
     place = results["environment"]
     return found, f"{place['cpu']}, {place['threads']} threads, {place['date'][:10]}"
 
@@ -81,19 +83,20 @@ def _of_profile(rates):
                 for size, flops in {point[:2] for point in points}:
                     work = flops if op in SIDED else None
                     ours, theirs = (rates.speed(x, dtype, size, work) for x in (name, vendor))
-                    sides = round(flops / solve_flops(size, dtype, 1))
-                    found[_sided(op, sides) if work else op, dtype][size].append(ours / theirs)
+                    sides = round(work / solve_flops(size, dtype, 1)) if work else None
+                    found[op, dtype, sides][size].append(ours / theirs)
     place = rates.machine
     return found, f"{place['cpu']}, {place['threads']} threads, {rates.date}"
 
 
-def _sided(op, k):
-    """An op whose bands are for some numbers of right-hand sides."""
-    return f"{op} of {k}"
+def propose(op, dtype, by_size, origin, sides=None, measured=()):
+    """Lines of Python: bands of sizes with the same winner, split midway between measurements.
 
-
-def propose(op, dtype, by_size, origin):
-    """Lines of Python: bands of sizes with the same winner, split midway between measurements."""
+    So are the right-hand sides, of which `measured` holds all numbers there are, `sides` this one.
+    """
+    end = of = ""
+    if sides is not None:
+        end, of = f", sides={_neighbourhood(sides, measured)}", f" for k = {sides}"
     ratios = {size: math.exp(np.mean(np.log(values))) for size, values in sorted(by_size.items())}
     groups = [
         (ours, [size for size, _ in members])
@@ -105,10 +108,22 @@ def propose(op, dtype, by_size, origin):
         first = "ours, then SciPy's" if ours else "SciPy's, then ours"
         figures = ", ".join(f"{ratios[size]:.2f}x at {size}" for size in sizes)
         yield (
-            f'Band("{op}", ("{dtype}",), {lo}, {"INF" if hi == INF else hi}, ...)  # {first}\n'
-            f"    # ours {figures} of SciPy's speed ({origin})"
+            f'Band("{op}", ("{dtype}",), {lo}, {_named(hi)}, ...{end})  # {first}\n'
+            f"    # ours {figures} of SciPy's speed{of} ({origin})"
         )
         lo = hi
+
+
+def _neighbourhood(sides, measured):
+    """The numbers nearest to `sides` of those measured: from the first to below the second."""
+    at = measured.index(sides)
+    least = _between(measured[at - 1], sides) if at else 0
+    most = _between(sides, measured[at + 1]) if at + 1 < len(measured) else INF
+    return f"({least}, {_named(most)})"
+
+
+def _named(bound):
+    return "INF" if bound == INF else bound
 
 
 def _between(a, b):

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 
 from fastfisher.planning.rates import built_in
+from fastfisher.planning.table import INF, Band
 
 from . import table
 
@@ -43,8 +45,25 @@ def test_a_result_of_the_grid_is_read_and_overhead_cells_left_out(tmp_path, caps
     assert "at 2" not in printed.replace("2026", "") and "diag" not in printed
 
 
+def test_bands_of_right_hand_sides_can_be_pasted_and_leave_no_gap(tmp_path, capsys):
+    path = tmp_path / "profile.json"
+    path.write_text(built_in(2).as_json())
+    assert table.main([str(path)]) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("Band(")]
+    solves, names = [x for x in lines if "solve_lower" in x], {"Band": Band, "INF": INF}
+    bands = [eval(re.sub(r"\.\.\.", '("ours", "theirs"), "why"', x), names) for x in solves]
+    assert {band.op for band in bands} == {"solve_lower", "solve_lower_adjoint"}
+    for op, dtype in {(band.op, band.dtypes) for band in bands}:
+        for size in (1, 100, 300, 2000, 10_000):
+            for k in (1, 2, 3, 4, 9, 16, 30, 64, 1000):
+                held = [b for b in bands if (b.op, b.dtypes) == (op, dtype) and b.holds(size, k)]
+                assert len(held) == 1, (op, dtype, size, k)
+    assert all("sides" not in x for x in lines if x not in solves)
+
+
 def test_a_profile_is_read():
     found, origin = table.measurements(built_in(2).as_json())
-    assert ("syrk", "float64") in found
+    assert ("syrk", "float64", None) in found
+    assert {k for op, _, k in found if op == "solve_lower"} == {1, 4, 16, 64}
     assert all(r > 0 and math.isfinite(r) for s in found.values() for v in s.values() for r in v)
     assert "threads" in origin

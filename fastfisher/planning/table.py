@@ -332,8 +332,9 @@ def _decide(op, size, dtype, device, reproducible, sides):
             flops = solve_flops(size, dtype, sides) if op in SIDED else None
             rates = profile()
             found = rates and prefer(allowed, size, dtype.name, rates, flops)
-            grounds = _grounds(band, allowed, size, dtype, flops)
-            return found or Choice(allowed[0], "table", grounds)
+            if found:
+                return found
+            return Choice(allowed[0], "table", _grounds(band, allowed, size, dtype, flops))
     raise InputError(
         f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
     )

@@ -11,7 +11,7 @@ from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import cholesky as blocked
 from fastfisher.kernels.cpu import few, triangular
 from fastfisher.kernels.cpu.simd import lanes, tile_width
-from fastfisher.kernels.cpu.splitting import FACTOR_WHOLE
+from fastfisher.kernels.cpu.splitting import FACTOR_SIDES, FACTOR_WHOLE, factor_bytes
 from fastfisher.planning import Entry
 from tests import matrices, oracle, squares
 from tests.kernels.cases import (
@@ -212,6 +212,27 @@ def test_law_26_4_cholesky_scales_exactly_with_powers_of_four(entry, dtype):
     assert np.array_equal(factored(entry, A * four)[1], factored(entry, A)[1] * 2.0**10)
 
 
+class Taken(Exception):
+    """Raised in place of taking memory."""
+
+
+@over_dtypes
+def test_panels_take_no_more_memory_than_the_planner_reckons_with(monkeypatch, dtype):
+    def take(panels, again, scratch):
+        raise Taken(panels + again)
+
+    monkeypatch.setattr(blocked, "workspace", take)
+    parts = 2 if np.dtype(dtype).kind == "c" else 1
+    edges = [FACTOR_WHOLE // parts, *(limit // parts for limit, _ in FACTOR_SIDES[:-1])]
+    orders = [n for edge in edges for n in matrices.edges(edge)]
+    for n in (1, 7, 49, 100, *orders, 1000, 1009, 2000, 2017, 5000, 5041, 12_000):
+        matrix = np.broadcast_to(np.zeros((), dtype), (n, n))  # no memory: it is not read
+        with pytest.raises(Taken) as taken:
+            blocked.cholesky(matrix)
+        planned = factor_bytes(n, parts, np.dtype(dtype).itemsize // parts)
+        assert planned >= taken.value.args[0], n
+
+
 # Triangular solves ---------------------------------------------------------------------------
 
 RIGHT_HAND_SIDES = (0, 1, 2, *matrices.edges(lanes("float64")), *matrices.edges(WIDTH))
@@ -317,7 +338,7 @@ def test_a_right_hand_side_has_the_bits_that_it_has_among_others(dtype):
 def test_panels_hold_every_right_hand_side_in_equal_shares(threads):
     for k in range(1, 700):
         vectors, panels, group = triangular.panels_of(k, 8, threads)
-        assert 1 <= vectors <= triangular.MOST and 1 <= group <= triangular.GROUP
+        assert 1 <= vectors <= triangular.VECTORS and 1 <= group <= triangular.GROUP
         assert (panels - 1) * vectors * 8 < k <= panels * vectors * 8
 
 

@@ -392,25 +392,36 @@ def test_twin_of_the_triangular_tiles(dtype, mode):
 def test_twin_of_the_tiles_that_read_the_factor_where_it_lies(dtype, mode, parts):
     rows, n = target().rows, lanes(dtype)
     function, count = compiled(direct._reader(getattr(types, dtype), parts)), rows // parts
-    for vectors, steps, inside in ((1, 0, count), (2, 3, count), (3, 17, count), (3, 0, 1)):
+    adjoint, solved = mode & direct.ADJOINT, mode & direct.SOLVED
+    shapes = [(1, 0, count), (2, 3, count), (3, 17, count), (3, 0, 1)]
+    if not adjoint:  # where ragged tiles have no steps
+        shapes += [(1, 3, count - 1), (2, 17, 1), (3, 9, count // 2)]
+    for vectors, steps, inside in shapes:
         width, order = vectors * n, steps + 3 * count
         l = 0.1 * data(dtype, order, order * parts)
         l[:, ::parts] += 2 * np.eye(order, dtype=dtype)
         c, b = data(dtype, rows, width), data(dtype, (steps + 1) * parts, width)
         # from the first column of the first row, or the last rows of all, whose triangle is above
-        first = (count, 0) if mode & direct.ADJOINT else (steps, 0)
-        ld, place = order * parts, first[0] * order * parts
+        first, triangle = (count, 0) if adjoint else (steps, steps)
+        ld, place = order * parts, first * order * parts
+        l[np.triu(np.ones((order, order), bool), 1).repeat(parts, axis=1)] = np.nan
+        if inside < count:
+            l[triangle + inside :] = np.nan
 
-        def arguments(c, l, b, vectors=vectors, steps=steps, inside=inside, ld=ld, place=place):
+        def arguments(c, b, l=l, vectors=vectors, steps=steps, inside=inside, ld=ld, place=place):
             return vectors, mode, at(c), at(l.reshape(-1)[place:]), ld, at(b), steps, inside, 0
+
+        def call(vectors, mode, c, *operands, inside=inside):
+            function(vectors, mode, c, *operands)
+            if not solved:  # rows beyond are zero once solved, and before that anything
+                width = vectors * n
+                twins.rows_at(c, dtype, rows, width, width)[inside * parts :] = 0
 
         def twin(vectors, mode, c, l, ld, b, steps, inside, ahead):
             width = vectors * n
             twins.direct(rows, width, dtype, parts, mode, c, l, ld, b, steps, inside)
 
-        # Rows beyond are zero once solved, and before that anything.
-        if inside == count or mode & direct.SOLVED:
-            compare(function, twin, [c, l, b], arguments, 64)
+        compare(call, twin, [c, b], arguments, 64)
 
 
 @compiled_only

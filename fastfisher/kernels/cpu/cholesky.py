@@ -11,15 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import threads
-from .elimination import (
-    Tile,
-    publish,
-    run_blocks,
-    solve_strip,
-    tile_of,
-    wait_for,
-    workspace,
-)
+from .elimination import Tile, publish, run_blocks, tile_of, wait_for, workspace
 from .jit import kernel
 from .parallel import for_each
 from .simd import call_entry
@@ -100,11 +92,15 @@ def _left(m, row, first, e):
 @kernel
 def _strip(m, mode, row, q, column, e, count, first, steps, ahead=0):
     """Rows e.. of panel q of `row`, less what `steps` rows from `first` give of it and of the
-    panels of block `column`; `ahead` is fetched."""
-    wide = m.tile.parts * m.tile.width
-    b = _right(m, row, q, first)
-    a, ahead = _left(m, column, first, e), ahead or b
-    solve_strip(mode, _right(m, row, q, e), count, a, wide, b, steps, ahead, m.tile)
+    panels of block `column`: one register tile, of `count` rows of the matrix.
+
+    A cache line from `ahead` on is fetched for every two steps.
+    """
+    tile = m.tile
+    wide, vectors = tile.parts * tile.width, (count + tile.lanes - 1) // tile.lanes
+    a, b, c = _left(m, column, first, e), _right(m, row, q, first), _right(m, row, q, e)
+    right = b, tile.width, steps, ahead or b
+    call_entry(tile.solve, (vectors, mode, c, tile.width, a, wide, *right))
 
 
 @kernel
@@ -125,7 +121,7 @@ def _embed(m, row, q, e, rows):
     """Rows of panel q, for use as a left operand."""
     if m.tile.parts == 2:
         to = _left(m, row, e, row.first + q * 2 * m.tile.width)
-        call_entry(m.tile.embed, (to, _right(m, row, q, e), rows, m.tile.width, -1))
+        call_entry(m.tile.embed, (to, _right(m, row, q, e), rows, m.tile.width))
 
 
 @kernel

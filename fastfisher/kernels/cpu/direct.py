@@ -1,6 +1,6 @@
 """Register tiles of substitution that read the factor where it lies: nothing of it is copied.
 
-They add and multiply in the same order as the tiles of triangles.py, which read a packed copy.
+They add and multiply in the same order as Cholesky's (triangles.py), which read a packed copy.
 """
 
 import functools
@@ -23,7 +23,9 @@ UNROLLED = 8
 class _Factor:
     """The numbers of a tile's rows (or, adjoint, columns) in the factor, of which `inside` exist.
 
-    Others take the place of the last one, and count for nothing: see `inverse`.
+    Others take the place of the last one, and count for nothing: `triangle` makes them zero.
+    Adjoint products read on beside the last one instead, so a ragged tile must have 0 steps:
+    it always does, since only the last rows of all are ragged, and nothing is below them.
     """
 
     def __init__(self, code, parts, rows, mode, l, ld, inside):

@@ -1,9 +1,12 @@
 """Triangular elimination in panels: what Cholesky and the triangular solves share.
 
 Row e of a panel holds entry e of `width` right-hand sides (for Cholesky: of rows of the matrix)
-side by side, so that solving is c -= a' b on register tiles whose last step is a small triangle.
-Complex numbers are pairs of rows (re, im) on the right and blocks [[re, -im], [im, re]] on the
-left, which makes them real problems of twice the order.
+side by side; complex numbers are pairs of rows (re, im). Both pack and unpack panels, and both
+have their workspace and the order of their tasks from here.
+
+The rest is Cholesky's, which reads panels on either side of c -= a' b (triangles.py): complex
+numbers on the left are blocks [[re, -im], [im, re]], which makes them real problems of twice the
+order. The solves read the factor where it lies (direct.py).
 
 What knows the element type is compiled once per type and called by address; those who call it
 deal in addresses and are compiled once for all types.
@@ -35,7 +38,6 @@ __all__ = [
     "Tile",
     "publish",
     "run_blocks",
-    "solve_strip",
     "tile_of",
     "wait_for",
     "workspace",
@@ -88,14 +90,14 @@ def _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size):
 
 
 @kernel
-def _embed(out, x, rows, width, sign):
-    """Pairs of rows (re, im) as 2 x 2 blocks; sign is -1 to multiply by the conjugate."""
+def _embed(out, x, rows, width):
+    """Pairs of rows (re, im) as 2 x 2 blocks, whose transposes multiply by the conjugate."""
     for k in range(0, rows, 2):
         re, to = k * width, 2 * k * width
         for i in range(width):
-            u, v = x[re + i], sign * x[re + width + i]
-            out[to + 2 * i], out[to + 2 * i + 1] = u, v
-            out[to + 2 * (width + i)], out[to + 2 * (width + i) + 1] = -v, u
+            u, v = x[re + i], x[re + width + i]
+            out[to + 2 * i], out[to + 2 * i + 1] = u, -v
+            out[to + 2 * (width + i)], out[to + 2 * (width + i) + 1] = v, u
 
 
 @kernel
@@ -149,12 +151,12 @@ def unpack_single(a, lda, x, stride, rows, depth, below, width, lanes):
     _unpack(a, lda, x, stride, rows, depth, below, width, lanes, one, size)
 
 
-def embed_double(out, x, rows, width, sign):
-    _embed(double_at(out), double_at(x), rows, width, np.float64(sign))
+def embed_double(out, x, rows, width):
+    _embed(double_at(out), double_at(x), rows, width)
 
 
-def embed_single(out, x, rows, width, sign):
-    _embed(single_at(out), single_at(x), rows, width, np.float32(sign))
+def embed_single(out, x, rows, width):
+    _embed(single_at(out), single_at(x), rows, width)
 
 
 def diagonal_double(x, stride, rows, width, parts, added):
@@ -192,7 +194,7 @@ _CODE = {
         (solve_double, 10),
         (pack_double, 8),
         (unpack_double, 9),
-        (embed_double, 5),
+        (embed_double, 4),
         (pivot_double, 14),
         (diagonal_double, 6),
     ),
@@ -200,7 +202,7 @@ _CODE = {
         (solve_single, 10),
         (pack_single, 8),
         (unpack_single, 9),
-        (embed_single, 5),
+        (embed_single, 4),
         (pivot_single, 14),
         (diagonal_single, 6),
     ),
@@ -258,13 +260,3 @@ def run_blocks(driver, parallel, *args):
         return
     with threads.region() as launch:
         driver.compiled(launch, *args)
-
-
-@kernel
-def solve_strip(mode, c, count, a, lda, b, steps, ahead, tile):
-    """One register tile of c -= a' b with `count` right-hand sides; addresses.
-
-    A cache line from `ahead` on is fetched for every two steps.
-    """
-    vectors = (count + tile.lanes - 1) // tile.lanes
-    call_entry(tile.solve, (vectors, mode, c, tile.width, a, lda, b, tile.width, steps, ahead))

@@ -1,4 +1,7 @@
-"""Register tiles of triangular elimination: c -= a' b and then a small triangle, in registers."""
+"""Register tiles of Cholesky: c -= a' b and then a small triangle, in registers.
+
+The solves have tiles of their own (direct.py), which end as these do.
+"""
 
 import numpy as np
 from llvmlite import ir

@@ -17,11 +17,17 @@ from .parallel import for_each
 from .simd import call_entry
 from .threads import driver
 
-__all__ = ["GROUP", "block_order", "inverse_diagonal", "solve_lower", "solve_lower_adjoint"]
-__all__ += ["substitute"]
+__all__ = [
+    "GROUP",
+    "block_order",
+    "inverse_diagonal",
+    "solve_lower",
+    "solve_lower_adjoint",
+    "substitute",
+]
 
 SIDE = 96  # rows of a block, at least; part of the numbers
-MOST = 3  # vectors of right-hand sides in a panel
+VECTORS = 3  # of right-hand sides in a panel, at most
 GROUP = 8  # panels of right-hand sides per task, at most
 UNITS = 256  # columns of the identity solved with at a time
 PARALLEL = 1 << 18  # products of numbers above which threads pay
@@ -59,7 +65,7 @@ def panels_of(k, width, threads):
     Panels are equally wide, and there are two where two threads can share them.
     """
     vectors = -(-k // width)
-    panels = max(-(-vectors // MOST), min(vectors, threads, 2))
+    panels = max(-(-vectors // VECTORS), min(vectors, threads, 2))
     each = -(-vectors // panels)
     panels = -(-vectors // each)
     return each, panels, min(GROUP, -(-panels // threads))
