@@ -19,6 +19,7 @@ from .planning import choose
 from .slices import slices
 
 __all__ = [
+    "WIDEST",
     "add_block_syrk",
     "add_diag",
     "add_fvp",
@@ -30,6 +31,7 @@ __all__ = [
     "add_syrk",
     "bad_rows",
     "check_finite",
+    "far",
     "fresh_sums",
     "mean_row",
     "products",
@@ -43,7 +45,7 @@ _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
-WIDEST = 2.0**100  # weights from here on, or below the inverse of it, may need double precision
+WIDEST = 2.0**100  # weights from here on, or up to the inverse of it, may need double precision
 LARGE = 2.0**16  # scores up to which such small weights leave nothing that single precision holds
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
@@ -68,6 +70,11 @@ def _shift(row, dtype):
     return _none(dtype) if row is None else np.ascontiguousarray(row, dtype=dtype)
 
 
+def far(sizes, limit):
+    """True where a size other than 0 is not between 1 / limit and limit."""
+    return (sizes != 0) & ~((1 / limit < sizes) & (sizes < limit))
+
+
 def weighable(G, weights):
     """Scores that kernels read beside these weights (or None): in double where single precision
     would lose weights that count. Layers stay what they are: their samples are scaled."""
@@ -75,10 +82,10 @@ def weighable(G, weights):
         return G
     if _none(G.dtype).real.itemsize == 8:
         return G
-    far = weights.max() >= WIDEST
-    if not far and weights.min() < 1 / WIDEST and G.stored != np.float16:  # which is not so large
-        far = weights[weights > 0].min(initial=1.0) < 1 / WIDEST and bad_rows(G)[1] > LARGE
-    return replace(G, dtype=sums_dtype(G.dtype)) if far else G
+    wide = weights.max() >= WIDEST
+    if not wide and G.stored != np.float16:  # which is not so large
+        wide = far(weights, WIDEST).any() and bad_rows(G)[1] > LARGE
+    return replace(G, dtype=sums_dtype(G.dtype)) if wide else G
 
 
 def weighed(G, weights):

@@ -4,14 +4,8 @@ Conventions: ' is the conjugate transpose; results have the dtype of G (complex 
 Flop counts are for real data; complex data takes four times as many.
 """
 
-from .batched import (
-    batched_metric_solve,
-    batched_solve,
-    batched_syrk,
-    block_cholesky,
-    block_solve,
-    block_syrk,
-)
+from .batched import batched_metric_solve, batched_solve, batched_syrk
+from .blocks import block_cholesky, block_solve, block_syrk
 from .factorizations import cho_solve, cholesky
 from .groups import group_sums
 from .layered import layered_diag, layered_gram

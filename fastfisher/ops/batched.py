@@ -1,20 +1,17 @@
-"""Very many small systems at once: solves with a status each, Monte-Carlo metrics, blocks."""
+"""Very many small systems at once: solves with a status each, sums and Monte-Carlo metrics."""
 
 import numpy as np
 
 from ..arrays import (
     as_array,
     as_damping_vector,
-    as_real,
-    as_scores,
-    as_vectors,
     as_weights,
     computing_dtype,
     contiguous,
     to_origin,
 )
 from ..errors import InputError
-from ..passes import SLICE_FLOPS, add_block_syrk, check_finite, sums_dtype
+from ..passes import SLICE_FLOPS, WIDEST, far, sums_dtype
 from ..planning import choose
 from ..slices import slices
 from .placing import placed
@@ -24,23 +21,21 @@ __all__ = [
     "batched_metric_solve",
     "batched_solve",
     "batched_syrk",
-    "block_cholesky",
-    "block_solve",
-    "block_syrk",
+    "parts",
+    "real_dtype",
 ]
 
 PART_BYTES = 64 << 20  # of operands per kernel call
-SUMS_BYTES = 8 << 20  # of double sums: they stay in cache while they are rounded
 TAME = 2.0**60  # weights whose largest of a system is below, and above 1 / it, stay as they are
-WIDEST = 2.0**100  # roots of weights from here on, or below the inverse, are not for float32
 GROUP = 512  # parts are multiples of it, so that kernels see whole groups of systems
 
 
-def _real(dtype):
+def real_dtype(dtype):
+    """That of the real and imaginary parts."""
     return np.empty(0, dtype).real.dtype
 
 
-def _parts(count, item_bytes, item_flops, op):
+def parts(count, item_bytes, item_flops, op):
     """Slices of range(count) that bound the length of a kernel call."""
     step = min(PART_BYTES // max(item_bytes, 1), SLICE_FLOPS // max(item_flops, 1))
     step = max(int(step) // GROUP * GROUP, GROUP)
@@ -93,11 +88,11 @@ def batched_solve(F, g, *, damping=0.0):
         raise InputError(f"F has shape {f.shape}; expected (n, p, p)")
     if v.shape != f.shape[:2]:
         raise InputError(f"g has shape {v.shape}; expected {f.shape[:2]} to match F {f.shape}")
-    d = as_damping_vector(damping, len(f), spread=False).astype(_real(dtype), copy=False)
+    d = as_damping_vector(damping, len(f), spread=False).astype(real_dtype(dtype), copy=False)
     n, p, _ = f.shape
     x, info = np.empty(v.shape, dtype), (np.empty if p else np.zeros)(n, np.int32)
     kernel = choose("batched_solve", p, dtype).load()
-    for part in _parts(n if p else 0, p * (p + 2) * dtype.itemsize, p**3, "batched_solve"):
+    for part in parts(n if p else 0, p * (p + 2) * dtype.itemsize, p**3, "batched_solve"):
         own = d[part] if len(d) == n else d
         kernel(x[part], info[part], contiguous(f[part], dtype), contiguous(v[part], dtype), own)
     return to_origin(x, F), to_origin(info, F)
@@ -157,12 +152,12 @@ def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
     n, count, p = a.shape
     if v.shape != (n, p):
         raise InputError(f"g has shape {v.shape}; expected {(n, p)} to match scores {a.shape}")
-    w = _tame(_sample_weights(weights, n, count)).astype(_real(dtype), copy=False)
-    d = as_damping_vector(damping, n).astype(_real(dtype), copy=False)
+    w = _tame(_sample_weights(weights, n, count)).astype(real_dtype(dtype), copy=False)
+    d = as_damping_vector(damping, n).astype(real_dtype(dtype), copy=False)
     x, info = np.empty((n, p), dtype), np.zeros(n, np.int32)
     kernel = choose("batched_metric_solve", p, dtype).load()
     flops = count * p * p + p**3
-    for part in _parts(n if p else 0, count * p * dtype.itemsize, flops, "batched_metric_solve"):
+    for part in parts(n if p else 0, count * p * dtype.itemsize, flops, "batched_metric_solve"):
         own = w[part] if w.ndim == 2 else w
         b = contiguous(v[part], dtype)
         kernel(x[part], info[part], contiguous(a[part], dtype), own, b, d[part])
@@ -182,10 +177,10 @@ def _sample_weights(weights, n, count):
 def _tame(weights):
     """Weights of which only the ratios within a system count, brought near 1 where they are not."""
     largest = weights.max(axis=-1, keepdims=True, initial=0.0)
-    far = (largest != 0) & ~((1 / TAME < largest) & (largest < TAME))
-    if not far.any():
+    wild = far(largest, TAME)
+    if not wild.any():
         return weights
-    return np.ldexp(weights, np.where(far, -2 * (np.frexp(largest)[1] // 2), 0))
+    return np.ldexp(weights, np.where(wild, -2 * (np.frexp(largest)[1] // 2), 0))
 
 
 @placed
@@ -241,177 +236,17 @@ def batched_syrk(scores, weights=None):
     return to_origin(out, scores)
 
 
-def _is_far(scale):
-    """True if roots of weights are not for single precision."""
-    return scale.max(initial=0.0) >= WIDEST or bool((scale[scale > 0] <= 1 / WIDEST).any())
-
-
 def add_batched_syrk(c, a, scale, dtype):
     """c[t] += a_t' diag(scale_t^2) a_t, both triangles, for scores a (n, S, p) of any layout.
 
     c (n, p, p) is double; scale (n, S), (S,) or (0,); a and scale are cast to `dtype`.
     """
     n, count, p = a.shape
-    if _real(dtype) == np.float32 and _is_far(scale):
+    if real_dtype(dtype) == np.float32 and far(scale, WIDEST).any():
         dtype = sums_dtype(dtype)
     kernel = choose("batched_syrk", p, dtype).load()
-    scale = np.ascontiguousarray(scale, _real(dtype))
+    scale = np.ascontiguousarray(scale, real_dtype(dtype))
     each = p * (count * dtype.itemsize + p * c.itemsize)
-    for part in _parts(n if count * p else 0, each, count * p * p, "batched_syrk"):
+    for part in parts(n if count * p else 0, each, count * p * p, "batched_syrk"):
         own = scale[part] if scale.ndim == 2 else scale
         kernel(c[part], contiguous(a[part], dtype), own)
-
-
-@placed
-def block_syrk(G, block, weights=None):
-    """Diagonal blocks of G' diag(w) G, for consecutive blocks of `block` parameters.
-
-    Parameters
-    ----------
-    G : array (n, p)
-        Scores, as in `syrk`; p is a multiple of `block`.
-    block : int
-        Order d of a block.
-    weights : array (n,), optional
-        Real, finite, >= 0.
-
-    Returns
-    -------
-    array (p / d, d, d)
-        Each block symmetric (Hermitian) to the bit, in the dtype of G.
-
-    Raises
-    ------
-    InputError
-        For bad operands, for a row of G that is not finite, or if a sum overflows.
-
-    Notes
-    -----
-    n p (d + 1) flops; reads G once and p d words of result. Sums are kept in double over blocks of
-    at most 256 samples.
-
-    Examples
-    --------
-    >>> import numpy as np, fastfisher as ff
-    >>> ff.ops.block_syrk(np.array([[1.0, 2.0], [3.0, 4.0]]), 1).ravel()
-    array([10., 20.])
-    """
-    G = as_scores(G)
-    n, p = G.shape
-    w = as_weights(weights, n)
-    d = as_real(block, "block", least=1)
-    if d != int(d) or p % int(d):
-        raise InputError(f"block is {block}; expected an integer that divides the {p} columns of G")
-    d = int(d)
-    out = np.zeros((p // d, d, d), G.dtype)
-    in_place = out.dtype == sums_dtype(G.dtype)
-    step = len(out) if in_place else max(SUMS_BYTES // (8 * d * d), 1)
-    for lo in range(0, len(out), max(step, 1)):
-        part = out[lo : lo + step]
-        sums = part if in_place else np.zeros(part.shape, sums_dtype(G.dtype))
-        add_block_syrk(sums, G, lo * d, weights=w)
-        if not in_place:
-            with np.errstate(over="ignore"):
-                part[:] = sums
-    check_finite(G, np.einsum("bii->bi", out), "G'WG")
-    return to_origin(out, G.origin)
-
-
-def _blocks(A, name):
-    a = as_array(A, name, need="shape (B, d, d)")
-    dtype = computing_dtype(a.dtype, name)
-    if a.ndim != 3 or a.shape[1] != a.shape[2]:
-        raise InputError(f"{name} has shape {a.shape}; expected (B, d, d)")
-    return a, dtype
-
-
-@placed
-def block_cholesky(A, *, damping=0.0):
-    """Lower factors of A_b + damping_b I = L_b L_b' for all blocks, with a status per block.
-
-    Parameters
-    ----------
-    A : array (B, d, d)
-        Symmetric or Hermitian blocks; lower triangles are read.
-    damping : float or array (B,)
-        Absolute damping, >= 0.
-
-    Returns
-    -------
-    L : array (B, d, d)
-        In the dtype of A; upper triangles are zero, lower ones NaN in blocks that failed.
-    info : array (B,) of int32
-        0, or the order of the first minor that is not positive definite (or not finite).
-
-    Raises
-    ------
-    InputError
-        For operands of the wrong kind or shape. A bad block is no error: see ``info``.
-
-    Notes
-    -----
-    B d^3 / 3 flops; Cholesky across blocks.
-
-    Examples
-    --------
-    >>> import numpy as np, fastfisher as ff
-    >>> ff.ops.block_cholesky(np.array([[[4.0]], [[0.0]]]), damping=[0.0, 9.0])[0].ravel()
-    array([2., 3.])
-    """
-    a, dtype = _blocks(A, "A")
-    blocks, d, _ = a.shape
-    shift = as_damping_vector(damping, blocks).astype(_real(dtype), copy=False)
-    L, info = np.zeros(a.shape, dtype), np.zeros(blocks, np.int32)
-    lower, diagonal = np.tril(np.ones((d, d), bool)), np.arange(d)
-    kernel = choose("block_cholesky", d, dtype).load()
-    for part in _parts(blocks if d else 0, d * d * dtype.itemsize, d**3, "block_cholesky"):
-        here = L[part]
-        np.copyto(here, contiguous(a[part], dtype), where=lower)
-        here[:, diagonal, diagonal] += shift[part, np.newaxis]
-        kernel(here, info[part])
-    return to_origin(L, A), to_origin(info, A)
-
-
-@placed
-def block_solve(L, b):
-    """Solve L_b L_b' x_b = b_b for all blocks, with factors from `block_cholesky`.
-
-    Parameters
-    ----------
-    L : array (B, d, d)
-        Lower factors; only lower triangles are read.
-    b : array (B d,) or (B d, k)
-        Right-hand sides, the blocks one after the other.
-
-    Returns
-    -------
-    array like b
-        NaN in the rows of blocks that had failed.
-
-    Raises
-    ------
-    InputError
-        For operands of the wrong kind or shape.
-
-    Notes
-    -----
-    2 B d^2 k flops; reads L once.
-
-    Examples
-    --------
-    >>> import numpy as np, fastfisher as ff
-    >>> ff.ops.block_solve(np.array([[[2.0]], [[3.0]]]), np.array([4.0, 9.0]))
-    array([1., 1.])
-    """
-    a, dtype = _blocks(L, "L")
-    blocks, d, _ = a.shape
-    rows, single = as_vectors(b, blocks * d, dtype, "b", axis="B d")
-    dtype, k = rows.dtype, len(rows)
-    x = np.empty_like(rows)
-    kernel = choose("block_solve", d, dtype).load()
-    for part in _parts(blocks if d else 0, d * d * dtype.itemsize, d * d * k, "block_solve"):
-        columns = slice(part.start * d, part.stop * d)
-        here = np.array(rows[:, columns], order="C")
-        kernel(contiguous(a[part], dtype), here)
-        x[:, columns] = here
-    return to_origin(np.ascontiguousarray(x[0] if single else x.T), b)

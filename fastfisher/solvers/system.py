@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import Scores, check_policy
 from ..damping import Damping
 from ..passes import (
+    WIDEST,
     add_diag,
     add_fvp,
     add_gram,
@@ -19,6 +20,7 @@ from ..passes import (
     add_syrk,
     bad_rows,
     check_finite,
+    far,
     mean_row,
     products,
     sums_dtype,
@@ -50,7 +52,6 @@ CORRECTED = 1024  # rows of a matrix corrected at once
 FAINT = {4: 2.0**-110, 8: 2.0**-970}  # mean squares below have lost digits to underflow
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
 FAR = {4: 2.0**40, 8: 2.0**400}
-WIDEST = 2.0**100  # column weights from here on are not for single precision
 
 
 @functools.cache
@@ -86,11 +87,6 @@ def raise_into_range(largest, itemsize):
     return 2.0 ** max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0)
 
 
-def _far(sizes, far):
-    """True where a size other than 0 is not between 1 / far and far."""
-    return (sizes != 0) & ~((1 / far < sizes) & (sizes < far))
-
-
 @functools.cache
 def unit_roundoff(dtype):
     """u: half the spacing of 1 (2^-24 or 2^-53)."""
@@ -110,7 +106,7 @@ def tamed(product):
     @functools.wraps(product)
     def apply(system, rows):
         largest = np.abs(rows).max(axis=1, initial=0.0)
-        if not _far(largest, FAR[real_bytes(system.dtype)]).any():
+        if not far(largest, FAR[real_bytes(system.dtype)]).any():
             return product(system, rows)
         exponents = np.frexp(largest)[1][:, np.newaxis]
         return shifted(product(system, shifted(rows, -exponents)), exponents)
@@ -215,7 +211,7 @@ class System:
     def add_gram(self, c, column_weights=None):
         """Lower triangle of c (n, n) += Gram matrix of the (centred) scores, in double."""
         G = self.G
-        if column_weights is not None and _far(column_weights, WIDEST).any():
+        if column_weights is not None and far(column_weights, WIDEST).any():
             G = replace(G, dtype=sums_dtype(G.dtype))
         add_gram(c, G, shift=self.mean, column_weights=column_weights)
         if self.drift is None or G is not self.G:
