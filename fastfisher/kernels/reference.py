@@ -184,15 +184,21 @@ def primal_small(x, report, a, weights, b, damping, share):
     report[:4] = F.diagonal().max(), np.trace(F), added, cholesky(L)
     if report[3]:
         return
-    x[:] = b
+    units = np.frexp(np.abs(b).max(axis=1))[1][:, np.newaxis]
+    near = np.ldexp(b, -units)
+    x[:] = near
     solve_lower(L, x)
     solve_lower_adjoint(L, x)
     x[:] = x.astype(a.dtype)
-    r = np.linalg.norm(b - x @ F.T - added * x, axis=1)
-    given = np.linalg.norm(b, axis=1)
-    report[4::2] = r / np.where(given > 0, given, 1)
+    r = np.linalg.norm(near - x @ F.T - added * x, axis=1)
+    given = np.linalg.norm(near, axis=1)
+    report[8::2] = r / np.where(given > 0, given, 1)
     scale = (np.linalg.norm(F, 2) + added) * np.linalg.norm(x, axis=1) + given
-    report[5::2] = r / np.where(scale > 0, scale, 1)
+    report[9::2] = r / np.where(scale > 0, scale, 1)
+    x[:] = np.ldexp(x, units)
+    sizes = np.abs(x).max(axis=1)[given > 0]
+    report[4:6] = sizes.min(initial=np.inf), sizes.max(initial=0.0)
+    report[6:8] = report[8::2].max(initial=0.0), report[9::2].max(initial=0.0)
 
 
 def batched_metric_solve(x, info, scores, weights, g, damping):

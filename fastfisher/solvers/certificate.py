@@ -1,12 +1,11 @@
 """The true residual of a candidate solution, recomputed from the scores, and the verdict."""
 
-import functools
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .system import shifted, unit_roundoff
+from .system import number_range, shifted, unit_roundoff
 
 __all__ = [
     "DIRECT_LIMIT",
@@ -18,6 +17,7 @@ __all__ = [
     "direct_status",
     "direct_statuses",
     "finite_statuses",
+    "is_backward_stable",
     "kept_digits",
     "may_lose_digits",
     "refine",
@@ -42,11 +42,11 @@ class Certificate:
     residuals: np.ndarray
     backward_errors: np.ndarray
 
-    @functools.cached_property
+    @property
     def residual(self):
         return _largest(self.residuals)
 
-    @functools.cached_property
+    @property
     def backward_error(self):
         return _largest(self.backward_errors)
 
@@ -104,11 +104,16 @@ def _squares(rows):
     return sum(np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts)
 
 
+def is_backward_stable(backward_error, dtype):
+    """True where a direct solve with this backward error counts as converged."""
+    return backward_error <= DIRECT_LIMIT * unit_roundoff(dtype)
+
+
 def direct_status(system, certificate):
     """Status of a direct solve with this certificate."""
     if not math.isfinite(certificate.backward_error):
         return "not_finite"
-    small = certificate.backward_error <= DIRECT_LIMIT * unit_roundoff(system.dtype)
+    small = is_backward_stable(certificate.backward_error, system.dtype)
     small = small and certificate.residual < USELESS
     return "converged" if small else "inaccurate"
 
@@ -125,7 +130,7 @@ def direct_statuses(system, certificate):
 
 def may_lose_digits(largest, p, dtype):
     """Where rows (p,) of such largest magnitudes may be more than rounded in this dtype."""
-    return largest < math.sqrt(p) * float(np.finfo(dtype).smallest_normal)
+    return largest < math.sqrt(p) * number_range(dtype)[0]
 
 
 def kept_digits(x, exact, exponents=0):

@@ -2,13 +2,10 @@
 
 import numpy as np
 
-from ..damping import Relative
 from ..passes import sums_dtype
-from ..planning import choose, current_options
-from .certificate import Certificate, certify, direct_status
+from .certificate import certify, direct_status
 from .ladder import climb
 from .outcome import Outcome
-from .system import in_range
 
 __all__ = ["primal"]
 
@@ -35,41 +32,8 @@ def fisher_lower(system):
     return F, system
 
 
-def _small(system, b, coef):
-    """The outcome of an uneventful small problem; None where the general route must look at it."""
-    damping = system.damping
-    if (
-        not system.total
-        or (damping.needs and type(damping) is not Relative)
-        or current_options().progress is not None
-    ):
-        return None
-    rows = system.G.rows(0, system.n)
-    weights = np.empty(0) if system.weights is None else system.weights
-    if b is None:
-        b = (coef * system.root_weights**2) @ rows.astype(np.float64, copy=False)
-    share = damping.c if damping.needs else 0.0
-    lam = 0.0 if damping.needs else damping.resolve(None, None, system.p)
-    x, report = np.empty(b.shape), np.empty(4 + 2 * len(b))
-    choose("primal_small", system.p, system.dtype).load()(x, report, rows, weights, b, lam, share)
-    largest, _, added, order = report[:4].tolist()
-    if order or not added or not in_range(largest, system.dtype.itemsize):
-        return None
-    certificate = Certificate(None, report[4::2], report[5::2])
-    status = direct_status(system, certificate)
-    if status != "converged":
-        return None
-    return Outcome(system, x, certificate, status, added, rank=system.p)
-
-
-def primal(system, b, coef, *, small=False):
-    """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n).
-
-    `small`: the plan's problem is; one compiled call may do.
-    """
-    outcome = _small(system, b, coef) if small else None
-    if outcome is not None:
-        return outcome
+def primal(system, b, coef):
+    """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n)."""
     F, system = fisher_lower(system)
     if b is None:
         b = system.apply_adjoint(system.from_coefficients(coef))

@@ -25,6 +25,7 @@ from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
 from .refine import MixedSolver
+from .small import solve_small
 from .solution import solution_of
 from .spectral import spectral
 from .system import made_smaller, shifted
@@ -87,19 +88,22 @@ def _split(rows, dtype):
     return np.concatenate([rows.real, rows.imag]), True
 
 
-@np.errstate(over="ignore", invalid="ignore")  # the verdict tells what left the range
-def solve_system(
-    system,
-    plan,
-    b,
-    coef,
-    *,
-    single,
-    x0=None,
-    rough=None,
-    **settings,
-):
+def solve_system(system, plan, b, coef, *, single, **settings):
     """Solve for rows b (k, p) or coef (k, n); `single` asks for a vector instead of columns.
+
+    `settings`: those of `_solve`.
+    """
+    given = b if coef is None else coef
+    if plan.problem.small and plan.method == "primal" and given.dtype.kind != "c":
+        solution = solve_small(system, plan, b, coef, single=single)
+        if solution is not None:
+            return solution
+    return _solve(system, plan, b, coef, single=single, **settings)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the verdict tells what left the range
+def _solve(system, plan, b, coef, *, single, x0=None, rough=None, **settings):
+    """`solve_system` by the plan's route, step by step.
 
     `rough`: the `MixedSolver` of this system for any damping, where there is one already;
     `settings`: of cg.
@@ -197,7 +201,7 @@ def _direct(system, plan, side, b, coef, split=False):
         if not (ladder and ladder.escalations):
             _refuse_rank_deficient(system, b)
         if side == "primal":
-            return primal(system, b, coef, small=plan.problem.small)
+            return primal(system, b, coef)
         return dual(system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = ladder.cutoff if ladder else None

@@ -34,6 +34,7 @@ __all__ = [
     "in_range",
     "made_smaller",
     "make_system",
+    "number_range",
     "raise_into_range",
     "real_bytes",
     "scale_into_range",
@@ -85,6 +86,13 @@ def raise_into_range(largest, itemsize):
     """The power of two that makes scores up to `largest` as large as they may be, for the sake of
     the small ones."""
     return 2.0 ** max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0)
+
+
+@functools.cache
+def number_range(dtype):
+    """The smallest normal number of a dtype, and the largest."""
+    info = np.finfo(dtype)
+    return float(info.smallest_normal), float(info.max)
 
 
 @functools.cache

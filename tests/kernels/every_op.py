@@ -292,7 +292,7 @@ def _primal_small(d):
         return
     for n, p, k in ((1, 1, 1), (20, 7, 3), (9, 12, 1)):
         for weights in (d.none, d.positive(n)):
-            x, report = np.empty((k, p)), np.empty(4 + 2 * k)
+            x, report = np.empty((k, p)), np.empty(8 + 2 * k)
             b = d.scores(k, p, dtype=np.float64)
             args = (x, report, d.scores(n, p), weights.astype(np.float64), b, 0.5, 0.25)
             yield args, [0, 1]

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 import fastfisher as ff
 from fastfisher.kernels import reference
-from fastfisher.kernels.cpu.small import ROWS
+from fastfisher.kernels.cpu.small import HEAD, ROWS
 from fastfisher.planning import records
+from fastfisher.solvers import solve
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
 from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
@@ -18,7 +19,7 @@ over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
 def run(entry, a, weights, b, damping, share):
-    x, report = np.full(b.shape, np.nan), np.full(4 + 2 * len(b), np.nan)
+    x, report = np.full(b.shape, np.nan), np.full(HEAD + 2 * len(b), np.nan)
     entry.load()(x, report, a, weights, b, damping, share)
     return x, report
 
@@ -33,7 +34,8 @@ def fisher(a, weights):
 def test_small_solve_by_hand(entry):
     x, report = run(entry, np.array([[1.0, 0], [0, 2]]), np.empty(0), np.ones((1, 2)), 0.5, 0.0)
     assert np.allclose(x, [[1.0, 0.4]], rtol=1e-15)
-    assert report[:4].tolist() == [2.0, 2.5, 0.5, 0.0] and report[4:].max() < 1e-15
+    assert report[:4].tolist() == [2.0, 2.5, 0.5, 0.0]
+    assert report[4:6].tolist() == [1.0, 1.0] and report[6:].max() < 1e-15
 
 
 @over_implementations
@@ -70,7 +72,8 @@ def compare(entry, dtype, n, p, k, weighted):
     assert np.isclose(added, 1e-3 + 0.1 * np.trace(F) / p, rtol=1e-13)
     A = F + added * np.eye(p)
     assert_ratio(solve_ratio(A, x.T.astype(dtype), b.T), "goal", f"{n} x {p}")
-    assert_ratio(report[5::2].max() / unit_roundoff(dtype), "goal", f"{n} x {p}, as reported")
+    assert report[6] == report[HEAD::2].max() and report[7] == report[HEAD + 1 :: 2].max()
+    assert_ratio(report[7] / unit_roundoff(dtype), "goal", f"{n} x {p}, as reported")
 
 
 @over_implementations
@@ -80,8 +83,26 @@ def test_the_report_is_the_true_residual(entry):
     x, report = run(entry, a, np.empty(0), b, 0.1, 0.0)
     A = fisher(a, np.empty(0)) + 0.1 * np.eye(4)
     r = np.linalg.norm(b[0] - A @ x[0])
-    assert report[4] <= 2e-15 and r / np.linalg.norm(b[0]) <= 2e-15
-    assert report[5] <= report[4] and report[6] == report[7] == 0 and not x[1].any()
+    residual, backward, *zeros = report[HEAD:]
+    assert residual <= 2e-15 and r / np.linalg.norm(b[0]) <= 2e-15
+    assert backward <= residual and zeros == [0, 0] and not x[1].any()
+
+
+@over_implementations
+@over_reals
+def test_powers_of_two_on_right_hand_sides_are_on_solutions_to_the_bit(entry, dtype):
+    a = matrices.gaussian((30, 4), dtype, matrices.generator("powers"))
+    b = np.array([[1.0, 2, 3, 4], [0, 0, 0, 0], [-4, 1, 1, 2]])
+    powers = np.array([[600], [0], [-1030]])
+    one, report = run(entry, a, np.empty(0), b, 0.1, 0.0)
+    x, moved = run(entry, a, np.empty(0), np.ldexp(b, powers), 0.1, 0.0)
+    assert np.array_equal(x[:2], np.ldexp(one, powers)[:2])
+    np.testing.assert_allclose(x[2], np.ldexp(one[2], -1030), rtol=0, atol=5e-324)
+    sizes = np.abs(x[[0, 2]]).max(axis=1)
+    assert moved[4:6].tolist() == [sizes.min(), sizes.max()]
+    assert np.array_equal(moved[HEAD:], report[HEAD:])
+    _, report = run(entry, a, np.empty(0), 0 * b, 0.1, 0.0)
+    assert report[4:6].tolist() == [np.inf, 0.0] and not report[HEAD:].any()
 
 
 @over_implementations
@@ -109,6 +130,27 @@ def test_small_and_general_route_agree(dtype, damping, how, monkeypatch):
     assert np.isclose(small.damping, general.damping, rtol=1e-12)
     tolerance = 1e-4 if dtype == "float32" else 1e-11
     np.testing.assert_allclose(small.x, general.x, rtol=tolerance, atol=tolerance)
+
+
+@over_reals
+@pytest.mark.parametrize("size", (1e-30, 1e-12, 1e12, 1e30))
+def test_small_or_large_right_hand_sides_need_no_general_route(dtype, size, monkeypatch):
+    monkeypatch.setattr(solve, "_solve", None)
+    G = matrices.gaussian((50, 6), dtype, matrices.generator("size"))
+    one = ff.solve(G, np.ones(6, dtype), damping=1e-3, method="primal")
+    far = ff.solve(G, np.full(6, size, dtype), damping=1e-3, method="primal")
+    bound = solve_ratio(fisher(G, np.empty(0)) + 1e-3 * np.eye(6), far.x, np.full(6, size, dtype))
+    assert_ratio(bound, "goal", str(size))
+    assert far.converged and one.converged and far.residuals.shape == (1,)
+
+
+@over_reals
+def test_a_small_x_that_loses_digits_or_overflows_takes_the_general_route(dtype):
+    G, info = 8 * np.eye(4, dtype=dtype), np.finfo(dtype)
+    lost = ff.solve(G, np.full(4, info.tiny * 1.5, dtype), damping=1.0, method="primal")
+    assert lost.status == "underflow"
+    over = ff.solve(G / 16, np.full(4, info.max, dtype), damping=1e-3, method="primal")
+    assert over.status == "not_finite"
 
 
 @pytest.mark.parametrize("scale", (1e-150, 1e150))

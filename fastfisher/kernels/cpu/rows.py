@@ -28,6 +28,7 @@ __all__ = [
     "over_units",
     "real_rows",
     "row_pointers",
+    "rows_address",
     "rows_at_once",
     "store_folded",
 ]
@@ -276,7 +277,7 @@ _ENTRIES = {
 
 
 @functools.cache
-def _rows_address(stored):
+def rows_address(stored):
     """Address of the passes: compiled once for what scores are stored as."""
     return entry_address(_ENTRIES[stored.name], 1)
 
@@ -376,5 +377,5 @@ def real_rows(a, shift, *, once=False, rows=GROUP):
         ahead = 0 if _follows_streams() else ahead
     shifted = bool(shift.size)
     at, mean = a.ctypes.data, shift.ctypes.data if shifted else 0
-    code = _rows_address(stored)
+    code = rows_address(stored)
     return Rows(at, len(a), width, mean, shifted, ahead, size, stored.itemsize, code)

@@ -4,20 +4,22 @@ Up to a hundred parameters or so the calls between kernels cost more than the ar
 """
 
 import functools
+import math
 
 import numpy as np
 
 from .jit import kernel
 from .power import power_steps, range_safe_norm
 from .products import Place, add_lower, panels_of
-from .rows import GROUP, MANY, combine, dots, real_rows, rows_at_once
+from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
 from .simd import address
 from .sums import PAD
 from .threads import driver
 
 __all__ = ["primal_small"]
 
-HEAD = 4  # numbers of the report before those of the right-hand sides
+HEAD = 8  # numbers of the report before those of the right-hand sides
+NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
 ROWS = 64  # of a block sum; even
 
 
@@ -123,15 +125,40 @@ def _residual(r, t, rows, weights, total, added, x, b):
         r[j] = b[j] - r[j] / total - added * x[j]
 
 
+@kernel
+def _largest(x):
+    """The largest magnitude, or NaN if there is one."""
+    largest = 0.0
+    for value in x:
+        if not abs(value) <= largest:
+            largest = abs(value)
+    return largest
+
+
+@kernel
+def _raise(report, place, value):
+    """The larger one, or NaN."""
+    if not value <= report[place]:
+        report[place] = value
+
+
+@kernel
+def _times(to, x, power):
+    """to = 2^power x."""
+    for i in range(len(x)):
+        to[i] = math.ldexp(x[i], power) if power != 0 else x[i]
+
+
 @driver
-def _primal_small(launch, x, report, a, rows, weights, b, damping, share, single, panels):
-    p = a.shape[1]
-    total = np.float64(a.shape[0])
+def _primal_small(launch, x, report, a, weights, b, damping, share, single, panels, code):
+    n, p = a.shape
+    rows = Rows(address(a, 0), n, p, 0, False, GROUP * p, 8, 8, code)
+    total = np.float64(n)
     if weights.size > 0:
         total = 0.0
         for weight in weights:
             total += weight
-    F, y, t = np.empty((p, p)), np.empty(p), np.empty(MANY)
+    F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
     whole = np.empty(panels.width + PAD)
     r = whole[:p]
     report[0] = _fisher(F, a, weights, total, panels)
@@ -146,32 +173,47 @@ def _primal_small(launch, x, report, a, rows, weights, b, damping, share, single
     report[3] = _factor(F)
     if report[3] != 0:
         return
+    report[4] = np.inf
+    report[5:HEAD] = 0.0
     for c in range(len(b)):
-        for i in range(p):
-            x[c, i] = b[c, i]
+        size = _largest(b[c])
+        power = 0 if size == 0 or 1 / NEAR < size < NEAR else math.frexp(size)[1]
+        _times(g, b[c], -power)
+        _times(x[c], g, 0)
         _substitute(F, x[c])
         if single:  # the residual is that of x as it will be returned
             for i in range(p):
                 x[c, i] = np.float32(x[c, i])
-        _residual(whole, t, rows, weights, total, added, x[c], b[c])
-        size, given = range_safe_norm(r), range_safe_norm(b[c])
-        report[HEAD + 2 * c] = size / given if given > 0 else size
+        _residual(whole, t, rows, weights, total, added, x[c], g)
+        size, given = range_safe_norm(r), range_safe_norm(g)
         scale = norm * range_safe_norm(x[c]) + given
-        report[HEAD + 2 * c + 1] = size / scale if scale > 0 else size
+        place = HEAD + 2 * c
+        report[place] = size / given if given > 0 else size
+        report[place + 1] = size / scale if scale > 0 else size
+        _times(x[c], x[c], power)
+        if given > 0:
+            size = _largest(x[c])
+            report[4] = min(report[4], size)
+            _raise(report, 5, size)
+        _raise(report, 6, report[place])
+        _raise(report, 7, report[place + 1])
 
 
 def primal_small(x, report, a, weights, b, damping, share):
     # x        OUT (k, p) double
-    # report   OUT (4 + 2 k) double: largest element and trace of diag F, what was added to it, 0 or
-    #          the failing order; then relative residual and backward error of each solution
+    # report   OUT (8 + 2 k) double: largest element and trace of diag F, what was added to it, 0 or
+    #          the failing order, least and most of the largest elements of solutions for b other
+    #          than 0, the largest relative residual and backward error; then those of each solution
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0;  weights IN (n,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
     """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
-    single, a = a.dtype.itemsize == 4, a.astype(float, copy=False)
-    rows, panels = real_rows(a, a[0, :0]), _panels(a.shape[1])
-    args = (x, report, a, rows, weights, b, damping, share, single, panels)
-    _primal_small.compiled(0, *args)
+    single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
+    panels, code = _panels(a.shape[1]), rows_address(_DOUBLE)
+    _primal_small.compiled(0, x, report, a, weights, b, damping, share, single, panels, code)
+
+
+_DOUBLE = np.dtype(np.float64)
 
 
 @functools.lru_cache(maxsize=256)

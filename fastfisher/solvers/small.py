@@ -1,0 +1,65 @@
+"""Few scores and parameters: an uneventful primal solve in one compiled call.
+
+Up to a hundred parameters or so what lies around the arithmetic costs more than it does, so this
+route goes straight from the system to the Solution. Whatever asks for a second look is left to the
+general route, which also raises the errors.
+"""
+
+import numpy as np
+
+from ..arrays import to_origin
+from ..damping import Relative
+from ..planning import choose, current_options
+from .certificate import USELESS, is_backward_stable, may_lose_digits
+from .solution import Solution
+from .system import in_range, number_range
+
+__all__ = ["solve_small"]
+
+HEAD = 8  # numbers of the kernel's report before those of the right-hand sides
+_NONE = np.empty(0)
+
+
+def solve_small(system, plan, b, coef, *, single):
+    """The Solution for real rows b (k, p) or coef (k, n) of a small problem, or None."""
+    damping, dtype, share, lam = system.damping, system.dtype, 0.0, 0.0
+    if not damping.needs:
+        lam = damping.resolve(None, None, system.p)
+    elif type(damping) is Relative:
+        share = damping.c
+    else:
+        return None
+    if not system.total or current_options().progress is not None:
+        return None
+    rows = system.G.rows(0, system.n)
+    weights = _NONE if system.weights is None else system.weights
+    if b is None:
+        with np.errstate(over="ignore", invalid="ignore"):  # then no factor, or no x
+            b = (coef * system.root_weights**2) @ rows.astype(np.float64, copy=False)
+    b = b.astype(np.float64, copy=False)
+    x, report = np.empty(b.shape), np.empty(HEAD + 2 * len(b))
+    solve = choose("primal_small", system.p, dtype).load()
+    solve(x, report, rows, weights, b, lam, share)
+    largest, _, added, order, least, most, residual, backward_error = report[:HEAD].tolist()
+    if order or not added or not in_range(largest, dtype.itemsize):
+        return None
+    if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
+        return None
+    if not (is_backward_stable(backward_error, dtype) and residual < USELESS):
+        return None
+    x = x.astype(dtype, copy=False)
+    return Solution(
+        x=to_origin(x[0] if single else np.ascontiguousarray(x.T), system.G.origin),
+        status="converged",
+        converged=True,
+        residual=residual,
+        backward_error=backward_error,
+        iterations=0,
+        method="primal",
+        damping=added,
+        rung="cholesky",
+        plan=plan,
+        rank=system.p,
+        statuses=("converged",) * len(b),
+        residuals=report[HEAD::2],
+    )
