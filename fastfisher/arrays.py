@@ -325,8 +325,9 @@ def as_weights(weights, n):
     if a.shape != (n,):
         raise InputError(f"weights has shape {a.shape} but G has {n} rows; pass one weight per row")
     w = np.array(a, dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
-    if bad.size:
+    good = np.isfinite(w) & (w >= 0)
+    if not good.all():
+        bad = np.flatnonzero(~good)
         raise InputError(
             f"weights[{bad[0]}] is {w[bad[0]]}; weights must be finite and not negative"
         )

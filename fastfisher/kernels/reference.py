@@ -174,9 +174,9 @@ def layered_gram(c, a, e, tokens):
     _add_lower(c, pairs.sum(axis=(1, 3)))
 
 
-def primal_small(x, report, a, weights, b, damping, share):
+def primal_small(x, report, a, weights, shift, b, damping, share):
     n, p = a.shape
-    wide = a.astype(np.float64)
+    wide = a.astype(np.float64) - (shift if shift.size else 0)
     w = weights if weights.size else np.ones(n)
     F = (wide.T * w) @ wide / w.sum()
     added = damping + share * (np.trace(F) / p)

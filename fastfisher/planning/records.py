@@ -40,7 +40,7 @@ class Problem:
         scores = self.n * self.p
         fits = 0 < self.p <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
         fits = fits and scores * (self.p + SMALL_SIDE * self.rhs) <= SMALL_WORK
-        return real and not self.centered and fits and not self.spectral and self.dampings == 1
+        return real and fits and not self.spectral and self.dampings == 1
 
     @property
     def itemsize(self):

@@ -22,7 +22,7 @@ _NONE = np.empty(0)
 
 def solve_small(system, plan, b, coef, *, single):
     """The Solution for real rows b (k, p) or coef (k, n) of a small problem, or None."""
-    damping, dtype, share, lam = system.damping, system.dtype, 0.0, 0.0
+    damping, dtype, mean, share, lam = system.damping, system.dtype, system.mean, 0.0, 0.0
     if not damping.needs:
         lam = damping.resolve(None, None, system.p)
     elif type(damping) is Relative:
@@ -35,11 +35,11 @@ def solve_small(system, plan, b, coef, *, single):
     weights = _NONE if system.weights is None else system.weights
     if b is None:
         with np.errstate(over="ignore", invalid="ignore"):  # then no factor, or no x
-            b = (coef * system.root_weights**2) @ rows.astype(np.float64, copy=False)
+            b = _adjoint(system, coef, rows)
     b = b.astype(np.float64, copy=False)
     x, report = np.empty(b.shape), np.empty(HEAD + 2 * len(b))
     solve = choose("primal_small", system.p, dtype).load()
-    solve(x, report, rows, weights, b, lam, share)
+    solve(x, report, rows, weights, _NONE if mean is None else mean, b, lam, share)
     largest, _, added, order, least, most, residual, backward_error = report[:HEAD].tolist()
     if order or not added or not in_range(largest, dtype.itemsize):
         return None
@@ -63,3 +63,11 @@ def solve_small(system, plan, b, coef, *, single):
         statuses=("converged",) * len(b),
         residuals=report[HEAD::2],
     )
+
+
+def _adjoint(system, coef, rows):
+    """b = G'(w o coef) / W of the (centred) rows."""
+    wide = rows.astype(np.float64, copy=False)
+    if system.mean is not None:
+        wide = wide - system.mean
+    return (system.from_coefficients(coef) * system.root_weights) @ wide

@@ -381,9 +381,9 @@ def make_system(G, weights, center, damping, nan_policy):
 
 def tame_weights(G, weights):
     """Weights in the middle of the range, and their sum."""
-    if weights is not None and weights.any():
-        # Only their ratios count; an even power of two has an exact root.
-        weights = np.ldexp(weights, -2 * (int(np.frexp(weights.max())[1]) // 2))
+    half = 0 if weights is None else math.frexp(weights.max(initial=0.0))[1] // 2
+    if half:  # only their ratios count; an even power of two has an exact root
+        weights = np.ldexp(weights, -2 * half)
     return weights, float(G.shape[0] if weights is None else weights.sum())
 
 

@@ -294,7 +294,9 @@ def _primal_small(d):
         for weights in (d.none, d.positive(n)):
             x, report = np.empty((k, p)), np.empty(8 + 2 * k)
             b = d.scores(k, p, dtype=np.float64)
-            args = (x, report, d.scores(n, p), weights.astype(np.float64), b, 0.5, 0.25)
+            shift = np.arange(p * (k > 1)) / 4.0
+            given = (d.scores(n, p), weights.astype(np.float64), shift)
+            args = (x, report, *given, b, 0.5, 0.25)
             yield args, [0, 1]
 
 

@@ -51,8 +51,10 @@ def test_what_is_kept_is_bounded_and_large_arrays_are_not_kept(monkeypatch):
     for size in range(100, 2000, 50):
         memory.aligned((size,), "u1")
     kept = memory._own.kept
-    assert kept and sum(b.size for b in kept) <= 3000 and max(b.size for b in kept) <= 1000
-    assert all(sys.getrefcount(b) <= 3 for b in kept)
+    sizes = [b.size for b, _ in kept]
+    assert kept and sum(sizes) <= 3000 and max(sizes) <= 1000
+    assert all(sys.getrefcount(b) <= 3 for b, _ in kept)
+    assert all(b.ctypes.data == address for b, address in kept)
 
 
 def test_each_thread_has_its_own():
@@ -78,11 +80,11 @@ def test_large_arrays_are_used_again_inside_a_block(monkeypatch):
         smallest = memory.aligned((5000,), "u1")
         assert smallest.base.size < 9000
         memory.aligned((20_000,), "u1")  # what is free, but has no room, goes
-        assert [b.size > 20_000 for b in memory._own.large] == [False, True]
+        assert [b.size > 20_000 for b, _ in memory._own.large] == [False, True]
         monkeypatch.setattr(memory, "MOST", 30_000)
         memory.aligned((29_000,), "u1")
-        assert sum(b.size for b in memory._own.large) <= 30_000
+        assert sum(b.size for b, _ in memory._own.large) <= 30_000
         del smallest
-        watched = weakref.ref(memory._own.large[0])
+        watched = weakref.ref(memory._own.large[0][0])
     assert watched() is None and memory._own.large is None
     assert memory.aligned((5000,), "u1").size == 5000

@@ -18,14 +18,14 @@ over_implementations = implementations("primal_small")
 over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
-def run(entry, a, weights, b, damping, share):
+def run(entry, a, weights, b, damping, share, shift=np.empty(0)):
     x, report = np.full(b.shape, np.nan), np.full(HEAD + 2 * len(b), np.nan)
-    entry.load()(x, report, a, weights, b, damping, share)
+    entry.load()(x, report, a, weights, shift, b, damping, share)
     return x, report
 
 
-def fisher(a, weights):
-    a = a.astype(np.float64)
+def fisher(a, weights, shift=0):
+    a = a.astype(np.float64) - shift
     w = weights if weights.size else np.ones(len(a))
     return (a.T * w) @ a / w.sum()
 
@@ -40,32 +40,40 @@ def test_small_solve_by_hand(entry):
 
 @over_implementations
 @over_reals
-@given(n=st.integers(1, 140), p=st.integers(1, 70), k=st.integers(1, 3), weighted=st.booleans())
-def test_27_4_small_solve_is_backward_stable(entry, dtype, n, p, k, weighted):
-    compare(entry, dtype, n, p, k, weighted)
+@given(
+    n=st.integers(1, 140),
+    p=st.integers(1, 70),
+    k=st.integers(1, 3),
+    weighted=st.booleans(),
+    shifted=st.booleans(),
+)
+def test_27_4_small_solve_is_backward_stable(entry, dtype, n, p, k, weighted, shifted):
+    compare(entry, dtype, n, p, k, weighted, shifted)
 
 
 @over_implementations
 @over_reals
 @pytest.mark.parametrize("weighted", (False, True), ids=("plain", "weighted"))
-def test_27_4_small_solve_around_every_tile_and_block(entry, dtype, weighted):
+@pytest.mark.parametrize("shifted", (False, True), ids=("", "shifted"))
+def test_27_4_small_solve_around_every_tile_and_block(entry, dtype, weighted, shifted):
     edges = matrices.edges(ROWS)
     shapes = [(n, p) for n in (1, 2, *edges) for p in (*range(1, 20), 23, 24, 25, 47, 48, 49)]
     shapes += [(n, p) for n in edges for p in (63, 64, 65, 100, 127, 128)]
     shapes += [(2 * ROWS + 1, 7), (1000, 100), (1001, 3)]
     for n, p in shapes:
-        compare(entry, dtype, n, p, 2, weighted)
+        compare(entry, dtype, n, p, 2, weighted, shifted)
 
 
-def compare(entry, dtype, n, p, k, weighted):
+def compare(entry, dtype, n, p, k, weighted, shifted):
     rng = matrices.generator("small", n, p, k, weighted)
     a = matrices.gaussian((n, p), dtype, rng)
     b = matrices.gaussian((k, p), "float64", rng)
     weights = matrices.weights(n, "float64") if weighted else np.empty(0)
-    intact = unchanged(a, b, weights)
-    x, report = run(entry, a, weights, b, 1e-3, 0.1)
+    shift = 10 * matrices.gaussian((p,), "float64", rng) if shifted else np.empty(0)
+    intact = unchanged(a, b, weights, shift)
+    x, report = run(entry, a, weights, b, 1e-3, 0.1, shift)
     intact()
-    F = fisher(a, weights)
+    F = fisher(a, weights, shift if shifted else 0)
     largest, trace, added, order = report[:4]
     assert order == 0 and np.isclose(largest, F.diagonal().max(), rtol=1e-14)
     assert np.isclose(trace, np.trace(F), rtol=1e-13)
@@ -118,14 +126,18 @@ def test_the_failing_order_is_reported(entry):
 @over_reals
 @pytest.mark.parametrize("damping", (1e-3, ff.Relative(0.01), ff.LevenbergMarquardt(0.1)))
 @pytest.mark.parametrize("how", ("b", "coef"))
-def test_small_and_general_route_agree(dtype, damping, how, monkeypatch):
+@pytest.mark.parametrize("center", (False, True))
+def test_small_and_general_route_agree(dtype, damping, how, center, monkeypatch):
     rng = matrices.generator("routes", dtype, how)
-    G = matrices.gaussian((50, 6), dtype, rng)
+    G = matrices.gaussian((50, 6), dtype, rng) + np.arange(6, dtype=dtype)
     w = matrices.weights(50, "float64")
     given = matrices.gaussian((6 if how == "b" else 50, 2), dtype, rng)
-    small = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
+    settings = {how: given, "damping": damping, "weights": w, "center": center}
+    with monkeypatch.context() as patched:
+        patched.setattr(solve, "_solve", None)
+        small = ff.solve(G, method="primal", **settings)
     monkeypatch.setattr(records, "SMALL_ORDER", 0)
-    general = ff.solve(G, **{how: given}, damping=damping, weights=w, method="primal")
+    general = ff.solve(G, method="primal", **settings)
     assert small.converged and general.converged and small.x.dtype == general.x.dtype == dtype
     assert np.isclose(small.damping, general.damping, rtol=1e-12)
     tolerance = 1e-4 if dtype == "float32" else 1e-11

@@ -33,9 +33,9 @@ def definite(n, dtype):
 
 
 def small_problem(dtype):
-    """report, scores, weights, right-hand sides, damping, share."""
+    """report, scores, weights, shift, right-hand sides, damping, share."""
     rows = operands((50, 4), dtype).real.copy()
-    return np.zeros(12), rows, np.empty(0), np.ones((2, 4)), 0.1, 0.0
+    return np.zeros(12), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
 
 
 def cases(dtype):

@@ -13,6 +13,7 @@ LINE = 64  # bytes of a cache line and of the widest vector
 LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
 KEPT = 16 << 20  # and of all that a thread keeps
 MOST = 512 << 20  # the same of larger ones, inside `large_kept`
+UNUSED = 2  # references to a buffer: its pair's and that of who asks; every view has one more
 
 _own = threading.local()
 
@@ -24,16 +25,13 @@ def aligned(shape, dtype):
     than its work.
     """
     dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    raw, address = room(size)
-    start = address - raw.ctypes.data
-    return raw[start : start + size].view(dtype).reshape(shape)
+    raw, start = _buffer(math.prod(shape) * dtype.itemsize + LINE)
+    return np.ndarray(shape, dtype, raw, -start % LINE)
 
 
 def room(size):
     """Memory, and the address in it of a cache line where so many bytes begin."""
-    raw = _buffer(size + LINE)
-    start = raw.ctypes.data
+    raw, start = _buffer(size + LINE)
     return raw, start + -start % LINE
 
 
@@ -51,25 +49,27 @@ def large_kept():
 
 
 def _buffer(size):
+    """Memory and its address, which it takes long to ask for."""
     small = size <= LARGEST
     kept = _own.__dict__.setdefault("kept", []) if small else getattr(_own, "large", None)
     if kept is None:
-        return np.empty(size, np.uint8)
-    free = _free(kept)
-    best = min((i for i in free if kept[i].size >= size), key=lambda i: kept[i].size, default=None)
+        return _fresh(size)
+    best, least = None, sys.maxsize
+    for place, pair in enumerate(kept):
+        if size <= pair[0].size < least and sys.getrefcount(pair[0]) == UNUSED:
+            best, least = place, pair[0].size
     if best is not None:
         kept.append(kept.pop(best))
         return kept[-1]
     if not small:  # those are in nobody's way any more
-        kept[:] = [kept[i] for i in range(len(kept)) if i not in free]
-    fresh = np.empty(size, np.uint8)
+        kept[:] = [pair for pair in kept if sys.getrefcount(pair[0]) != UNUSED]
+    fresh = _fresh(size)
     kept.append(fresh)
-    while sum(buffer.size for buffer in kept) > (KEPT if small else MOST):
+    while sum(pair[0].size for pair in kept) > (KEPT if small else MOST):
         kept.pop(0)
     return fresh
 
 
-def _free(kept):
-    """Places of the buffers that nobody uses."""
-    # Every view of a buffer refers to it: two references are the list's and the call's.
-    return [i for i in range(len(kept)) if sys.getrefcount(kept[i]) == 2]
+def _fresh(size):
+    raw = np.empty(size, np.uint8)
+    return raw, raw.ctypes.data

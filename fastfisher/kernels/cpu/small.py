@@ -24,8 +24,8 @@ ROWS = 64  # of a block sum; even
 
 
 @kernel
-def _fisher(F, a, weights, total, panels):
-    """F = a' diag(weights) a / total, in double; its largest diagonal element."""
+def _fisher(F, a, weights, shift, total, panels):
+    """F = (a - shift)' diag(weights) (a - shift) / total; its largest diagonal element."""
     (n, p), width, zero, one = a.shape, panels.width, np.int64(0), np.int64(1)
     sums = np.zeros((p + panels.rows - 1) // panels.rows * panels.rows * width)
     left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
@@ -35,9 +35,9 @@ def _fisher(F, a, weights, total, panels):
         for k in range(rows):
             given, to = a[lo + k], right[k * width : k * width + p]
             for j in range(p):
-                to[j] = given[j]
+                to[j] = given[j] - shift[j] if shift.size > 0 else given[j]
             if weights.size > 0:
-                w, to = weights[lo + k], left[k * width : k * width + p]
+                w, given, to = weights[lo + k], to, left[k * width : k * width + p]
                 for j in range(p):
                     to[j] = w * given[j]
         if rows % 2:
@@ -150,9 +150,9 @@ def _times(to, x, power):
 
 
 @driver
-def _primal_small(launch, x, report, a, weights, b, damping, share, single, panels, code):
+def _primal_small(launch, x, report, a, weights, shift, b, damping, share, single, panels, code):
     n, p = a.shape
-    rows = Rows(address(a, 0), n, p, 0, False, GROUP * p, 8, 8, code)
+    rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
     total = np.float64(n)
     if weights.size > 0:
         total = 0.0
@@ -161,7 +161,7 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single, pane
     F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
     whole = np.empty(panels.width + PAD)
     r = whole[:p]
-    report[0] = _fisher(F, a, weights, total, panels)
+    report[0] = _fisher(F, a, weights, shift, total, panels)
     trace = 0.0
     for i in range(p):
         trace += F[i, i]
@@ -199,18 +199,20 @@ def _primal_small(launch, x, report, a, weights, b, damping, share, single, pane
         _raise(report, 7, report[place + 1])
 
 
-def primal_small(x, report, a, weights, b, damping, share):
+def primal_small(x, report, a, weights, shift, b, damping, share):
     # x        OUT (k, p) double
     # report   OUT (8 + 2 k) double: largest element and trace of diag F, what was added to it, 0 or
     #          the failing order, least and most of the largest elements of solutions for b other
     #          than 0, the largest relative residual and backward error; then those of each solution
-    # a        IN READ-ONLY (n, p) real, C order, n and p > 0;  weights IN (n,) double, or (0,)
+    # a        IN READ-ONLY (n, p) real, C order, n and p > 0
+    # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
-    """x[c] = (F + lambda I)^-1 b[c], F = a' diag(weights) a / sum(weights), with a certificate."""
+    """x[c] = (F + lambda I)^-1 b[c] with a certificate, for
+    F = (a - shift)' diag(weights) (a - shift) / sum(weights)."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
     panels, code = _panels(a.shape[1]), rows_address(_DOUBLE)
-    _primal_small.compiled(0, x, report, a, weights, b, damping, share, single, panels, code)
+    _primal_small.compiled(0, x, report, a, weights, shift, b, damping, share, single, panels, code)
 
 
 _DOUBLE = np.dtype(np.float64)
