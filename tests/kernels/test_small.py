@@ -18,9 +18,9 @@ over_implementations = implementations("primal_small")
 over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
-def run(entry, a, weights, b, damping, share, shift=np.empty(0)):
+def run(entry, a, weights, b, damping, share, shift=()):
     x, report = np.full(b.shape, np.nan), np.full(HEAD + 2 * len(b), np.nan)
-    entry.load()(x, report, a, weights, shift, b, damping, share)
+    entry.load()(x, report, a, weights, np.array(shift, float), b, damping, share)
     return x, report
 
 
