@@ -73,21 +73,22 @@ def _around_kernels():
     layout copied per second."""
     from ..api import solve
 
-    def alone(n, p):
-        G, b = np.eye(n, p) + 0.1, np.ones(p)
-        stages = [solve(G, b, damping=1.0, method="primal").plan.stages for _ in range(3)]
+    def alone(order, method):
+        G, b = np.eye(order) + 0.1, np.ones(order)
+        stages = [solve(G, b, damping=1.0, method=method).plan.stages for _ in range(3)]
         medians = []
         for pause in (0.0, 0.003):  # one call after the other, and by itself
             turns = []
             for _ in range(50):
                 time.sleep(pause)
-                turns.append(_seconds(solve, G, b, damping=1.0, method="primal"))
+                turns.append(_seconds(solve, G, b, damping=1.0, method=method))
             medians.append(statistics.median(turns))
         return math.sqrt(math.prod(medians)), stages[0]
 
     columns = np.ones((1 << 11, 1 << 13), np.float32).T
     copying = statistics.median(_seconds(np.array, columns, order="C") for _ in range(5))
-    return alone(4, 4)[0], *alone(48, 48), columns.size / copying
+    # The primal solve of either order is one call, the dual has stages.
+    return alone(4, "primal")[0], *alone(48, "dual"), columns.size / copying
 
 
 def _seconds(function, *arguments, **settings):

@@ -71,6 +71,12 @@ def test_the_calls_that_are_timed_are_calls_of_the_contract(op, dtype):
         assert any((a != b).any() for a, b in zip(after, before, strict=True)), "nothing happened"
 
 
+def test_what_stages_cost_is_measured_on_a_solve_that_has_them():
+    """A primal solve of few parameters is one compiled call: all of it would be one stage's."""
+    call, solving, stages, conversion = measure._around_kernels()
+    assert len(stages) > 1 and min(call, solving, conversion) > 0
+
+
 def test_calibrate_writes_a_profile_that_planning_reads(tiny, profile_file, capsys):
     assert cli.main(["calibrate", "--quick", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -124,7 +124,7 @@ def test_law_26_16_what_is_not_finite_is_flagged_in_its_system(entry, dtype, p, 
 
 
 @over_implementations
-@pytest.mark.parametrize("p", (2, 5))
+@pytest.mark.parametrize("p", (2, 5, LARGEST))
 def test_systems_are_solved_alike_wherever_they_stand(entry, p):
     F, g, damping = systems(1, p, "float64")
     n = TASK + LANES + 1

@@ -75,22 +75,20 @@ class Lanes(Code):
     def least(self, x, y):
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
 
-    def failing(self, reciprocal, bad, order):
-        """`bad`, or `order` in lanes that were fine, but whose pivot is not: one over it, or over
-        its root, is 0 for infinity, infinite for 0 and what is next to it."""
-        builder, zero = self.builder, self.zero()
-        fine = builder.and_(
-            builder.fcmp_ordered(">", reciprocal, zero),
-            builder.fcmp_ordered("<", reciprocal, self.constant(float("inf"))),
+    def fine(self, reciprocal):
+        """Lanes whose pivot is fine: one over it, or over its root, is 0 for infinity, infinite
+        for 0 and what is next to it."""
+        return self.builder.and_(
+            self.builder.fcmp_ordered(">", reciprocal, self.zero()),
+            self.builder.fcmp_ordered("<", reciprocal, self.constant(float("inf"))),
         )
-        keep = builder.or_(fine, builder.fcmp_unordered("!=", bad, zero))
-        return builder.select(keep, bad, order)
 
     def pivot(self, x, bad, order):
         """Reciprocal root of a pivot, its root; the first order that fails stays in `bad`."""
-        root = self.root(x)
-        reciprocal = self.builder.fdiv(self.constant(1.0), root)
-        return reciprocal, root, self.failing(reciprocal, bad, order)
+        builder, root = self.builder, self.root(x)
+        reciprocal = builder.fdiv(self.constant(1.0), root)
+        keep = builder.or_(self.fine(reciprocal), builder.fcmp_unordered("!=", bad, self.zero()))
+        return reciprocal, root, builder.select(keep, bad, order)
 
     def flagged(self, total, bad):
         """`bad`, or NOT_FINITE in lanes that were fine but where `total` is NaN."""

@@ -194,6 +194,11 @@ class Code:
         address = self.builder.bitcast(pointer, byte)
         self.builder.call(function, [address, _I32(int(write)), _I32(level), _I32(1)])
 
+    def touch(self, pointer):
+        """Read a byte for the sake of its cache line: an atomic load is not left out."""
+        byte = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        self.builder.load_atomic(byte, "monotonic", 1)
+
     def switch(self, value, numbers):
         """for number in ...: emits what runs if `value` is that number; others do nothing."""
         builder = self.builder

@@ -14,6 +14,10 @@ __all__ = ["LARGEST", "stream_at", "tiny_address"]
 LARGEST = 9  # beyond, code and compile time grow, and less and less stays in registers
 
 AHEAD = 8192  # bytes; systems so far ahead are fetched to L2: where pages end, hardware stops
+# From this order on a group takes lines here and there for so long that hardware foresees none of
+# them; so many bytes of systems are first read in order, which is faster than prefetches.
+SPREAD, AT_ONCE = 7, 10 << 10
+LINE = 64  # bytes
 
 
 def _every(code, vectors, stride, element):
@@ -46,28 +50,25 @@ def _interleaved(code, vectors):
     return results
 
 
-def _windows(elements, size, n):
-    """Starts of runs of n elements out of `size` that hold these, and which of them each holds."""
-    windows, left = [], list(elements)
-    while left:
-        start = min(left[0], size - n)
-        windows.append((start, [e for e in left if e < start + n]))
-        left = left[len(windows[-1][1]) :]
-    return windows
+def _reader(code, place, size):
+    """Function of an element of consecutive systems of `size`: its vector, a lane per system.
 
-
-def _gathered(code, place, size, elements):
-    """These elements of consecutive systems of `size` elements: a lane per system."""
-    n = code.lanes
+    Loaded as they are asked for, side by side: what few registers hold is used up soon.
+    """
+    n, found = code.lanes, {}
     if size < n:
         vectors = [code.load(code.vector_at(place, v)) for v in range(size)]
-        return {e: _every(code, vectors, size, e) for e in elements}
-    found = {}
-    for start, held in _windows(elements, size, n):
-        rows = [code.load(code.at(place, s * size + start)) for s in range(n)]
-        turned = code.transposed(rows)  # what is not asked for costs nothing
-        found |= {e: turned[e - start] for e in held}
-    return found
+        return lambda element: _every(code, vectors, size, element)
+
+    def read(element):
+        if element not in found:
+            start = min(element, size - n)
+            rows = [code.load(code.at(place, s * size + start)) for s in range(n)]
+            for e, vector in enumerate(code.transposed(rows), start):
+                found.setdefault(e, vector)  # what is not asked for costs nothing
+        return found[element]
+
+    return read
 
 
 def _scattered(code, place, vectors):
@@ -77,45 +78,66 @@ def _scattered(code, place, vectors):
         for v, vector in enumerate(_interleaved(code, vectors)):
             code.store(vector, code.vector_at(place, v))
         return
-    for start, _ in _windows(range(p), p, n):
+    for start in (*range(0, p - n, n), p - n):
         for s, row in enumerate(code.transposed(vectors[start : start + n])):
             code.store(row, code.at(place, s * p + start))
 
 
 def _solve(code, p, x, info, f, g, damping):
-    """L D L' in place of L L': no roots, and the quotients of a pivot are one."""
+    """L D L' in place of L L': no roots, and the quotients of a pivot are one. Row by row."""
     builder = code.builder
-    for place, count in ((f, p * p), (g, p)):
-        for at in range(0, count * code.lanes * code.bytes, 64):
+    for place, count in ((f, p * p), (g, p)) if p < SPREAD else ():
+        for at in range(0, count * code.lanes * code.bytes, LINE):
             code.prefetch(code.address(builder.add(place, _index(AHEAD + at))), level=2)
-    lower = [i * p + j for i in range(p) for j in range(i + 1)]
-    found = _gathered(code, code.address(f), p * p, lower)
-    a = {divmod(e, p): vector for e, vector in found.items()}
-    found = _gathered(code, code.address(g), p, range(p))
-    y = [found[i] for i in range(p)]
-    shift, bad, reciprocals = code.load(code.address(damping)), code.zero(), []
+    matrix, right = (_reader(code, code.address(at), size) for at, size in ((f, p * p), (g, p)))
+    shift, l, y, reciprocals = code.load(code.address(damping)), {}, [], []
     for i in range(p):
-        a[i, i] = builder.fadd(a[i, i], shift)
-    for j in range(p):
-        reciprocal = builder.fdiv(code.constant(1.0), a[j, j])
-        bad = code.failing(reciprocal, bad, code.constant(j + 1.0))
-        reciprocals.append(reciprocal)
-        column = {i: a[i, j] for i in range(j + 1, p)}
-        for i in column:
-            a[i, j] = builder.fmul(column[i], reciprocal)
-            for k in range(j + 1, i + 1):
-                a[i, k] = code.subtract(a[i, j], column[k], a[i, k])
-            y[i] = code.subtract(a[i, j], y[j], y[i])
-    for i in reversed(range(p)):
-        y[i] = builder.fmul(y[i], reciprocals[i])
-        for k in range(i + 1, p):
-            y[i] = code.subtract(a[k, i], y[k], y[i])
-    total = code.zero()
-    for vector in y:
-        total = code.fma(vector, code.zero(), total)
+        row, z = [matrix(i * p + j) for j in range(i + 1)], right(i)
+        row[i] = builder.fadd(row[i], shift)
+        for j in range(i):  # row[j] is that of L D
+            l[i, j] = builder.fmul(row[j], reciprocals[j])
+            for k in range(j + 1, i):
+                row[k] = code.subtract(l[k, j], row[j], row[k])
+            row[i] = code.subtract(l[i, j], row[j], row[i])
+            z = code.subtract(l[i, j], y[j], z)
+        reciprocals.append(builder.fdiv(code.constant(1.0), row[i]))
+        y.append(z)
+    y = [builder.fmul(z, reciprocal) for z, reciprocal in zip(y, reciprocals, strict=True)]
+    bad, total = code.zero(), code.zero()
+    for k in reversed(range(p)):
+        for i in reversed(range(k)):  # the one that is next first
+            y[i] = code.subtract(l[k, i], y[k], y[i])
+        total = code.fma(y[k], code.zero(), total)
+        fine = code.fine(reciprocals[k])
+        bad = builder.select(fine, bad, code.constant(k + 1.0))  # the first that fails stays
     bad = code.flagged(total, bad)
     _scattered(code, code.address(x), [code.or_nan(vector, bad) for vector in y])
     code.store(code.integers(bad), builder.inttoptr(info, _I32.as_pointer()), align=4)
+
+
+def _groups(code, p, starts, count):
+    """So many groups of systems, from these addresses on."""
+    builder, size = code.builder, p * p * code.lanes * code.bytes
+    sizes = size // p, 4 * code.lanes, size, size // p, code.lanes * code.bytes
+
+    def places(t):
+        pairs = zip(starts, sizes, strict=True)
+        return [builder.add(start, builder.mul(t, _index(size))) for start, size in pairs]
+
+    def some(first, last):
+        code.range(first, last, 1, [], lambda t, _: _solve(code, p, *places(t)))
+
+    def block(first, _):
+        last = code.least(builder.add(first, _index(step)), count)
+        for start, end in zip(places(first)[2:4], places(last)[2:4], strict=True):
+            code.range(start, end, LINE, [], lambda at, _: code.touch(code.address(at)))
+        some(first, last)
+
+    if p < SPREAD:
+        some(0, count)
+    else:
+        step = max(AT_ONCE // size, 1)
+        code.range(0, count, step, [], block)
 
 
 def tiny_kernel(element):
@@ -129,21 +151,7 @@ def tiny_kernel(element):
         def emit(context, builder, signature, values):
             code = Lanes(context, builder, element)
             for p in code.switch(values[0], range(1, LARGEST + 1)):
-
-                def group(t, _, p=p):
-                    sizes = (p, 1, p * p, p, 1)
-                    first = builder.mul(t, _index(code.lanes))
-                    bytes_ = (code.bytes, 4, code.bytes, code.bytes, code.bytes)
-                    _solve(
-                        code,
-                        p,
-                        *(
-                            builder.add(start, builder.mul(first, _index(size * width)))
-                            for start, size, width in zip(values[1:6], sizes, bytes_, strict=True)
-                        ),
-                    )
-
-                code.range(0, values[6], 1, [], group)
+                _groups(code, p, values[1:6], values[6])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 7), emit
