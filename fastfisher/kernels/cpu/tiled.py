@@ -41,6 +41,7 @@ class Cut(NamedTuple):
     groups: int  # of panels
     packs: int  # tasks that pack a stretch
     kept: bool  # blocks are added to C once, not after every stretch
+    fresh: bool  # or are C, which holds nothing yet
 
 
 @kernel
@@ -60,13 +61,16 @@ def _pack(cut, s, g, packed, x, panels, counters):
 
 
 @kernel
-def _add(c, order, parts, own, rows, columns, side, width):
+def _add(c, order, parts, own, rows, columns, side, width, fresh):
     """The sums in `own`, one column of tiles after the other, to the lower triangle of c."""
     for i in range(rows[0], rows[1]):
         for j in range(columns[0], min(columns[1], i + 1), width):
             to = (i * order + j) * parts
             at = (j - columns[0]) * side + (i - rows[0]) * width
             count = min(width, columns[1] - j, i + 1 - j)
+            if fresh:
+                for r in range(count * parts):
+                    c[to + r] = 0
             if parts == 1:
                 for r in range(count):
                     c[to + r] += own[at + r]
@@ -126,7 +130,7 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
             )
         at += size
     if last == cut.hi or not cut.kept:
-        _add(c, order, x.parts, own, rows, columns, side, w)
+        _add(c, order, x.parts, own, rows, columns, side, w, cut.fresh)
     publish(counters, t, s + 1)
 
 
@@ -153,8 +157,9 @@ def _tasks(launch, tasks, c, order, packed, x, panels, cut, sums, counters):
     for_each(launch, _task, tasks, (c, order, packed, x, panels, cut, sums, counters))
 
 
-def add_tiled(c, x, lo, hi, order):
+def add_tiled(c, x, lo, hi, order, *, fresh=False):
     # c  INOUT flat double, (order, order, parts) C order; lower triangle
+    #    OUT of either precision if `fresh`: for sums that are `written_once`
     # x  IN Operand, summed over lo..hi
     """c += sum_k conj(x_k) x_k'."""
     step, rows = step_rows(x.dtype.itemsize), (hi - lo) * x.parts
@@ -168,8 +173,8 @@ def add_tiled(c, x, lo, hi, order):
     blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step)
     size = x.parts * (side * panels.width) ** 2
     kept = is_kept(order, x.parts, stretches)
-    numbers = (depth // x.parts, step // x.parts, count, side, blocks, groups, packs, kept)
-    cut = Cut(lo, hi, *numbers)
+    numbers = (depth // x.parts, step // x.parts, count, side, blocks, groups, packs)
+    cut = Cut(lo, hi, *numbers, kept, fresh)
     packed = aligned((min(stretches, 2), depth // step, count, panels.stride), x.dtype).reshape(-1)
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)
