@@ -13,7 +13,7 @@ import numpy as np
 from .arrays import Scores, all_finite, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import LARGEST
-from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms
+from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
 from .kernels.slicing import KINDS
 from .planning import choose
 from .slices import slices
@@ -35,6 +35,7 @@ __all__ = [
     "fresh_sums",
     "mean_row",
     "products",
+    "round_syrk",
     "sums_dtype",
     "syrk_step",
     "weighable",
@@ -143,6 +144,22 @@ def add_syrk(c, G, *, weights=None, shift=None):
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     for lo, hi in slices(n, syrk_step(G), "syrk"):
         kernel(c, G.rows(lo, hi, halves=halves), _part(scale, lo, hi), shift)
+
+
+def round_syrk(G, out=None, *, weights=None):
+    """What `add_syrk` would add to zeros, rounded: in `out` or a new array, of which the lower
+    triangle counts. None, and nothing is done, where it takes sums in double beside it."""
+    n, p = G.shape
+    kernel, halves = _kernel("syrk", p, G)
+    rounded, real = getattr(kernel, "rounded", None), _none(G.dtype).real.dtype
+    single = real.itemsize == 4 and weighable(G, weights) is G and n <= syrk_step(G)
+    if not (rounded and single and written_once(p, n, G.dtype.itemsize // 4, 4)):
+        return None
+    out = np.empty((p, p), G.dtype) if out is None else out
+    scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
+    for lo, hi in slices(n, n, "syrk"):
+        rounded(out, G.rows(lo, hi, halves=halves), scale, _none(G.dtype))
+    return out
 
 
 def add_block_syrk(c, G, first=0, *, weights=None, shift=None):

@@ -13,6 +13,7 @@ from ..passes import (
     check_finite,
     fresh_sums,
     products,
+    round_syrk,
     sums_dtype,
     weighable,
 )
@@ -36,14 +37,16 @@ def mirror(sums, out=None):
     choose("mirror", len(sums), sums.dtype).load()(sums, out)
 
 
-def _square(G, order, out, weights):
-    out = output(out, (order, order), G.dtype, [G.data, weights]) if out is not None else None
-    sums = out if out is not None and out.dtype == sums_dtype(G.dtype) else None
-    if sums is None:
-        sums = np.zeros((order, order), sums_dtype(G.dtype))
-    else:
-        sums[:] = 0
-    return sums, out
+def _checked(out, G, order, weights):
+    return None if out is None else output(out, (order, order), G.dtype, [G.data, weights])
+
+
+def _zeros(G, order, out):
+    """Zeros in double, in `out` where that can hold them."""
+    if out is None or out.dtype != sums_dtype(G.dtype):
+        return np.zeros((order, order), sums_dtype(G.dtype))
+    out[:] = 0
+    return out
 
 
 def check_precision(precision):
@@ -120,11 +123,14 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     G = as_scores(G)
     w = as_weights(weights, G.shape[0])
     check_precision(precision)
-    sums, target = _square(G, G.shape[1], out, weights)
+    out = _checked(out, G, G.shape[1], weights)
     sliced = precision == "normwise" and normwise_pays(G.shape[1], G.dtype)
-    if not (sliced and _add_normwise(sums, G, w)):
-        add_syrk(sums, G, weights=w)
-    return to_origin(_finish(G, sums, target, "G'WG"), G.origin)
+    sums = None if sliced else round_syrk(G, out, weights=w)
+    if sums is None:
+        sums = _zeros(G, G.shape[1], out)
+        if not (sliced and _add_normwise(sums, G, w)):
+            add_syrk(sums, G, weights=w)
+    return to_origin(_finish(G, sums, out, "G'WG"), G.origin)
 
 
 @placed
@@ -163,14 +169,15 @@ def gram(G, weights=None, *, out=None):
     """
     G = as_scores(G)
     w = as_weights(weights, G.shape[0])
-    sums, target = _square(G, G.shape[0], out, weights)
+    out = _checked(out, G, G.shape[0], weights)
+    sums = _zeros(G, G.shape[0], out)
     add_gram(sums, G)
     if w is not None and _out_of_range(G, sums.diagonal().real, w):
         sums[:] = 0
         _add_weighted_gram(sums, G, np.sqrt(w)[:, np.newaxis])
     else:
         scale_rows_and_columns(sums, w)
-    return to_origin(_finish(G, sums, target, "GG'"), G.origin)
+    return to_origin(_finish(G, sums, out, "GG'"), G.origin)
 
 
 SCALED = 64  # rows of a Gram matrix weighted at a time

@@ -1,12 +1,17 @@
 """Public products of scores against the oracle: values, shapes, dtypes, overflow."""
 
+import math
+
 import numpy as np
 import pytest
 
 import fastfisher as ff
 from fastfisher import passes
+from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError
 from fastfisher.kernels.cpu import matvec
+from fastfisher.kernels.cpu.splitting import KEPT_BYTES, SPLIT, THIN, stretch, written_once
+from fastfisher.ops.products import mirror
 from tests import matrices, oracle
 from tests.scores import OF_SCORES
 from tests.tolerances import assert_ratio, entrywise_ratio, gram_ratio, matvec_ratio, syrk_ratio
@@ -116,6 +121,38 @@ def test_real_vectors_with_complex_scores(rng):
     v = rng.standard_normal(6)
     assert ff.ops.matvec(G, v).dtype == np.complex64
     assert ff.ops.matvec(G, v) == pytest.approx(oracle.matvec(G, v), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighted", (False, True), ids=("plain", "weighted"))
+@pytest.mark.parametrize("dtype", ("float32", "complex64"))
+def test_single_sums_written_once_are_the_double_ones_rounded(dtype, weighted, rng, monkeypatch):
+    """To the bit, without a matrix in double."""
+    G, w = case((20, SPLIT + 20), dtype, weighted, rng)
+    scores, double = as_scores(G), passes.sums_dtype(G.dtype)
+    sums = np.zeros((G.shape[1],) * 2, double)
+    passes.add_syrk(sums, scores, weights=w)
+    expected = np.empty(sums.shape, dtype)
+    mirror(sums, expected)
+    with ff.options(reproducible=True), monkeypatch.context() as patched:
+        patched.setattr("fastfisher.ops.products._zeros", None)
+        assert np.array_equal(ff.ops.syrk(G, w), expected)
+    out = np.full(sums.shape, np.nan, dtype)
+    with ff.options(reproducible=True):
+        assert np.array_equal(ff.ops.syrk(G, w, out=out), expected)
+        monkeypatch.setattr(passes, "syrk_step", lambda G: 16)  # two slices: sums in double
+        assert passes.round_syrk(scores, weights=w) is None
+        F = ff.ops.syrk(G, w, out=out)
+    ratio = syrk_ratio(F, oracle.syrk(G, w), oracle.syrk_bound(G, w), G.shape[0] + SMALL_SUM)
+    assert_ratio(ratio, "goal", "two slices")
+
+
+def test_sums_are_written_once_if_blocks_are_kept_or_nothing_is_added_later():
+    rows = stretch(SPLIT + 1, 4)
+    assert written_once(SPLIT + 1, rows, 1, 4) and written_once(SPLIT + 1, rows + 1, 1, 4)
+    large = math.isqrt(KEPT_BYTES // 4) + 1
+    rows = stretch(large, 4)
+    assert written_once(large, rows, 1, 4) and not written_once(large, rows + 1, 1, 4)
+    assert not written_once(THIN, rows, 1, 4) and not written_once(large, 0, 1, 4)
 
 
 def test_float32_sums_do_not_stall(rng):

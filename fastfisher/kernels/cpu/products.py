@@ -164,19 +164,24 @@ def _tile(b, i, j, count, vectors, short, left, right, ahead):
 def _lower(record):
     b = _read(record)
     full, ahead, wanted = b.whole == 2, b.ahead, b.ahead < b.ahead_end
+    panel, lines = b.stride * b.bytes, b.steps // 2 * 64
     for j in range(b.j0, b.j1 if full else min(b.j1, b.i1), b.columns):
-        right = b.right + (j // b.width * b.stride + j % b.width) * b.bytes
+        right = b.right + j // b.width * panel + j % b.width * b.bytes
         i = b.i0 if full else max(b.i0, j)
+        left, inside = b.left + i // b.width * panel, i % b.width
         while i < b.i1:
             short = b.i1 - i <= b.rows // 2
             count = SHORT if short else b.rows
-            left = b.left + (i // b.width * b.stride + i % b.width) * b.bytes
-            last = b.j1 if full else min(i + count, b.order)
-            vectors = min(3, (last - 1 - j) // b.lanes + 1)
-            _tile(b, i, j, count, vectors, short, left, right, ahead if wanted else right)
-            ahead += b.steps // 2 * 64
+            wide = (b.j1 if full else min(i + count, b.order)) - j
+            vectors = 1 if wide <= b.lanes else 2 if wide <= 2 * b.lanes else 3
+            at = left + inside * b.bytes
+            _tile(b, i, j, count, vectors, short, at, right, ahead if wanted else right)
+            ahead += lines
             wanted = wanted and ahead < b.ahead_end
             i += count
+            inside += count  # no division from tile to tile: it takes as long as some products
+            if inside == b.width:
+                left, inside = left + panel, 0
 
 
 @functools.cache

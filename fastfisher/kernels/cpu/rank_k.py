@@ -24,7 +24,7 @@ from .splitting import THIN, block_terms, share_count
 from .threads import driver
 from .tiled import add_tiled
 
-__all__ = ["add_rank_k"]
+__all__ = ["add_rank_k", "round_rank_k"]
 
 
 @kernel
@@ -108,6 +108,14 @@ def _split(c, x, lo, hi, order, shares):
     work = aligned((threads.max_threads(), count * panels.stride), x.dtype)
     _shares(sums, work, x, (lo, hi, share, block), order, panels, readable)
     _add_sums(c.reshape(order, order, x.parts), sums)
+
+
+def round_rank_k(out, a, scale, shift):
+    # out  OUT (p, p) in the dtype of a, which is single; lower triangle, upper left alone
+    # a    IN READ-ONLY (n, p) C order, scale and shift as in `add_rank_k`
+    """out = the sum over all rows, rounded once; for sums that are `written_once`."""
+    x = operand(a, True, scale, shift)
+    add_tiled(out.view(x.dtype).reshape(-1), x, 0, x.n, len(out), fresh=True)
 
 
 def add_rank_k(c, a, by_rows, lo, hi, scale, shift):

@@ -30,6 +30,7 @@ __all__ = [
     "step_rows",
     "stretch",
     "strip_rows",
+    "written_once",
 ]
 
 SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at once
@@ -117,6 +118,15 @@ def stretch(order, itemsize):
 def is_kept(order, parts, stretches):
     """True if blocks of C are kept apart and added to it once, not after every stretch."""
     return stretches > 1 and order**2 * parts * 4 <= KEPT_BYTES
+
+
+def written_once(order, length, parts, itemsize):
+    """True if a sum over `length` > 0 terms is written to C once, so that C can be in single."""
+    rows = length * parts
+    if not rows or share_count(order, length, parts):
+        return False
+    stretches = -(-rows // stretch(order, itemsize))
+    return stretches == 1 or is_kept(order, parts, stretches)
 
 
 def one_pass(width, itemsize, vectors=1):

@@ -7,7 +7,7 @@ from .jit import kernel
 from .memory import aligned
 from .moves import fetch_at, transpose_at
 from .parallel import for_each
-from .rank_k import add_rank_k
+from .rank_k import add_rank_k, round_rank_k
 from .simd import address
 from .threads import driver
 
@@ -22,6 +22,9 @@ def syrk(c, a, scale, shift):
     # scale  IN (n,) or (0,) square roots of the weights;  shift IN (p,) or (0,), as computed
     """Lower triangle of c += (a - shift)' diag(scale^2) (a - shift)."""
     add_rank_k(c, a, True, 0, a.shape[0], scale, shift)
+
+
+syrk.rounded = round_rank_k
 
 
 @kernel

@@ -25,7 +25,8 @@ from .threads import driver
 
 __all__ = ["add_tiled"]
 
-GROUP = 16  # panels packed by a task
+GROUP = 16  # panels packed by a task, of one step, where scores are summed over their rows;
+ALONG = 4  # of a whole stretch where over their columns: pieces of a row that follow each other
 
 
 class Cut(NamedTuple):
@@ -38,35 +39,43 @@ class Cut(NamedTuple):
     panels: int
     side: int  # panels of a block
     blocks: int
-    groups: int  # of panels
+    group: int  # panels packed by a task
+    groups: int
+    reach: int  # steps packed by a task
     packs: int  # tasks that pack a stretch
     kept: bool  # blocks are added to C once, not after every stretch
+    fresh: bool  # or are C, which holds nothing yet
 
 
 @kernel
 def _pack(cut, s, g, packed, x, panels, counters):
-    """Some panels of a step of stretch s, once the blocks of the one before the last are done."""
+    """Some panels of stretch s, once the blocks of the one before the last are done."""
     for t in range(cut.blocks):
         wait_for(counters, t, s - 1)
-    step, group = g // cut.groups, g % cut.groups
-    k0 = cut.lo + s * cut.stretch + step * cut.step
-    kb = min(cut.step, cut.hi - k0)
-    if kb > 0:
-        steps = cut.packs // cut.groups
-        base = (s % 2 * steps + step) * cut.panels * panels.stride
-        first = group * GROUP
-        pack(packed, base, x, k0, kb, first, min(first + GROUP, cut.panels), panels)
+    first_step, first = g // cut.groups * cut.reach, g % cut.groups * cut.group
+    at_once = 1 if cut.reach > 1 else cut.group
+    steps = cut.packs // cut.groups * cut.reach
+    for q in range(first, min(first + cut.group, cut.panels), at_once):
+        for step in range(first_step, first_step + cut.reach):
+            k0 = cut.lo + s * cut.stretch + step * cut.step
+            kb = min(cut.step, cut.hi - k0)
+            if kb > 0:
+                base = (s % 2 * steps + step) * cut.panels * panels.stride
+                pack(packed, base, x, k0, kb, q, min(q + at_once, cut.panels), panels)
     publish(counters, cut.blocks + g, s + 1)
 
 
 @kernel
-def _add(c, order, parts, own, rows, columns, side, width):
+def _add(c, order, parts, own, rows, columns, side, width, fresh):
     """The sums in `own`, one column of tiles after the other, to the lower triangle of c."""
     for i in range(rows[0], rows[1]):
         for j in range(columns[0], min(columns[1], i + 1), width):
             to = (i * order + j) * parts
             at = (j - columns[0]) * side + (i - rows[0]) * width
             count = min(width, columns[1] - j, i + 1 - j)
+            if fresh:
+                for r in range(count * parts):
+                    c[to + r] = 0
             if parts == 1:
                 for r in range(count):
                     c[to + r] += own[at + r]
@@ -108,12 +117,13 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
         own[:] = 0
     first = cut.lo + s * cut.stretch
     last, size = min(first + cut.stretch, cut.hi), cut.panels * panels.stride
-    at = s % 2 * (cut.packs // cut.groups) * size
+    at = s % 2 * (cut.packs // cut.groups * cut.reach) * size
     packed_by = cut.blocks
     for k in range(first, last, cut.step):
-        for g in range(cut.groups):
-            wait_for(counters, packed_by + g, s + 1)
-        packed_by += cut.groups
+        if (k - first) % (cut.step * cut.reach) == 0:
+            for g in range(cut.groups):
+                wait_for(counters, packed_by + g, s + 1)
+            packed_by += cut.groups
         terms = min(cut.step, last - k)
         terms += terms % 2
         if x.parts == 1:
@@ -126,7 +136,7 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
             )
         at += size
     if last == cut.hi or not cut.kept:
-        _add(c, order, x.parts, own, rows, columns, side, w)
+        _add(c, order, x.parts, own, rows, columns, side, w, cut.fresh)
     publish(counters, t, s + 1)
 
 
@@ -153,8 +163,9 @@ def _tasks(launch, tasks, c, order, packed, x, panels, cut, sums, counters):
     for_each(launch, _task, tasks, (c, order, packed, x, panels, cut, sums, counters))
 
 
-def add_tiled(c, x, lo, hi, order):
+def add_tiled(c, x, lo, hi, order, *, fresh=False):
     # c  INOUT flat double, (order, order, parts) C order; lower triangle
+    #    OUT of either precision if `fresh`: for sums that are `written_once`
     # x  IN Operand, summed over lo..hi
     """c += sum_k conj(x_k) x_k'."""
     step, rows = step_rows(x.dtype.itemsize), (hi - lo) * x.parts
@@ -164,12 +175,13 @@ def add_tiled(c, x, lo, hi, order):
     side = block_columns(cache_sizes()["L2"]) // panels.width
     while side > 1 and (count / side) ** 2 * stretches < TASKS * threads.thread_count():
         side -= 1
-    blocks, groups = -(-count // side), -(-count // GROUP)
-    blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step)
+    group, reach = (GROUP, 1) if x.by_rows else (ALONG, depth // step)
+    blocks, groups = -(-count // side), -(-count // group)
+    blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step // reach)
     size = x.parts * (side * panels.width) ** 2
     kept = is_kept(order, x.parts, stretches)
-    numbers = (depth // x.parts, step // x.parts, count, side, blocks, groups, packs, kept)
-    cut = Cut(lo, hi, *numbers)
+    numbers = (depth // x.parts, step // x.parts, count, side, blocks)
+    cut = Cut(lo, hi, *numbers, group, groups, reach, packs, kept, fresh)
     packed = aligned((min(stretches, 2), depth // step, count, panels.stride), x.dtype).reshape(-1)
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)
