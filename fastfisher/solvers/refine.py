@@ -6,6 +6,7 @@ refinement does and also where it diverges; docs/math.md X1-X5.
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +14,10 @@ from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
 from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
 from ..planning import mixed_costs
-from .certificate import certificate_of, direct_status, refine
+from .certificate import direct_status, refine
 from .dual import REACHED, Pair
 from .outcome import Outcome
-from .pcg import Rounding, refined
+from .pcg import FLOOR, Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
 from .rough import (
     Model,
@@ -26,7 +27,7 @@ from .rough import (
     predicted_steps,
     rough_matrix,
 )
-from .system import in_range, unit_roundoff
+from .system import System, in_range, unit_roundoff
 
 __all__ = ["MixedSolver"]
 
@@ -267,6 +268,15 @@ class MixedSolver:
         )
 
 
+class Fine(NamedTuple):
+    """A system for certificates that are right where rows are all alike."""
+
+    system: System
+
+    def apply_fisher(self, rows):
+        return self.system.apply_finely(rows)
+
+
 def _seen(values):
     """What a probe sees of one number per row."""
     return values[::PART] if np.ndim(values) else values
@@ -283,7 +293,17 @@ def _primal(system, rough, added, b, norm):
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
-    return found.x, certificate_of(found.rest, found.x, b, norm), found.steps, None, found.error
+    steps = found.steps
+
+    def improve(x, rest):
+        nonlocal steps
+        rule = Rounding(rest, norm, system.dtype, share=IMPROVED)
+        more = refined(operator, rough.solve, rest, rule, system.dtype, STEPS)
+        steps += more.steps
+        return x + more.x
+
+    x, certificate, _ = refine(Fine(system), added, found.x, b, norm, improve, system.dtype, FLOOR)
+    return x, certificate, steps, None, found.error
 
 
 def _dual(system, rough, added, b, f, norm):
@@ -311,4 +331,13 @@ def _dual(system, rough, added, b, f, norm):
 
     x = pair.moved(first.x)
     x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
+
+    def correct(x, rest):  # of which the pair knows nothing: its products round as they do
+        nonlocal steps
+        pair = Pair(system, added, rest, None)
+        more = solved(pair.rest(), IMPROVED)
+        steps += more.steps
+        return x + pair.moved(more.x)
+
+    x, certificate, _ = refine(Fine(system), added, x, b, norm, correct, dtype, FLOOR)
     return x, certificate, steps, pair.cancellation(b) if f is None else None, error

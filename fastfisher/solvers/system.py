@@ -11,6 +11,7 @@ import numpy as np
 
 from ..arrays import Scores, check_policy
 from ..damping import Damping
+from ..errors import InputError
 from ..passes import (
     WIDEST,
     add_diag,
@@ -21,6 +22,7 @@ from ..passes import (
     bad_rows,
     check_finite,
     far,
+    fine_fvp,
     mean_row,
     products,
     sums_dtype,
@@ -49,6 +51,7 @@ __all__ = [
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
+LARGEST_POWER = 1023  # of two in double
 CORRECTED = 1024  # rows of a matrix corrected at once
 FAINT = {4: 2.0**-110, 8: 2.0**-970}  # mean squares below have lost digits to underflow
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
@@ -85,7 +88,7 @@ def scale_into_range(largest, mean_square, damping, itemsize):
 def raise_into_range(largest, itemsize):
     """The power of two that makes scores up to `largest` as large as they may be, for the sake of
     the small ones."""
-    return 2.0 ** max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0)
+    return 2.0 ** min(max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0), LARGEST_POWER)
 
 
 @functools.cache
@@ -200,6 +203,19 @@ class System:
         y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
         if self.total:
             add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
+        return self._mean_products(y, v)
+
+    @tamed
+    def apply_finely(self, v):
+        """The same, also where rows are all alike; more slowly."""
+        if not (self.total and self.p):
+            return np.zeros((len(v), self.p), sums_dtype(self.dtype))
+        y = fine_fvp(self.G, self.cast(v), weights=self.weights, shift=self.mean)
+        return self._mean_products(y, v)
+
+    def _mean_products(self, y, v):
+        """F v from raw sums y for rows v, in place."""
+        if self.total:
             y /= self.total
             if self.drift is not None:
                 y -= (v @ self.drift)[:, np.newaxis] * self.drift.conj()
@@ -360,7 +376,10 @@ class System:
     def _scaled(self, scale):
         if scale == 1:
             return self
-        damping = self.damping.scaled(scale)
+        try:
+            damping = self.damping.scaled(scale)
+        except InputError:  # lambda overflows: F is negligible beside it
+            return self
         G = replace(self.G, scale=self.G.scale * scale)
         mean = None if self.mean is None else self.mean_of(G)
         return replace(self, G=G, mean=mean, damping=damping)

@@ -314,3 +314,15 @@ def test_15_single_precision_is_centred_by_the_mean_and_not_its_rounding(
         rest / np.linalg.norm(b), rel=2, abs=2e-6
     )
     assert rest / (scale + np.linalg.norm(b)) <= (100 if method == "cg" else 10) * 2.0**-24
+
+
+@pytest.mark.parametrize("method", ["primal", "dual", "cg", "mixed"])
+@pytest.mark.parametrize("size", [1e-170, 1e-280, 1e-320])
+def test_marquardt_is_its_shift_beside_scores_of_no_account(method, size, rng):
+    """The power of two that brings scores into range leaves it, or brings the shift out of it."""
+    for shape in ((9, 4), (4, 9)):
+        G, b = size * rng.standard_normal(shape), rng.standard_normal(shape[1])
+        sol = ff.solve(G, b, damping=ff.Marquardt(1e-3, shift=2.0), method=method)
+        assert sol.converged
+        error = np.abs(sol.x - b / 2).max() / np.abs(b).max()
+        assert_ratio(error / unit_roundoff(np.float64), "goal", method)

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
+from fastfisher import passes
+from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
-from tests.tolerances import assert_ratio, forward_ratio, solve_ratio
+from tests.solvers.mixed_cases import extended, wide_root
+from tests.tolerances import assert_ratio, forward_ratio, solve_ratio, unit_roundoff
 
 over_dtypes = pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
 over_shapes = pytest.mark.parametrize("shape", [(90, 40), (40, 90)], ids=lambda s: f"{s[0]}x{s[1]}")
@@ -80,6 +83,30 @@ def test_mixed_is_accepted_on_the_true_residual_alone(shape, rng, monkeypatch):
     monkeypatch.setattr(certificate, "REFINEMENTS", 0)
     sol, exact = ff.solve(G, method="mixed", **settings), ff.solve(G, **settings)
     assert sol.rung == "cholesky" and sol.converged and sol.x.tobytes() == exact.x.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n, p", [(255, 27), (2000, 40), (300, 700)])
+def test_mixed_reaches_its_gate_where_rows_are_all_alike(n, p, dtype):
+    """Long sums then round one way, in a matrix as in products; the residual tells."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        G = np.tile(rng.standard_normal((1, p)), (n, 1)).astype(dtype)
+        b, (T, _) = np.stack([rng.standard_normal(p), G[0]], axis=1).astype(dtype), wide_root(G)
+        lam = 1e-2 * np.linalg.norm(G[0].astype(float)) ** 2
+        sol = ff.solve(G, b, damping=lam, method="mixed")
+        assert sol.converged
+        assert_ratio(extended(T, sol.x, b, lam)[0] / unit_roundoff(dtype), "gate", sol.rung)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 97, 300])
+def test_fine_sums_are_sums_of_all_rows(n, weighted, rng):
+    G, v = as_scores(rng.integers(-9, 9, (n, 5)).astype(float)), rng.integers(-9, 9, (2, 5))
+    w, shift = rng.integers(0, 4, n) if weighted else None, np.arange(5.0)
+    expected = np.zeros((2, 5))
+    passes.add_fvp(expected, G, v, weights=w, shift=shift)
+    assert np.array_equal(passes.fine_fvp(G, v, weights=w, shift=shift), expected)
 
 
 @given(n=st.integers(0, 9), p=st.integers(0, 9), seed=st.integers(0, 50))
