@@ -16,7 +16,7 @@ from .kernels.cpu.memory import LARGEST
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
 from .kernels.slicing import KINDS
 from .planning import choose
-from .slices import slices
+from .slices import SLICE_FLOPS, lone_step, read_step, row_step, slice_flops, slices
 
 __all__ = [
     "WIDEST",
@@ -44,8 +44,6 @@ __all__ = [
 ]
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
-SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
-READ_BYTES = 2 << 30  # of scores read twice, likewise
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
 WIDEST = 2.0**100  # weights from here on, or up to the inverse of it, may need double precision
 LARGE = 2.0**16  # scores up to which such small weights leave nothing that single precision holds
@@ -108,23 +106,6 @@ def _part(values, lo, hi):
     return values[lo:hi] if values.size else values
 
 
-def _row_step(G, flops_per_row, *, least=256):
-    """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
-    flops = _slice_flops(G.dtype)
-    return min(G.slice_rows, whole_blocks(flops // max(flops_per_row, 1), least))
-
-
-def _slice_flops(dtype):
-    return SLICE_FLOPS * (2 if dtype == np.float32 else 1)
-
-
-def _read_step(G, flops_per_row):
-    """Rows per slice where nothing need be copied: long rows come in whole block sums."""
-    row = max(G.shape[1] * G.dtype.itemsize, 1)
-    most = max(G.slice_rows, min(whole_blocks(READ_BYTES // row, 16), BLOCK_ROWS))
-    return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
-
-
 def _kernel(op, size, G):
     """The kernel for scores G, and whether it reads half precision: those of vendors do not."""
     entry = choose(op, size, G.dtype)
@@ -135,7 +116,7 @@ def syrk_step(G):
     """Rows per kernel call of `add_syrk`."""
     p = G.shape[1]
     vendor = choose("syrk", p, G.dtype).vendor
-    return _row_step(G, p * p, least=VENDOR_SLICE if vendor else 256)
+    return row_step(G, p * p, least=VENDOR_SLICE if vendor else 256)
 
 
 def add_syrk(c, G, *, weights=None, shift=None):
@@ -190,7 +171,7 @@ def add_gram(c, G, *, shift=None, column_weights=None):
     n, p = G.shape
     kernel, halves = _kernel("gram", n, G)
     shift, weight = _shift(shift, G.dtype), _real(column_weights, G.dtype)
-    step = min(whole_blocks(_slice_flops(G.dtype) // max(n * n, 1), 256), G.slice_columns)
+    step = min(whole_blocks(slice_flops(G.dtype) // max(n * n, 1), 256), G.slice_columns)
     if G.direct and (halves or G.stored == G.dtype):
         rows = G.rows(0, n, halves=halves)
         plain = not (shift.size or weight.size)
@@ -209,7 +190,7 @@ def add_peaks(y, G, *, by_rows, weights=None, shift=None):
     kernel = choose("peaks", p, G.dtype).load()
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     shift = _shift(shift, G.dtype)
-    for lo, hi in slices(n, _row_step(G, 2 * p), "peaks"):
+    for lo, hi in slices(n, row_step(G, 2 * p), "peaks"):
         found = y if by_rows else y[lo:hi]
         kernel(found, G.rows(lo, hi), by_rows, _part(scale, lo, hi), shift)
 
@@ -271,10 +252,7 @@ def products(G, v, *, shift=None):
     kernel, halves = _kernel("matvec", len(v), G)
     y = np.empty((len(v), n), sums_dtype(G.dtype))
     shift = _shift(shift, G.dtype)
-    step = _row_step(G, p * len(v))
-    if _lies_ready(G, halves):  # and rows have nothing to do with each other
-        most = whole_blocks(READ_BYTES // max(p * G.dtype.itemsize, 1), 16)
-        step = min(most, whole_blocks(SLICE_FLOPS // max(p * len(v), 1), 256))
+    step = (lone_step if _lies_ready(G, halves) else row_step)(G, p * len(v))
     for lo, hi in slices(n, step, "matvec"):
         part = y if hi - lo == n else np.empty((len(v), hi - lo), y.dtype)
         kernel(part, G.rows(lo, hi, halves=halves), v, shift)
@@ -288,7 +266,7 @@ def add_rmatvec(y, G, u, *, shift=None):
     n, p = G.shape
     kernel, halves = _kernel("rmatvec", len(u), G)
     shift = _shift(shift, G.dtype)
-    for lo, hi in slices(n, _read_step(G, p * len(u)), "rmatvec"):
+    for lo, hi in slices(n, read_step(G, p * len(u)), "rmatvec"):
         part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
         for here, panel in _panels(G, lo, hi, halves):
             kernel(y[:, here], panel, part, _part(shift, here.start, here.stop))
@@ -313,7 +291,7 @@ def fresh_sums(op, G, *vectors, weights=None):
     shape = (*(len(v) for v in vectors), p)
     kernel, halves = _kernel(op, shape[0], G)
     made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
-    most = min(_read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
+    most = min(read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
     ready = ready and p >= WIDE and 0 < n <= most and math.prod(shape)
     if made and ready and weighable(G, weights) is G:
         more = () if op == "rmatvec" else (_real(weights, G.dtype),)
@@ -337,7 +315,7 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
     G, shift = _weighed(G, weights, shift)
     v = np.ascontiguousarray(v, dtype=G.dtype)
     kernel, halves = _kernel("fvp", len(v), G)
-    step, ready = _read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
+    step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
     if step > G.slice_rows and not ready:  # rows are copied twice: not all of a slice at once
         t = products(G, v, shift=shift).astype(G.dtype, copy=False)
         if weights is not None:
@@ -373,7 +351,7 @@ def add_diag(y, G, *, weights=None, shift=None):
     G, shift = _weighed(G, weights, shift)
     kernel, halves = _kernel("diag", p, G)
     weights = _real(weights, G.dtype)
-    for lo, hi in slices(n, _read_step(G, 2 * p), "diag"):
+    for lo, hi in slices(n, read_step(G, 2 * p), "diag"):
         own = _part(weights, lo, hi)
         for here, panel in _panels(G, lo, hi, halves):
             kernel(y[here], panel, own, _part(shift, here.start, here.stop))
@@ -402,7 +380,7 @@ def bad_rows(G):
     n, p = G.shape
     kernel, halves = _kernel("scan", p, G)
     bad, largest = np.zeros(n, bool), 0.0
-    for lo, hi in slices(n, _row_step(G, 2 * p), "scan"):
+    for lo, hi in slices(n, row_step(G, 2 * p), "scan"):
         largest = max(largest, kernel(bad[lo:hi], G.rows(lo, hi, halves=halves)))
     return bad, largest
 

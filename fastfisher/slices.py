@@ -1,13 +1,54 @@
-"""Long loops in slices: between them Ctrl-C and progress get their turn."""
+"""Long loops in slices, and how long those are: between them Ctrl-C and progress get their turn."""
 
 import contextlib
 import signal
 import threading
 
+import numpy as np
+
+from .arrays import whole_blocks
 from .kernels.cpu.memory import large_kept
+from .kernels.cpu.splitting import BLOCK_ROWS
 from .planning import current_options
 
-__all__ = ["slices", "whole_slices"]
+__all__ = [
+    "SLICE_FLOPS",
+    "lone_step",
+    "read_step",
+    "row_step",
+    "slice_flops",
+    "slices",
+    "whole_slices",
+]
+
+SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
+READ_BYTES = 2 << 30  # of scores read twice, likewise
+
+
+def row_step(G, flops_per_row, *, least=256):
+    """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
+    flops = slice_flops(G.dtype)
+    return min(G.slice_rows, whole_blocks(flops // max(flops_per_row, 1), least))
+
+
+def slice_flops(dtype):
+    """Flops of a slice of products, in about the same time."""
+    return SLICE_FLOPS * (2 if dtype == np.float32 else 1)
+
+
+def read_step(G, flops_per_row):
+    """Rows per slice where nothing need be copied: long rows come in whole block sums."""
+    most = max(G.slice_rows, min(_read_rows(G), BLOCK_ROWS))
+    return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
+
+
+def lone_step(G, flops_per_row):
+    """The same where rows have nothing to do with each other."""
+    return min(_read_rows(G), whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
+
+
+def _read_rows(G):
+    return whole_blocks(READ_BYTES // max(G.shape[1] * G.dtype.itemsize, 1), 16)
 
 
 def slices(length, step, op):

@@ -49,6 +49,7 @@ RANK = {
 ALLOWED = {
     ("machine", "errors"),
     ("slices", "planning"),
+    ("slices", "arrays"),
     ("calibration", "stream"),
     ("cli", "demo"),
     ("demo", "plots"),

@@ -8,8 +8,9 @@ import numpy as np
 from ..arrays import Scores
 from ..damping import Damping, as_damping
 from ..errors import InputError, NotPositiveDefiniteError, StateError
-from ..passes import SLICE_FLOPS, add_block_syrk, add_syrk, mean_row, sums_dtype
+from ..passes import add_block_syrk, add_syrk, mean_row, sums_dtype
 from ..planning import choose, plan_blocks, require_memory
+from ..slices import SLICE_FLOPS
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed_cutoff
 from ..solvers.system import drift_of

@@ -8,9 +8,9 @@ from ..arrays import as_real
 from ..damping import FactoredTikhonov, as_damping
 from ..errors import InputError, NotPositiveDefiniteError, StateError
 from ..ops.layers import SLICE_BYTES
-from ..passes import SLICE_FLOPS, sums_dtype
+from ..passes import sums_dtype
 from ..planning import plan_kronecker, require_memory
-from ..slices import whole_slices
+from ..slices import SLICE_FLOPS, whole_slices
 from ..solvers.certificate import refine
 from ..solvers.cutoffs import Cutoff
 from ..solvers.ladder import allowed

@@ -11,9 +11,9 @@ from ..arrays import (
     to_origin,
 )
 from ..errors import InputError
-from ..passes import SLICE_FLOPS, WIDEST, far, sums_dtype
+from ..passes import WIDEST, far, sums_dtype
 from ..planning import choose
-from ..slices import slices
+from ..slices import SLICE_FLOPS, slices
 from .placing import placed
 
 __all__ = [
