@@ -17,6 +17,8 @@ from .kernels.storage import HALVES, widened
 from .scalars import as_choice, as_real
 
 __all__ = [
+    "LARGE",
+    "WIDEST",
     "Scores",
     "all_finite",
     "as_answer",
@@ -26,12 +28,15 @@ __all__ = [
     "as_vectors",
     "as_weights",
     "check_policy",
+    "far",
     "output",
     "to_origin",
 ]
 
 COMPUTED = ("float32", "float64", "complex64", "complex128")
 _NATIVE = frozenset(map(np.dtype, COMPUTED))
+WIDEST = 2.0**100  # weights from here on, or up to the inverse of it, may need double precision
+LARGE = 2.0**16  # scores up to which such small weights leave nothing that single precision holds
 WIDENED = 1 << 16  # elements of half precision from which a kernel converts them
 
 
@@ -107,6 +112,11 @@ class Scores:
         if not narrows:
             block *= block.real.dtype.type(self.scale)
         return block
+
+
+def far(sizes, limit):
+    """True where a size other than 0 is not between 1 / limit and limit."""
+    return (sizes != 0) & ~((1 / limit < sizes) & (sizes < limit))
 
 
 def whole_blocks(lines, least):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import Scores, all_finite, whole_blocks
+from .arrays import LARGE, WIDEST, Scores, all_finite, far, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import LARGEST
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
@@ -45,8 +45,6 @@ __all__ = [
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
-WIDEST = 2.0**100  # weights from here on, or up to the inverse of it, may need double precision
-LARGE = 2.0**16  # scores up to which such small weights leave nothing that single precision holds
 FINE = 32  # rows in a sum that is added to others in pairs
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
@@ -69,11 +67,6 @@ def _real(values, dtype):
 
 def _shift(row, dtype):
     return _none(dtype) if row is None else np.ascontiguousarray(row, dtype=dtype)
-
-
-def far(sizes, limit):
-    """True where a size other than 0 is not between 1 / limit and limit."""
-    return (sizes != 0) & ~((1 / limit < sizes) & (sizes < limit))
 
 
 def weighable(G, weights):

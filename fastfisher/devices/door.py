@@ -55,6 +55,7 @@ class DeviceScores:
     origin: object = None
     factor: float = 1.0  # a power of two
     skipped: object = None  # (n,) bool on the device
+    wide: bool = False  # what is made of them and weights is computed in double
 
     @property
     def shape(self):
@@ -88,6 +89,11 @@ class DeviceScores:
             return bits if self.factor == 1 or bits.itemsize > 2 else self.dtype
         plain = self.data.scale == 1 and not self.data.skipped
         return self.data.stored if plain else self.dtype
+
+    @property
+    def weighed(self):
+        """The scores as they are read beside weights."""
+        return replace(self, dtype=np.dtype(np.float64)) if self.wide else self
 
     def scaled(self, factor):
         """The same, multiplied by a power of two."""

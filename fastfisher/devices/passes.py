@@ -3,8 +3,11 @@
 Twins of `fastfisher.passes`; every operand is a device array, "none" is an empty one.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
+from ..arrays import LARGE, WIDEST, far
 from ..kernels.cuda import compat, memory
 from ..planning import choose
 from .door import none
@@ -26,6 +29,7 @@ __all__ = [
     "load",
     "mirror",
     "products",
+    "weighable",
 ]
 
 
@@ -52,8 +56,27 @@ def _beside(G, *operands):
     return [none(G.dtype) if x is None else cast(x, G.dtype) for x in operands]
 
 
+def weighable(G, weights):
+    """Scores as they are read beside these weights, as by `fastfisher.passes.weighable`: waits for
+    weights beside single precision."""
+    if weights is None or G.dtype.itemsize == 8 or G.wide:
+        return G
+    there = memory.to_host(weights)
+    wide = (there >= WIDEST).any()
+    wide = wide or (far(there, WIDEST).any() and bad_rows(G)[1] > LARGE)
+    return replace(G, wide=True) if wide else G
+
+
+def _weighed(G, shift):
+    """Scores that can be weighed, and their shift: rounded to the scores' own dtype first."""
+    if shift is not None and G.wide:
+        shift = cast(shift, G.dtype)
+    return G.weighed, shift
+
+
 def add_syrk(c, G, *, scale=None, shift=None):
     """Lower triangle of c += (G - shift)' diag(scale^2) (G - shift)."""
+    G, shift = _weighed(G, shift)
     kernel = load("syrk", G.shape[1], G.dtype)
     scale, shift = _beside(G, scale, shift)
     for lo, hi, rows in row_slices(G):
@@ -62,6 +85,7 @@ def add_syrk(c, G, *, scale=None, shift=None):
 
 def add_block_syrk(c, G, *, scale=None):
     """c[b] += G_b' diag(scale^2) G_b, both triangles, for consecutive blocks of columns."""
+    G = G.weighed
     kernel, (scale,) = load("block_syrk", c.shape[1], G.dtype), _beside(G, scale)
     for lo, hi, rows in wide_row_slices(G):
         kernel(c, rows, 0, _part(scale, lo, hi))
@@ -128,6 +152,7 @@ def add_rmatvec(y, G, u, *, shift=None):
 
 def add_fvp(y, G, v, *, weights=None, shift=None):
     """y += (G - shift)'(weights o ((G - shift) v)) for rows v (k, p)."""
+    G, shift = _weighed(G, shift)
     kernel = load("fvp", v.shape[0], G.dtype)
     v, weights, shift = _beside(G, v, weights, shift)
     for lo, hi, rows in row_slices(G):
@@ -136,6 +161,7 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
 
 def add_diag(y, G, *, weights=None, shift=None):
     """y += sum_n weights_n (G_n - shift)^2."""
+    G, shift = _weighed(G, shift)
     kernel = load("diag", G.shape[1], G.dtype)
     weights, shift = _beside(G, weights, shift)
     for lo, hi, rows in row_slices(G):

@@ -18,7 +18,11 @@ SHARE = 8  # a buffer takes at most this share of the memory that is free
 
 def row_slices(G):
     """Yield (lo, hi, rows lo..hi of the scores on the device)."""
-    yield from _slices(G, 0)
+    for lo, hi, rows in _slices(G, 0):
+        if G.dtype.itemsize == 8 and rows.dtype != G.dtype:
+            yield from _widened(G, lo, hi, rows)
+        else:
+            yield lo, hi, rows
 
 
 def wide_row_slices(G):
@@ -26,14 +30,19 @@ def wide_row_slices(G):
     for lo, hi, rows in row_slices(G):
         if rows.dtype == G.dtype:
             yield lo, hi, rows
-            continue
-        p = G.shape[1]
-        step = min(max(SLICE_BYTES // (p * G.dtype.itemsize), 1), hi - lo)
-        buffer = compat.empty((step, p), G.dtype)
-        for first in range(lo, hi, step):
-            last = min(first + step, hi)
-            copies.changed(buffer[: last - first], rows[first - lo : last - lo], 1.0, none(bool))
-            yield first, last, buffer[: last - first]
+        else:
+            yield from _widened(G, lo, hi, rows)
+
+
+def _widened(G, lo, hi, rows):
+    """Rows lo..hi in the dtype of the scores, some at a time."""
+    p = G.shape[1]
+    step = min(max(SLICE_BYTES // (p * G.dtype.itemsize), 1), hi - lo)
+    buffer = compat.empty((step, p), G.dtype)
+    for first in range(lo, hi, step):
+        last = min(first + step, hi)
+        copies.changed(buffer[: last - first], rows[first - lo : last - lo], 1.0, none(bool))
+        yield first, last, buffer[: last - first]
 
 
 def column_slices(G):
@@ -43,6 +52,13 @@ def column_slices(G):
 
 def first_row(G):
     """The first row (1, p) of the scores on the device."""
+    row = _first_row(G)
+    if G.dtype.itemsize == 8 and row.dtype != G.dtype:
+        ((_, _, row),) = _widened(G, 0, 1, row)
+    return row
+
+
+def _first_row(G):
     if G.direct:
         return G.data[:1]
     if G.streamed:

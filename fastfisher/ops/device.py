@@ -1,8 +1,11 @@
 """The public ops for operands on a CUDA device: same names and arguments, answered in kind.
 
-Values are not examined, as that would wait for the device: NaN and Inf show up in the result. The
-docstrings of the twins in this room hold for the rest.
+Values are not examined, as that would wait for the device: NaN and Inf show up in the result. Only
+weights beside single precision are looked at, for those that need double. The docstrings of the
+twins in this room hold for the rest.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,8 +21,9 @@ from ..devices.door import (
     result,
     working_with,
 )
+from ..devices.slices import column_slices
 from ..errors import InputError, NotPositiveDefiniteError
-from ..kernels.cuda import compat, copies, memory, squares, vectors
+from ..kernels.cuda import BLOCK_BYTES, compat, copies, memory, squares, vectors
 from .groups import members
 from .products import check_precision
 
@@ -96,9 +100,9 @@ def syrk(G, weights=None, *, out=None, precision="entrywise"):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, p = G.shape
-        roots = roots_of(weights_of(weights, n))
+        w = weights_of(weights, n)
         made, view, sums = _square(p, G, weights, out)
-        passes.add_syrk(sums, G, scale=roots)
+        passes.add_syrk(sums, passes.weighable(G, w), scale=roots_of(w))
         _complete(view, sums)
         return made
 
@@ -108,13 +112,31 @@ def gram(G, weights=None, *, out=None):
     with working_with(G, weights, out):
         G = as_scores(G)
         n, _ = G.shape
-        roots = roots_of(weights_of(weights, n))
+        w = weights_of(weights, n)
         made, view, sums = _square(n, G, weights, out)
-        passes.add_gram(sums, G)
-        if roots is not None:
-            squares.scale_square(sums, roots)
+        if w is None:
+            passes.add_gram(sums, G)
+        else:
+            _add_weighted_gram(sums, G, w)
         _complete(view, sums)
         return made
+
+
+def _add_weighted_gram(sums, G, w):
+    """The Gram matrix of weighted rows: weighted first, in double, where weights are far from 1 or
+    scores in double, whose squares may leave the range."""
+    roots = roots_of(w)
+    if G.dtype.itemsize < 8 and not passes.weighable(G, w).wide:
+        passes.add_gram(sums, G)
+        squares.scale_square(sums, roots)
+        return
+    kernel = passes.load("gram", G.shape[0])
+    step = max(BLOCK_BYTES // (8 * max(G.shape[0], 1)), 1)
+    for lo in range(0, G.shape[1], step):
+        for _, _, part in column_slices(replace(G, data=G.data[:, lo : lo + step])):
+            rows = compat.empty(tuple(part.shape), DOUBLE)
+            copies.rows_of(rows, part, 0, none(DOUBLE), roots, 0, 1.0)
+            kernel(sums, rows, 0, part.shape[1], none(DOUBLE), none(DOUBLE))
 
 
 def columns(origin, rows, single, dtype):
@@ -131,8 +153,8 @@ def fvp(G, v, weights=None):
         G = as_scores(G)
         n, p = G.shape
         rows, single = as_rows(v, p, "v")
-        y = memory.zeros(tuple(rows.shape), DOUBLE)
-        passes.add_fvp(y, G, rows, weights=weights_of(weights, n))
+        y, w = memory.zeros(tuple(rows.shape), DOUBLE), weights_of(weights, n)
+        passes.add_fvp(y, passes.weighable(G, w), rows, weights=w)
         return columns(G.origin, y, single, G.dtype)
 
 
@@ -160,8 +182,8 @@ def diag(G, weights=None):
     with working_with(G, weights):
         G = as_scores(G)
         n, p = G.shape
-        y = memory.zeros((p,), DOUBLE)
-        passes.add_diag(y, G, weights=weights_of(weights, n))
+        y, w = memory.zeros((p,), DOUBLE), weights_of(weights, n)
+        passes.add_diag(y, passes.weighable(G, w), weights=w)
         return answer(G.origin, y, G.dtype)
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..arrays import as_real
+from ..arrays import WIDEST, as_real, far
 from ..devices import passes
 from ..devices.door import as_matrix, as_rows, as_scores, device_view, none, result, working_with
 from ..errors import InputError
-from ..kernels.cuda import compat, memory, squares
+from ..kernels.cuda import compat, memory, ranges, squares, sums
 from .device import DOUBLE, answer, columns, roots_of, weights_of
 
 __all__ = [
@@ -53,17 +53,26 @@ def _answers(origin, n, p, dtype):
 
 
 def _systems(scores, weights):
-    """Scores (n, S, p), and weights (n, S), (S,) or (0,) in their dtype."""
+    """Scores (n, S, p), and weights (n, S), (S,) or (0,) in double."""
     a = as_matrix(scores, "scores", ("n", "S", "p"))
     n, count, _ = a.shape
     if weights is None:
-        return a, none(a.dtype)
+        return a, none(DOUBLE)
     shape = tuple(device_view(weights, "weights")[0].shape)
     if shape not in ((n, count), (count,)):
         raise InputError(f"weights has shape {shape}; expected {(n, count)} or ({count},)")
-    return a, passes.cast(
-        as_matrix(weights, "weights", ("n", "S")[-len(shape) :]), np.dtype(a.dtype)
-    )
+    return a, passes.cast(as_matrix(weights, "weights", ("n", "S")[-len(shape) :]), DOUBLE)
+
+
+def _tame(w):
+    """Weights of which only the ratios within a system count, brought near 1 where they are not."""
+    if not w.size:
+        return w
+    rows = w if w.ndim == 2 else w.reshape(1, w.size)
+    sizes, near = compat.empty((rows.shape[0],), DOUBLE), compat.empty(tuple(rows.shape), DOUBLE)
+    sums.largest(sizes, rows)
+    ranges.near(near, rows, sizes)
+    return near.reshape(w.shape)
 
 
 def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
@@ -82,6 +91,7 @@ def batched_metric_solve(scores, g, weights=None, *, damping=0.0):
             result(scores, (n, p), dtype),
             result(scores, (n,), np.int32),
         )
+        w = passes.cast(_tame(w), dtype)
         passes.load("batched_metric_solve", p, dtype)(x_view, info_view, a, w, v, d)
         return x, info
 
@@ -91,9 +101,12 @@ def batched_syrk(scores, weights=None):
     with working_with(scores, weights):
         a, w = _systems(scores, weights)
         n, _, p = a.shape
-        sums, roots = memory.zeros((n, p, p), DOUBLE), roots_of(w.reshape(w.size)).reshape(w.shape)
-        passes.load("batched_syrk", p, a.dtype)(sums, a, passes.cast(roots, a.dtype))
-        return answer(scores, sums, np.dtype(a.dtype))
+        made, dtype = memory.zeros((n, p, p), DOUBLE), np.dtype(a.dtype)
+        roots = roots_of(w.reshape(w.size)).reshape(w.shape)
+        if w.size and dtype != DOUBLE and far(memory.to_host(roots), WIDEST).any():
+            a = passes.cast(a, DOUBLE)
+        passes.load("batched_syrk", p, a.dtype)(made, a, passes.cast(roots, np.dtype(a.dtype)))
+        return answer(scores, made, dtype)
 
 
 def block_syrk(G, block, weights=None):
@@ -106,10 +119,10 @@ def block_syrk(G, block, weights=None):
             raise InputError(
                 f"block is {block}; expected an integer that divides the {p} columns of G"
             )
-        sums = memory.zeros((p // int(d), int(d), int(d)), DOUBLE)
-        roots = roots_of(weights_of(weights, n))
-        passes.add_block_syrk(sums, G, scale=roots)
-        return answer(G.origin, sums, G.dtype)
+        made = memory.zeros((p // int(d), int(d), int(d)), DOUBLE)
+        w = weights_of(weights, n)
+        passes.add_block_syrk(made, passes.weighable(G, w), scale=roots_of(w))
+        return answer(G.origin, made, G.dtype)
 
 
 def _blocks(A, name):

@@ -11,8 +11,10 @@ from fastfisher.kernels import cuda
 from tests.kernels.every_op import in_a_process
 from tests.solvers.device_cases import CASES, everything
 from tests.solvers.device_extremes import FAINT, FAR, LOST
+from tests.solvers.device_far import far
 from tests.solvers.device_fishers import held, kept
 from tests.solvers.device_refusals import CATALOGUE
+from tests.tolerances import assert_ratio
 
 SIMULATOR = {"NUMBA_ENABLE_CUDASIM": "1"}
 with_cuda = pytest.mark.skipif(
@@ -94,6 +96,14 @@ def test_a_cuda_fisher_tells_underflow_and_is_centred_by_its_mean(found):
 def test_15_on_a_device_scores_are_centred_by_the_mean_and_not_its_rounding(case, found):
     facts = found["ends"]["far"][case]
     assert facts["status"] == "converged" and facts["error"] < 20 * 2.0**-24, facts
+
+
+@with_cuda
+def test_weights_far_from_1_keep_their_digits_on_a_device():
+    found = in_a_process(far, **SIMULATOR)
+    assert len(found) == 3 * 4 * 7 + 2 * 6
+    for case, ratio in found.items():
+        assert_ratio(ratio, "goal", case)
 
 
 @with_cuda

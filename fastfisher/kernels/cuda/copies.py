@@ -40,12 +40,12 @@ def _changed(storage, widens):
 
 
 def changed(out, source, by, skipped, first=0):
-    # out      OUT (n, p) C order: as stored, or for halves in float32, as it must be if by != 1
+    # out      OUT (n, p) C order: as stored or wider; for halves in float32 at least if by != 1
     # source   IN READ-ONLY (n, p), at any strides;  by  a power of two
     # skipped  IN (N,) bool, of which source[i] is number first + i, or (0,)
     """out = by source, with zeros in the rows that are skipped, whatever they hold."""
     storage, bits = _storage(source)
-    widens = storage in HALVES and out.dtype.name == "float32"
+    widens = storage in HALVES and out.dtype.name in ("float32", "float64")
     to = out if widens else _storage(out)[1]
     by = to.dtype.type(1 if not widens and by == 1 else by)
     per_element(_changed(storage, widens), out.size, to, bits, by, skipped, first)

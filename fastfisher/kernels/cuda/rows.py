@@ -120,7 +120,7 @@ def _sums(mode, dtype, storage, by):
                             factor = v[q * n + i + r]
                         for c in range(held):
                             y = x[r * held + c]
-                            acc[q * held + c] += y * y * factor if squared else y * factor
+                            acc[q * held + c] += y * factor * y if squared else y * factor
             if fused:
                 cuda.syncthreads()
         for q in range(vectors):

@@ -39,7 +39,8 @@ THREADS = 256
 
 # Places in the report; the sums of each right-hand side follow.
 ORDER, LARGEST, TRACE, ADDED, NORM, PIVOT, TOTAL, USED, BAD, SCALED, INVERSE, LEAST, LOW = range(13)
-REPORT = 13
+SPREAD = 13  # half the sum of the weights, in the smallest of them
+REPORT = 14
 
 
 def per_element(kernel, size, *args):

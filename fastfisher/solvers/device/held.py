@@ -74,7 +74,7 @@ class Held:
                 scores, rows, bad = without_bad_rows(scores, rows)
             total, batch = 0.0, None
             if n:
-                roots, u, total = examined(scores, rows)
+                scores, roots, u, total = examined(scores, rows)
                 batch = self._batch(scores, roots, u, total, weight, decay)
             if self.origin is None and batch is not None:
                 self._start(G, batch)
@@ -96,7 +96,7 @@ class Held:
             ranges.subtract_outer(made, drift, drift, total / 2)
         if self.center:
             self._between(made, mean, weight, total, decay)
-        passes.add_rmatvec(first, scores, u)
+        passes.add_rmatvec(first, scores.weighed, u)
         return made, first
 
     def _include(self, made, first):

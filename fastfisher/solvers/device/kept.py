@@ -38,7 +38,7 @@ class Kept:
                 scores, rows, bad = without_bad_rows(scores, rows)
             batches = []
             if n:
-                total = examined(scores, rows)[2]
+                total = examined(scores, rows)[3]
                 made, view = result(G, (n, p), scores.dtype)
                 for lo, hi, part in wide_row_slices(scores):
                     memory.copy(view[lo:hi], part)
@@ -116,7 +116,9 @@ class Kept:
             return answered(G, self._system(G, weights))
 
     def _system(self, G, weights):
-        return make_system(as_scores(G), weights, self.center, Tikhonov(0.0), Report(0))
+        rows = None if weights is None else weights.reshape(weights.size)
+        G = passes.weighable(as_scores(G), rows)
+        return make_system(G, weights, self.center, Tikhonov(0.0), Report(0))
 
     def apply(self, v):
         """F v."""

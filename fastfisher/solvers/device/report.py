@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...kernels.cuda import memory
-from ...kernels.cuda.vectors import BAD, REPORT, TOTAL, USED
+from ...kernels.cuda.vectors import BAD, REPORT, SPREAD, TOTAL, USED
 
 __all__ = ["Report"]
 
@@ -22,7 +22,7 @@ class Report:
     def again(self):
         """An empty one for the same right-hand sides and weights."""
         made = Report(self.sides)
-        for i in (TOTAL, USED, BAD):
+        for i in (TOTAL, USED, BAD, SPREAD):
             memory.copy(made.place(i), self.place(i))
         return made
 

@@ -98,7 +98,7 @@ class Run:
         """The outcome, and the report that tells of it."""
         if isinstance(system.damping, Cutoff) and self.plan.method in ROUTES:
             self._read(system, report)
-            return self._spectral(system, report, finish), report
+            return self._spectral(system.widened(report), report, finish), report
         used, failure = system, None
         try:
             outcome = self._route(system, report, finish)
@@ -108,13 +108,17 @@ class Run:
             self._read(system, report)
         else:
             used = self._checked(system, report)
-        if used is not system:
-            report, failure = report.again(), None
+        tries = [used] if used is not system else []
+        while tries:
+            used, report, failure = tries.pop(), report.again(), None
             try:
                 power = made_smaller(used, system, self.f is not None)
                 outcome = self._route(used, report, finish, power)
             except NotPositiveDefiniteError as error:
                 failure = error
+            if used.G.scale == system.G.scale:  # widened: what is out of range shows now
+                better = self._checked(used, report)
+                tries = [better] if better is not used else []
         if failure is None:
             return outcome, report
         cutoff = allowed_cutoff()
@@ -193,6 +197,9 @@ class Run:
             largest = np.inf
         if system.shares is not None and not report.host[TOTAL] > 0:  # F = 0 at any scale
             return system
+        wide = system.widened(report)
+        if wide is not system:
+            return wide
         used = system.rescaled(largest)
         if used is system and system.damping.needs == "diagonal":
             return system.without_faint(float(report.host[LOW]))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...arrays import LARGE, WIDEST
 from ...damping import Damping
 from ...devices import passes
 from ...devices.door import DeviceScores, none
 from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
 from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, ranges, squares, sums, vectors
-from ...kernels.cuda.vectors import BAD, LARGEST, TOTAL, USED
+from ...kernels.cuda.vectors import BAD, LARGEST, SPREAD, TOTAL, USED
 from ..system import FAINT, in_range, raise_into_range, scale_into_range, unit_roundoff
 from .report import Report
 
@@ -252,10 +253,25 @@ class System:
         peaks = memory.to_host(peaks)
         return self._scaled(raise_into_range(peaks.max(), itemsize)) if peaks[faint].any() else self
 
+    def widened(self, report):
+        """The same, read in double beside weights that single precision would lose, by what the
+        report says of them. Waits where they are that far apart."""
+        if self.shares is None or self.G.wide or self.dtype.itemsize == 8:
+            return self
+        if not report.host[SPREAD] >= WIDEST / 2 or not passes.bad_rows(self.G)[1] > LARGE:
+            return self
+        G = replace(self.G, wide=True)
+        mean = None if self.mean is None else mean_row(G, self.shares)
+        return replace(self, G=G, mean=mean)
+
     def _scaled(self, scale):
         if scale == 1:
             return self
-        G, damping = self.G.scaled(scale), self.damping.scaled(scale)
+        try:
+            damping = self.damping.scaled(scale)
+        except InputError:  # lambda overflows: F is negligible beside it
+            return self
+        G = self.G.scaled(scale)
         mean = None if self.mean is None else mean_row(G, self.shares)
         return replace(self, G=G, mean=mean, damping=damping)
 
@@ -275,8 +291,8 @@ def without_bad_rows(G, weights):
 
 
 def examined(scores, weights):
-    """Roots of the weights (1, n) or None, the weights as a row, and their sum; waits for the
-    verdict."""
+    """The scores as these weights want them, roots of the weights (1, n) or None, the weights as a
+    row, and their sum; waits for the verdict."""
     n, p = scores.shape
     report, bad = Report(0), compat.empty((1,), np.int64)
     roots, u, total = None, compat.empty((1, n), np.float64), float(n)
@@ -290,6 +306,7 @@ def examined(scores, weights):
         sums.totals(report.place(TOTAL), u)
     memory.copy(report.place(BAD), bad)
     probe = memory.zeros((p,), np.float64)
+    scores = passes.weighable(scores, None if weights is None else weights.reshape(n))
     passes.add_diag(probe, scores)
     sums.largest(report.place(LARGEST), probe.reshape(1, p))
     host = report.read()
@@ -304,7 +321,7 @@ def examined(scores, weights):
         if row is not None:
             raise not_finite(row)
         raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
-    return roots, u, total
+    return scores, roots, u, total
 
 
 def make_system(G, weights, center, damping, report):
@@ -319,6 +336,10 @@ def make_system(G, weights, center, damping, report):
         sums.totals(report.place(TOTAL), weights)
         roots, shares = (compat.empty((n,), np.float64) for _ in range(2))
         vectors.roots(roots, shares, w, report.device, bad, used)
+        if G.dtype.itemsize < 8:
+            inverse = compat.empty((1, n), np.float64)
+            vectors.invert_sum(inverse.reshape(n), shares, shares)
+            sums.largest(report.place(SPREAD), inverse)
     if center:
         mean = mean_row(G, shares)
     return System(G, roots, shares, mean, damping)
@@ -327,6 +348,7 @@ def make_system(G, weights, center, damping, report):
 def mean_row(G, shares):
     """Weighted mean row, about the first row: a constant column has exactly its value as mean."""
     n, p = G.shape
+    G = G.weighed
     one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
     memory.fill(one, 1.0)
     passes.load("rmatvec", 1, G.dtype)(
