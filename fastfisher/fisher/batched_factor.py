@@ -8,7 +8,7 @@ from ..scalars import as_count
 from ..solvers.batched import BatchedSolution
 from ..solvers.certificate import DIRECT_LIMIT, USELESS, kept_digits
 from ..solvers.ladder import allowed_cutoff, current_ladder
-from ..solvers.system import unit_roundoff
+from ..solvers.ranges import unit_roundoff
 from . import stacks
 from .factor import quiet
 

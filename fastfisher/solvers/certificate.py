@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .system import number_range, shifted, unit_roundoff
+from .ranges import number_range, shifted, unit_roundoff
 
 __all__ = [
     "DIRECT_LIMIT",

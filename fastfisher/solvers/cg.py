@@ -11,7 +11,8 @@ from .certificate import USELESS, certificate_of, row_norms, worst
 from .krylov import PATIENCE, RESTARTS, Iteration
 from .outcome import Outcome
 from .preconditioners import Preconditioner, jacobi
-from .system import made_smaller, real_bytes, shifted, unit_roundoff
+from .ranges import real_bytes, shifted, unit_roundoff
+from .system import made_smaller
 
 __all__ = ["BACKWARD_LIMIT", "PATIENCE", "RESTARTS", "Tolerance", "cg", "default_rtol", "reached"]
 

@@ -14,7 +14,7 @@ from .certificate import direct_status, refine, row_norms
 from .factored import CholeskyFactor, rank_deficient
 from .ladder import allowed, climb
 from .outcome import Outcome
-from .system import unit_roundoff
+from .ranges import unit_roundoff
 
 __all__ = ["REACHED", "Pair", "dual", "gram_factor"]
 

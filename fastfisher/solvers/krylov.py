@@ -9,7 +9,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
 
 from ..planning import current_options
 from .certificate import row_norms
-from .system import unit_roundoff
+from .ranges import unit_roundoff
 
 __all__ = ["PATIENCE", "RESTARTS", "Iteration", "gained"]
 

@@ -13,7 +13,7 @@ from ..planning import current_options
 from ..scalars import as_count
 from .cutoffs import Cutoff
 from .factored import CholeskyFactor, smallest_pivot, spectral_norm
-from .system import unit_roundoff
+from .ranges import unit_roundoff
 
 __all__ = ["HELD", "Ladder", "allowed", "allowed_cutoff", "climb", "current_ladder", "escalation"]
 

@@ -14,7 +14,8 @@ from ..ops.layers import (
     layered_products,
 )
 from ..passes import sums_dtype
-from .system import System, tame_weights, tamed
+from .ranges import tamed
+from .system import System, tame_weights
 
 __all__ = ["LayeredSystem", "layered_system"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from .certificate import row_norms
 from .krylov import Iteration
+from .ranges import unit_roundoff
 from .ritz import Ritz
-from .system import unit_roundoff
 
 __all__ = ["Refined", "Rounding", "hopeless", "refined"]
 

@@ -12,7 +12,7 @@ from ..ops.factorizations import factor, solve_factored
 from ..passes import add_syrk, sums_dtype
 from ..planning import require_memory
 from ..scalars import as_count, said
-from .system import unit_roundoff
+from .ranges import unit_roundoff
 
 __all__ = ["BlockJacobi", "Nystrom", "Preconditioner", "check_preconditioner", "jacobi"]
 

@@ -19,6 +19,7 @@ from .dual import REACHED, Pair
 from .outcome import Outcome
 from .pcg import FLOOR, Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
+from .ranges import in_range, unit_roundoff
 from .rough import (
     Model,
     Slicing,
@@ -27,7 +28,7 @@ from .rough import (
     predicted_steps,
     rough_matrix,
 )
-from .system import System, in_range, unit_roundoff
+from .system import System
 
 __all__ = ["MixedSolver"]
 

@@ -13,7 +13,7 @@ from ..ops.factorizations import factor
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
 from ..planning import choose
 from .probe import late_pivots
-from .system import unit_roundoff
+from .ranges import unit_roundoff
 
 __all__ = [
     "Model",

@@ -11,8 +11,8 @@ from ..arrays import to_origin
 from ..damping import Relative
 from ..planning import choose, current_options
 from .certificate import USELESS, is_backward_stable, may_lose_digits
+from .ranges import in_range, number_range
 from .solution import Solution
-from .system import in_range, number_range
 
 __all__ = ["solve_small"]
 

@@ -24,11 +24,12 @@ from .factored import rank_deficient
 from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
+from .ranges import shifted
 from .refine import MixedSolver
 from .small import solve_small
 from .solution import solution_of
 from .spectral import spectral
-from .system import made_smaller, shifted
+from .system import made_smaller
 
 __all__ = ["plan_system", "solve_system"]
 

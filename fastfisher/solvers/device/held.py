@@ -9,7 +9,7 @@ from ...kernels.cuda import compat, memory, ranges, squares, sums, vectors
 from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..ladder import allowed_cutoff
-from ..system import unit_roundoff
+from ..ranges import unit_roundoff
 from .direct import RETURNED, factored
 from .factor import DeviceFactor
 from .path import DevicePath

@@ -22,9 +22,9 @@ from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
 from ..dual import REACHED
 from ..outcome import Outcome
+from ..ranges import in_range
 from ..refine import IMPROVED, STEPS
 from ..rough import GRADED, Model, noise_of, predicted_steps
-from ..system import in_range
 from .direct import GIVEN, SOLUTION, certificate_of, certify
 from .matrix import resolved
 from .steps import Steps

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...kernels.cuda import compat, memory, squares, vectors
 from ...scalars import said
 from ..preconditioners import CHUNK, NOISE, BlockJacobi, Nystrom
-from ..system import unit_roundoff
+from ..ranges import unit_roundoff
 from .spectral import Seen
 
 __all__ = ["built"]

@@ -17,7 +17,7 @@ from ...devices.slices import column_slices, first_row, row_slices
 from ...errors import InputError
 from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, ranges, squares, sums, vectors
 from ...kernels.cuda.vectors import BAD, LARGEST, SPREAD, TOTAL, USED
-from ..system import FAINT, in_range, raise_into_range, scale_into_range, unit_roundoff
+from ..ranges import FAINT, in_range, raise_into_range, scale_into_range, unit_roundoff
 from .report import Report
 
 __all__ = [
