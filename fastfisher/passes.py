@@ -19,7 +19,6 @@ from .planning import choose
 from .slices import SLICE_FLOPS, lone_step, read_step, row_step, slice_flops, slices
 
 __all__ = [
-    "WIDEST",
     "add_block_syrk",
     "add_diag",
     "add_fvp",
@@ -31,7 +30,6 @@ __all__ = [
     "add_syrk",
     "bad_rows",
     "check_finite",
-    "far",
     "fine_fvp",
     "fresh_sums",
     "mean_row",

@@ -3,15 +3,17 @@
 import numpy as np
 
 from ..arrays import (
+    WIDEST,
     as_array,
     as_damping_vector,
     as_weights,
     computing_dtype,
     contiguous,
+    far,
     to_origin,
 )
 from ..errors import InputError
-from ..passes import WIDEST, far, sums_dtype
+from ..passes import sums_dtype
 from ..planning import choose
 from ..slices import SLICE_FLOPS, slices
 from .placing import placed

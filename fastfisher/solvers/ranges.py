@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from ..passes import far
+from ..arrays import far
 
 __all__ = [
     "FAINT",

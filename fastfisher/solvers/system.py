@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import Scores, check_policy
+from ..arrays import WIDEST, Scores, check_policy, far
 from ..damping import Damping
 from ..errors import InputError
 from ..passes import (
-    WIDEST,
     add_diag,
     add_fvp,
     add_gram,
@@ -21,7 +20,6 @@ from ..passes import (
     add_syrk,
     bad_rows,
     check_finite,
-    far,
     fine_fvp,
     mean_row,
     products,
