@@ -164,7 +164,8 @@ def gram(G, weights=None, *, out=None):
     G = as_scores(G)
     w = as_weights(weights, G.shape[0])
     sums, target = _square(G, G.shape[0], out, weights)
-    add_gram(sums, G)
+    with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+        add_gram(sums, G)
     if w is not None and _out_of_range(G, sums.diagonal().real, w):
         sums[:] = 0
         _add_weighted_gram(sums, G, np.sqrt(w)[:, np.newaxis])
