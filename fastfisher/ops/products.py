@@ -171,7 +171,8 @@ def gram(G, weights=None, *, out=None):
     w = as_weights(weights, G.shape[0])
     out = _checked(out, G, G.shape[0], weights)
     sums = _zeros(G, G.shape[0], out)
-    add_gram(sums, G)
+    with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+        add_gram(sums, G)
     if w is not None and _out_of_range(G, sums.diagonal().real, w):
         sums[:] = 0
         _add_weighted_gram(sums, G, np.sqrt(w)[:, np.newaxis])

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arrays import as_scores
 from ..errors import InputError
-from ..kernels.cpu.splitting import SLICED_ORDER
+from ..kernels.cpu.splitting import BLOCK_ROWS, SLICED_ORDER
 from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
+from ..passes import add_fvp, fine_fvp, sums_dtype
 from ..planning import mixed_costs
-from .certificate import direct_status, refine
+from .certificate import certificate_of, direct_status, refine, row_norms
 from .dual import REACHED, Pair
 from .outcome import Outcome
 from .pcg import FLOOR, Rounding, refined
@@ -35,6 +37,7 @@ __all__ = ["MixedSolver"]
 STEPS = 40  # iterations after which the exact route is the better choice
 GATE = 9  # backward error, in u, above which the exact route has more to offer: 1e-15 in double
 IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
+SAMPLED = 4  # blocks of samples that are looked at for how they round
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
@@ -278,6 +281,27 @@ class Fine(NamedTuple):
         return self.system.apply_finely(rows)
 
 
+def careful(system, x, norm):
+    """The system for the certificate of rows x: `Fine` if there are few samples, or blocks of them
+    round alike, by more than the gate leaves room for."""
+    n, apart = system.n, system.n // SAMPLED
+    if n <= SAMPLED * BLOCK_ROWS or not system.total:
+        return Fine(system)
+    v, missed = system.cast(x), np.zeros((SAMPLED, *x.shape), sums_dtype(system.dtype))
+    for b in range(SAMPLED):
+        rows = slice(b * apart, b * apart + BLOCK_ROWS)
+        part = as_scores(system.G.rows(rows.start, rows.stop))
+        w = None if system.weights is None else system.weights[rows]
+        add_fvp(missed[b], part, v, weights=w, shift=system.mean)
+        missed[b] -= fine_fvp(part, v, weights=w, shift=system.mean)
+    # Products of different blocks: on average those of what they have in common.
+    alone = sum(row_norms(one) ** 2 for one in missed)
+    common = np.sqrt(np.maximum(row_norms(missed.sum(axis=0)) ** 2 - alone, 0.0))
+    share = n / BLOCK_ROWS / system.total / math.sqrt(SAMPLED * (SAMPLED - 1))
+    room = (GATE - FLOOR) * unit_roundoff(system.dtype) * norm * row_norms(x)
+    return system if (common * share <= room).all() else Fine(system)
+
+
 def _seen(values):
     """What a probe sees of one number per row."""
     return values[::PART] if np.ndim(values) else values
@@ -294,7 +318,9 @@ def _primal(system, rough, added, b, norm):
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
-    steps = found.steps
+    steps, seen = found.steps, careful(system, found.x, norm)
+    if seen is system:
+        return found.x, certificate_of(found.rest, found.x, b, norm), steps, None, found.error
 
     def improve(x, rest):
         nonlocal steps
@@ -303,7 +329,7 @@ def _primal(system, rough, added, b, norm):
         steps += more.steps
         return x + more.x
 
-    x, certificate, _ = refine(Fine(system), added, found.x, b, norm, improve, system.dtype, FLOOR)
+    x, certificate, _ = refine(seen, added, found.x, b, norm, improve, system.dtype, FLOOR)
     return x, certificate, steps, None, found.error
 
 
@@ -340,5 +366,5 @@ def _dual(system, rough, added, b, f, norm):
         steps += more.steps
         return x + pair.moved(more.x)
 
-    x, certificate, _ = refine(Fine(system), added, x, b, norm, correct, dtype, FLOOR)
+    x, certificate, _ = refine(careful(system, x, norm), added, x, b, norm, correct, dtype, FLOOR)
     return x, certificate, steps, pair.cancellation(b) if f is None else None, error
