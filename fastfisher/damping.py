@@ -275,7 +275,7 @@ class LevenbergMarquardt(Damping):
 def as_damping(damping):
     """Check `damping=`: a damping object, or a number meaning Tikhonov."""
     if type(damping) is float:  # asking an abstract class takes longer than all the rest
-        return Tikhonov(damping)
+        return Tikhonov(as_real(damping, "damping"))
     if isinstance(damping, Damping):
         return damping
     if damping is None:

@@ -10,11 +10,12 @@ import numpy as np
 from ..arrays import to_origin
 from ..damping import Relative
 from ..planning import choose, current_options
-from .certificate import USELESS, is_backward_stable, may_lose_digits
+from .certificate import USELESS, Certificate, is_backward_stable, may_lose_digits
+from .outcome import Outcome
 from .ranges import in_range, number_range
 from .solution import Solution
 
-__all__ = ["solve_small"]
+__all__ = ["small_outcome", "solve_small"]
 
 HEAD = 8  # numbers of the kernel's report before those of the right-hand sides
 _NONE = np.empty(0)
@@ -22,6 +23,42 @@ _NONE = np.empty(0)
 
 def solve_small(system, plan, b, coef, *, single):
     """The Solution for real rows b (k, p) or coef (k, n) of a small problem, or None."""
+    ladder = current_options().ladder  # whether it is one, the general route knows
+    found = _solved(system, b, coef) if ladder is None else None
+    if found is None:
+        return None
+    x, report, added, residual, backward_error = found
+    x = x.astype(system.dtype, copy=False)
+    return Solution(
+        x=to_origin(x[0] if single else np.ascontiguousarray(x.T), system.G.origin),
+        status="converged",
+        converged=True,
+        residual=residual,
+        backward_error=backward_error,
+        iterations=0,
+        method="primal",
+        damping=added,
+        rung="cholesky",
+        plan=plan,
+        rank=system.p,
+        statuses=("converged",) * len(x),
+        residuals=report[HEAD::2],
+    )
+
+
+def small_outcome(system, b, coef):
+    """The same on the way of another route, as the Outcome of a primal solve."""
+    found = _solved(system, b, coef)
+    if found is None:
+        return None
+    x, report, added, *_ = found
+    certificate = Certificate(None, report[HEAD::2], report[HEAD + 1 :: 2])
+    return Outcome(system, x, certificate, "converged", added, rank=system.p)
+
+
+def _solved(system, b, coef):
+    """x in double, the kernel's report, and of it the damping added, the largest residual and
+    backward error; None where something asks for a second look."""
     damping, dtype, mean, share, lam = system.damping, system.dtype, system.mean, 0.0, 0.0
     if not damping.needs:
         lam = damping.resolve(None, None, system.p)
@@ -47,22 +84,7 @@ def solve_small(system, plan, b, coef, *, single):
         return None
     if not (is_backward_stable(backward_error, dtype) and residual < USELESS):
         return None
-    x = x.astype(dtype, copy=False)
-    return Solution(
-        x=to_origin(x[0] if single else np.ascontiguousarray(x.T), system.G.origin),
-        status="converged",
-        converged=True,
-        residual=residual,
-        backward_error=backward_error,
-        iterations=0,
-        method="primal",
-        damping=added,
-        rung="cholesky",
-        plan=plan,
-        rank=system.p,
-        statuses=("converged",) * len(b),
-        residuals=report[HEAD::2],
-    )
+    return x, report, added, residual, backward_error
 
 
 def _adjoint(system, coef, rows):

@@ -26,7 +26,7 @@ from .outcome import Outcome
 from .primal import primal
 from .ranges import shifted
 from .refine import MixedSolver
-from .small import solve_small
+from .small import small_outcome, solve_small
 from .solution import solution_of
 from .spectral import spectral
 from .system import made_smaller
@@ -94,8 +94,8 @@ def solve_system(system, plan, b, coef, *, single, **settings):
 
     `settings`: those of `_solve`.
     """
-    given = b if coef is None else coef
-    if plan.problem.small and plan.method == "primal" and given.dtype.kind != "c":
+    real = (b if coef is None else coef).dtype.kind != "c"
+    if plan.problem.small and plan.method == "primal" and real:
         solution = solve_small(system, plan, b, coef, single=single)
         if solution is not None:
             return solution
@@ -202,7 +202,8 @@ def _direct(system, plan, side, b, coef, split=False):
         if not (ladder and ladder.escalations):
             _refuse_rank_deficient(system, b)
         if side == "primal":
-            return primal(system, b, coef)
+            small = plan.problem.small and small_outcome(system, b, coef)
+            return small or primal(system, b, coef)
         return dual(system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = ladder.cutoff if ladder else None
