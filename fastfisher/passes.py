@@ -16,7 +16,7 @@ from .kernels.cpu.memory import LARGEST
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
 from .kernels.slicing import KINDS
 from .planning import choose
-from .slices import SLICE_FLOPS, lone_step, read_step, row_step, slice_flops, slices
+from .slices import lone_step, read_step, row_step, slice_flops, slices
 
 __all__ = [
     "add_block_syrk",
@@ -126,8 +126,8 @@ def round_syrk(G, out=None, *, weights=None):
     n, p = G.shape
     kernel, halves = _kernel("syrk", p, G)
     rounded, real = getattr(kernel, "rounded", None), _none(G.dtype).real.dtype
-    single = real.itemsize == 4 and weighable(G, weights) is G and n <= syrk_step(G)
-    if not (rounded and single and written_once(p, n, G.dtype.itemsize // 4, 4)):
+    once = real.itemsize == 4 and n <= syrk_step(G) and written_once(p, n, G.dtype.itemsize // 4, 4)
+    if not (rounded and once and weighable(G, weights) is G):
         return None
     out = np.empty((p, p), G.dtype) if out is None else out
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
@@ -144,7 +144,7 @@ def add_block_syrk(c, G, first=0, *, weights=None, shift=None):
     kernel = choose("block_syrk", d, G.dtype).load()
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     direct = G.direct and G.stored == G.dtype and not shift.size
-    step = SLICE_FLOPS // max(n * d * d, 1)
+    step = slice_flops(_DOUBLE) // max(n * d * d, 1)
     if not direct:
         step = min(step, G.slice_columns // d)
     whole = G.rows(0, n) if direct else None

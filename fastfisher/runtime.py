@@ -200,6 +200,7 @@ def _compile_all(dtype, direction=1):
 def _small_calls(dtype):
     """Calls without arguments, in no particular order, that run every kernel."""
     from . import ops
+    from .kernels.cpu.tiny import LARGEST
     from .planning import options
 
     thin = np.eye(70, 4, dtype=dtype) + dtype.type(0.1)
@@ -238,7 +239,7 @@ def _small_calls(dtype):
         lambda: reproducible(ops.diag, thin),
         lambda: solve(thin, b, damping=1.0, nan_policy="skip"),
         lambda: batched(2),  # unrolled,
-        lambda: batched(7),  # and in loops
+        lambda: batched(LARGEST + 1),  # and in loops
         blocks,
         lambda: ops.layered_gram([(thin, thin)]),
         lambda: ops.layered_diag(thin, thin),

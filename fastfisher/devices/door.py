@@ -88,7 +88,7 @@ class DeviceScores:
             bits = np.dtype(self.data.dtype)
             return bits if self.factor == 1 or bits.itemsize > 2 else self.dtype
         plain = self.data.scale == 1 and not self.data.skipped
-        return self.data.stored if plain else self.dtype
+        return self.data.stored if plain else self.data.dtype
 
     @property
     def weighed(self):

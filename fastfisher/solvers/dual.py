@@ -15,6 +15,7 @@ from .factored import CholeskyFactor, rank_deficient
 from .ladder import allowed, climb
 from .outcome import Outcome
 from .ranges import unit_roundoff
+from .system import dots
 
 __all__ = ["REACHED", "Pair", "dual", "gram_factor"]
 
@@ -153,7 +154,7 @@ class Pair:
         rest = self.f - seen - self.lam * self._y
         if not self.lam and self.system.mean is not None:
             u = self.system.root_weights  # T'u = 0
-            rest -= (rest @ u)[:, np.newaxis] * u
+            rest -= dots(rest, u)[:, np.newaxis] * u
         return rest
 
     def moved(self, step):

@@ -7,7 +7,7 @@ general route, which also raises the errors.
 
 import numpy as np
 
-from ..arrays import to_origin
+from ..arrays import all_finite, to_origin
 from ..damping import Relative
 from ..planning import choose, current_options
 from .certificate import USELESS, Certificate, is_backward_stable, may_lose_digits
@@ -17,7 +17,7 @@ from .solution import Solution
 
 __all__ = ["small_outcome", "solve_small"]
 
-HEAD = 8  # numbers of the kernel's report before those of the right-hand sides
+HEAD = 9  # numbers of the kernel's report before those of the right-hand sides
 _NONE = np.empty(0)
 
 
@@ -27,7 +27,7 @@ def solve_small(system, plan, b, coef, *, single):
     found = _solved(system, b, coef) if ladder is None else None
     if found is None:
         return None
-    x, report, added, residual, backward_error = found
+    x, report, added, residual, backward_error, pivot = found
     x = x.astype(system.dtype, copy=False)
     return Solution(
         x=to_origin(x[0] if single else np.ascontiguousarray(x.T), system.G.origin),
@@ -41,6 +41,7 @@ def solve_small(system, plan, b, coef, *, single):
         rung="cholesky",
         plan=plan,
         rank=system.p,
+        smallest_pivot=pivot,
         statuses=("converged",) * len(x),
         residuals=report[HEAD::2],
     )
@@ -51,14 +52,15 @@ def small_outcome(system, b, coef):
     found = _solved(system, b, coef)
     if found is None:
         return None
-    x, report, added, *_ = found
+    x, report, added, *_, pivot = found
     certificate = Certificate(None, report[HEAD::2], report[HEAD + 1 :: 2])
-    return Outcome(system, x, certificate, "converged", added, rank=system.p)
+    facts = {"rank": system.p, "smallest_pivot": pivot}
+    return Outcome(system, x, certificate, "converged", added, **facts)
 
 
 def _solved(system, b, coef):
     """x in double, the kernel's report, and of it the damping added, the largest residual and
-    backward error; None where something asks for a second look."""
+    backward error, the smallest pivot; None where something asks for a second look."""
     damping, dtype, mean, share, lam = system.damping, system.dtype, system.mean, 0.0, 0.0
     if not damping.needs:
         lam = damping.resolve(None, None, system.p)
@@ -71,25 +73,19 @@ def _solved(system, b, coef):
     rows = system.G.rows(0, system.n)
     weights = _NONE if system.weights is None else system.weights
     if b is None:
-        with np.errstate(over="ignore", invalid="ignore"):  # then no factor, or no x
-            b = _adjoint(system, coef, rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            b = system.apply_adjoint(system.from_coefficients(coef))
+        if not all_finite(b):
+            return None
     b = b.astype(np.float64, copy=False)
     x, report = np.empty(b.shape), np.empty(HEAD + 2 * len(b))
     solve = choose("primal_small", system.p, dtype).load()
     solve(x, report, rows, weights, _NONE if mean is None else mean, b, lam, share)
-    largest, _, added, order, least, most, residual, backward_error = report[:HEAD].tolist()
+    largest, _, added, order, least, most, residual, backward_error, pivot = report[:HEAD].tolist()
     if order or not added or not in_range(largest, dtype.itemsize):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
     if not (is_backward_stable(backward_error, dtype) and residual < USELESS):
         return None
-    return x, report, added, residual, backward_error
-
-
-def _adjoint(system, coef, rows):
-    """b = G'(w o coef) / W of the (centred) rows."""
-    wide = rows.astype(np.float64, copy=False)
-    if system.mean is not None:
-        wide = wide - system.mean
-    return (system.from_coefficients(coef) * system.root_weights) @ wide
+    return x, report, added, residual, backward_error, pivot

@@ -35,7 +35,8 @@ def test_small_solve_by_hand(entry):
     x, report = run(entry, np.array([[1.0, 0], [0, 2]]), np.empty(0), np.ones((1, 2)), 0.5, 0.0)
     assert np.allclose(x, [[1.0, 0.4]], rtol=1e-15)
     assert report[:4].tolist() == [2.0, 2.5, 0.5, 0.0]
-    assert report[4:6].tolist() == [1.0, 1.0] and report[6:].max() < 1e-15
+    assert report[4:6].tolist() == [1.0, 1.0] and report[6:8].max() < 1e-15
+    assert report[8] == 1.0 and report[HEAD:].max() < 1e-15
 
 
 @over_implementations
@@ -140,6 +141,7 @@ def test_small_and_general_route_agree(dtype, damping, how, center, monkeypatch)
     general = ff.solve(G, method="primal", **settings)
     assert small.converged and general.converged and small.x.dtype == general.x.dtype == dtype
     assert np.isclose(small.damping, general.damping, rtol=1e-12)
+    assert np.isclose(small.smallest_pivot, general.smallest_pivot, rtol=1e-6)
     tolerance = 1e-4 if dtype == "float32" else 1e-11
     np.testing.assert_allclose(small.x, general.x, rtol=tolerance, atol=tolerance)
 
@@ -163,6 +165,26 @@ def test_a_small_x_that_loses_digits_or_overflows_takes_the_general_route(dtype)
     assert lost.status == "underflow"
     over = ff.solve(G / 16, np.full(4, info.max, dtype), damping=1e-3, method="primal")
     assert over.status == "not_finite"
+
+
+@over_implementations
+def test_a_bad_solution_is_seen_wherever_it_stands(entry):
+    a, b = matrices.gaussian((30, 4), "float64", matrices.generator("bad")), np.ones((3, 4))
+    for place in range(3):
+        bad = b.copy()
+        bad[place] = np.nan
+        with np.errstate(invalid="ignore"):
+            _, report = run(entry, a, np.empty(0), bad, 0.1, 0.0)
+        assert np.isnan(report[6]) and np.isnan(report[7]), place
+
+
+@pytest.mark.parametrize("order", (1, -1))
+def test_right_hand_sides_that_overflow_beside_others_take_the_general_route(order):
+    rng = matrices.generator("beside")
+    G, coef = rng.standard_normal((20, 4)) * 1e60, rng.standard_normal((20, 2))
+    coef[:, 0] *= 1e300
+    made = ff.solve(G, coef=coef[:, ::order], damping=ff.Relative(0.1), method="primal")
+    assert made.converged and np.isfinite(made.x).all()
 
 
 @pytest.mark.parametrize("scale", (1e-150, 1e150))

@@ -35,7 +35,7 @@ def definite(n, dtype):
 def small_problem(dtype):
     """report, scores, weights, shift, right-hand sides, damping, share."""
     rows = operands((50, 4), dtype).real.copy()
-    return np.zeros(12), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
+    return np.zeros(13), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
 
 
 def cases(dtype):

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastfisher as ff
 from tests import matrices, oracle
-from tests.solvers.device_arrays import TALL, WIDE, there
+from tests.solvers.device_arrays import TALL, WIDE, slices_of, there
 from tests.tolerances import entrywise_ratio, forward_ratio, solve_ratio, unit_roundoff
 
 __all__ = ["ROUTES", "SCALES", "far"]
@@ -72,6 +72,13 @@ def _solves(shape):
         exact = np.linalg.solve(A, v.astype(float))
         error = forward_ratio(x, exact, cond)
         found[name] = max(error, solve_ratio(A, x, v)) if made.converged else np.inf
+    for policy in ("raise", "skip"):  # read in slices, of which one row is left out
+        H, here = (G, w) if policy == "raise" else (np.vstack([G, G[:1] * np.nan]), np.append(w, 1))
+        with slices_of(4 * p * 4):
+            settings = dict(damping=0.1, method="primal", device="cuda", nan_policy=policy)
+            made = ff.solve(H, v, weights=here, **settings)
+        A = oracle.damped(oracle.fisher(G, w), 0.1)
+        found[policy] = solve_ratio(A, np.asarray(made.x), v) if made.converged else np.inf
     F = ff.DeviceFisher(p, dtype="float32").update(there(G[2:]), there(1e60 * w[2:]))
     made, exact = F.matrix().copy_to_host(), oracle.fisher(G[2:], w[2:])
     size = unit_roundoff(np.float32) * np.abs(exact).max()

@@ -101,7 +101,7 @@ def test_15_on_a_device_scores_are_centred_by_the_mean_and_not_its_rounding(case
 @with_cuda
 def test_weights_far_from_1_keep_their_digits_on_a_device():
     found = in_a_process(far, **SIMULATOR)
-    assert len(found) == 3 * 4 * 7 + 2 * 6
+    assert len(found) == 3 * 4 * 7 + 2 * 8
     for case, ratio in found.items():
         assert_ratio(ratio, "goal", case)
 

@@ -75,6 +75,23 @@ def test_law_26_2_same_bits_on_1_2_and_3_threads():
     assert one == three == numba
 
 
+BLAS_BITS = """
+    import numpy as np
+    import fastfisher as ff
+    rng = np.random.default_rng(7)
+    for n, p in ((20_000, 10), (50_000, 4), (60_000, 1), (60, 30_000)):
+        G, coef = rng.standard_normal((n, p)), rng.standard_normal(n)
+        for center in (False, True):
+            with ff.options(reproducible=True):
+                x = ff.solve(G, coef=coef, damping=0.1, center=center).x
+            print(x.tobytes().hex()[:4000])
+"""
+
+
+def test_law_26_2_same_bits_on_any_number_of_threads_of_blas():
+    assert run(BLAS_BITS, OPENBLAS_NUM_THREADS="1") == run(BLAS_BITS, OPENBLAS_NUM_THREADS="2")
+
+
 # Threads, processes, interruptions ---------------------------------------------------------------
 
 

@@ -18,9 +18,15 @@ from .threads import driver
 
 __all__ = ["primal_small"]
 
-HEAD = 8  # numbers of the report before those of the right-hand sides
+HEAD = 9  # numbers of the report before those of the right-hand sides
 NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
 ROWS = 64  # of a block sum; even
+
+
+@kernel
+def _larger(x, y):
+    """The larger one, or NaN where one is."""
+    return y if y > x or y != y else x
 
 
 @kernel
@@ -64,8 +70,7 @@ def _fisher(F, a, weights, shift, total, panels):
     for i in range(p):
         for j in range(i + 1):
             F[i, j] = F[j, i] = sums[i * width + j] / total
-        if not F[i, i] <= largest:  # NaN too
-            largest = F[i, i]
+        largest = _larger(largest, F[i, i])
     return largest
 
 
@@ -130,16 +135,8 @@ def _largest(x):
     """The largest magnitude, or NaN if there is one."""
     largest = 0.0
     for value in x:
-        if not abs(value) <= largest:
-            largest = abs(value)
+        largest = _larger(largest, abs(value))
     return largest
-
-
-@kernel
-def _raise(report, place, value):
-    """The larger one, or NaN."""
-    if not value <= report[place]:
-        report[place] = value
 
 
 @kernel
@@ -174,7 +171,10 @@ def _primal_small(launch, x, report, a, weights, shift, b, damping, share, singl
     if report[3] != 0:
         return
     report[4] = np.inf
-    report[5:HEAD] = 0.0
+    report[5:8] = 0.0
+    report[8] = np.inf
+    for i in range(p):
+        report[8] = min(report[8], F[i, i] ** 2)
     for c in range(len(b)):
         size = _largest(b[c])
         power = 0 if size == 0 or 1 / NEAR < size < NEAR else math.frexp(size)[1]
@@ -194,16 +194,17 @@ def _primal_small(launch, x, report, a, weights, shift, b, damping, share, singl
         if given > 0:
             size = _largest(x[c])
             report[4] = min(report[4], size)
-            _raise(report, 5, size)
-        _raise(report, 6, report[place])
-        _raise(report, 7, report[place + 1])
+            report[5] = _larger(report[5], size)
+        report[6] = _larger(report[6], report[place])
+        report[7] = _larger(report[7], report[place + 1])
 
 
 def primal_small(x, report, a, weights, shift, b, damping, share):
     # x        OUT (k, p) double
     # report   OUT (8 + 2 k) double: largest element and trace of diag F, what was added to it, 0 or
     #          the failing order, least and most of the largest elements of solutions for b other
-    #          than 0, the largest relative residual and backward error; then those of each solution
+    #          than 0, the largest relative residual and backward error, the smallest pivot; then
+    #          residual and backward error of each solution
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
