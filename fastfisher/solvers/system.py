@@ -50,8 +50,9 @@ def drift_of(mean, dtype):
 
 
 def dots(rows, v):
-    """Dot products of rows with v; in an order of its own, where BLAS has one of its threads."""
-    return np.einsum("ij,j->i", rows, v)
+    """Dot products of rows, or of one, with v: in an order of its own, where BLAS has one of its
+    threads."""
+    return np.einsum("...j,j->...", rows, v)
 
 
 def subtract_outer(c, d, weight):
@@ -246,7 +247,7 @@ class System:
         1/lambda times as large, and would drown the rest.
         """
         f, u = coef * self.root_weights, self.root_weights
-        return f if self.mean is None else f - dots(f, u)[:, np.newaxis] * u
+        return f if self.mean is None else f - dots(f, u)[..., np.newaxis] * u
 
     def resolve_damping(self, diagonal, trace=None):
         """The diagonal D: a number or (p,); looks at the diagonal of F only if it must."""
