@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 POWER_STEPS = 4  # towards a norm, from below
+HEAD = 9  # numbers of the report of `primal_small` before those of the right-hand sides
 
 
 def _shifted(a, shift, dtype):
@@ -192,13 +193,13 @@ def primal_small(x, report, a, weights, shift, b, damping, share):
     x[:] = x.astype(a.dtype)
     r = np.linalg.norm(near - x @ F.T - added * x, axis=1)
     given = np.linalg.norm(near, axis=1)
-    report[9::2] = r / np.where(given > 0, given, 1)
+    report[HEAD::2] = r / np.where(given > 0, given, 1)
     scale = (np.linalg.norm(F, 2) + added) * np.linalg.norm(x, axis=1) + given
-    report[10::2] = r / np.where(scale > 0, scale, 1)
+    report[HEAD + 1 :: 2] = r / np.where(scale > 0, scale, 1)
     x[:] = np.ldexp(x, units)
     sizes = np.abs(x).max(axis=1)[given > 0]
     report[4:6] = sizes.min(initial=np.inf), sizes.max(initial=0.0)
-    report[6:8] = report[9::2].max(initial=0.0), report[10::2].max(initial=0.0)
+    report[6:8] = report[HEAD::2].max(initial=0.0), report[HEAD + 1 :: 2].max(initial=0.0)
     report[8] = (L.diagonal() ** 2).min()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays import all_finite, to_origin
 from ..damping import Relative
+from ..kernels.reference import HEAD
 from ..planning import choose, current_options
 from .certificate import USELESS, Certificate, is_backward_stable, may_lose_digits
 from .outcome import Outcome
@@ -17,7 +18,6 @@ from .solution import Solution
 
 __all__ = ["small_outcome", "solve_small"]
 
-HEAD = 9  # numbers of the kernel's report before those of the right-hand sides
 _NONE = np.empty(0)
 
 

@@ -163,7 +163,7 @@ class System:
         if self.drift is None or G is not self.G:
             return
         d = self.drift.conj() if column_weights is None else self.drift.conj() * column_weights
-        seen, size = self._products(d[np.newaxis])[0], dots(self.drift[np.newaxis], d)[0].real
+        seen, size = self._products(d[np.newaxis])[0], dots(self.drift, d).real
         for lo in range(0, self.n, CORRECTED):  # seen: of the corrected rows
             hi = lo + CORRECTED
             c[lo:hi, :hi] -= seen[lo:hi, np.newaxis] + seen[:hi].conj() + size

@@ -292,7 +292,7 @@ def _primal_small(d):
         return
     for n, p, k in ((1, 1, 1), (20, 7, 3), (9, 12, 1)):
         for weights in (d.none, d.positive(n)):
-            x, report = np.empty((k, p)), np.empty(9 + 2 * k)
+            x, report = np.empty((k, p)), np.empty(reference.HEAD + 2 * k)
             b = d.scores(k, p, dtype=np.float64)
             shift = np.arange(p * (k > 1)) / 4.0
             given = (d.scores(n, p), weights.astype(np.float64), shift)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import fastfisher as ff
 from fastfisher.kernels import reference
-from fastfisher.kernels.cpu.small import HEAD, ROWS
+from fastfisher.kernels.cpu.small import ROWS
+from fastfisher.kernels.reference import HEAD
 from fastfisher.planning import records
 from fastfisher.solvers import solve
 from tests import matrices

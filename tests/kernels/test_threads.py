@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastfisher.kernels.reference import HEAD
 from fastfisher.planning import TABLE
 from tests import matrices
 
@@ -35,7 +36,7 @@ def definite(n, dtype):
 def small_problem(dtype):
     """report, scores, weights, shift, right-hand sides, damping, share."""
     rows = operands((50, 4), dtype).real.copy()
-    return np.zeros(13), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
+    return np.zeros(HEAD + 4), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
 
 
 def cases(dtype):

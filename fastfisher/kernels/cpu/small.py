@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from ..reference import HEAD
 from .jit import kernel
 from .power import power_steps, range_safe_norm
 from .products import Place, add_lower, panels_of
@@ -18,7 +19,6 @@ from .threads import driver
 
 __all__ = ["primal_small"]
 
-HEAD = 9  # numbers of the report before those of the right-hand sides
 NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
 ROWS = 64  # of a block sum; even
 
@@ -201,10 +201,10 @@ def _primal_small(launch, x, report, a, weights, shift, b, damping, share, singl
 
 def primal_small(x, report, a, weights, shift, b, damping, share):
     # x        OUT (k, p) double
-    # report   OUT (8 + 2 k) double: largest element and trace of diag F, what was added to it, 0 or
-    #          the failing order, least and most of the largest elements of solutions for b other
-    #          than 0, the largest relative residual and backward error, the smallest pivot; then
-    #          residual and backward error of each solution
+    # report   OUT (HEAD + 2 k) double: largest element and trace of diag F, what was added to it,
+    #          0 or the failing order, least and most of the largest elements of solutions for b
+    #          other than 0, the largest relative residual and backward error, the smallest pivot;
+    #          then residual and backward error of each solution
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
