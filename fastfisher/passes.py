@@ -124,9 +124,11 @@ def round_syrk(G, out=None, *, weights=None):
     """What `add_syrk` would add to zeros, rounded: in `out` or a new array, of which the lower
     triangle counts. None, and nothing is done, where it takes sums in double beside it."""
     n, p = G.shape
+    if _none(G.dtype).real.itemsize != 4:
+        return None
     kernel, halves = _kernel("syrk", p, G)
-    rounded, real = getattr(kernel, "rounded", None), _none(G.dtype).real.dtype
-    once = real.itemsize == 4 and n <= syrk_step(G) and written_once(p, n, G.dtype.itemsize // 4, 4)
+    rounded = getattr(kernel, "rounded", None)
+    once = n <= syrk_step(G) and written_once(p, n, G.dtype.itemsize // 4, 4)
     if not (rounded and once and weighable(G, weights) is G):
         return None
     out = np.empty((p, p), G.dtype) if out is None else out
@@ -280,15 +282,15 @@ def fresh_sums(op, G, *vectors, weights=None):
     of G where long rows make up one block: its sums then are the answer as they are."""
     n, p = G.shape
     shape = (*(len(v) for v in vectors), p)
-    kernel, halves = _kernel(op, shape[0], G)
-    made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
-    most = min(read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
-    ready = ready and p >= WIDE and 0 < n <= most and math.prod(shape)
-    if made and ready and weighable(G, weights) is G:
-        more = () if op == "rmatvec" else (_real(weights, G.dtype),)
-        for lo, hi in slices(n, n, op):
-            y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
-        return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
+    if p >= WIDE and 0 < n <= BLOCK_ROWS:
+        kernel, halves = _kernel(op, shape[0], G)
+        made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
+        ready = ready and n <= read_step(G, 2 * math.prod(shape)) and math.prod(shape)
+        if made and ready and weighable(G, weights) is G:
+            more = () if op == "rmatvec" else (_real(weights, G.dtype),)
+            for lo, hi in slices(n, n, op):
+                y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
+            return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
     y = np.zeros(shape, sums_dtype(G.dtype) if vectors else np.float64)
     more = {} if op == "rmatvec" else {"weights": weights}
     _ADD[op](y, G, *vectors, **more)
