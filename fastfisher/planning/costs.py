@@ -211,31 +211,35 @@ def _kept(q, order):
     return (1 + (q.dampings > 1)) * order * order * q.sum_bytes
 
 
-def _one_call(q):
-    """The stage of a primal solve in one compiled call, on one core and in double."""
-    choice, rates = decide("primal_small", q.p, q.dtype, device=q.device), current_rates()
-    scores, square = q.n * q.p, q.p * q.p
-    flops = scores * (q.p + 1) + q.p * square / 3 + (4 * scores + 2 * square) * q.rhs
-    passes = (2 + 2 * q.rhs) * 8 * scores  # packed, summed, and read again for each residual
+def _one_call(q, side):
+    """The stage of a solve in one compiled call, on one core and in double."""
+    order, op = q.p if side == "primal" else q.n, f"{side}_small"
+    choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
+    scores, square = q.n * q.p, order * order
+    products = 4 if side == "primal" else 8  # of the solution and its residual
+    flops = scores * (order + 1) + order * square / 3 + (products * scores + 2 * square) * q.rhs
+    passes = (2 + products / 2 * q.rhs) * 8 * scores  # packed, summed, and read again for those
     seconds = rates.call + flops / rates.core_speed() + passes / rates.bandwidth
-    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square
+    vectors = 4 * q.p if side == "dual" else 0
+    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square + 8 * vectors
     own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
     size = f"{q.n} x {q.p}"
     moved = scores * q.stored_bytes
-    return Stage(
-        "primal_small", choice.entry.name, size, int(flops), int(moved), int(scratch), *own
-    )
+    return Stage(op, choice.entry.name, size, int(flops), int(moved), int(scratch), *own)
 
 
 def _primal(q):
     resident = _kept(q, q.p) + vector_bytes(q, 6, 1)
-    if q.small:
-        return [_one_call(q)], resident
+    if q.small("primal"):
+        return [_one_call(q, "primal")], resident
     product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
     return [product, *_repeated(others, q.dampings)], resident
 
 
 def _dual(q):
+    resident = _kept(q, q.n) + vector_bytes(q, 6, 3)
+    if q.small("dual"):
+        return [_one_call(q, "dual")], resident
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
@@ -245,7 +249,7 @@ def _dual(q):
         stage_of(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
         _fvp_stage(q),
     ]
-    return [product, *_repeated(others, q.dampings)], _kept(q, q.n) + vector_bytes(q, 6, 3)
+    return [product, *_repeated(others, q.dampings)], resident
 
 
 def _cg(q):

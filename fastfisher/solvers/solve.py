@@ -33,6 +33,7 @@ from .system import made_smaller
 
 __all__ = ["plan_system", "solve_system"]
 
+SIDES = {"primal": primal, "dual": dual}  # the direct routes
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 LIFT = 900  # powers of two that right-hand sides are made larger by where x underflows
 
@@ -95,7 +96,7 @@ def solve_system(system, plan, b, coef, *, single, **settings):
     `settings`: those of `_solve`.
     """
     real = (b if coef is None else coef).dtype.kind != "c"
-    if plan.problem.small and plan.method == "primal" and real:
+    if real and plan.method in SIDES and plan.problem.small(plan.method):
         solution = solve_small(system, plan, b, coef, single=single)
         if solution is not None:
             return solution
@@ -201,10 +202,8 @@ def _direct(system, plan, side, b, coef, split=False):
     try:
         if not (ladder and ladder.escalations):
             _refuse_rank_deficient(system, b)
-        if side == "primal":
-            small = plan.problem.small and small_outcome(system, b, coef)
-            return small or primal(system, b, coef)
-        return dual(system, b, coef)
+        small = plan.problem.small(side) and small_outcome(system, side, b, coef)
+        return small or SIDES[side](system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = ladder.cutoff if ladder else None
         if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):

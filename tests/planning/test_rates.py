@@ -127,14 +127,24 @@ def test_more_work_is_never_estimated_as_less_time():
 
 
 def test_a_solve_in_one_call_is_charged_one_overhead():
-    small, general = (ff.plan(30, p, method="primal") for p in (128, 129))
-    assert small.problem.small and not general.problem.small
-    assert small.seconds < general.seconds / 2
-    assert not ff.plan(30, 32, dtype="complex128").problem.small
-    limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
-    for n, p, fits in limits:
-        assert ff.plan(n, p).problem.small is fits
-    assert ff.plan(300, 30, rhs=100).problem.small and not ff.plan(300, 30, rhs=300).problem.small
+    for side in ("primal", "dual"):
+
+        def planned(n, p, side=side, **changes):
+            n, p = (n, p) if side == "primal" else (p, n)
+            return ff.plan(n, p, method=side, **changes)
+
+        def small(*shape, side=side, **changes):
+            return planned(*shape, **changes).problem.small(side)
+
+        assert small(30, 128) and not small(30, 129)
+        assert planned(30, 128).seconds < planned(30, 129).seconds / 2
+        assert not small(30, 32, dtype="complex128")
+        limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
+        for n, p, fits in limits:
+            assert small(n, p) is fits
+            one = [stage.op for stage in planned(n, p).stages] == [f"{side}_small"]
+            assert one is fits
+        assert small(300, 30, rhs=100) and not small(300, 30, rhs=300)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", ">f2"])
