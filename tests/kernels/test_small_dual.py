@@ -149,7 +149,7 @@ def test_D5_the_mean_of_centred_coefficients_is_lost_on_the_way_in(entry, weight
     a, coef = rng.standard_normal((6, 30)), rng.standard_normal((1, 6))
     weights = np.arange(1.0, 7) if weighted else NONE
     shift = np.average(a, axis=0, weights=weights if weighted else None)
-    coef -= np.average(coef, weights=weights if weighted else None)
+    coef -= np.average(coef[0], weights=weights if weighted else None)
     given = weights, None, coef, 1e-9, 0.0, shift
     one, _ = run(entry, a, *given)
     x, _ = run(entry, a, *given[:2], coef + 2.0**20, *given[3:])
