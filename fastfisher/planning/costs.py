@@ -19,6 +19,7 @@ from ..kernels.cpu.splitting import (
 )
 from ..kernels.slicing import FORMS, KINDS
 from .profiles import current_rates, thread_count
+from .rates import ITERATION, SOLVE
 from .records import Stage
 from .table import choose, decide
 from .units import integer_unit
@@ -34,6 +35,7 @@ __all__ = [
     "mixed_side",
     "route",
     "stage_of",
+    "surrounded",
     "vector_bytes",
 ]
 
@@ -49,6 +51,8 @@ SLICED_SPEED = {
 INTEGERS = "bytes", "septets", "shorts"  # the fastest first
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
+# Passes over right-hand sides, in double, outside the kernels: measured, with those of columns.
+VECTOR_PASSES = {"primal": 12, "dual": 24, "cg": 12, "mixed": 24}
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -204,6 +208,15 @@ def _repeated(stages, times):
         )
         for stage in stages
     ]
+
+
+def surrounded(q, method, stages):
+    """The stages, and what is done between them as one more."""
+    overheads = ITERATION if method == "cg" else SOLVE
+    passed = VECTOR_PASSES[method] * q.p * q.rhs * q.sum_bytes
+    seconds = current_rates().around(len(stages), passed, overheads)
+    between = Stage("between", "numpy", f"{q.p} x {q.rhs}", 0, passed, seconds=seconds)
+    return stages + _repeated([between], q.dampings)
 
 
 def _kept(q, order):
@@ -381,4 +394,6 @@ ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 def route(q, method):
     """Stages of a method, and its peak bytes."""
     stages, resident = ROUTES[method](q)
+    if not (method in ("primal", "dual") and q.small(method)):
+        stages = surrounded(q, method, stages)
     return stages, int(resident + max(stage.workspace for stage in stages))

@@ -88,6 +88,7 @@ class Plan:
 
     ``peak_bytes`` counts every array allocated on top of the inputs, the result included.
     For cg, flops, bytes and seconds are those of one iteration. Seconds are estimates.
+    The stage "between" is what is done with vectors, and around the kernels, outside the others.
     """
 
     problem: Problem
