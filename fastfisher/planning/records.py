@@ -31,6 +31,7 @@ class Problem:
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
     spectral: bool = False  # eigenvalues take the place of a Cholesky factor
     climbs: bool = False  # on a device: a ladder may try a factor from the scores, in more room
+    kept: bool = False  # most of the Gram matrix is there from the solve before
     dampings: int = 1  # solved for one after the other, from one matrix
 
     def small(self, side):
@@ -39,7 +40,7 @@ class Problem:
         scores, order = self.n * self.p, self.p if side == "primal" else self.n
         fits = 0 < order <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
         fits = fits and scores * (order + SMALL_SIDE * self.rhs) <= SMALL_WORK
-        return real and fits and not self.spectral and self.dampings == 1
+        return real and fits and not (self.spectral or self.kept) and self.dampings == 1
 
     @property
     def itemsize(self):

@@ -38,11 +38,13 @@ TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 LIFT = 900  # powers of two that right-hand sides are made larger by where x underflows
 
 
-def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False, dampings=1):
+def plan_system(
+    G, weights, center, rhs, method, *, undamped=False, spectral=False, kept=False, dampings=1
+):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
 
     `undamped`: damping is 0 and the right-hand side is in the row space; `spectral`: eigenvalues
-    are wanted; `dampings`: how many are solved for.
+    are wanted; `kept`: most of the Gram matrix is there; `dampings`: how many are solved for.
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
@@ -58,6 +60,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
         G.stored != G.dtype,
         undamped and rank - bool(center) < p,
         spectral,
+        kept,
         dampings,
     )
     return plan_problem(problem, enforce=True)
@@ -65,7 +68,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
 
 @functools.lru_cache(maxsize=1024)
 def _problem(
-    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, dampings
+    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, kept, dampings
 ):  # kept, since a small solve takes little longer than describing it
     return Problem(
         n=n,
@@ -79,6 +82,7 @@ def _problem(
         halves=halves,
         singular=singular,
         spectral=spectral,
+        kept=kept,
         dampings=dampings,
     )
 
