@@ -300,6 +300,19 @@ def _primal_small(d):
             yield args, [0, 1]
 
 
+def _dual_small(d):
+    if d.dtype.kind == "c":
+        return
+    for n, p, k in ((1, 1, 1), (7, 20, 3), (12, 9, 1)):
+        for weights, of_samples in ((d.none, False), (d.positive(n), True)):
+            x, report = np.empty((k, p)), np.empty(reference.HEAD + 2 * k)
+            b = d.scores(k * (not of_samples), p, dtype=np.float64)
+            coef = d.scores(k * of_samples, n, dtype=np.float64)
+            shift = np.arange(p * (k > 1)) / 4.0
+            given = (d.scores(n, p), weights.astype(np.float64), shift, b, coef)
+            yield (x, report, *given, 0.5, 0.25, 1e-12, 8), [0, 1]
+
+
 def _block_syrk(d):
     for blocks, order, n in ((1, 1, 1), (5, 3, 300), (3, 17, 9), (70, 2, 4)):
         for weights in (d.none, d.positive(n)):
