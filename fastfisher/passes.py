@@ -13,7 +13,12 @@ import numpy as np
 from .arrays import LARGE, WIDEST, Scores, all_finite, far, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import LARGEST
-from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
+from .kernels.cpu.splitting import (
+    BLOCK_ROWS,
+    SLICE_BYTES,
+    sliced_terms,
+    written_once,
+)
 from .kernels.slicing import KINDS
 from .planning import choose
 from .slices import lone_step, read_step, row_step, slice_flops, slices
@@ -30,7 +35,6 @@ __all__ = [
     "add_syrk",
     "bad_rows",
     "check_finite",
-    "fine_fvp",
     "fresh_sums",
     "mean_row",
     "products",
@@ -43,7 +47,6 @@ __all__ = [
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
-FINE = 32  # rows in a sum that is added to others in pairs
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -316,24 +319,6 @@ def add_fvp(y, G, v, *, weights=None, shift=None):
     weights = _real(weights, G.dtype)
     for lo, hi in slices(n, step, "fvp"):
         kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
-
-
-def fine_fvp(G, v, *, weights=None, shift=None):
-    """(G - shift)' (weights o ((G - shift) v)) for rows v (k, p), in double, from sums over few
-    rows that are added in pairs: of rows that are all alike, long sums round one way."""
-    n, p = G.shape
-    G, shift = _weighed(G, weights, shift)
-    v, weights = np.ascontiguousarray(v, dtype=G.dtype), _real(weights, G.dtype)
-    kernel, halves = _kernel("fvp", len(v), G)
-    sums = [np.zeros((len(v), p), sums_dtype(G.dtype))]
-    for lo in range(0, n, FINE):
-        hi, pairs = lo + FINE, lo // FINE + 1
-        sums.append(np.zeros_like(sums[0]))
-        kernel(sums[-1], G.rows(lo, min(hi, n), halves=halves), v, _part(weights, lo, hi), shift)
-        while len(sums) > 2 and (pairs % 2 == 0 or hi >= n):  # of as many rows, or the last ones
-            last, pairs = sums.pop(), pairs // 2
-            sums[-1] += last
-    return sums[-1]
 
 
 def add_diag(y, G, *, weights=None, shift=None):

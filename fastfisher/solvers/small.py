@@ -11,9 +11,10 @@ from ..arrays import all_finite, to_origin
 from ..damping import Relative
 from ..kernels.reference import HEAD
 from ..planning import choose, current_options
-from .certificate import USELESS, Certificate, is_backward_stable, may_lose_digits
+from .certificate import USELESS, Certificate, may_lose_digits
+from .fine import REACHED, right_side
 from .outcome import Outcome
-from .ranges import in_range, number_range
+from .ranges import in_range, number_range, unit_roundoff
 from .solution import Solution
 
 __all__ = ["small_outcome", "solve_small"]
@@ -74,7 +75,7 @@ def _solved(system, b, coef):
     weights = _NONE if system.weights is None else system.weights
     if b is None:
         with np.errstate(over="ignore", invalid="ignore"):
-            b = system.apply_adjoint(system.from_coefficients(coef))
+            b = right_side(system, coef)
         if not all_finite(b):
             return None
     b = b.astype(np.float64, copy=False)
@@ -86,6 +87,6 @@ def _solved(system, b, coef):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
-    if not (is_backward_stable(backward_error, dtype) and residual < USELESS):
+    if not (backward_error <= REACHED * unit_roundoff(dtype) and residual < USELESS):
         return None
     return x, report, added, residual, backward_error, pivot

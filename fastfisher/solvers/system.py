@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import WIDEST, Scores, check_policy, far
 from ..damping import Damping
 from ..errors import InputError
+from ..pairs import fine_fvp, fine_rmatvec
 from ..passes import (
     add_diag,
     add_fvp,
@@ -20,7 +21,6 @@ from ..passes import (
     add_syrk,
     bad_rows,
     check_finite,
-    fine_fvp,
     mean_row,
     products,
     sums_dtype,
@@ -79,6 +79,7 @@ class System:
     mean: np.ndarray | None
     damping: Damping
     propagate: bool = False
+    explicit = True  # samples are at hand, a few at a time
     # Callables that give a copy of raw sums, lower triangles, where somebody keeps them:
     kept_gram: object = None  # (G - mean)(G - mean)'
     kept_fisher: object = None  # (G - mean)'w(G - mean)
@@ -233,9 +234,15 @@ class System:
     @tamed
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
-        y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
-        u = f * self.root_weights
-        add_rmatvec(y, self.G, u, shift=self.mean)
+        return self.summed(f * self.root_weights)
+
+    def summed(self, u, *, finely=False):
+        """(G - mean)'u for rows u (k, n): (k, p); `finely` also where rows are all alike."""
+        if finely:
+            y = fine_rmatvec(self.G, u, shift=self.mean)
+        else:
+            y = np.zeros((len(u), self.p), sums_dtype(self.dtype))
+            add_rmatvec(y, self.G, u, shift=self.mean)
         if self.drift is not None:
             y -= u.sum(axis=1)[:, np.newaxis] * self.drift.conj()
         return y

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher import passes
+from fastfisher import pairs, passes
 from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
@@ -106,7 +106,7 @@ def test_fine_sums_are_sums_of_all_rows(n, weighted, rng):
     w, shift = rng.integers(0, 4, n) if weighted else None, np.arange(5.0)
     expected = np.zeros((2, 5))
     passes.add_fvp(expected, G, v, weights=w, shift=shift)
-    assert np.array_equal(passes.fine_fvp(G, v, weights=w, shift=shift), expected)
+    assert np.array_equal(pairs.fine_fvp(G, v, weights=w, shift=shift), expected)
 
 
 @given(n=st.integers(0, 9), p=st.integers(0, 9), seed=st.integers(0, 50))
