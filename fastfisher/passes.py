@@ -30,7 +30,6 @@ __all__ = [
     "add_syrk",
     "bad_rows",
     "check_finite",
-    "fine_fvp",
     "fresh_sums",
     "mean_row",
     "products",
@@ -43,7 +42,6 @@ __all__ = [
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
-FINE = 32  # rows in a sum that is added to others in pairs
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -254,10 +252,11 @@ def products(G, v, *, shift=None):
     return y
 
 
-def add_rmatvec(y, G, u, *, shift=None):
-    """y (k, p) += (G - shift)' u for rows u (k, n); y is double."""
+def add_rmatvec(y, G, u, *, shift=None, finely=False):
+    """y (k, p) += (G - shift)' u for rows u (k, n); y is double. `finely`: right where terms are
+    alike, too, of which long sums would round one way."""
     n, p = G.shape
-    kernel, halves = _kernel("rmatvec", len(u), G)
+    kernel, halves = _kernel("fine_rmatvec" if finely else "rmatvec", len(u), G)
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, read_step(G, p * len(u)), "rmatvec"):
         part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
@@ -302,40 +301,26 @@ def _lies_ready(G, halves):
     return G.direct and (halves or G.stored == G.dtype)
 
 
-def add_fvp(y, G, v, *, weights=None, shift=None):
-    """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
+def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
+    """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double.
+
+    `finely` as in `add_rmatvec`, in two passes.
+    """
     n, p = G.shape
     G, shift = _weighed(G, weights, shift)
     v = np.ascontiguousarray(v, dtype=G.dtype)
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
-    if step > G.slice_rows and not ready:  # rows are copied twice: not all of a slice at once
+    # Rows copied twice: not all of a slice at once.
+    if finely or (step > G.slice_rows and not ready):
         t = products(G, v, shift=shift).astype(G.dtype, copy=False)
         if weights is not None:
             t *= _real(weights, G.dtype)
-        add_rmatvec(y, G, t, shift=shift)
+        add_rmatvec(y, G, t, shift=shift, finely=finely)
         return
     weights = _real(weights, G.dtype)
     for lo, hi in slices(n, step, "fvp"):
         kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
-
-
-def fine_fvp(G, v, *, weights=None, shift=None):
-    """(G - shift)' (weights o ((G - shift) v)) for rows v (k, p), in double, from sums over few
-    rows that are added in pairs: of rows that are all alike, long sums round one way."""
-    n, p = G.shape
-    G, shift = _weighed(G, weights, shift)
-    v, weights = np.ascontiguousarray(v, dtype=G.dtype), _real(weights, G.dtype)
-    kernel, halves = _kernel("fvp", len(v), G)
-    sums = [np.zeros((len(v), p), sums_dtype(G.dtype))]
-    for lo in range(0, n, FINE):
-        hi, pairs = lo + FINE, lo // FINE + 1
-        sums.append(np.zeros_like(sums[0]))
-        kernel(sums[-1], G.rows(lo, min(hi, n), halves=halves), v, _part(weights, lo, hi), shift)
-        while len(sums) > 2 and (pairs % 2 == 0 or hi >= n):  # of as many rows, or the last ones
-            last, pairs = sums.pop(), pairs // 2
-            sums[-1] += last
-    return sums[-1]
 
 
 def add_diag(y, G, *, weights=None, shift=None):

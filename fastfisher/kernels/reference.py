@@ -17,6 +17,7 @@ __all__ = [
     "cholesky",
     "diag",
     "dual_small",
+    "fine_rmatvec",
     "fvp",
     "gram",
     "int7_gram",
@@ -93,6 +94,9 @@ def matvec(y, a, v, shift):
 
 def rmatvec(y, a, u, shift):
     y += u.astype(y.dtype) @ _shifted(a, shift, y.dtype).conj()
+
+
+fine_rmatvec = rmatvec
 
 
 def fvp(y, a, v, weights, shift):

@@ -10,19 +10,22 @@ import numpy as np
 
 from ..errors import NotPositiveDefiniteError
 from ..passes import sums_dtype
-from .certificate import direct_status, refine, row_norms
+from .certificate import direct_status, row_norms
 from .factored import CholeskyFactor, rank_deficient
+from .fine import certified, right_side
 from .ladder import allowed, climb
 from .outcome import Outcome
 from .ranges import unit_roundoff
 from .system import dots
 
-__all__ = ["REACHED", "Pair", "dual", "gram_factor"]
+__all__ = ["INSIDE", "Pair", "dual", "gram_factor"]
 
 # Up to so much of the trace, damping hardly lifts what T' maps to zero out of rounding.
 FAINT = 2.0**-26
+# Below so much of the norm, lambda makes rounding large beside rows of T: x = T'y is corrected by
+# T'B^-1 B^-1 T, which is all but A^-1 where F is above lambda.
+INSIDE = 1e-3
 ROWS = 256  # of a matrix changed at once
-REACHED = 6  # backward error, in u, up to which x is improved: 9 u are 1e-15
 
 
 def gram_lower(system, column_weights=None):
@@ -119,18 +122,22 @@ def _scalar(system, b, coef):
     def improve(x, rest):
         return pair.moved(factor.solve(pair.rest()))
 
+    def correct(x, rest):  # of which the pair knows nothing: its products round as they do
+        return x + (rest - system.apply_adjoint(factor.solve(system.apply_rows(rest)))) / lam
+
+    def correct_inside(x, rest):
+        y = factor.solve(system.apply_rows(rest))
+        return x + system.apply_adjoint(factor.solve(y))
+
     x = improve(None, None)
     if b is not None:
-        outcome = _refined(system, x, b, lam, factor, improve)
+        outcome = _refined(system, x, b, lam, factor, improve, correct)
         return replace(outcome, cancellation=pair.cancellation(b))
-    b = system.apply_adjoint(pair.f)
-    outcome = _refined(system, x, b, lam, factor, improve)
+    b = right_side(system, coef)
+    inside = lam < INSIDE * factor.norm
+    outcome = _refined(system, x, b, lam, factor, improve, correct_inside if inside else correct)
     if lam and outcome.status == "inaccurate":  # b = T'f is hardly more than its rounding
-
-        def correct(x, rest):
-            return x + (rest - system.apply_adjoint(factor.solve(system.apply_rows(rest)))) / lam
-
-        again = _refined(system, outcome.x, b, lam, factor, correct)
+        again = _refined(system, outcome.x, b, lam, factor, correct, correct)
         if again.certificate.backward_error < outcome.certificate.backward_error:
             outcome = again
     return outcome
@@ -170,10 +177,10 @@ class Pair:
         return unit_roundoff(self.system.dtype) * float(growth.max(initial=0.0))
 
 
-def _refined(system, x, b, added, factor, improve, norm=None):
+def _refined(system, x, b, added, factor, improve, correct, norm=None):
     """Certify x, refine it, and tell how it came about."""
     norm = factor.norm if norm is None else norm
-    x, certificate, refined = refine(system, added, x, b, norm, improve, system.dtype, REACHED)
+    x, certificate, refined = certified(system, added, x, b, norm, improve, correct)
     status, facts = direct_status(system, certificate), factor.facts
     if refined:
         facts["rung"] += "+refinement"
@@ -205,10 +212,10 @@ def _diagonal(system, b, coef):
 
     norm = float(np.min(added)) * factor.norm if system.p else 0.0
     if b is not None:
-        return _refined(system, woodbury(b), b, added, factor, improve, norm)
+        return _refined(system, woodbury(b), b, added, factor, improve, improve, norm)
     f = system.from_coefficients(coef)
     x = system.apply_adjoint(factor.solve(f)) / added
-    return _refined(system, x, system.apply_adjoint(f), added, factor, improve, norm)
+    return _refined(system, x, right_side(system, coef), added, factor, improve, improve, norm)
 
 
 def dual(system, b, coef):

@@ -23,6 +23,8 @@ __all__ = ["LayeredSystem", "layered_system"]
 class LayeredSystem(System):
     """`System` whose G is `ops.layers.Layers`."""
 
+    explicit = False
+
     @tamed
     def apply_rows(self, v):
         v = self.cast(v)

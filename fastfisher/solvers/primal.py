@@ -3,7 +3,8 @@
 import numpy as np
 
 from ..passes import sums_dtype
-from .certificate import certify, direct_status
+from .certificate import direct_status
+from .fine import certified, right_side
 from .ladder import climb
 from .outcome import Outcome
 
@@ -36,7 +37,7 @@ def primal(system, b, coef):
     """Solve for rows b (k, p), or for b = G'(w o coef)/W with rows coef (k, n)."""
     F, system = fisher_lower(system)
     if b is None:
-        b = system.apply_adjoint(system.from_coefficients(coef))
+        b = right_side(system, coef)
         system.checked(b, "b = G'(w o coef)/sum(w)")
     diagonal = F.diagonal().real.copy()
     added = system.resolve_damping(diagonal)
@@ -48,7 +49,14 @@ def primal(system, b, coef):
         rows=system.row_blocks,
         dtype=system.dtype,
     )
-    added, x = factor.added, factor.solve(b)
-    certificate = certify(system, added, x, b, factor.norm)
-    status = direct_status(system, certificate)
-    return Outcome(system, x, certificate, status, added, **factor.facts)
+    added, facts = factor.added, factor.facts
+
+    def improve(x, rest):
+        return x + factor.solve(rest)
+
+    x, certificate, improved = certified(
+        system, added, factor.solve(b), b, factor.norm, improve, improve
+    )
+    if improved:
+        facts["rung"] += "+refinement"
+    return Outcome(system, x, certificate, direct_status(system, certificate), added, **facts)

@@ -6,18 +6,16 @@ refinement does and also where it diverges; docs/math.md X1-X5.
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import as_scores
 from ..errors import InputError
-from ..kernels.cpu.splitting import BLOCK_ROWS, SLICED_ORDER
+from ..kernels.cpu.splitting import SLICED_ORDER
 from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
-from ..passes import add_fvp, fine_fvp, sums_dtype
 from ..planning import mixed_costs
-from .certificate import certificate_of, direct_status, refine, row_norms
-from .dual import REACHED, Pair
+from .certificate import certificate_of, direct_status, refine
+from .dual import INSIDE, Pair
+from .fine import GATE, careful, certified, right_side
 from .outcome import Outcome
 from .pcg import FLOOR, Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
@@ -30,14 +28,11 @@ from .rough import (
     predicted_steps,
     rough_matrix,
 )
-from .system import System
 
 __all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
-GATE = 9  # backward error, in u, above which the exact route has more to offer: 1e-15 in double
 IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
-SAMPLED = 4  # blocks of samples that are looked at for how they round
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
 
@@ -234,7 +229,7 @@ class MixedSolver:
             if rough is None:
                 continue
             if b is None:
-                b = system.apply_adjoint(f)
+                b = right_side(system, coef)
                 system.checked(b, "b = G'(w o coef)/sum(w)")
             outcome = self._outcome(rough, added, b, f, form)
             if outcome is not None:
@@ -272,36 +267,6 @@ class MixedSolver:
         )
 
 
-class Fine(NamedTuple):
-    """A system for certificates that are right where rows are all alike."""
-
-    system: System
-
-    def apply_fisher(self, rows):
-        return self.system.apply_finely(rows)
-
-
-def careful(system, x, norm):
-    """The system for the certificate of rows x: `Fine` if there are few samples, or blocks of them
-    round alike, by more than the gate leaves room for."""
-    n, apart = system.n, system.n // SAMPLED
-    if n <= SAMPLED * BLOCK_ROWS or not system.total:
-        return Fine(system)
-    v, missed = system.cast(x), np.zeros((SAMPLED, *x.shape), sums_dtype(system.dtype))
-    for b in range(SAMPLED):
-        rows = slice(b * apart, b * apart + BLOCK_ROWS)
-        part = as_scores(system.G.rows(rows.start, rows.stop))
-        w = None if system.weights is None else system.weights[rows]
-        add_fvp(missed[b], part, v, weights=w, shift=system.mean)
-        missed[b] -= fine_fvp(part, v, weights=w, shift=system.mean)
-    # Products of different blocks: on average those of what they have in common.
-    alone = sum(row_norms(one) ** 2 for one in missed)
-    common = np.sqrt(np.maximum(row_norms(missed.sum(axis=0)) ** 2 - alone, 0.0))
-    share = n / BLOCK_ROWS / system.total / math.sqrt(SAMPLED * (SAMPLED - 1))
-    room = (GATE - FLOOR) * unit_roundoff(system.dtype) * norm * row_norms(x)
-    return system if (common * share <= room).all() else Fine(system)
-
-
 def _seen(values):
     """What a probe sees of one number per row."""
     return values[::PART] if np.ndim(values) else values
@@ -318,9 +283,10 @@ def _primal(system, rough, added, b, norm):
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
-    steps, seen = found.steps, careful(system, found.x, norm)
+    steps, certificate = found.steps, certificate_of(found.rest, found.x, b, norm)
+    seen = careful(system, added, found.x, b, norm, certificate)
     if seen is system:
-        return found.x, certificate_of(found.rest, found.x, b, norm), steps, None, found.error
+        return found.x, certificate, steps, None, found.error
 
     def improve(x, rest):
         nonlocal steps
@@ -356,15 +322,17 @@ def _dual(system, rough, added, b, f, norm):
         steps += more.steps
         return pair.moved(more.x)
 
-    x = pair.moved(first.x)
-    x, certificate, _ = refine(system, added, x, b, norm, improve, dtype, REACHED)
-
     def correct(x, rest):  # of which the pair knows nothing: its products round as they do
         nonlocal steps
-        pair = Pair(system, added, rest, None)
-        more = solved(pair.rest(), IMPROVED)
+        beside = Pair(system, added, rest, None)
+        more = solved(beside.rest(), IMPROVED)
         steps += more.steps
-        return x + pair.moved(more.x)
+        if f is None or added >= INSIDE * norm:
+            return x + beside.moved(more.x)
+        again = solved(-more.x, IMPROVED)
+        steps += again.steps
+        return x + system.apply_adjoint(again.x)
 
-    x, certificate, _ = refine(careful(system, x, norm), added, x, b, norm, correct, dtype, FLOOR)
+    x = pair.moved(first.x)
+    x, certificate, _ = certified(system, added, x, b, norm, improve, correct)
     return x, certificate, steps, pair.cancellation(b) if f is None else None, error

@@ -13,8 +13,9 @@ from ..arrays import all_finite, to_origin
 from ..damping import Relative
 from ..kernels.reference import HEAD
 from ..planning import choose, current_options
-from .certificate import REFINEMENTS, USELESS, Certificate, is_backward_stable, may_lose_digits
-from .dual import FAINT, REACHED
+from .certificate import REFINEMENTS, USELESS, Certificate, may_lose_digits
+from .dual import FAINT
+from .fine import REACHED, right_side
 from .outcome import Outcome
 from .ranges import in_range, number_range, unit_roundoff
 from .solution import Solution
@@ -82,7 +83,7 @@ def _solved(system, side, b, coef):
     primal = side == "primal"
     if primal and b is None:
         with np.errstate(over="ignore", invalid="ignore"):
-            b = system.apply_adjoint(system.from_coefficients(coef))
+            b = right_side(system, coef)
         if not all_finite(b):
             return None
     order, u = (system.p if primal else system.n), unit_roundoff(dtype)
@@ -100,7 +101,7 @@ def _solved(system, side, b, coef):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
-    if not (is_backward_stable(backward_error, dtype) and residual < USELESS):
+    if not (backward_error <= REACHED * unit_roundoff(dtype) and residual < USELESS):
         return None
     facts = {"rung": "cholesky", "rank": system.p, "smallest_pivot": pivot}
     if not primal:

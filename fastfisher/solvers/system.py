@@ -20,7 +20,6 @@ from ..passes import (
     add_syrk,
     bad_rows,
     check_finite,
-    fine_fvp,
     mean_row,
     products,
     sums_dtype,
@@ -79,6 +78,7 @@ class System:
     mean: np.ndarray | None
     damping: Damping
     propagate: bool = False
+    explicit = True  # samples are at hand, a few at a time
     # Callables that give a copy of raw sums, lower triangles, where somebody keeps them:
     kept_gram: object = None  # (G - mean)(G - mean)'
     kept_fisher: object = None  # (G - mean)'w(G - mean)
@@ -122,22 +122,18 @@ class System:
     @tamed
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
-        y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
-        if self.total:
-            add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
-        return self._mean_products(y, v)
+        return self._times_fisher(v, finely=False)
 
     @tamed
     def apply_finely(self, v):
         """The same, also where rows are all alike; more slowly."""
-        if not (self.total and self.p):
-            return np.zeros((len(v), self.p), sums_dtype(self.dtype))
-        y = fine_fvp(self.G, self.cast(v), weights=self.weights, shift=self.mean)
-        return self._mean_products(y, v)
+        return self._times_fisher(v, finely=True)
 
-    def _mean_products(self, y, v):
-        """F v from raw sums y for rows v, in place."""
+    def _times_fisher(self, v, *, finely):
+        y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
         if self.total:
+            how = {"weights": self.weights, "shift": self.mean, "finely": finely}
+            add_fvp(y, self.G, self.cast(v), **how)
             y /= self.total
             if self.drift is not None:
                 y -= dots(v, self.drift)[:, np.newaxis] * self.drift.conj()
@@ -233,9 +229,12 @@ class System:
     @tamed
     def apply_adjoint(self, f):
         """T'f for rows f (k, n): (k, p)."""
-        y = np.zeros((len(f), self.p), sums_dtype(self.dtype))
-        u = f * self.root_weights
-        add_rmatvec(y, self.G, u, shift=self.mean)
+        return self.summed(f * self.root_weights)
+
+    def summed(self, u, *, finely=False):
+        """(G - mean)'u for rows u (k, n): (k, p); `finely` also where rows are all alike."""
+        y = np.zeros((len(u), self.p), sums_dtype(self.dtype))
+        add_rmatvec(y, self.G, u, shift=self.mean, finely=finely)
         if self.drift is not None:
             y -= u.sum(axis=1)[:, np.newaxis] * self.drift.conj()
         return y

@@ -11,6 +11,7 @@ from fastfisher.kernels.reference import HEAD
 from fastfisher.planning import records
 from fastfisher.solvers import dual as general
 from fastfisher.solvers import small, solve
+from fastfisher.solvers.fine import REACHED
 from tests import matrices, oracle
 from tests.kernels.cases import implementations, unchanged
 from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
@@ -27,7 +28,7 @@ def run(entry, a, weights, b, coef, damping, share, shift=NONE, steps=8):
     x, report = np.full((k, p), np.nan), np.full(HEAD + 2 * k, np.nan)
     b = np.empty((0, p)) if b is None else b
     coef = np.empty((0, n)) if coef is None else coef
-    limit = general.REACHED * unit_roundoff(a.dtype)
+    limit = REACHED * unit_roundoff(a.dtype)
     entry.load()(x, report, a, weights, shift, b, coef, damping, share, limit, steps)
     return x, report
 

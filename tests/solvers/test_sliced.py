@@ -12,7 +12,7 @@ from fastfisher.solvers import refine, rough
 from fastfisher.solvers.rough import Model, predicted_steps
 from fastfisher.solvers.system import make_system
 from tests import matrices, oracle
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.mixed_cases import (
     CHEAP,
     SHAPES,
@@ -42,10 +42,6 @@ def test_X1_D9_accepted_only_at_the_backward_error_of_double(sliced, side, name,
         sol = ff.solve(G, damping=lam, method="mixed", **given)
         assert sol.converged, sol
         backward, residual = extended(T, sol.x, b, lam)
-        if name == "duplicated rows":
-            # One term adds up n times: its rounding is above the gate, on the exact route too.
-            exact = ff.solve(G, damping=lam, method=side, **given)
-            backward -= extended(T, exact.x, b, lam)[0]
         assert_ratio(backward / unit_roundoff("float64"), "gate", (what, sol))
         if share >= 1e-2 and (side == "primal" or what == "coef"):
             assert_ratio(residual / unit_roundoff("float64"), "residual", (what, sol))

@@ -14,7 +14,8 @@ from .power import power_steps, range_safe_norm
 from .products import Place, add_lower, panels_of
 from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
 from .simd import address
-from .sums import PAD
+from .splitting import FINE_ROWS
+from .sums import PAD, add_kept
 from .threads import driver
 
 __all__ = [
@@ -141,11 +142,17 @@ def substitute(L, x):
 
 @kernel
 def residual(r, t, rows, weights, total, added, x, b):
-    """r = b - (F + added I) x from the scores; r has room for whole vectors, t for some rows."""
-    i, p, zero, sums, factors = np.int64(0), len(x), np.int64(0), address(r, 0), address(t, 0)
+    """r = b - (F + added I) x from the scores; r has room for whole vectors, t for some rows.
+
+    Sums are short, and added with their rounding errors: where rows are alike, long ones would
+    round one way, and hide that in F they did.
+    """
+    i, p, zero, factors = np.int64(0), len(x), np.int64(0), address(t, 0)
+    part, carry = np.zeros(len(r)), np.zeros(p)
+    sums, end = address(part, 0), np.int64(FINE_ROWS)
     r[:] = 0
     while i < rows.n:
-        some = rows_at_once(rows.n - i)
+        some = rows_at_once(min(end, rows.n) - i)
         for s in range(0, some, GROUP):
             to = address(t, s)
             dots(to, rows, i + s, zero, address(x, 0), p, min(some, GROUP), rows.ahead)
@@ -154,8 +161,12 @@ def residual(r, t, rows, weights, total, added, x, b):
                 t[s] *= weights[i + s]
         combine(sums, rows, i, zero, factors, p, some, zero)
         i += some
+        if i == end or i == rows.n:
+            add_kept(r, carry, part, p)
+            part[:] = 0
+            end += FINE_ROWS
     for j in range(p):
-        r[j] = b[j] - r[j] / total - added * x[j]
+        r[j] = b[j] - (r[j] + carry[j]) / total - added * x[j]
 
 
 @kernel

@@ -9,6 +9,7 @@ __all__ = [
     "BLOCK_ROWS",
     "CHUNK_BYTES",
     "FACTOR_WHOLE",
+    "FINE_ROWS",
     "KC",
     "LANE_BYTES",
     "SLICED_ORDER",
@@ -54,6 +55,7 @@ STRIP_BYTES = 16 << 20  # of a strip in the last cache, where it takes up to hal
 LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
 BLOCK_ROWS = 256  # samples per partial sum of a product with vectors; likewise
+FINE_ROWS = 16  # of a sum that rounds little even where they are all alike
 RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
 RESIDENT_SHARE = 8  # of L2 that rows take at most which are passed over once, and fetched ahead
 MOST_VECTORS = 8  # of a register tile, on the widest vectors

@@ -1,0 +1,78 @@
+"""Samples that are alike: long sums round one way, in matrices, products, right-hand sides and in
+the residual that would tell. Direct and mixed solves meet the gate all the same, and say so."""
+
+import numpy as np
+import pytest
+
+import fastfisher as ff
+from fastfisher import passes
+from fastfisher.arrays import as_scores
+from fastfisher.solvers.system import System
+from tests.solvers.mixed_cases import extended, wide_root
+from tests.tolerances import assert_ratio, unit_roundoff
+
+FAMILIES = {
+    "one row": lambda n, p, rng: np.tile(rng.standard_normal((1, p)), (n, 1)),
+    "one row but for signs": lambda n, p, rng: (
+        rng.choice([-1.0, 1.0], (n, 1)) * rng.standard_normal((1, p))
+    ),
+    "three rows": lambda n, p, rng: rng.standard_normal((3, p))[rng.integers(0, 3, n)],
+    "half of them": lambda n, p, rng: np.where(
+        np.arange(n)[:, np.newaxis] % 2,
+        3 * rng.standard_normal((1, p)),
+        rng.standard_normal((n, p)),
+    ),
+    "constant": lambda n, p, rng: np.full((n, p), rng.choice([0.1, 1 / 3, 0.7])),
+}
+SHAPES = [(255, 27), (1500, 140), (2000, 60), (700, 300), (60, 400)]
+CASES = [(m, *shape) for m in ("primal", "mixed") for shape in SHAPES]
+CASES += [("dual", *shape) for shape in SHAPES if shape[0] < 1000]
+over_families = pytest.mark.parametrize("name", FAMILIES)
+
+
+@over_families
+@pytest.mark.parametrize("method, n, p", CASES)
+def test_gate_is_met_and_told_truly_where_samples_are_alike(name, method, n, p):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        G = FAMILIES[name](n, p, rng)
+        T, roots = wide_root(G)
+        norm = float(np.linalg.norm(T.astype(float), 2)) ** 2
+        b = np.stack([rng.standard_normal(p), G[0], np.ones(p)], axis=1)
+        c = np.sign(G[:, :1])  # no sum cancels
+        for right, given in ((b, {"b": b}), (T.T @ (roots * c), {"coef": c})):
+            for share in (1.0, 1e-2, 1e-7):
+                sol = ff.solve(G, damping=share * norm, method=method, **given)
+                backward = extended(T, sol.x, right, share * norm)[0] / unit_roundoff("float64")
+                told = sol.backward_error / unit_roundoff("float64")
+                assert sol.converged
+                assert_ratio(backward, "gate", (list(given), share, sol))
+                assert told >= backward / 2 - 3, (backward, told, sol)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 97, 300])
+def test_fine_sums_of_rows_are_those_of_all(n, dtype, rng):
+    G, u = as_scores(rng.integers(-9, 9, (n, 5)).astype(dtype)), rng.integers(-9, 9, (2, n))
+    shift = np.arange(5.0)
+    found, expected = np.zeros((2, 2, 5), passes.sums_dtype(G.dtype))
+    passes.add_rmatvec(expected, G, u, shift=shift)
+    passes.add_rmatvec(found, G, u, shift=shift, finely=True)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "method, n, p",
+    [("primal", 300, 200), ("primal", 3000, 200), ("mixed", 3000, 200), ("dual", 100, 400)],
+)
+def test_others_are_not_gone_through_finely(method, n, p, rng, monkeypatch):
+    """Nor are blocks of them compared."""
+
+    def refuse(*_, **__):
+        raise AssertionError("these samples are not alike")
+
+    monkeypatch.setattr(System, "apply_finely", refuse)
+    monkeypatch.setattr("fastfisher.solvers.fine._hidden", refuse)
+    G = rng.standard_normal((n, p))
+    for given in ({"b": rng.standard_normal(p)}, {"coef": rng.standard_normal(n)}):
+        assert ff.solve(G, damping=1e-2, method=method, **given).converged
