@@ -89,6 +89,8 @@ def _sums_alike(system, u):
     n, roundoff = system.n, unit_roundoff(system.dtype)
     if n <= LIE or not _repeated(u[:, :: max(n // SEEN, 1)], roundoff):
         return False
+    if not _scores_alike(system, roundoff):
+        return False
     if n <= SAMPLED * BLOCK_ROWS:
         return True
 
@@ -98,6 +100,19 @@ def _sums_alike(system, u):
 
     hidden, sizes = _common(system, missed)
     return not (hidden <= roundoff * sizes).all()
+
+
+def _scores_alike(system, u):
+    """True if samples, or most of what is in them, come again."""
+    if _repeated(_seen_products(system, np.cos(np.arange(system.p))[np.newaxis]), u):
+        return True
+    again = total = 0.0
+    for lo in range(0, system.n - 1, max(system.n // LIE, 2)):
+        one, other = np.abs(system.G.rows(lo, lo + 2))
+        squares = np.square(other)
+        again += squares[np.abs(other - one) <= SAME * u * other].sum(dtype=float)
+        total += squares.sum(dtype=float)
+    return again > REPEATED * total
 
 
 def _repeated(values, u):
