@@ -76,3 +76,13 @@ def test_others_are_not_gone_through_finely(method, n, p, rng, monkeypatch):
     G = rng.standard_normal((n, p))
     for given in ({"b": rng.standard_normal(p)}, {"coef": rng.standard_normal(n)}):
         assert ff.solve(G, damping=1e-2, method=method, **given).converged
+
+
+@pytest.mark.parametrize("method", ["primal", "mixed"])
+@pytest.mark.parametrize("n, p", [(9000, 3), (4000, 150)])
+def test_equal_weights_are_none(method, n, p, rng):
+    """Their sum is long, too, and of numbers that are alike."""
+    G, b = rng.standard_normal((n, p)), rng.standard_normal(p)
+    sol = ff.solve(G, b, damping=1e-2, weights=np.full(n, 0.1), method=method)
+    backward = extended(wide_root(G)[0], sol.x[:, np.newaxis], b[:, np.newaxis], 1e-2)[0]
+    assert_ratio(backward / unit_roundoff("float64"), "gate", sol)

@@ -15,7 +15,7 @@ from .products import Place, add_lower, panels_of
 from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
 from .simd import address
 from .splitting import FINE_ROWS
-from .sums import PAD, add_kept
+from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
 __all__ = ["primal_small"]
@@ -163,9 +163,10 @@ def _primal_small(launch, x, report, a, weights, shift, b, damping, share, singl
     rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
     total = np.float64(n)
     if weights.size > 0:
-        total = 0.0
+        sums = np.zeros((1, 2))  # with their rounding errors: equal weights round one way
         for weight in weights:
-            total += weight
+            add_pair(sums, np.int64(0), weight)
+        total = settled(sums, np.int64(0))
     F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
     whole = np.empty(panels.width + PAD)
     r = whole[:p]
