@@ -58,14 +58,15 @@ def careful(system, added, x, b, norm, certificate):
     if clear and few:  # rounding at random is not averaged out either
         fitted = row_norms(b - certificate.rows - added * x)
         clear = (fitted <= ALONG * norm * row_norms(x)).all()
-    if clear and not _repeated(_seen_products(system, x), u):
+    repeated = _repeated(_seen_products(system, x), u)
+    if clear and not repeated:
         return system
     if not few:
 
         def missed(part, w, _):
             return _missed(add_fvp, fine_fvp, part, system.cast(x), weights=w, shift=system.mean)
 
-        hidden, _ = _common(system, missed)
+        hidden, _ = _hidden(system, missed, repeated)
         if (hidden <= ROOM * u * norm * system.total * row_norms(x)).all():
             return system
     return Fine(system)
@@ -76,11 +77,8 @@ def right_side(system, coef):
     """b = G'(w o coef) / W for rows coef (k, n), G centred where F is."""
     if not (system.explicit and system.total):
         return system.apply_adjoint(system.from_coefficients(coef))
-    w = system.weights
-    u = coef if w is None else coef * w
-    if system.mean is not None:
-        u = u - (u.sum(axis=1) / system.total)[:, np.newaxis] * (1.0 if w is None else w)
-    u = system.cast(u)
+    u = system.centred(coef)
+    u = system.cast(u if system.weights is None else u * system.weights)
     return system.summed(u, finely=_sums_alike(system, u)) / system.total
 
 
@@ -98,7 +96,7 @@ def _sums_alike(system, u):
         own = np.ascontiguousarray(u[:, rows])
         return _missed(add_rmatvec, fine_rmatvec, part, own, shift=system.mean)
 
-    hidden, sizes = _common(system, missed)
+    hidden, sizes = _hidden(system, missed, True)
     return not (hidden <= roundoff * sizes).all()
 
 
@@ -144,8 +142,11 @@ def _missed(add, fine, part, v, **how):
     return plain - found, found
 
 
-def _common(system, missed):
-    """Norms of what plain sums over all samples miss, and of those sums, from some blocks."""
+def _hidden(system, missed, repeated):
+    """Norms of what plain sums over all samples miss, and of those sums, from some blocks.
+
+    `repeated`: samples come again, maybe one for a long time and then another.
+    """
     apart, found = system.n // SAMPLED, []
     for lo in range(0, SAMPLED * apart, apart):
         here = slice(lo, lo + BLOCK_ROWS)
@@ -156,5 +157,8 @@ def _common(system, missed):
     alone = sum(row_norms(one) ** 2 for one in parts)
     common = np.sqrt(np.maximum(row_norms(sum(parts)) ** 2 - alone, 0.0))
     times = system.n / BLOCK_ROWS
+    common /= math.sqrt(SAMPLED * (SAMPLED - 1))
+    if repeated:
+        common = np.maximum(common, np.sqrt(alone) / SAMPLED)
     sizes = row_norms(sum(sums for _, sums in found)) * (times / SAMPLED)
-    return common * (times / math.sqrt(SAMPLED * (SAMPLED - 1))), sizes
+    return common * times, sizes
