@@ -57,10 +57,11 @@ def careful(system, added, x, b, norm, certificate):
     if clear and few:  # rounding at random is not averaged out either
         fitted = row_norms(b - certificate.rows - added * x)
         clear = (fitted <= ALONG * norm * row_norms(x)).all()
-    if clear and not _repeated(_seen_products(system, x), u):
+    repeated = _repeated(_seen_products(system, x), u)
+    if clear and not repeated:
         return system
     if not few:
-        hidden = _hidden(system, system.cast(x))
+        hidden = _hidden(system, system.cast(x), repeated)
         if (hidden <= ROOM * u * norm * system.total * row_norms(x)).all():
             return system
     return Fine(system)
@@ -71,10 +72,8 @@ def right_side(system, coef):
     """b = G'(w o coef) / W for rows coef (k, n), G centred where F is."""
     if not (system.explicit and system.total):
         return system.apply_adjoint(system.from_coefficients(coef))
-    w = system.weights
-    u = coef if w is None else coef * w
-    if system.mean is not None:
-        u = u - (u.sum(axis=1) / system.total)[:, np.newaxis] * (1.0 if w is None else w)
+    u = system.centred(coef)
+    u = u if system.weights is None else u * system.weights
     return system.summed(system.cast(u), finely=True) / system.total
 
 
@@ -99,8 +98,11 @@ def _seen_products(system, x):
     return np.concatenate(parts, axis=1)
 
 
-def _hidden(system, v):
-    """Norms of what plain sums of products with rows v miss, from some blocks of the samples."""
+def _hidden(system, v, repeated):
+    """Norms of what plain sums of products with rows v miss, from some blocks of the samples.
+
+    `repeated`: samples come again, maybe one for a long time and then another.
+    """
     apart, missed = system.n // SAMPLED, []
     for lo in range(0, SAMPLED * apart, apart):
         here = slice(lo, lo + BLOCK_ROWS)
@@ -113,4 +115,7 @@ def _hidden(system, v):
     # Products of different blocks: on average those of what they have in common.
     alone = sum(row_norms(one) ** 2 for one in missed)
     common = np.sqrt(np.maximum(row_norms(sum(missed)) ** 2 - alone, 0.0))
-    return common * (system.n / BLOCK_ROWS / math.sqrt(SAMPLED * (SAMPLED - 1)))
+    common /= math.sqrt(SAMPLED * (SAMPLED - 1))
+    if repeated:
+        common = np.maximum(common, np.sqrt(alone) / SAMPLED)
+    return common * (system.n / BLOCK_ROWS)

@@ -87,7 +87,9 @@ def _solved(system, side, b, coef):
         if not all_finite(b):
             return None
     order, u = (system.p if primal else system.n), unit_roundoff(dtype)
-    given = [_double(b, system.p)] if primal else [_double(b, system.p), _double(coef, system.n)]
+    given = [_double(b, system.p)]
+    if not primal:
+        given.append(_double(None if coef is None else system.centred(coef), system.n))
     limits = () if primal else (REACHED * u, REFINEMENTS)
     k = max(map(len, given))
     x, report = np.empty((k, system.p)), np.empty(HEAD + 2 * k)

@@ -245,8 +245,16 @@ class System:
         Without its mean where T is centred: T'u = 0, but what (T T' + lambda I)^-1 makes of u is
         1/lambda times as large, and would drown the rest.
         """
-        f, u = coef * self.root_weights, self.root_weights
-        return f if self.mean is None else f - dots(f, u)[..., np.newaxis] * u
+        return self.centred(coef) * self.root_weights
+
+    def centred(self, coef):
+        """Coefficients without their mean where T is centred."""
+        if self.mean is None or not self.total:
+            return coef
+        w = 1.0 if self.weights is None else self.weights
+        for _ in range(2):  # nothing is left of equal ones
+            coef = coef - (coef * w).sum(axis=-1, keepdims=True) / self.total
+        return coef
 
     def resolve_damping(self, diagonal, trace=None):
         """The diagonal D: a number or (p,); looks at the diagonal of F only if it must."""

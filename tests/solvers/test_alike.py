@@ -76,3 +76,40 @@ def test_others_are_not_gone_through_finely(method, n, p, rng, monkeypatch):
     G = rng.standard_normal((n, p))
     for given in ({"b": rng.standard_normal(p)}, {"coef": rng.standard_normal(n)}):
         assert ff.solve(G, damping=1e-2, method=method, **given).converged
+
+
+@pytest.mark.parametrize("method", ["primal", "mixed"])
+@pytest.mark.parametrize("n, p", [(9000, 3), (4000, 150)])
+def test_equal_weights_are_none(method, n, p, rng):
+    """Their sum is long, too, and of numbers that are alike."""
+    G, b = rng.standard_normal((n, p)), rng.standard_normal(p)
+    sol = ff.solve(G, b, damping=1e-2, weights=np.full(n, 0.1), method=method)
+    backward = extended(wide_root(G)[0], sol.x[:, np.newaxis], b[:, np.newaxis], 1e-2)[0]
+    assert_ratio(backward / unit_roundoff("float64"), "gate", sol)
+
+
+@pytest.mark.parametrize("method", ["primal", "dual", "mixed"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equal_coefficients_vanish_where_scores_are_centred(method, weighted, rng):
+    """b = 0 and x = 0 to rounding, and that is a solution."""
+    for n, p in ((59, 4), (41, 97)):
+        G, w = rng.standard_normal((n, p)), rng.random(n) if weighted else None
+        for c in (np.ones(n), np.full(n, 0.3)):
+            settings = dict(damping=1e-3, center=True, weights=w, method=method)
+            sol = ff.solve(G, coef=c, **settings)
+            assert sol.converged and np.abs(sol.x).max() <= 1e-12, sol
+
+
+def test_samples_in_long_runs_are_seen_to_be_alike():
+    """Every run rounds a way of its own."""
+    worst = 0.0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rows = rng.standard_normal((7, 2))
+        G = rows[np.sort(rng.integers(0, 2 + seed % 6, 14846))]
+        T, _ = wide_root(G)
+        norm, b = float(np.linalg.norm(T.astype(float), 2)) ** 2, rng.standard_normal((2, 1))
+        for share in (1.0, 1e-3):
+            sol = ff.solve(G, b, damping=share * norm, method="mixed")
+            worst = max(worst, extended(T, sol.x, b, share * norm)[0])
+    assert_ratio(worst / unit_roundoff("float64"), "gate", "runs")

@@ -15,7 +15,7 @@ from .products import Place, add_lower, panels_of
 from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
 from .simd import address
 from .splitting import FINE_ROWS
-from .sums import PAD, add_kept
+from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ROWS",
     "add_products",
     "backward_error",
+    "combine_finely",
     "factored",
     "larger",
     "near",
@@ -73,10 +74,10 @@ def total_of(weights, n):
     """The sum of the weights."""
     if weights.size == 0:
         return np.float64(n)
-    total = 0.0
+    sums = np.zeros((1, 2))  # with their rounding errors: equal weights round one way
     for weight in weights:
-        total += weight
-    return total
+        add_pair(sums, np.int64(0), weight)
+    return settled(sums, np.int64(0))
 
 
 @kernel
@@ -138,6 +139,24 @@ def substitute(L, x):
         value, row = x[k], L[k]
         for j in range(k):
             x[j] -= value * row[j]
+
+
+@kernel
+def combine_finely(y, rows, s):
+    """y = sum_i s[i] row i, of short sums as in `residual`; y has room for whole vectors."""
+    i, p, zero, end = np.int64(0), rows.width, np.int64(0), np.int64(FINE_ROWS)
+    part, carry = np.zeros(len(y)), np.zeros(p)
+    y[:] = 0
+    while i < rows.n:
+        some = rows_at_once(min(end, rows.n) - i)
+        combine(address(part, 0), rows, i, zero, address(s, i), p, some, zero)
+        i += some
+        if i == end or i == rows.n:
+            add_kept(y, carry, part, p)
+            part[:] = 0
+            end += FINE_ROWS
+    for j in range(p):
+        y[j] += carry[j]
 
 
 @kernel

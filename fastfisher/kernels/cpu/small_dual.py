@@ -11,6 +11,7 @@ from .small import (
     ROWS,
     add_products,
     backward_error,
+    combine_finely,
     factored,
     larger,
     near,
@@ -131,7 +132,9 @@ def _dual_small(
         else:
             times(f, coef[c], -power)
             _coefficients(f, u, shift.size > 0)
-            _add_adjoint(g, rows, u, f, some)
+            for i in range(n):
+                some[i] = u[i] * f[i]
+            combine_finely(g, rows, some)
         given, size, error = range_safe_norm(g[:p]), 0.0, 0.0
         for step in range(1 + steps):
             t[:] = 0
