@@ -36,7 +36,6 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     if options.simulate:
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
-        sys.setswitchinterval(5e-5)  # its threads poll each other
     from fastfisher.devices import require_device
     from fastfisher.errors import FisherError
 

@@ -46,23 +46,22 @@ def _norm1(A):
     return float(np.linalg.norm(_wide(A), 1)) if np.asarray(A).size else 0.0
 
 
-def _norm2(x):
-    """Euclidean norm, scaled by the largest entry so that 1e200 does not overflow."""
-    size = np.abs(_wide(x))
-    largest = np.max(size, initial=0.0)
-    if largest == 0 or not np.isfinite(largest):
-        return float(largest)
-    return float(largest * np.sqrt(np.sum((size / largest) ** 2)))
+def _norms(x):
+    """Euclidean norms of columns, scaled by the largest entries so that 1e200 does not overflow."""
+    size = np.abs(x)
+    largest = np.max(size, axis=0, initial=0.0)
+    known = (largest != 0) & np.isfinite(largest)
+    scaled = size[:, known] / largest[known]
+    norms = largest.copy()
+    norms[known] *= np.sqrt(np.sum(scaled**2, axis=0))
+    return norms.tolist()
 
 
 def _columns(x, y):
-    """Pairs of columns of two arrays (p,) or (p, k)."""
+    """Two arrays (p,) or (p, k) as matrices of columns."""
     if x.shape != y.shape:
         raise AssertionError(f"shape {x.shape}, expected {y.shape}")
-    if x.size == 0:
-        return []
-    x, y = (_wide(a).reshape(a.shape[0], -1).T for a in (x, y))
-    return list(zip(x, y, strict=True))
+    return (_wide(a).reshape(a.shape[0], -1 if a.size else math.prod(a.shape[1:])) for a in (x, y))
 
 
 def _quotient(error, bound):
@@ -116,22 +115,19 @@ def cholesky_ratio(A, L):
 def solve_ratio(A, x, b):
     """Backward error ||b - A x|| / (p (||A|| ||x|| + ||b||) u), worst right-hand side."""
     p, u, norm_A = A.shape[-1], unit_roundoff(x.dtype), _norm1(A)
+    x, b = _columns(x, b)
+    norms = zip(_norms(b - _wide(A) @ x), _norms(x), _norms(b), strict=True)
     return max(
-        (
-            _quotient(_norm2(b_k - _wide(A) @ x_k), p * (norm_A * _norm2(x_k) + _norm2(b_k)) * u)
-            for x_k, b_k in _columns(x, b)
-        ),
-        default=0.0,
+        (_quotient(r_k, p * (norm_A * x_k + b_k) * u) for r_k, x_k, b_k in norms), default=0.0
     )
 
 
 def forward_ratio(x, x_true, cond):
     """||x - x*|| / (cond ||x*|| u), worst right-hand side."""
     u = unit_roundoff(x.dtype)
-    return max(
-        (_quotient(_norm2(x_k - t_k), cond * _norm2(t_k) * u) for x_k, t_k in _columns(x, x_true)),
-        default=0.0,
-    )
+    x, t = _columns(x, x_true)
+    norms = zip(_norms(x - t), _norms(t), strict=True)
+    return max((_quotient(e_k, cond * t_k * u) for e_k, t_k in norms), default=0.0)
 
 
 def assert_ratio(value, limit, what):

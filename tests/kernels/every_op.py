@@ -177,8 +177,9 @@ def _narrow(d):
 
 def _substitute(d):
     for n in (*ORDERS, 65, 700):
+        l = d.factor(n)
         for k in (1, 3, 50):
-            yield (d.factor(n), d.scores(k, n)), [1]
+            yield (l, d.scores(k, n)), [1]
 
 
 def _matvec(d):

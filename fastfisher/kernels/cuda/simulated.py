@@ -4,12 +4,13 @@ Lanes exchange through shared memory between two barriers, so all threads of a b
 """
 
 import functools
+import random
 import sys
 import threading
 
 import numpy as np
 from numba import cuda
-from numba.cuda.simulator import kernelapi
+from numba.cuda.simulator import kernel, kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 __all__ = [
@@ -52,6 +53,65 @@ def _once(self, shape, dtype, alignment=None):
 
 
 kernelapi.FakeCUDAShared.array = _once
+
+
+# The simulator's own threads of a block all run at once and poll each other. Here they take turns,
+# each up to its next barrier, in orders drawn from one seed: who reads what another is yet to write
+# finds it missing in one of them.
+_orders = random.Random(0)
+
+
+def _in_turns(self, grid_point, *args):
+    """BlockManager.run: all threads of a block, from the first to the last."""
+    threads = [
+        kernel.BlockThread(lambda: self._f(*args), self, grid_point, point, self._debug)
+        for point in np.ndindex(*self._block_dim)
+    ]
+    self.all, self.waiting, self.arrived, self.failed = threads, [], threads[:], None
+    for thread in threads:
+        thread.turn = threading.Lock()
+        thread.turn.acquire()
+        thread.start()
+    _next(self)
+    for thread in threads:
+        thread.join()
+    if self.failed is not None:
+        error, trace = self.failed
+        raise error.with_traceback(trace)
+
+
+def _next(block):
+    """The turn of one that has not been at the barrier; of any, once all that still run have."""
+    if not block.waiting:
+        block.waiting, block.arrived = block.arrived, []
+        _orders.shuffle(block.waiting)
+    if block.waiting:
+        block.waiting.pop().turn.release()
+
+
+def _run(self, *, _run=kernel.BlockThread.run):
+    """BlockThread.run; one that fails ends the others at their barriers."""
+    self.turn.acquire()
+    _run(self)
+    if self.exception and self._manager.failed is None:
+        self._manager.failed = self.exception
+        for thread in self._manager.all:
+            thread.abort = True
+    _next(self._manager)
+
+
+def _syncthreads(self):
+    """BlockThread.syncthreads."""
+    if not self.abort:
+        self._manager.arrived.append(self)
+        _next(self._manager)
+        self.turn.acquire()
+    if self.abort:
+        raise RuntimeError("another thread of the block has failed")
+
+
+kernel.BlockManager.run = _in_turns
+kernel.BlockThread.run, kernel.BlockThread.syncthreads = _run, _syncthreads
 
 
 def _cut(dtype, x):
