@@ -13,12 +13,7 @@ import numpy as np
 from .arrays import LARGE, WIDEST, Scores, all_finite, far, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import LARGEST
-from .kernels.cpu.splitting import (
-    BLOCK_ROWS,
-    SLICE_BYTES,
-    sliced_terms,
-    written_once,
-)
+from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
 from .kernels.slicing import KINDS
 from .planning import choose
 from .slices import lone_step, read_step, row_step, slice_flops, slices
@@ -127,9 +122,11 @@ def round_syrk(G, out=None, *, weights=None):
     """What `add_syrk` would add to zeros, rounded: in `out` or a new array, of which the lower
     triangle counts. None, and nothing is done, where it takes sums in double beside it."""
     n, p = G.shape
+    if _none(G.dtype).real.itemsize != 4:
+        return None
     kernel, halves = _kernel("syrk", p, G)
-    rounded, real = getattr(kernel, "rounded", None), _none(G.dtype).real.dtype
-    once = real.itemsize == 4 and n <= syrk_step(G) and written_once(p, n, G.dtype.itemsize // 4, 4)
+    rounded = getattr(kernel, "rounded", None)
+    once = n <= syrk_step(G) and written_once(p, n, G.dtype.itemsize // 4, 4)
     if not (rounded and once and weighable(G, weights) is G):
         return None
     out = np.empty((p, p), G.dtype) if out is None else out
@@ -255,10 +252,11 @@ def products(G, v, *, shift=None):
     return y
 
 
-def add_rmatvec(y, G, u, *, shift=None):
-    """y (k, p) += (G - shift)' u for rows u (k, n); y is double."""
+def add_rmatvec(y, G, u, *, shift=None, finely=False):
+    """y (k, p) += (G - shift)' u for rows u (k, n); y is double. `finely`: right where terms are
+    alike, too, of which long sums would round one way."""
     n, p = G.shape
-    kernel, halves = _kernel("rmatvec", len(u), G)
+    kernel, halves = _kernel("fine_rmatvec" if finely else "rmatvec", len(u), G)
     shift = _shift(shift, G.dtype)
     for lo, hi in slices(n, read_step(G, p * len(u)), "rmatvec"):
         part = np.ascontiguousarray(u[:, lo:hi], dtype=G.dtype)
@@ -283,15 +281,15 @@ def fresh_sums(op, G, *vectors, weights=None):
     of G where long rows make up one block: its sums then are the answer as they are."""
     n, p = G.shape
     shape = (*(len(v) for v in vectors), p)
-    kernel, halves = _kernel(op, shape[0], G)
-    made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
-    most = min(read_step(G, 2 * math.prod(shape)), BLOCK_ROWS)
-    ready = ready and p >= WIDE and 0 < n <= most and math.prod(shape)
-    if made and ready and weighable(G, weights) is G:
-        more = () if op == "rmatvec" else (_real(weights, G.dtype),)
-        for lo, hi in slices(n, n, op):
-            y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
-        return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
+    if p >= WIDE and 0 < n <= BLOCK_ROWS:
+        kernel, halves = _kernel(op, shape[0], G)
+        made, ready = getattr(kernel, "sums", None), _lies_ready(G, halves) and G.dtype.kind != "c"
+        ready = ready and n <= read_step(G, 2 * math.prod(shape)) and math.prod(shape)
+        if made and ready and weighable(G, weights) is G:
+            more = () if op == "rmatvec" else (_real(weights, G.dtype),)
+            for lo, hi in slices(n, n, op):
+                y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
+            return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
     y = np.zeros(shape, sums_dtype(G.dtype) if vectors else np.float64)
     more = {} if op == "rmatvec" else {"weights": weights}
     _ADD[op](y, G, *vectors, **more)
@@ -303,18 +301,22 @@ def _lies_ready(G, halves):
     return G.direct and (halves or G.stored == G.dtype)
 
 
-def add_fvp(y, G, v, *, weights=None, shift=None):
-    """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double."""
+def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
+    """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double.
+
+    `finely` as in `add_rmatvec`, in two passes.
+    """
     n, p = G.shape
     G, shift = _weighed(G, weights, shift)
     v = np.ascontiguousarray(v, dtype=G.dtype)
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
-    if step > G.slice_rows and not ready:  # rows are copied twice: not all of a slice at once
+    # Rows copied twice: not all of a slice at once.
+    if finely or (step > G.slice_rows and not ready):
         t = products(G, v, shift=shift).astype(G.dtype, copy=False)
         if weights is not None:
             t *= _real(weights, G.dtype)
-        add_rmatvec(y, G, t, shift=shift)
+        add_rmatvec(y, G, t, shift=shift, finely=finely)
         return
     weights = _real(weights, G.dtype)
     for lo, hi in slices(n, step, "fvp"):

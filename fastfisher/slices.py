@@ -23,10 +23,13 @@ __all__ = [
 
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
+LITTLE = 1 << 22  # flops, at least one per score, that are one slice: nothing else is asked
 
 
 def row_step(G, flops_per_row, *, least=256):
     """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
+    if len(G.data) * flops_per_row <= LITTLE:
+        return len(G.data)
     flops = slice_flops(G.dtype)
     return min(G.slice_rows, whole_blocks(flops // max(flops_per_row, 1), least))
 
@@ -38,12 +41,16 @@ def slice_flops(dtype):
 
 def read_step(G, flops_per_row):
     """Rows per slice where nothing need be copied: long rows come in whole block sums."""
+    if len(G.data) * flops_per_row <= LITTLE:
+        return len(G.data)
     most = max(G.slice_rows, min(_read_rows(G), BLOCK_ROWS))
     return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 
 def lone_step(G, flops_per_row):
     """The same where rows have nothing to do with each other."""
+    if len(G.data) * flops_per_row <= LITTLE:
+        return len(G.data)
     return min(_read_rows(G), whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 
@@ -54,8 +61,14 @@ def _read_rows(G):
 def slices(length, step, op):
     """Yield (lo, hi) over range(length), at most `step` each and of about the same length; reports
     progress after each."""
-    progress, step = current_options().progress, _evened(length, max(step, 1))
-    with large_kept() if length > step else contextlib.nullcontext():
+    progress = current_options().progress
+    if 0 < length <= step:
+        yield 0, length
+        if progress is not None:
+            progress(op, length, length)
+        return
+    step = _evened(length, max(step, 1))
+    with large_kept():
         for lo in range(0, length, step):
             hi = min(lo + step, length)
             yield lo, hi

@@ -23,7 +23,6 @@ RANK = {
     "arrays": 2,
     "slices": 2,
     "passes": 3,
-    "pairs": 4,
     "devices": 3,
     "ops": 4,
     "damping": 4,

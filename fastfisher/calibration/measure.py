@@ -19,7 +19,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import FisherError, InputError
-from ..planning import SIDED, Rates, fingerprint, forget_profile, prefer, profile_path, solve_flops
+from ..planning import (
+    SIDED,
+    SOLVE,
+    Rates,
+    fingerprint,
+    forget_profile,
+    prefer,
+    profile_path,
+    solve_flops,
+)
 from ..stream import check_target, replace_file
 from .works import FULL, QUICK, SIDES, band_of, cells, works
 
@@ -68,27 +77,31 @@ def _turn():
     ]
 
 
+STAGED = 144  # order of a dual that is solved in stages, soon
+
+
 def _around_kernels():
-    """Seconds of a solve that is one call; of one with stages, and the stages; scores of another
-    layout copied per second."""
+    """Seconds of a solve that is one call, in a loop; of one with stages, and the stages; scores of
+    another layout copied per second."""
     from ..api import solve
 
-    def alone(order, method):
+    def alone(order, method, pauses):
         G, b = np.eye(order) + 0.1, np.ones(order)
         stages = [solve(G, b, damping=1.0, method=method).plan.stages for _ in range(3)]
         medians = []
-        for pause in (0.0, 0.003):  # one call after the other, and by itself
+        for pause in pauses:
             turns = []
             for _ in range(50):
-                time.sleep(pause)
+                if pause:
+                    time.sleep(pause)
                 turns.append(_seconds(solve, G, b, damping=1.0, method=method))
             medians.append(statistics.median(turns))
-        return math.sqrt(math.prod(medians)), stages[0]
+        return statistics.geometric_mean(medians), stages[0]
 
     columns = np.ones((1 << 11, 1 << 13), np.float32).T
     copying = statistics.median(_seconds(np.array, columns, order="C") for _ in range(5))
-    # The primal solve of either order is one call, the dual has stages.
-    return alone(4, "primal")[0], *alone(48, "dual"), columns.size / copying
+    staged = alone(STAGED, "dual", (0.0, 0.003))  # one call after the other, and by itself
+    return alone(4, "primal", (0.0,))[0], *staged, columns.size / copying
 
 
 def _seconds(function, *arguments, **settings):
@@ -130,9 +143,9 @@ class Calibration:
         cells = [header, *map(_cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, cell, widths)).rstrip() for cell in cells]
-        rates = self.rates
+        rates, around = self.rates, self.rates.around(0, 0) * 1e6
         lines.append(
-            f"{rates.bandwidth / 1e9:.1f} GB/s, {rates.overhead * 1e6:.0f} µs a stage outside "
+            f"{rates.bandwidth / 1e9:.1f} GB/s, {around:.0f} µs a solve outside "
             f"kernels, {rates.machine['threads']} threads, measured in {self.seconds:.0f} s"
         )
         lines.append(f"written: {self.path}" if self.path else "not written")
@@ -281,8 +294,8 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
         conversion=float(f"{conversion:.4g}"),
         points=points,
     )
-    inside = sum(rates.seconds(s.op, s.kernel, "float64", 48, s.flops, 0) for s in stages)
-    overhead = max(solving - inside, 0.1 * solving) / len(stages)
+    inside = sum(rates.seconds(s.op, s.kernel, "float64", STAGED, s.flops, 0) for s in stages)
+    overhead = max(solving - inside, 0.1 * solving) / SOLVE
     rates = replace(rates, overhead=float(f"{overhead:.4g}"))
     if not dry_run:
         replace_file(path, rates.as_json().encode())

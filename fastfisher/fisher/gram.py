@@ -186,7 +186,10 @@ class GramFisher(Fisher):
 
     def _dual_plan(self, system, rhs):
         spectral = isinstance(system.damping, Cutoff)
-        return plan_system(system.G, system.weights, self.center, rhs, "dual", spectral=spectral)
+        kept = system.kept_gram is not None
+        return plan_system(
+            system.G, system.weights, self.center, rhs, "dual", spectral=spectral, kept=kept
+        )
 
     @property
     def mean(self):

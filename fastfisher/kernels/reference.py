@@ -16,6 +16,8 @@ __all__ = [
     "block_syrk",
     "cholesky",
     "diag",
+    "dual_small",
+    "fine_rmatvec",
     "fvp",
     "gram",
     "int7_gram",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 POWER_STEPS = 4  # towards a norm, from below
-HEAD = 9  # numbers of the report of `primal_small` before those of the right-hand sides
+HEAD = 11  # numbers of the report of a small solve before those of the right-hand sides
 
 
 def _shifted(a, shift, dtype):
@@ -92,6 +94,9 @@ def matvec(y, a, v, shift):
 
 def rmatvec(y, a, u, shift):
     y += u.astype(y.dtype) @ _shifted(a, shift, y.dtype).conj()
+
+
+fine_rmatvec = rmatvec
 
 
 def fvp(y, a, v, weights, shift):
@@ -176,31 +181,82 @@ def layered_gram(c, a, e, tokens):
 
 
 def primal_small(x, report, a, weights, shift, b, damping, share):
-    n, p = a.shape
-    wide = a.astype(np.float64) - (shift if shift.size else 0)
-    w = weights if weights.size else np.ones(n)
+    wide, w = _shifted(a, shift, np.float64), weights if weights.size else np.ones(len(a))
     F = (wide.T * w) @ wide / w.sum()
-    added = damping + share * (np.trace(F) / p)
-    L = F + added * np.eye(p)
-    report[:4] = F.diagonal().max(), np.trace(F), added, cholesky(L)
+    L = _damped(report, F, F.diagonal().max(), damping, share, len(F))
     if report[3]:
         return
-    units = np.frexp(np.abs(b).max(axis=1))[1][:, np.newaxis]
-    near = np.ldexp(b, -units)
-    x[:] = near
+    units = np.frexp(np.abs(b).max(axis=1))[1]
+    for c, near in enumerate(np.ldexp(b, -units[:, np.newaxis])):
+        x[c] = _substituted(L, near).astype(a.dtype)
+        errors = _errors(near - F @ x[c] - report[2] * x[c], F, report[2], x[c], near)
+        _tell(report, c, x[c], near, units[c], *errors)
+
+
+def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, steps):
+    wide, w = _shifted(a, shift, np.float64), weights if weights.size else np.ones(len(a))
+    u = np.sqrt(w / w.sum())
+    T = u[:, np.newaxis] * wide
+    K = T @ T.T
+    L = _damped(report, K, np.square(wide).mean(axis=1).max(), damping, share, a.shape[1])
+    if report[3]:
+        return
+    given, added, arbitrary = (b, report[2], True) if len(b) else (coef, report[2], False)
+    units = np.frexp(np.abs(given).max(axis=1))[1]
+    for c, near in enumerate(np.ldexp(given, -units[:, np.newaxis])):
+        f = 0.0 if arbitrary else near * u
+        f -= (f @ u) * u if shift.size and not arbitrary else 0.0
+        right = near if arbitrary else f @ T
+        total, y, best = (near if arbitrary else 0 * right), 0.0, None
+        for step in range(1 + steps):
+            move = _substituted(L, f - T @ total - added * y)
+            y, total = y + move, total + move @ T
+            better = (total / (added if arbitrary else 1.0)).astype(a.dtype)
+            r = right - (T @ better) @ T - added * better
+            errors = _errors(r, K, added, better, right)
+            if best and not errors[1] < best[1]:
+                break
+            x[c], best = better, errors
+            report[9] = max(report[9], step > 0)
+            if best[1] <= limit:
+                break
+        size = np.linalg.norm(total)
+        if arbitrary and size > 0:
+            report[10] = max(report[10], np.linalg.norm(near) / size)
+        _tell(report, c, x[c], right, units[c], *best)
+
+
+def _damped(report, A, largest, damping, share, p):
+    """The factor of A + lambda I, and the head of the report."""
+    added = damping + share * (np.trace(A) / p)
+    L = A + added * np.eye(len(A))
+    report[:] = 0
+    report[:4] = largest, np.trace(A), added, cholesky(L)
+    report[4], report[8] = np.inf, (L.diagonal() ** 2).min()
+    return L
+
+
+def _substituted(L, b):
+    x = np.array(b[np.newaxis])
     solve_lower(L, x)
     solve_lower_adjoint(L, x)
-    x[:] = x.astype(a.dtype)
-    r = np.linalg.norm(near - x @ F.T - added * x, axis=1)
-    given = np.linalg.norm(near, axis=1)
-    report[HEAD::2] = r / np.where(given > 0, given, 1)
-    scale = (np.linalg.norm(F, 2) + added) * np.linalg.norm(x, axis=1) + given
-    report[HEAD + 1 :: 2] = r / np.where(scale > 0, scale, 1)
-    x[:] = np.ldexp(x, units)
-    sizes = np.abs(x).max(axis=1)[given > 0]
-    report[4:6] = sizes.min(initial=np.inf), sizes.max(initial=0.0)
+    return x[0]
+
+
+def _errors(r, A, added, x, b):
+    """The norm of a residual, and the backward error."""
+    scale = (np.linalg.norm(A, 2) + added) * np.linalg.norm(x) + np.linalg.norm(b)
+    return np.linalg.norm(r), np.linalg.norm(r) / (scale or 1)
+
+
+def _tell(report, c, x, b, unit, size, backward_error):
+    x[:] = np.ldexp(x, unit)
+    if b.any():
+        report[4] = min(report[4], np.abs(x).max())
+        report[5] = max(report[5], np.abs(x).max())
+    report[HEAD + 2 * c] = size / (np.linalg.norm(b) or 1)
+    report[HEAD + 2 * c + 1] = backward_error
     report[6:8] = report[HEAD::2].max(initial=0.0), report[HEAD + 1 :: 2].max(initial=0.0)
-    report[8] = (L.diagonal() ** 2).min()
 
 
 def batched_metric_solve(x, info, scores, weights, g, damping):

@@ -18,7 +18,7 @@ from .plans import (
     require_memory,
 )
 from .profiles import current_rates, fingerprint, profile, profile_path
-from .rates import Rates
+from .rates import SOLVE, Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
 from .structured import plan_batched, plan_blocks
 from .table import (
@@ -41,6 +41,7 @@ from .units import integer_unit, normwise_pays
 __all__ = [
     "NORM_STEPS",
     "SIDED",
+    "SOLVE",
     "TABLE",
     "Band",
     "Choice",

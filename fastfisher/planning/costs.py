@@ -19,6 +19,7 @@ from ..kernels.cpu.splitting import (
 )
 from ..kernels.slicing import FORMS, KINDS
 from .profiles import current_rates, thread_count
+from .rates import ITERATION, SOLVE
 from .records import Stage
 from .table import choose, decide
 from .units import integer_unit
@@ -34,6 +35,7 @@ __all__ = [
     "mixed_side",
     "route",
     "stage_of",
+    "surrounded",
     "vector_bytes",
 ]
 
@@ -49,6 +51,8 @@ SLICED_SPEED = {
 INTEGERS = "bytes", "septets", "shorts"  # the fastest first
 SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, samples
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
+# Passes over right-hand sides, in double, outside the kernels: measured, with those of columns.
+VECTOR_PASSES = {"primal": 12, "dual": 24, "cg": 12, "mixed": 24}
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -206,36 +210,49 @@ def _repeated(stages, times):
     ]
 
 
+def surrounded(q, method, stages):
+    """The stages, and what is done between them as one more."""
+    overheads = ITERATION if method == "cg" else SOLVE
+    passed = VECTOR_PASSES[method] * q.p * q.rhs * q.sum_bytes
+    seconds = current_rates().around(len(stages), passed, overheads)
+    between = Stage("between", "numpy", f"{q.p} x {q.rhs}", 0, passed, seconds=seconds)
+    return stages + _repeated([between], q.dampings)
+
+
 def _kept(q, order):
     """Bytes of the matrix, and of a copy to be factored where one serves many dampings."""
     return (1 + (q.dampings > 1)) * order * order * q.sum_bytes
 
 
-def _one_call(q):
-    """The stage of a primal solve in one compiled call, on one core and in double."""
-    choice, rates = decide("primal_small", q.p, q.dtype, device=q.device), current_rates()
-    scores, square = q.n * q.p, q.p * q.p
-    flops = scores * (q.p + 1) + q.p * square / 3 + (4 * scores + 2 * square) * q.rhs
-    passes = (2 + 2 * q.rhs) * 8 * scores  # packed, summed, and read again for each residual
+def _one_call(q, side):
+    """The stage of a solve in one compiled call, on one core and in double."""
+    order, op = q.p if side == "primal" else q.n, f"{side}_small"
+    choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
+    scores, square = q.n * q.p, order * order
+    products = 4 if side == "primal" else 8  # of the solution and its residual
+    flops = scores * (order + 1) + order * square / 3 + (products * scores + 2 * square) * q.rhs
+    passes = (2 + products / 2 * q.rhs) * 8 * scores  # packed, summed, and read again for those
     seconds = rates.call + flops / rates.core_speed() + passes / rates.bandwidth
-    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square
+    vectors = 4 * q.p if side == "dual" else 0
+    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square + 8 * vectors
     own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
     size = f"{q.n} x {q.p}"
     moved = scores * q.stored_bytes
-    return Stage(
-        "primal_small", choice.entry.name, size, int(flops), int(moved), int(scratch), *own
-    )
+    return Stage(op, choice.entry.name, size, int(flops), int(moved), int(scratch), *own)
 
 
 def _primal(q):
     resident = _kept(q, q.p) + vector_bytes(q, 6, 1)
-    if q.small:
-        return [_one_call(q)], resident
+    if q.small("primal"):
+        return [_one_call(q, "primal")], resident
     product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
     return [product, *_repeated(others, q.dampings)], resident
 
 
 def _dual(q):
+    resident = _kept(q, q.n) + vector_bytes(q, 6, 3)
+    if q.small("dual"):
+        return [_one_call(q, "dual")], resident
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
@@ -245,7 +262,7 @@ def _dual(q):
         stage_of(q, "rmatvec", q.rhs, text, one, moved, _fvp_workspace(q, "rmatvec")),
         _fvp_stage(q),
     ]
-    return [product, *_repeated(others, q.dampings)], _kept(q, q.n) + vector_bytes(q, 6, 3)
+    return [product, *_repeated(others, q.dampings)], resident
 
 
 def _cg(q):
@@ -377,4 +394,6 @@ ROUTES = {"primal": _primal, "dual": _dual, "cg": _cg, "mixed": _mixed}
 def route(q, method):
     """Stages of a method, and its peak bytes."""
     stages, resident = ROUTES[method](q)
+    if not (method in ("primal", "dual") and q.small(method)):
+        stages = surrounded(q, method, stages)
     return stages, int(resident + max(stage.workspace for stage in stages))

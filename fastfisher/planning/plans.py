@@ -21,6 +21,7 @@ from .costs import (
     mixed_kind,
     mixed_side,
     route,
+    surrounded,
     vector_bytes,
 )
 from .device import DEVICE_ROUTES, GROUNDS, device_route
@@ -192,6 +193,7 @@ def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
         peak = (1 + 5 * rhs) * order * q.sum_bytes
         return Plan(q, "primal", (stage,), peak, "F is diagonal")
     _, *stages = direct_stages(q, "syrk", order, 0)
+    stages = surrounded(q, "primal", stages)
     work = max(stage.workspace for stage in stages)
     peak = (1 + eigen) * order * order * q.sum_bytes + work + vector_bytes(q, 6, 0)
     return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
@@ -234,7 +236,8 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     -----
     Costs nothing: no array is allocated and no kernel compiled. ``peak_bytes`` counts the arrays
     on top of the inputs. Flops follow docs/math.md, table of D8. Seconds are estimated from rates
-    that came with the package, scaled to this machine, or those of ``fastfisher calibrate``.
+    that came with the package, scaled to this machine, or those of ``fastfisher calibrate``, for
+    solves one after the other: a small one takes some times as long by itself.
 
     Examples
     --------

@@ -23,6 +23,10 @@ MEASURED = {
     "avx2": "rates_avx2.json",
 }
 DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
+SOLVE = 7  # overheads of a direct solve in stages, however many: as many as the dual has stages;
+ITERATION = 3  # of an iteration of conjugate gradients
+FRESH = 1 / 8  # of the bandwidth of memory: what arrays that are made on the way get
+PAUSED = 2  # how much longer than in a loop a small solve takes that follows a pause or another
 LARGE = 1000, 1e9  # order and flops of a product that shows what a core reaches
 
 
@@ -36,8 +40,8 @@ class Rates:
     machine: dict
     date: str
     bandwidth: float  # bytes per second from memory
-    overhead: float  # seconds per stage outside its kernel
-    call: float  # seconds of a solve that is too small to have stages
+    overhead: float  # seconds of a product outside its kernel; of a solve, see SOLVE
+    call: float  # seconds of a solve that is too small to have stages, one after the other
     conversion: float  # scores copied per second where kernels cannot read them as they lie
     points: dict = field(repr=False)
     compute_scale: float = 1.0
@@ -96,6 +100,12 @@ class Rates:
         beyond = max(moved - machine.cache_sizes()["L3"], 0)
         return max(computing, beyond / (self.bandwidth * self.stream_scale)) + self.overhead
 
+    def around(self, stages, passed, overheads=SOLVE):
+        """Seconds of a solve beside those of its stages: of `overheads` in all, and of so many
+        bytes that pass through arrays made on the way."""
+        left = max(overheads - stages, 0) * self.overhead
+        return left + passed / (FRESH * self.bandwidth * self.stream_scale)
+
     def as_json(self):
         """The measured part, for a file that `rates_from` reads."""
         facts = {
@@ -104,7 +114,7 @@ class Rates:
             "date": self.date,
             "bandwidth": self.bandwidth,
             "overhead": self.overhead,
-            "call": self.call,
+            "repeated_call": self.call,
             "conversion": self.conversion,
         }
         head = json.dumps(facts, indent=1)[:-2]
@@ -152,12 +162,19 @@ def rates_from(text):
             date=str(facts["date"]),
             bandwidth=_positive(facts["bandwidth"]),
             overhead=_positive(facts["overhead"]),
-            call=_positive(facts["call"]),
+            call=_repeated_call(facts),
             conversion=_positive(facts["conversion"]),
             points=points,
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _repeated_call(facts):
+    """Older files hold the mean of a solve in a loop and of one after a pause."""
+    if "repeated_call" in facts:
+        return _positive(facts["repeated_call"])
+    return _positive(facts["call"]) / PAUSED
 
 
 def _positive(value):

@@ -8,9 +8,9 @@ import numpy as np
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 WIDTH = 96  # of a printed plan, so that it can be indented
-SMALL_ORDER = 128  # parameters,
+SMALL_ORDER = 128  # parameters of a primal solve, samples of a dual one,
 SMALL_SCORES = 1 << 18  # scores, and
-SMALL_WORK = 21.6e6  # products, up to which one compiled call does a whole primal solve;
+SMALL_WORK = 21.6e6  # products, up to which one compiled call does a whole solve;
 SMALL_SIDE = 8  # of them per score and right-hand side, in time: one side is read for at a time
 
 
@@ -31,16 +31,16 @@ class Problem:
     singular: bool = False  # F has no inverse; the minimum-norm solution is wanted
     spectral: bool = False  # eigenvalues take the place of a Cholesky factor
     climbs: bool = False  # on a device: a ladder may try a factor from the scores, in more room
+    kept: bool = False  # most of the Gram matrix is there from the solve before
     dampings: int = 1  # solved for one after the other, from one matrix
 
-    @property
-    def small(self):
-        """True where the primal route is one compiled call (solvers/primal.py)."""
+    def small(self, side):
+        """True where the primal (dual) route is one compiled call (solvers/small.py)."""
         real = np.dtype(self.dtype).kind != "c"
-        scores = self.n * self.p
-        fits = 0 < self.p <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
-        fits = fits and scores * (self.p + SMALL_SIDE * self.rhs) <= SMALL_WORK
-        return real and fits and not self.spectral and self.dampings == 1
+        scores, order = self.n * self.p, self.p if side == "primal" else self.n
+        fits = 0 < order <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
+        fits = fits and scores * (order + SMALL_SIDE * self.rhs) <= SMALL_WORK
+        return real and fits and not (self.spectral or self.kept) and self.dampings == 1
 
     @property
     def itemsize(self):
@@ -89,6 +89,7 @@ class Plan:
 
     ``peak_bytes`` counts every array allocated on top of the inputs, the result included.
     For cg, flops, bytes and seconds are those of one iteration. Seconds are estimates.
+    The stage "between" is what is done with vectors, and around the kernels, outside the others.
     """
 
     problem: Problem

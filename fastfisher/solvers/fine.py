@@ -7,8 +7,7 @@ import numpy as np
 
 from ..arrays import as_scores
 from ..kernels.cpu.splitting import BLOCK_ROWS
-from ..pairs import fine_fvp, fine_rmatvec
-from ..passes import add_fvp, add_rmatvec
+from ..passes import add_fvp, sums_dtype
 from .certificate import refine, row_norms
 from .ranges import tamed, unit_roundoff
 from .system import System
@@ -62,11 +61,7 @@ def careful(system, added, x, b, norm, certificate):
     if clear and not repeated:
         return system
     if not few:
-
-        def missed(part, w, _):
-            return _missed(add_fvp, fine_fvp, part, system.cast(x), weights=w, shift=system.mean)
-
-        hidden, _ = _hidden(system, missed, repeated)
+        hidden = _hidden(system, system.cast(x), repeated)
         if (hidden <= ROOM * u * norm * system.total * row_norms(x)).all():
             return system
     return Fine(system)
@@ -79,38 +74,7 @@ def right_side(system, coef):
         return system.apply_adjoint(system.from_coefficients(coef))
     u = system.centred(coef)
     u = system.cast(u if system.weights is None else u * system.weights)
-    return system.summed(u, finely=_sums_alike(system, u)) / system.total
-
-
-def _sums_alike(system, u):
-    """True where sums (G - mean)'u for rows u may round one way."""
-    n, roundoff = system.n, unit_roundoff(system.dtype)
-    if n <= LIE or not _repeated(u[:, :: max(n // SEEN, 1)], roundoff):
-        return False
-    if not _scores_alike(system, roundoff):
-        return False
-    if n <= SAMPLED * BLOCK_ROWS:
-        return True
-
-    def missed(part, _, rows):
-        own = np.ascontiguousarray(u[:, rows])
-        return _missed(add_rmatvec, fine_rmatvec, part, own, shift=system.mean)
-
-    hidden, sizes = _hidden(system, missed, True)
-    return not (hidden <= roundoff * sizes).all()
-
-
-def _scores_alike(system, u):
-    """True if samples, or most of what is in them, come again."""
-    if _repeated(_seen_products(system, np.cos(np.arange(system.p))[np.newaxis]), u):
-        return True
-    again = total = 0.0
-    for lo in range(0, system.n - 1, max(system.n // LIE, 2)):
-        one, other = np.abs(system.G.rows(lo, lo + 2))
-        squares = np.square(other)
-        again += squares[np.abs(other - one) <= SAME * u * other].sum(dtype=float)
-        total += squares.sum(dtype=float)
-    return again > REPEATED * total
+    return system.summed(u, finely=True) / system.total
 
 
 def _repeated(values, u):
@@ -134,31 +98,24 @@ def _seen_products(system, x):
     return np.concatenate(parts, axis=1)
 
 
-def _missed(add, fine, part, v, **how):
-    """What plain sums over a block of scores miss, and what they are."""
-    found = fine(part, v, **how)
-    plain = np.zeros_like(found)
-    add(plain, part, v, **how)
-    return plain - found, found
-
-
-def _hidden(system, missed, repeated):
-    """Norms of what plain sums over all samples miss, and of those sums, from some blocks.
+def _hidden(system, v, repeated):
+    """Norms of what plain sums of products with rows v miss, from some blocks of the samples.
 
     `repeated`: samples come again, maybe one for a long time and then another.
     """
-    apart, found = system.n // SAMPLED, []
+    apart, missed = system.n // SAMPLED, []
     for lo in range(0, SAMPLED * apart, apart):
         here = slice(lo, lo + BLOCK_ROWS)
+        part = as_scores(system.G.rows(here.start, here.stop))
         w = None if system.weights is None else system.weights[here]
-        found.append(missed(as_scores(system.G.rows(lo, lo + BLOCK_ROWS)), w, here))
+        plain, fine = np.zeros((2, *v.shape), sums_dtype(system.dtype))
+        add_fvp(plain, part, v, weights=w, shift=system.mean)
+        add_fvp(fine, part, v, weights=w, shift=system.mean, finely=True)
+        missed.append(plain - fine)
     # Products of different blocks: on average those of what they have in common.
-    parts = [one for one, _ in found]
-    alone = sum(row_norms(one) ** 2 for one in parts)
-    common = np.sqrt(np.maximum(row_norms(sum(parts)) ** 2 - alone, 0.0))
-    times = system.n / BLOCK_ROWS
+    alone = sum(row_norms(one) ** 2 for one in missed)
+    common = np.sqrt(np.maximum(row_norms(sum(missed)) ** 2 - alone, 0.0))
     common /= math.sqrt(SAMPLED * (SAMPLED - 1))
     if repeated:
         common = np.maximum(common, np.sqrt(alone) / SAMPLED)
-    sizes = row_norms(sum(sums for _, sums in found)) * (times / SAMPLED)
-    return common * times, sizes
+    return common * (system.n / BLOCK_ROWS)

@@ -1,9 +1,11 @@
-"""Few scores and parameters: an uneventful primal solve in one compiled call.
+"""Few scores, few of them or of parameters: an uneventful direct solve in one compiled call.
 
-Up to a hundred parameters or so what lies around the arithmetic costs more than it does, so this
-route goes straight from the system to the Solution. Whatever asks for a second look is left to the
-general route, which also raises the errors.
+Up to a hundred parameters (primal) or samples (dual) or so what lies around the arithmetic costs
+more than it does, so this route goes straight from the system to the Solution. Whatever asks for a
+second look is left to the general route, which also raises the errors.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +13,8 @@ from ..arrays import all_finite, to_origin
 from ..damping import Relative
 from ..kernels.reference import HEAD
 from ..planning import choose, current_options
-from .certificate import USELESS, Certificate, may_lose_digits
+from .certificate import REFINEMENTS, USELESS, Certificate, may_lose_digits
+from .dual import FAINT
 from .fine import REACHED, right_side
 from .outcome import Outcome
 from .ranges import in_range, number_range, unit_roundoff
@@ -22,46 +25,52 @@ __all__ = ["small_outcome", "solve_small"]
 _NONE = np.empty(0)
 
 
+class Found(NamedTuple):
+    """x in double and what the kernel told of it."""
+
+    x: np.ndarray
+    residuals: np.ndarray
+    backward_errors: np.ndarray
+    added: float
+    residual: float  # the largest,
+    backward_error: float  # likewise
+    facts: dict  # of an Outcome and of a Solution
+
+
 def solve_small(system, plan, b, coef, *, single):
     """The Solution for real rows b (k, p) or coef (k, n) of a small problem, or None."""
     ladder = current_options().ladder  # whether it is one, the general route knows
-    found = _solved(system, b, coef) if ladder is None else None
+    found = _solved(system, plan.method, b, coef) if ladder is None else None
     if found is None:
         return None
-    x, report, added, residual, backward_error, pivot = found
-    x = x.astype(system.dtype, copy=False)
+    x = found.x.astype(system.dtype, copy=False)
     return Solution(
         x=to_origin(x[0] if single else np.ascontiguousarray(x.T), system.G.origin),
         status="converged",
         converged=True,
-        residual=residual,
-        backward_error=backward_error,
+        residual=found.residual,
+        backward_error=found.backward_error,
         iterations=0,
-        method="primal",
-        damping=added,
-        rung="cholesky",
+        method=plan.method,
+        damping=found.added,
         plan=plan,
-        rank=system.p,
-        smallest_pivot=pivot,
         statuses=("converged",) * len(x),
-        residuals=report[HEAD::2],
+        residuals=found.residuals,
+        **found.facts,
     )
 
 
-def small_outcome(system, b, coef):
-    """The same on the way of another route, as the Outcome of a primal solve."""
-    found = _solved(system, b, coef)
+def small_outcome(system, side, b, coef):
+    """The same on the way of another route, as the Outcome of a primal or dual solve."""
+    found = _solved(system, side, b, coef)
     if found is None:
         return None
-    x, report, added, *_, pivot = found
-    certificate = Certificate(None, report[HEAD::2], report[HEAD + 1 :: 2])
-    facts = {"rank": system.p, "smallest_pivot": pivot}
-    return Outcome(system, x, certificate, "converged", added, **facts)
+    certificate = Certificate(None, found.residuals, found.backward_errors)
+    return Outcome(system, found.x, certificate, "converged", found.added, **found.facts)
 
 
-def _solved(system, b, coef):
-    """x in double, the kernel's report, and of it the damping added, the largest residual and
-    backward error, the smallest pivot; None where something asks for a second look."""
+def _solved(system, side, b, coef):
+    """What the kernel found, or None where something asks for a second look."""
     damping, dtype, mean, share, lam = system.damping, system.dtype, system.mean, 0.0, 0.0
     if not damping.needs:
         lam = damping.resolve(None, None, system.p)
@@ -71,22 +80,40 @@ def _solved(system, b, coef):
         return None
     if not system.total or current_options().progress is not None:
         return None
-    rows = system.G.rows(0, system.n)
-    weights = _NONE if system.weights is None else system.weights
-    if b is None:
+    primal = side == "primal"
+    if primal and b is None:
         with np.errstate(over="ignore", invalid="ignore"):
             b = right_side(system, coef)
         if not all_finite(b):
             return None
-    b = b.astype(np.float64, copy=False)
-    x, report = np.empty(b.shape), np.empty(HEAD + 2 * len(b))
-    solve = choose("primal_small", system.p, dtype).load()
-    solve(x, report, rows, weights, _NONE if mean is None else mean, b, lam, share)
-    largest, _, added, order, least, most, residual, backward_error, pivot = report[:HEAD].tolist()
+    order, u = (system.p if primal else system.n), unit_roundoff(dtype)
+    given = [_double(b, system.p)] if primal else [_double(b, system.p), _double(coef, system.n)]
+    limits = () if primal else (REACHED * u, REFINEMENTS)
+    k = max(map(len, given))
+    x, report = np.empty((k, system.p)), np.empty(HEAD + 2 * k)
+    weights = _NONE if system.weights is None else system.weights
+    rows, shift = system.G.rows(0, system.n), _NONE if mean is None else mean
+    solve = choose(f"{side}_small", order, dtype).load()
+    solve(x, report, rows, weights, shift, *given, lam, share, *limits)
+    largest, trace, added, order, least, most, *head = report[:HEAD].tolist()
+    residual, backward_error, pivot, improved, growth = head
     if order or not added or not in_range(largest, dtype.itemsize):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
     if not (backward_error <= REACHED * unit_roundoff(dtype) and residual < USELESS):
         return None
-    return x, report, added, residual, backward_error, pivot
+    facts = {"rung": "cholesky", "rank": system.p, "smallest_pivot": pivot}
+    if not primal:
+        if b is None and added <= FAINT * trace:  # the null space of T' may drown the rest
+            return None
+        facts["rank"] = system.n
+        facts["cancellation"] = None if b is None else u * growth
+        facts["rung"] += "+refinement" * bool(improved)
+    errors = report[HEAD::2], report[HEAD + 1 :: 2]
+    return Found(x, *errors, added, residual, backward_error, facts)
+
+
+def _double(rows, size):
+    """Rows in double; none where there are none."""
+    return np.empty((0, size)) if rows is None else rows.astype(np.float64, copy=False)

@@ -33,15 +33,18 @@ from .system import made_smaller
 
 __all__ = ["plan_system", "solve_system"]
 
+SIDES = {"primal": primal, "dual": dual}  # the direct routes
 TAME = 30  # right-hand sides between 2^-TAME and 2^TAME are taken as they are
 LIFT = 900  # powers of two that right-hand sides are made larger by where x underflows
 
 
-def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=False, dampings=1):
+def plan_system(
+    G, weights, center, rhs, method, *, undamped=False, spectral=False, kept=False, dampings=1
+):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
 
     `undamped`: damping is 0 and the right-hand side is in the row space; `spectral`: eigenvalues
-    are wanted; `dampings`: how many are solved for.
+    are wanted; `kept`: most of the Gram matrix is there; `dampings`: how many are solved for.
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
@@ -57,6 +60,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
         G.stored != G.dtype,
         undamped and rank - bool(center) < p,
         spectral,
+        kept,
         dampings,
     )
     return plan_problem(problem, enforce=True)
@@ -64,7 +68,7 @@ def plan_system(G, weights, center, rhs, method, *, undamped=False, spectral=Fal
 
 @functools.lru_cache(maxsize=1024)
 def _problem(
-    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, dampings
+    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, kept, dampings
 ):  # kept, since a small solve takes little longer than describing it
     return Problem(
         n=n,
@@ -78,6 +82,7 @@ def _problem(
         halves=halves,
         singular=singular,
         spectral=spectral,
+        kept=kept,
         dampings=dampings,
     )
 
@@ -95,7 +100,7 @@ def solve_system(system, plan, b, coef, *, single, **settings):
     `settings`: those of `_solve`.
     """
     real = (b if coef is None else coef).dtype.kind != "c"
-    if plan.problem.small and plan.method == "primal" and real:
+    if real and plan.method in SIDES and plan.problem.small(plan.method):
         solution = solve_small(system, plan, b, coef, single=single)
         if solution is not None:
             return solution
@@ -201,10 +206,8 @@ def _direct(system, plan, side, b, coef, split=False):
     try:
         if not (ladder and ladder.escalations):
             _refuse_rank_deficient(system, b)
-        if side == "primal":
-            small = plan.problem.small and small_outcome(system, b, coef)
-            return small or primal(system, b, coef)
-        return dual(system, b, coef)
+        small = plan.problem.small(side) and small_outcome(system, side, b, coef)
+        return small or SIDES[side](system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = ladder.cutoff if ladder else None
         if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):

@@ -12,7 +12,6 @@ import numpy as np
 from ..arrays import WIDEST, Scores, check_policy, far
 from ..damping import Damping
 from ..errors import InputError
-from ..pairs import fine_fvp, fine_rmatvec
 from ..passes import (
     add_diag,
     add_fvp,
@@ -123,22 +122,18 @@ class System:
     @tamed
     def apply_fisher(self, v):
         """F v for rows v (k, p), in double."""
-        y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
-        if self.total:
-            add_fvp(y, self.G, self.cast(v), weights=self.weights, shift=self.mean)
-        return self._mean_products(y, v)
+        return self._times_fisher(v, finely=False)
 
     @tamed
     def apply_finely(self, v):
         """The same, also where rows are all alike; more slowly."""
-        if not (self.total and self.p):
-            return np.zeros((len(v), self.p), sums_dtype(self.dtype))
-        y = fine_fvp(self.G, self.cast(v), weights=self.weights, shift=self.mean)
-        return self._mean_products(y, v)
+        return self._times_fisher(v, finely=True)
 
-    def _mean_products(self, y, v):
-        """F v from raw sums y for rows v, in place."""
+    def _times_fisher(self, v, *, finely):
+        y = np.zeros((len(v), self.p), sums_dtype(self.dtype))
         if self.total:
+            how = {"weights": self.weights, "shift": self.mean, "finely": finely}
+            add_fvp(y, self.G, self.cast(v), **how)
             y /= self.total
             if self.drift is not None:
                 y -= dots(v, self.drift)[:, np.newaxis] * self.drift.conj()
@@ -238,11 +233,8 @@ class System:
 
     def summed(self, u, *, finely=False):
         """(G - mean)'u for rows u (k, n): (k, p); `finely` also where rows are all alike."""
-        if finely:
-            y = fine_rmatvec(self.G, u, shift=self.mean)
-        else:
-            y = np.zeros((len(u), self.p), sums_dtype(self.dtype))
-            add_rmatvec(y, self.G, u, shift=self.mean)
+        y = np.zeros((len(u), self.p), sums_dtype(self.dtype))
+        add_rmatvec(y, self.G, u, shift=self.mean, finely=finely)
         if self.drift is not None:
             y -= u.sum(axis=1)[:, np.newaxis] * self.drift.conj()
         return y

@@ -4,11 +4,6 @@ What Numba compiles for, and that it compiles at all, is settled by the environm
 """
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +12,7 @@ from fastfisher.planning import TABLE
 from tests import matrices
 from tests.tolerances import unit_roundoff
 
-__all__ = ["LIMIT", "OPS", "examine", "has_cases", "in_a_process"]
+__all__ = ["LIMIT", "OPS", "examine", "has_cases"]
 
 LIMIT = "identity"  # the systems below are well conditioned
 ENTRIES = {entry.function: entry for band in TABLE for entry in band.entries if not entry.vendor}
@@ -198,6 +193,9 @@ def _rmatvec(d):
             yield (d.scores(k, a.shape[1], dtype=d.wide), a, d.scores(k, len(a)), shift), [0]
 
 
+_fine_rmatvec = _rmatvec
+
+
 def _fvp(d):
     for a, weights, shift in d.variants(ROWS):
         for k in (1, 3):
@@ -300,6 +298,19 @@ def _primal_small(d):
             yield args, [0, 1]
 
 
+def _dual_small(d):
+    if d.dtype.kind == "c":
+        return
+    for n, p, k in ((1, 1, 1), (7, 20, 3), (12, 9, 1)):
+        for weights, of_samples in ((d.none, False), (d.positive(n), True)):
+            x, report = np.empty((k, p)), np.empty(reference.HEAD + 2 * k)
+            b = d.scores(k * (not of_samples), p, dtype=np.float64)
+            coef = d.scores(k * of_samples, n, dtype=np.float64)
+            shift = np.arange(p * (k > 1)) / 4.0
+            given = (d.scores(n, p), weights.astype(np.float64), shift, b, coef)
+            yield (x, report, *given, 0.5, 0.25, 1e-12, 8), [0, 1]
+
+
 def _block_syrk(d):
     for blocks, order, n in ((1, 1, 1), (5, 3, 300), (3, 17, 9), (70, 2, 4)):
         for weights in (d.none, d.positive(n)):
@@ -396,24 +407,3 @@ def examine(ops, dtypes):
         except Exception as problem:
             found[op] = {"error": np.inf, "case": repr(problem), "digest": None}
     return found
-
-
-def in_a_process(function, *args, timeout=280, **environment):
-    """What a function returns (JSON) under another environment; None takes a variable out."""
-    root = Path(__file__).parents[2]
-    code = (
-        f"import json, sys; from {function.__module__} import {function.__name__} as f; "
-        # The threads of the CUDA simulator poll each other: half of the time they wait for turns.
-        "sys.setswitchinterval(5e-5); print(json.dumps(f(*json.loads(sys.argv[1]))))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(root), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(args)],
-        cwd=root,
-        env={name: value for name, value in environment.items() if value is not None},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout)

@@ -13,7 +13,7 @@ import pytest
 
 from fastfisher import machine
 from fastfisher.kernels.cpu import sliced, threads, units
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.kernels.test_sliced import assembly, compiled, host_features, loop_of, products
 from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
 

@@ -30,7 +30,7 @@ from tests.kernels.cases import (
     with_variants,
 )
 from tests.kernels.vectors import COMPARE, compare_fvp, over_products, vectors
-from tests.tolerances import assert_ratio, matvec_ratio
+from tests.tolerances import assert_ratio, matvec_ratio, unit_roundoff
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (5, 3), (50, 10), (10, 50)]
 LANES = [p for itemsize in (4, 8, 16) for p in matrices.edges(LANE_BYTES // itemsize)]
@@ -162,8 +162,21 @@ def test_27_1_float64_block_sums_are_compensated(op):
     n = 1_000_000
     column = np.abs(matrices.gaussian((n, 1), "float64", matrices.generator("compensated")))
     G, v = (column.T, np.ones(n)) if op == "matvec" else (column, np.ones(1))
-    operand = {"matvec": (v,), "fvp": (v,), "rmatvec": (np.ones(n),), "diag": ()}[op]
+    operand = {"matvec": (v,), "fvp": (v,), "diag": ()}.get(op, (np.ones(n),))
     power = 1 if op.endswith("matvec") else 2
     exact = np.sum(column.astype(np.longdouble) ** power, axis=0)
-    y = getattr(ff.ops, op)(np.ascontiguousarray(G), *operand)
+    y = getattr(ff.ops, op.removeprefix("fine_"))(np.ascontiguousarray(G), *operand)
     assert_ratio(matvec_ratio(y, exact, exact, 1), "compensated", op)
+
+
+@over_dtypes
+@pytest.mark.parametrize("k", (1, 5))
+def test_fine_sums_of_equal_terms_round_little(dtype, k):
+    n, u, errors = 2000, np.ones((k, 2000), dtype), []
+    G = np.full((n, 3), 0.1, dtype)
+    exact = n * np.longdouble(G[0, 0].real)
+    for op in (module.rmatvec, module.fine_rmatvec):
+        y = np.zeros((k, 3), sums_dtype(dtype))
+        op(y, G, u, np.empty(0, dtype))
+        errors.append(float(np.abs(y / exact - 1).max()) / unit_roundoff(dtype))
+    assert errors[1] < 4 and errors[0] > 10, errors  # sums of 16 terms, and of 256

@@ -15,7 +15,8 @@ from fastfisher.kernels.cpu import direct, jit, moves, products, simd, triangles
 from fastfisher.kernels.cpu import rows as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
-from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
+from tests.kernels.every_op import LIMIT, OPS, examine
+from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio, unit_roundoff
 
 HOST = {name for name, there in llvm.get_host_cpu_features().items() if there}

@@ -16,7 +16,7 @@ from fastfisher.kernels.slicing import (
     TILED_TERMS,
     slice_units,
 )
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.tolerances import LIMITS, assert_ratio, entrywise_ratio, unit_roundoff
 
 # Those of this processor; "amx", where it is and where it is not, has test_amx.py.

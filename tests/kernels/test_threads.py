@@ -33,10 +33,12 @@ def definite(n, dtype):
     return rows.conj().T @ rows
 
 
-def small_problem(dtype):
-    """report, scores, weights, shift, right-hand sides, damping, share."""
-    rows = operands((50, 4), dtype).real.copy()
-    return np.zeros(HEAD + 4), rows, np.empty(0), np.empty(0), np.ones((2, 4)), 0.1, 0.0
+def small_problem(dtype, dual=False):
+    """report, scores, weights, shift, right-hand sides, damping, share; limit and steps."""
+    rows = operands((4, 900) if dual else (50, 4), dtype).real.copy()
+    given = np.ones((2, rows.shape[1])), *[np.empty((0, 4))] * dual
+    limits = (1e-15, 8) * dual
+    return np.zeros(HEAD + 4), rows, np.empty(0), np.empty(0), *given, 0.1, 0.0, *limits
 
 
 def cases(dtype):
@@ -55,6 +57,7 @@ def cases(dtype):
         power,
         sliced,
         small,
+        small_dual,
         syrk,
     )
     from fastfisher.kernels.cpu import triangular as triangle
@@ -101,6 +104,9 @@ def cases(dtype):
             "mirror": [run(syrk.mirror, definite(200, wide))],
             "spectral_norm": [run(power.spectral_norm, definite(700, wide))],
             "primal_small": [run(small.primal_small, np.zeros((2, 4)), *small_problem(dtype))],
+            "dual_small": [
+                run(small_dual.dual_small, np.zeros((2, 900)), *small_problem(dtype, dual=True))
+            ],
             "matvec": [run(matvec.matvec, np.zeros((2, 1100), wide), rows, v, none)],
             "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
             "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],

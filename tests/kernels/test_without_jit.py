@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.kernels.every_op import LIMIT, OPS, examine, in_a_process
+from tests.kernels.every_op import LIMIT, OPS, examine
+from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio
 
 

@@ -82,6 +82,7 @@ def compare_diag(entry, n, p, k, dtype, variant):
 COMPARE = {
     "matvec": compare_matvec,
     "rmatvec": compare_rmatvec,
+    "fine_rmatvec": compare_rmatvec,
     "fvp": compare_fvp,
     "diag": compare_diag,
 }

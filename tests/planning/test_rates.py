@@ -2,12 +2,13 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
 import fastfisher as ff
 from fastfisher import machine
-from fastfisher.planning import TABLE, Rates, Stage
+from fastfisher.planning import SOLVE, TABLE, Rates, Stage, costs, plan_factored, plans
 from fastfisher.planning.rates import MEASURED, built_in, measured_at, rates_from, vector_kind
 from fastfisher.planning.records import format_seconds
 
@@ -84,6 +85,17 @@ def test_rates_survive_the_file():
     assert rates_from(again.as_json()) == again
 
 
+def test_older_files_hold_the_time_of_a_small_solve_by_itself_too():
+    model = rates([(10, 1000000, 1e9)], call=3e-5)
+    text = model.as_json()
+    assert rates_from(text).call == 3e-5
+    assert rates_from(text.replace('"repeated_call"', '"call"')).call == 1.5e-5
+    with pytest.raises(ValueError, match="-1 is not positive"):
+        rates_from(text.replace('"repeated_call": 3e-05', '"repeated_call": -1'))
+    with pytest.raises(ValueError, match="call"):
+        rates_from(text.replace('"repeated_call"', '"another"'))
+
+
 @pytest.mark.parametrize("kind", MEASURED)
 def test_built_in_rates_are_those_of_a_machine_as_wide(kind, monkeypatch):
     there = measured_at(kind).machine
@@ -126,15 +138,58 @@ def test_more_work_is_never_estimated_as_less_time():
         assert estimates == sorted(estimates)
 
 
+@pytest.fixture
+def instant(monkeypatch):
+    """Rates of a machine on which kernels take no time: what is left is around them."""
+    flops = {"float64": [(10, 1e6, 1e30)], "complex128": [(10, 1e6, 1e30)]}
+    ops = ("syrk", "gram", "matvec", "rmatvec", "fvp", "cholesky")
+    ops += ("solve_lower", "solve_lower_adjoint")
+    model = rates([(10, 1e6, 1e30)], bandwidth=8e9, overhead=1e-4)
+    model = replace(model, points={f"numba.{op}": flops for op in ops})
+    monkeypatch.setattr(costs, "current_rates", lambda: model)
+    plans.forget_plans()
+    yield model
+    monkeypatch.undo()
+    plans.forget_plans()
+
+
+def test_a_direct_solve_is_charged_the_same_overhead_whatever_its_stages(instant):
+    for n, p, method in ((200, 200, "primal"), (200, 200, "dual"), (9, 9, "primal")):
+        plan = ff.plan(n, p, method=method, dtype="complex128")
+        vectors = costs.VECTOR_PASSES[method] * p * 16 / 1e9
+        assert plan.seconds == pytest.approx(SOLVE * 1e-4 + vectors, rel=1e-6)
+    factored = plan_factored(0, 200, 1, "float64")
+    vectors = costs.VECTOR_PASSES["primal"] * 200 * 8 / 1e9
+    assert factored.seconds == pytest.approx(SOLVE * 1e-4 + vectors, rel=1e-6)
+    iteration = ff.plan(200, 200, method="cg").seconds
+    assert 2e-4 < iteration < SOLVE * 1e-4
+
+
+def test_right_hand_sides_beside_few_long_scores_take_their_time(instant):
+    one, many = (ff.plan(60, 20_000, rhs=k, method="dual").seconds for k in (1, 65))
+    passes = costs.VECTOR_PASSES["dual"] * 8 * 20_000 / 1e9
+    assert many - one == pytest.approx(64 * passes, rel=1e-3)
+
+
 def test_a_solve_in_one_call_is_charged_one_overhead():
-    small, general = (ff.plan(30, p, method="primal") for p in (128, 129))
-    assert small.problem.small and not general.problem.small
-    assert small.seconds < general.seconds / 2
-    assert not ff.plan(30, 32, dtype="complex128").problem.small
-    limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
-    for n, p, fits in limits:
-        assert ff.plan(n, p).problem.small is fits
-    assert ff.plan(300, 30, rhs=100).problem.small and not ff.plan(300, 30, rhs=300).problem.small
+    for side in ("primal", "dual"):
+
+        def planned(n, p, side=side, **changes):
+            n, p = (n, p) if side == "primal" else (p, n)
+            return ff.plan(n, p, method=side, **changes)
+
+        def small(*shape, side=side, **changes):
+            return planned(*shape, **changes).problem.small(side)
+
+        assert small(30, 128) and not small(30, 129)
+        assert planned(30, 128).seconds < planned(30, 129).seconds / 2
+        assert not small(30, 32, dtype="complex128")
+        limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
+        for n, p, fits in limits:
+            assert small(n, p) is fits
+            one = [stage.op for stage in planned(n, p).stages] == [f"{side}_small"]
+            assert one is fits
+        assert small(300, 30, rhs=100) and not small(300, 30, rhs=300)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", ">f2"])

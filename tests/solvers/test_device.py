@@ -8,7 +8,7 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.kernels import cuda
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.device_cases import CASES, everything
 from tests.solvers.device_extremes import FAINT, FAR, LOST
 from tests.solvers.device_far import far

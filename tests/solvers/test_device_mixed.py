@@ -10,7 +10,7 @@ import pytest
 import fastfisher as ff
 from fastfisher.kernels.cuda import BLOCK_BYTES
 from fastfisher.planning.device import device_route
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.device_mixed import CASES, everything
 
 with_cuda = pytest.mark.skipif(

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.device_rungs import CASES, everything
 
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher import pairs, passes
+from fastfisher import passes
 from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
@@ -104,9 +104,10 @@ def test_mixed_reaches_its_gate_where_rows_are_all_alike(n, p, dtype):
 def test_fine_sums_are_sums_of_all_rows(n, weighted, rng):
     G, v = as_scores(rng.integers(-9, 9, (n, 5)).astype(float)), rng.integers(-9, 9, (2, 5))
     w, shift = rng.integers(0, 4, n) if weighted else None, np.arange(5.0)
-    expected = np.zeros((2, 5))
+    found, expected = np.zeros((2, 2, 5))
     passes.add_fvp(expected, G, v, weights=w, shift=shift)
-    assert np.array_equal(pairs.fine_fvp(G, v, weights=w, shift=shift), expected)
+    passes.add_fvp(found, G, v, weights=w, shift=shift, finely=True)
+    assert np.array_equal(found, expected)
 
 
 @given(n=st.integers(0, 9), p=st.integers(0, 9), seed=st.integers(0, 50))

@@ -12,7 +12,7 @@ from fastfisher.solvers import refine, rough
 from fastfisher.solvers.rough import Model, predicted_steps
 from fastfisher.solvers.system import make_system
 from tests import matrices, oracle
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.mixed_cases import (
     CHEAP,
     SHAPES,

@@ -16,11 +16,11 @@ from .parallel import for_each
 from .row_tiles import tile_address
 from .rows import GROUP, MANY, combine, dots, dots_and_combine, real_rows, rows_at_once
 from .simd import address, clear
-from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, strip_rows
+from .splitting import BLOCK_ROWS, CHUNK_BYTES, FINE_ROWS, one_pass, strip_rows
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
 from .threads import driver
 
-__all__ = ["fvp", "matvec", "rmatvec"]
+__all__ = ["fine_rmatvec", "fvp", "matvec", "rmatvec"]
 
 NARROW = 16 << 10  # bytes of rows that are multiplied, and then added up, at a time
 
@@ -75,12 +75,12 @@ def _matvec(launch, y, x, v, share, pairs, sums):
 
 
 @kernel
-def _rmatvec_task(t, thread, parts, x, first, u):
+def _rmatvec_task(t, thread, parts, x, first, u, block):
     """Task: a block of samples times a stripe of columns."""
     count = stripes(x.width)
     b, j0 = t // count, t % count * STRIPE
     columns, y = min(STRIPE, x.width - j0), address(parts, b * parts.shape[2] + j0)
-    i, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
+    i, i1 = first + b * block, min(first + (b + 1) * block, x.n)
     clear(y, columns * x.bytes)
     while i < i1:
         rows = rows_at_once(i1 - i)
@@ -89,8 +89,8 @@ def _rmatvec_task(t, thread, parts, x, first, u):
 
 
 @driver
-def _rmatvec(launch, parts, x, first, u):
-    for_each(launch, _rmatvec_task, parts.shape[0] * stripes(x.width), (parts, x, first, u))
+def _rmatvec(launch, parts, x, first, u, block):
+    for_each(launch, _rmatvec_task, parts.shape[0] * stripes(x.width), (parts, x, first, u, block))
 
 
 @kernel
@@ -183,13 +183,13 @@ def _one_vector(y, x, v):
     _matvec(y, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
 
 
-def _one_adjoint(x, u):
+def _one_adjoint(x, u, block=BLOCK_ROWS):
     """x' u, (1, width) in double."""
 
     def add(parts, first):
-        _rmatvec(parts, x, first, u)
+        _rmatvec(parts, x, first, u, block)
 
-    return block_sums(x, 1, u.dtype, add)
+    return block_sums(x, 1, u.dtype, add, block)
 
 
 def _one_pass(x, v, weights):
@@ -268,10 +268,10 @@ def matvec(y, a, v, shift):
         y.real, y.imag = out[0::2], out[1::2]
 
 
-def _rmatvec_sums(a, u, shift):
+def _rmatvec_sums(a, u, shift, block=BLOCK_ROWS):
     """The sums of (re, im) rows times real and imaginary parts that rmatvec adds."""
     x, u = real_rows(a, shift, once=True, rows=MANY), _split(u)
-    return several.rmatvec(x, u, _tiles(a)) if len(u) > 1 else _one_adjoint(x, u)
+    return several.rmatvec(x, u, _tiles(a), block) if len(u) > 1 else _one_adjoint(x, u, block)
 
 
 def rmatvec(y, a, u, shift):
@@ -280,6 +280,13 @@ def rmatvec(y, a, u, shift):
     """y[c] += (a - shift)' u[c]."""
     if a.size and u.size:
         _add_adjoint(y, _rmatvec_sums(a, u, shift))
+
+
+def fine_rmatvec(y, a, u, shift):
+    # as rmatvec
+    """The same from sums over few samples each: where these are alike, long ones round one way."""
+    if a.size and u.size:
+        _add_adjoint(y, _rmatvec_sums(a, u, shift, FINE_ROWS))
 
 
 def fvp(y, a, v, weights, shift):

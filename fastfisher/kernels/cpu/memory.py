@@ -56,8 +56,9 @@ def _buffer(size):
         return _fresh(size)
     best, least = None, sys.maxsize
     for place, pair in enumerate(kept):
-        if size <= pair[0].size < least and sys.getrefcount(pair[0]) == UNUSED:
-            best, least = place, pair[0].size
+        found = pair[0].size
+        if size <= found < least and sys.getrefcount(pair[0]) == UNUSED:
+            best, least = place, found
     if best is not None:
         kept.append(kept.pop(best))
         return kept[-1]

@@ -72,12 +72,6 @@ def _share(t, thread, sums, work, x, bounds, order, panels, readable):
             add_lower(c, re, order, every, every, add, out, zero, out, zero, ld, terms, panels, c)
 
 
-@driver
-def _shares(launch, sums, work, x, bounds, order, panels, readable):
-    tasks = sums.shape[0]
-    for_each(launch, _share, tasks, (sums, work, x, bounds, order, panels, readable))
-
-
 @kernel
 def _add_rows(t, thread, c, sums):
     """Task: row t of the triangle of c (order, order, parts), shares added in order."""
@@ -88,7 +82,9 @@ def _add_rows(t, thread, c, sums):
 
 
 @driver
-def _add_sums(launch, c, sums):
+def _shares(launch, c, sums, work, x, bounds, order, panels, readable):
+    tasks = sums.shape[0]
+    for_each(launch, _share, tasks, (sums, work, x, bounds, order, panels, readable))
     for_each(launch, _add_rows, c.shape[0], (c, sums))
 
 
@@ -106,8 +102,8 @@ def _split(c, x, lo, hi, order, shares):
     rows = -(-order // panels.rows) * panels.rows
     sums = aligned((shares, x.parts, rows, count * panels.width), np.float64)
     work = aligned((threads.max_threads(), count * panels.stride), x.dtype)
-    _shares(sums, work, x, (lo, hi, share, block), order, panels, readable)
-    _add_sums(c.reshape(order, order, x.parts), sums)
+    c = c.reshape(order, order, x.parts)
+    _shares(c, sums, work, x, (lo, hi, share, block), order, panels, readable)
 
 
 def round_rank_k(out, a, scale, shift):

@@ -96,12 +96,12 @@ def _matvec(launch, y, x, tiles, v, share, step, work, pairs):
 
 
 @kernel
-def _rmatvec_task(t, thread, parts, x, tiles, first, u, step):
+def _rmatvec_task(t, thread, parts, x, tiles, first, u, step, block):
     """Task: a block of samples times a stripe of columns, `step` rows at a time."""
     count, k, ld = (x.width + STRIPE - 1) // STRIPE, parts.shape[1], parts.shape[2]
     b, j0 = t // count, t % count * STRIPE
     y, columns = b * k * ld + j0, min(STRIPE, x.width - j0)
-    i0, i1 = first + b * BLOCK_ROWS, min(first + (b + 1) * BLOCK_ROWS, x.n)
+    i0, i1 = first + b * block, min(first + (b + 1) * block, x.n)
     for c in range(k):
         clear(address(parts, y + c * ld), columns * x.bytes)
     for lo in range(i0, i1, step):
@@ -114,9 +114,9 @@ def _rmatvec_task(t, thread, parts, x, tiles, first, u, step):
 
 
 @driver
-def _rmatvec(launch, parts, x, tiles, first, u, step):
+def _rmatvec(launch, parts, x, tiles, first, u, step, block):
     tasks = parts.shape[0] * ((x.width + STRIPE - 1) // STRIPE)
-    for_each(launch, _rmatvec_task, tasks, (parts, x, tiles, first, u, step))
+    for_each(launch, _rmatvec_task, tasks, (parts, x, tiles, first, u, step, block))
 
 
 @kernel
@@ -223,16 +223,16 @@ def matvec(y, x, v, tiles):
     _matvec(y, x, tiles, packed_vectors(v), share, step, work, _pairs(step, k))
 
 
-def rmatvec(x, u, tiles):
-    # x  IN Rows;  u  IN (k, n);  tiles  IN `tile_address` of the scores
+def rmatvec(x, u, tiles, block):
+    # x  IN Rows;  u  IN (k, n);  tiles  IN `tile_address` of the scores;  block  IN rows of a sum
     """Sums over rows of x[i] u[c, i], (k, width) in double."""
     k, packed = padded(len(u), MOST), packed_factors(u)
     step = _step(min(x.width, STRIPE), x, k, cache_sizes()["L2"] if k <= MOST else None)
 
     def add(parts, first):
-        _rmatvec(parts, x, tiles, first, packed, step)
+        _rmatvec(parts, x, tiles, first, packed, step, block)
 
-    return block_sums(x, k, u.dtype, add)[: len(u)]
+    return block_sums(x, k, u.dtype, add, block)[: len(u)]
 
 
 def fvp(x, v, weights, tiles):

@@ -1,6 +1,6 @@
-"""A whole damped primal solve of few parameters in one call: products, factor, certificate.
+"""A whole damped solve of few parameters or few samples in one call: products, factor, certificate.
 
-Up to a hundred parameters or so the calls between kernels cost more than the arithmetic.
+Up to a hundred of them or so the calls between kernels cost more than the arithmetic.
 """
 
 import functools
@@ -18,25 +18,72 @@ from .splitting import FINE_ROWS
 from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
-__all__ = ["primal_small"]
+__all__ = [
+    "DOUBLE",
+    "ROWS",
+    "add_products",
+    "backward_error",
+    "factored",
+    "larger",
+    "near",
+    "panels_for",
+    "primal_small",
+    "residual",
+    "room",
+    "rounded",
+    "substitute",
+    "tell",
+    "times",
+    "total_of",
+]
 
 NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
-ROWS = 64  # of a block sum; even
+ROWS = 64  # of a block sum, or columns; even
 
 
 @kernel
-def _larger(x, y):
+def larger(x, y):
     """The larger one, or NaN where one is."""
     return y if y > x or y != y else x
 
 
 @kernel
+def room(order, panels):
+    """Zeroed room for sums of this order, in whole tiles."""
+    return np.zeros((order + panels.rows - 1) // panels.rows * panels.rows * panels.width)
+
+
+@kernel
+def add_products(sums, order, left, right, terms, panels):
+    """Lower triangle of sums += left' right over packed rows; there is room for an even number."""
+    width, zero, one = panels.width, np.int64(0), np.int64(1)
+    place, every = Place(zero, width, one, one), (zero, np.int64(order))
+    if terms % 2:
+        left[terms * width : (terms + 1) * width] = 0
+        right[terms * width : (terms + 1) * width] = 0
+        terms += 1
+    micro = panels.add
+    add_lower(
+        sums, place, order, every, every, micro, left, zero, right, zero, width, terms, panels, sums
+    )
+
+
+@kernel
+def total_of(weights, n):
+    """The sum of the weights, with its rounding errors: equal ones round one way."""
+    if weights.size == 0:
+        return np.float64(n)
+    sums = np.zeros((1, 2))
+    for weight in weights:
+        add_pair(sums, np.int64(0), weight)
+    return settled(sums, np.int64(0))
+
+
+@kernel
 def _fisher(F, a, weights, shift, total, panels):
     """F = (a - shift)' diag(weights) (a - shift) / total; its largest diagonal element."""
-    (n, p), width, zero, one = a.shape, panels.width, np.int64(0), np.int64(1)
-    sums = np.zeros((p + panels.rows - 1) // panels.rows * panels.rows * width)
+    (n, p), width, sums = a.shape, panels.width, room(len(F), panels)
     left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
-    place, every = Place(zero, width, one, one), (zero, np.int64(p))
     for lo in range(0, n, ROWS):
         rows = min(ROWS, n - lo)
         for k in range(rows):
@@ -47,31 +94,12 @@ def _fisher(F, a, weights, shift, total, panels):
                 w, given, to = weights[lo + k], to, left[k * width : k * width + p]
                 for j in range(p):
                     to[j] = w * given[j]
-        if rows % 2:
-            left[rows * width : (rows + 1) * width] = 0
-            right[rows * width : (rows + 1) * width] = 0
-        scaled = left if weights.size > 0 else right
-        add_lower(
-            sums,
-            place,
-            p,
-            every,
-            every,
-            panels.add,
-            scaled,
-            zero,
-            right,
-            zero,
-            width,
-            rows + rows % 2,
-            panels,
-            sums,
-        )
+        add_products(sums, p, left if weights.size > 0 else right, right, rows, panels)
     largest = 0.0
     for i in range(p):
         for j in range(i + 1):
             F[i, j] = F[j, i] = sums[i * width + j] / total
-        largest = _larger(largest, F[i, i])
+        largest = larger(largest, F[i, i])
     return largest
 
 
@@ -97,7 +125,7 @@ def _factor(F):
 
 
 @kernel
-def _substitute(L, x):
+def substitute(L, x):
     """x <- (L L')^-1 x for a factor with its adjoint above it."""
     p = len(x)
     for k in range(p):
@@ -113,7 +141,7 @@ def _substitute(L, x):
 
 
 @kernel
-def _residual(r, t, rows, weights, total, added, x, b):
+def residual(r, t, rows, weights, total, added, x, b):
     """r = b - (F + added I) x from the scores; r has room for whole vectors, t for some rows.
 
     Sums are short, and added with their rounding errors: where rows are alike, long ones would
@@ -146,77 +174,102 @@ def _largest(x):
     """The largest magnitude, or NaN if there is one."""
     largest = 0.0
     for value in x:
-        largest = _larger(largest, abs(value))
+        largest = larger(largest, abs(value))
     return largest
 
 
 @kernel
-def _times(to, x, power):
+def times(to, x, power):
     """to = 2^power x."""
     for i in range(len(x)):
         to[i] = math.ldexp(x[i], power) if power != 0 else x[i]
+
+
+@kernel
+def factored(A, report, damping, share, p, x, y):
+    """A + lambda I as its factor, and what is to be told of it; its norm. x and y are scratch."""
+    trace, order = 0.0, len(A)
+    for i in range(order):
+        trace += A[i, i]
+    added = damping + share * (trace / p)
+    norm = power_steps(A, x, y) + added
+    report[1], report[2] = trace, added
+    for i in range(order):
+        A[i, i] += added
+    report[3], report[4] = _factor(A), np.inf
+    report[5:8] = 0.0
+    report[8] = np.inf
+    report[9:HEAD] = 0.0
+    for i in range(order):
+        report[8] = min(report[8], A[i, i] ** 2)
+    return norm
+
+
+@kernel
+def near(given):
+    """The power of two that right-hand sides are taken out of."""
+    size = _largest(given)
+    return 0 if size == 0 or 1 / NEAR < size < NEAR else math.frexp(size)[1]
+
+
+@kernel
+def rounded(x, single):
+    """x as it will be returned: the residual is to be that."""
+    if single:
+        for i in range(len(x)):
+            x[i] = np.float32(x[i])
+
+
+@kernel
+def backward_error(size, norm, x, given):
+    scale = norm * range_safe_norm(x) + given
+    return size / scale if scale > 0 else size
+
+
+@kernel
+def tell(report, c, size, given, backward_error, x, power):
+    """What is to be told of solution c, now 2^power x, with a residual of this size for `given`."""
+    place = HEAD + 2 * c
+    report[place] = size / given if given > 0 else size
+    report[place + 1] = backward_error
+    times(x, x, power)
+    if given > 0:
+        size = _largest(x)
+        report[4] = min(report[4], size)
+        report[5] = larger(report[5], size)
+    report[6] = larger(report[6], report[place])
+    report[7] = larger(report[7], backward_error)
 
 
 @driver
 def _primal_small(launch, x, report, a, weights, shift, b, damping, share, single, panels, code):
     n, p = a.shape
     rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
-    total = np.float64(n)
-    if weights.size > 0:
-        sums = np.zeros((1, 2))  # with their rounding errors: equal weights round one way
-        for weight in weights:
-            add_pair(sums, np.int64(0), weight)
-        total = settled(sums, np.int64(0))
+    total = total_of(weights, n)
     F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
     whole = np.empty(panels.width + PAD)
     r = whole[:p]
     report[0] = _fisher(F, a, weights, shift, total, panels)
-    trace = 0.0
-    for i in range(p):
-        trace += F[i, i]
-    added = damping + share * (trace / p)
-    norm = power_steps(F, r, y) + added
-    report[1], report[2] = trace, added
-    for i in range(p):
-        F[i, i] += added
-    report[3] = _factor(F)
+    norm = factored(F, report, damping, share, p, r, y)
     if report[3] != 0:
         return
-    report[4] = np.inf
-    report[5:8] = 0.0
-    report[8] = np.inf
-    for i in range(p):
-        report[8] = min(report[8], F[i, i] ** 2)
     for c in range(len(b)):
-        size = _largest(b[c])
-        power = 0 if size == 0 or 1 / NEAR < size < NEAR else math.frexp(size)[1]
-        _times(g, b[c], -power)
-        _times(x[c], g, 0)
-        _substitute(F, x[c])
-        if single:  # the residual is that of x as it will be returned
-            for i in range(p):
-                x[c, i] = np.float32(x[c, i])
-        _residual(whole, t, rows, weights, total, added, x[c], g)
+        power = near(b[c])
+        times(g, b[c], -power)
+        times(x[c], g, 0)
+        substitute(F, x[c])
+        rounded(x[c], single)
+        residual(whole, t, rows, weights, total, report[2], x[c], g)
         size, given = range_safe_norm(r), range_safe_norm(g)
-        scale = norm * range_safe_norm(x[c]) + given
-        place = HEAD + 2 * c
-        report[place] = size / given if given > 0 else size
-        report[place + 1] = size / scale if scale > 0 else size
-        _times(x[c], x[c], power)
-        if given > 0:
-            size = _largest(x[c])
-            report[4] = min(report[4], size)
-            report[5] = _larger(report[5], size)
-        report[6] = _larger(report[6], report[place])
-        report[7] = _larger(report[7], report[place + 1])
+        tell(report, c, size, given, backward_error(size, norm, x[c], given), x[c], power)
 
 
 def primal_small(x, report, a, weights, shift, b, damping, share):
     # x        OUT (k, p) double
     # report   OUT (HEAD + 2 k) double: largest element and trace of diag F, what was added to it,
     #          0 or the failing order, least and most of the largest elements of solutions for b
-    #          other than 0, the largest relative residual and backward error, the smallest pivot;
-    #          then residual and backward error of each solution
+    #          other than 0, the largest relative residual and backward error, the smallest pivot,
+    #          two zeros; then residual and backward error of each solution
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
@@ -224,13 +277,13 @@ def primal_small(x, report, a, weights, shift, b, damping, share):
     F = (a - shift)' diag(weights) (a - shift) / sum(weights)."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
-    panels, code = _panels(a.shape[1]), rows_address(_DOUBLE)
+    panels, code = panels_for(a.shape[1]), rows_address(DOUBLE)
     _primal_small.compiled(0, x, report, a, weights, shift, b, damping, share, single, panels, code)
 
 
-_DOUBLE = np.dtype(np.float64)
+DOUBLE = np.dtype(np.float64)
 
 
 @functools.lru_cache(maxsize=256)
-def _panels(p):
-    return panels_of(np.float64, ROWS, order=p)
+def panels_for(order):
+    return panels_of(np.float64, ROWS, order=order)

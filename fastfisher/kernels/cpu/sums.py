@@ -96,9 +96,9 @@ def _sum(launch, y, carry, parts):
     for_each(launch, _sum_task, y.shape[0] * stripes(y.shape[1]), (y, carry, parts))
 
 
-def block_sums(x, k, dtype, call):
+def block_sums(x, k, dtype, call, block=BLOCK_ROWS):
     """(k, width): sums over all samples, in double; call(parts, first) makes some block sums."""
-    blocks = -(-x.n // BLOCK_ROWS)
+    blocks = -(-x.n // block)
     width = -(-x.width // PAD) * PAD + (COLUMNS if k > 1 else 0)
     at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (k * width * dtype.itemsize)))
     parts = aligned((at_once, k, width), dtype)
@@ -108,7 +108,7 @@ def block_sums(x, k, dtype, call):
     y, carry = np.zeros((2, k, x.width))
     for b in range(0, blocks, at_once):
         used = parts[: min(at_once, blocks - b)]
-        call(used, b * BLOCK_ROWS)
+        call(used, b * block)
         _sum(y, carry, used)
     # Inf - Inf is NaN: a sum that overflowed stays what it is.
     return np.add(y, carry, out=y, where=np.isfinite(y))

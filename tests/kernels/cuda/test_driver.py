@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from tests.kernels.cuda.driven import operated, solved, streamed, walked
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.solvers.device_ops import calls
 
 pytestmark = pytest.mark.skipif(

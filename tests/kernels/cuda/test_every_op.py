@@ -14,7 +14,8 @@ from tests.kernels.cuda.simulated import (
     examine_nvmath,
     examine_vendor,
 )
-from tests.kernels.every_op import LIMIT, has_cases, in_a_process
+from tests.kernels.every_op import LIMIT, has_cases
+from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio
 
 pytestmark = pytest.mark.skipif(

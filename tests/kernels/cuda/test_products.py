@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernels.cuda.products import CHECKS, run
 from tests.kernels.cuda.simulated import SIMULATOR
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio
 
 pytestmark = pytest.mark.skipif(

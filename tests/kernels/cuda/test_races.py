@@ -7,7 +7,7 @@ import pytest
 
 from tests.kernels.cuda.raced import CONTROLS, KERNELS, broken, raced
 from tests.kernels.cuda.simulated import SIMULATOR
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"

@@ -15,7 +15,7 @@ from tests.kernels.cuda.compiling import compiled
 from tests.kernels.cuda.simulated import SIMULATOR
 from tests.kernels.cuda.slices import CHECKS, run
 from tests.kernels.cuda.test_compiled import fits, over_capabilities
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 
 N = 200
 
