@@ -71,7 +71,7 @@ def add_products(sums, order, left, right, terms, panels):
 
 @kernel
 def total_of(weights, n):
-    """The sum of the weights."""
+    """The sum of the weights, with its rounding errors: equal ones round one way."""
     if weights.size == 0:
         return np.float64(n)
     sums = np.zeros((1, 2))  # with their rounding errors: equal weights round one way
