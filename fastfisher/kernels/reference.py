@@ -180,14 +180,15 @@ def layered_gram(c, a, e, tokens):
     _add_lower(c, pairs.sum(axis=(1, 3)))
 
 
-def primal_small(x, report, a, weights, shift, b, damping, share):
+def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     wide, w = _shifted(a, shift, np.float64), weights if weights.size else np.ones(len(a))
     F = (wide.T * w) @ wide / w.sum()
     L = _damped(report, F, F.diagonal().max(), damping, share, len(F))
     if report[3]:
         return
-    units = np.frexp(np.abs(b).max(axis=1))[1]
-    for c, near in enumerate(np.ldexp(b, -units[:, np.newaxis])):
+    given = b if len(b) else (coef * w) @ wide / w.sum()
+    units = np.frexp(np.abs(given).max(axis=1))[1]
+    for c, near in enumerate(np.ldexp(given, -units[:, np.newaxis])):
         x[c] = _substituted(L, near).astype(a.dtype)
         errors = _errors(near - F @ x[c] - report[2] * x[c], F, report[2], x[c], near)
         _tell(report, c, x[c], near, units[c], *errors)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import all_finite, to_origin
+from ..arrays import to_origin
 from ..damping import Relative
 from ..kernels.reference import HEAD
 from ..planning import choose, current_options
 from .certificate import REFINEMENTS, USELESS, Certificate, may_lose_digits
 from .dual import FAINT
-from .fine import REACHED, right_side
+from .fine import REACHED
 from .outcome import Outcome
 from .ranges import in_range, number_range, unit_roundoff
 from .solution import Solution
@@ -81,15 +81,9 @@ def _solved(system, side, b, coef):
     if not system.total or current_options().progress is not None:
         return None
     primal = side == "primal"
-    if primal and b is None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            b = right_side(system, coef)
-        if not all_finite(b):
-            return None
     order, u = (system.p if primal else system.n), unit_roundoff(dtype)
-    given = [_double(b, system.p)]
-    if not primal:
-        given.append(_double(None if coef is None else system.centred(coef), system.n))
+    coef = None if coef is None else system.centred(coef)
+    given = _double(b, system.p), _double(coef, system.n)
     limits = () if primal else (REACHED * u, REFINEMENTS)
     k = max(map(len, given))
     x, report = np.empty((k, system.p)), np.empty(HEAD + 2 * k)

@@ -292,11 +292,12 @@ def _primal_small(d):
     for n, p, k in ((1, 1, 1), (20, 7, 3), (9, 12, 1)):
         for weights in (d.none, d.positive(n)):
             x, report = np.empty((k, p)), np.empty(reference.HEAD + 2 * k)
-            b = d.scores(k, p, dtype=np.float64)
+            of_samples = weights is not d.none
+            b = d.scores(k * (not of_samples), p, dtype=np.float64)
+            coef = d.scores(k * of_samples, n, dtype=np.float64)
             shift = np.arange(p * (k > 1)) / 4.0
-            given = (d.scores(n, p), weights.astype(np.float64), shift)
-            args = (x, report, *given, b, 0.5, 0.25)
-            yield args, [0, 1]
+            given = (d.scores(n, p), weights.astype(np.float64), shift, b, coef)
+            yield (x, report, *given, 0.5, 0.25), [0, 1]
 
 
 def _dual_small(d):

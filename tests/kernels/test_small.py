@@ -19,9 +19,11 @@ over_implementations = implementations("primal_small")
 over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
 
 
-def run(entry, a, weights, b, damping, share, shift=()):
-    x, report = np.full(b.shape, np.nan), np.full(HEAD + 2 * len(b), np.nan)
-    entry.load()(x, report, a, weights, np.array(shift, float), b, damping, share)
+def run(entry, a, weights, b, damping, share, shift=(), coef=None):
+    k = len(b if coef is None else coef)
+    x, report = np.full((k, a.shape[1]), np.nan), np.full(HEAD + 2 * k, np.nan)
+    coef = np.empty((0, len(a))) if coef is None else coef
+    entry.load()(x, report, a, weights, np.array(shift, float), b, coef, damping, share)
     return x, report
 
 
@@ -85,6 +87,15 @@ def compare(entry, dtype, n, p, k, weighted, shifted):
     assert report[6] == report[HEAD::2].max() and report[7] == report[HEAD + 1 :: 2].max()
     assert_ratio(report[7] / unit_roundoff(dtype), "goal", f"{n} x {p}, as reported")
 
+    coef, w = matrices.gaussian((k, n), "float64", rng), weights if weighted else np.ones(n)
+    x, report = run(entry, a, weights, b[:0], 1e-3, 0.1, shift, coef)
+    T, factors = a.astype(np.longdouble) - (shift if shifted else 0), coef * w / w.sum()
+    rest = np.linalg.norm((factors @ T - x @ A).astype(float), axis=1)  # all that is rounded in b:
+    size = np.linalg.norm(A, 2) * np.linalg.norm(x, axis=1)
+    size += np.linalg.norm((abs(factors) @ abs(T)).astype(float), axis=1)
+    assert_ratio((rest / size).max() / unit_roundoff(dtype), "goal", f"{n} x {p}, coefficients")
+    assert_ratio(report[7] / unit_roundoff(dtype), "goal", f"{n} x {p}, coefficients, as reported")
+
 
 @over_implementations
 def test_the_report_is_the_true_residual(entry):
@@ -105,6 +116,10 @@ def test_powers_of_two_on_right_hand_sides_are_on_solutions_to_the_bit(entry, dt
     b = np.array([[1.0, 2, 3, 4], [0, 0, 0, 0], [-4, 1, 1, 2]])
     powers = np.array([[600], [0], [-1030]])
     one, report = run(entry, a, np.empty(0), b, 0.1, 0.0)
+    coef = matrices.gaussian((2, 30), "float64", matrices.generator("coefficients"))
+    of, by = (np.empty(0), b[:0], 0.1, 0.0, ()), np.array([[600], [-900]])
+    near, far = run(entry, a, *of, coef)[0], run(entry, a, *of, np.ldexp(coef, by))[0]
+    assert np.array_equal(far, np.ldexp(near, by))
     x, moved = run(entry, a, np.empty(0), np.ldexp(b, powers), 0.1, 0.0)
     assert np.array_equal(x[:2], np.ldexp(one, powers)[:2])
     np.testing.assert_allclose(x[2], np.ldexp(one[2], -1030), rtol=0, atol=5e-324)

@@ -36,7 +36,7 @@ def definite(n, dtype):
 def small_problem(dtype, dual=False):
     """report, scores, weights, shift, right-hand sides, damping, share; limit and steps."""
     rows = operands((4, 900) if dual else (50, 4), dtype).real.copy()
-    given = np.ones((2, rows.shape[1])), *[np.empty((0, 4))] * dual
+    given = np.ones((2, rows.shape[1])), np.empty((0, len(rows)))
     limits = (1e-15, 8) * dual
     return np.zeros(HEAD + 4), rows, np.empty(0), np.empty(0), *given, 0.1, 0.0, *limits
 

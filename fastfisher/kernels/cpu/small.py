@@ -260,21 +260,43 @@ def tell(report, c, size, given, backward_error, x, power):
     report[7] = larger(report[7], backward_error)
 
 
+@kernel
+def _weighted_sum(g, whole, rows, weights, total, coef, f):
+    """g = sum_i coef_i weights_i row i / total, but for a power of two, which is returned; `whole`
+    has room for whole vectors, f for a number per row."""
+    power = near(coef)
+    times(f, coef, -power)
+    if weights.size > 0:
+        for i in range(len(f)):
+            f[i] *= weights[i]
+    combine_finely(whole, rows, f)
+    for j in range(len(g)):
+        whole[j] /= total
+    more = near(whole[: len(g)])
+    times(g, whole[: len(g)], -more)
+    return power + more
+
+
 @driver
-def _primal_small(launch, x, report, a, weights, shift, b, damping, share, single, panels, code):
+def _primal_small(
+    launch, x, report, a, weights, shift, b, coef, damping, share, single, panels, code
+):
     n, p = a.shape
     rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
     total = total_of(weights, n)
     F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
-    whole = np.empty(panels.width + PAD)
+    whole, f = np.empty(panels.width + PAD), np.empty(n if len(coef) > 0 else 0)
     r = whole[:p]
     report[0] = _fisher(F, a, weights, shift, total, panels)
     norm = factored(F, report, damping, share, p, r, y)
     if report[3] != 0:
         return
-    for c in range(len(b)):
-        power = near(b[c])
-        times(g, b[c], -power)
+    for c in range(len(x)):
+        if len(b) > 0:
+            power = near(b[c])
+            times(g, b[c], -power)
+        else:
+            power = _weighted_sum(g, whole, rows, weights, total, coef[c], f)
         times(x[c], g, 0)
         substitute(F, x[c])
         rounded(x[c], single)
@@ -283,7 +305,7 @@ def _primal_small(launch, x, report, a, weights, shift, b, damping, share, singl
         tell(report, c, size, given, backward_error(size, norm, x[c], given), x[c], power)
 
 
-def primal_small(x, report, a, weights, shift, b, damping, share):
+def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     # x        OUT (k, p) double
     # report   OUT (HEAD + 2 k) double: largest element and trace of diag F, what was added to it,
     #          0 or the failing order, least and most of the largest elements of solutions for b
@@ -291,13 +313,16 @@ def primal_small(x, report, a, weights, shift, b, damping, share):
     #          two zeros; then residual and backward error of each solution
     # a        IN READ-ONLY (n, p) real, C order, n and p > 0
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
-    # b        IN (k, p) double;  damping, share  IN lambda = damping + share * trace(F) / p
+    # b, coef  IN (k, p) double and (0, n), or (0, p) and (k, n) double
+    # damping, share  IN lambda = damping + share * trace(F) / p
     """x[c] = (F + lambda I)^-1 b[c] with a certificate, for
-    F = (a - shift)' diag(weights) (a - shift) / sum(weights)."""
+    F = (a - shift)' diag(weights) (a - shift) / sum(weights); or for
+    b[c] = (a - shift)' (weights o coef[c]) / sum(weights)."""
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
+    given = weights, shift, b, coef, damping, share
     panels, code = panels_for(a.shape[1]), rows_address(DOUBLE)
-    _primal_small.compiled(0, x, report, a, weights, shift, b, damping, share, single, panels, code)
+    _primal_small.compiled(0, x, report, a, *given, single, panels, code)
 
 
 DOUBLE = np.dtype(np.float64)
