@@ -309,6 +309,9 @@ def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
     n, p = G.shape
     G, shift = _weighed(G, weights, shift)
     v = np.ascontiguousarray(v, dtype=G.dtype)
+    if finely and G.dtype != sums_dtype(G.dtype):  # rows may be constant, too
+        G = replace(G, dtype=sums_dtype(G.dtype))
+        v, shift = v.astype(G.dtype), shift.astype(G.dtype)
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
     # Rows copied twice: not all of a slice at once.

@@ -113,3 +113,18 @@ def test_samples_in_long_runs_are_seen_to_be_alike():
             sol = ff.solve(G, b, damping=share * norm, method="mixed")
             worst = max(worst, extended(T, sol.x, b, share * norm)[0])
     assert_ratio(worst / unit_roundoff("float64"), "gate", "runs")
+
+
+@pytest.mark.parametrize("n, p", [(124, 1202), (383, 1042)])
+def test_constant_scores_in_single_precision(n, p):
+    """Sums along a row round one way as well."""
+    u, ones = unit_roundoff("float32"), np.ones((p, 1), np.float32)
+    for value in (0.1, 1 / 3, 0.7, 1.1):
+        G = np.full((n, p), value, np.float32)
+        norm = p * float(G[0, 0]) ** 2
+        for share in (1e-2, 2.5e-5):
+            sol = ff.solve(G, ones, damping=share * norm, method="mixed")
+            backward = extended(wide_root(G)[0], sol.x, ones, share * norm)[0]
+            assert sol.converged
+            assert_ratio(backward / u, "gate", sol)
+            assert abs(sol.backward_error - backward) <= u, sol
