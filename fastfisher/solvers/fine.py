@@ -20,7 +20,8 @@ REACHED = 6  # up to which x is improved, by what products show
 CLEAR = 3  # shown of x: what sums of numbers that are not alike hide leaves it below the gate
 ALONG = 0.5  # of the norm: a product F x of which sums over few samples hide as much as that
 SAMPLED = 4  # blocks of samples that are looked at for how they round
-SEEN, LIE = 64, 8  # samples that tell if some are alike, and how many of them are neighbours
+SEEN, LIE = 64, 8  # samples that tell if some are alike, and how many of them are neighbours,
+BY = 2  # by their products with so many solutions
 SAME = 512  # units of rounding between two numbers whose sums do not round at random
 REPEATED = 1 / 32  # of samples seen: fewer hide less than there is room for
 
@@ -55,8 +56,7 @@ def careful(system, added, x, b, norm, certificate):
         return system
     clear = error <= CLEAR * u
     if clear and few:  # rounding at random is not averaged out either
-        fitted = row_norms(b - certificate.rows - added * x)
-        clear = (fitted <= ALONG * norm * row_norms(x)).all()
+        clear = _lies_apart(added, x, b, norm, certificate)
     repeated = _repeated(_seen_products(system, x), u)
     if clear and not repeated:
         return system
@@ -65,6 +65,14 @@ def careful(system, added, x, b, norm, certificate):
         if (hidden <= ROOM * u * norm * system.total * row_norms(x)).all():
             return system
     return Fine(system)
+
+
+def _lies_apart(added, x, b, norm, certificate):
+    """True if no F x is nearly as large as the norm of F allows."""
+    sizes = ALONG * norm * row_norms(x)
+    if (row_norms(b) + np.max(added, initial=0.0) * row_norms(x) <= sizes).all():
+        return True  # since F x = b - D x but for the residual
+    return bool((row_norms(b - certificate.rows - added * x) <= sizes).all())
 
 
 @tamed
@@ -87,7 +95,7 @@ def _repeated(values, u):
 
 def _seen_products(system, x):
     """T x for some samples, but for a factor that is the same for all."""
-    v, parts, w = system.cast(x), [], system.weights
+    v, parts, w = system.cast(x[:: -(-len(x) // BY)]), [], system.weights
     for lo in range(0, system.n, max(system.n // (SEEN // LIE), LIE)):
         rows = system.G.rows(lo, min(lo + LIE, system.n))
         if system.mean is not None:
