@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from bench import gpu_cases
-from tests.kernels.every_op import in_a_process
+from tests.kernels.processes import in_a_process
 
 ROOT = Path(__file__).parents[1]
 

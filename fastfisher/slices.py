@@ -23,13 +23,18 @@ __all__ = [
 
 SLICE_FLOPS = 28e9  # of products alone: about 0.25 s of a core pair in double precision
 READ_BYTES = 2 << 30  # of scores read twice, likewise
-LITTLE = 1 << 22  # flops, at least one per score, that are one slice: nothing else is asked
+LITTLE = 1 << 22  # flops, or scores, that are one slice: nothing else is asked
+
+
+def _is_little(G, flops_per_row):
+    n, p = G.shape
+    return n * max(flops_per_row, p) <= LITTLE
 
 
 def row_step(G, flops_per_row, *, least=256):
     """Rows per slice: at most a slice's bytes and, where that leaves `least` rows, its flops."""
-    if len(G.data) * flops_per_row <= LITTLE:
-        return len(G.data)
+    if _is_little(G, flops_per_row):
+        return G.shape[0]
     flops = slice_flops(G.dtype)
     return min(G.slice_rows, whole_blocks(flops // max(flops_per_row, 1), least))
 
@@ -41,16 +46,16 @@ def slice_flops(dtype):
 
 def read_step(G, flops_per_row):
     """Rows per slice where nothing need be copied: long rows come in whole block sums."""
-    if len(G.data) * flops_per_row <= LITTLE:
-        return len(G.data)
+    if _is_little(G, flops_per_row):
+        return G.shape[0]
     most = max(G.slice_rows, min(_read_rows(G), BLOCK_ROWS))
     return min(most, whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 
 def lone_step(G, flops_per_row):
     """The same where rows have nothing to do with each other."""
-    if len(G.data) * flops_per_row <= LITTLE:
-        return len(G.data)
+    if _is_little(G, flops_per_row):
+        return G.shape[0]
     return min(_read_rows(G), whole_blocks(SLICE_FLOPS // max(flops_per_row, 1), 256))
 
 

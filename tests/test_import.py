@@ -145,6 +145,19 @@ def test_the_contract_is_there():
     assert set(ff.ops.__all__) == OPS
 
 
+def test_every_module_can_be_imported():
+    """Those that nothing on a host without a device asks for, too."""
+    loaded = modules_after(
+        """
+        import importlib, pkgutil, fastfisher
+        for module in pkgutil.walk_packages(fastfisher.__path__, "fastfisher."):
+            if not module.name.startswith(("fastfisher.__main__", "fastfisher.kernels.cuda.")):
+                importlib.import_module(module.name)
+        """
+    )
+    assert "fastfisher.solvers.device.mixed" in loaded
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'fastfisher' has no attribute 'solv'"):
         getattr(ff, "solv")  # noqa: B009

@@ -77,7 +77,7 @@ def _turn():
     ]
 
 
-STAGED = 144  # order of a dual that is solved in stages, soon
+STAGED = 144  # order of a dual that is solved in stages: above those that are one call
 
 
 def _around_kernels():

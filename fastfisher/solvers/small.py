@@ -78,12 +78,14 @@ def _solved(system, side, b, coef):
         share = damping.c
     else:
         return None
-    if not system.total or current_options().progress is not None:
+    if not (system.explicit and system.total) or current_options().progress is not None:
         return None
     primal = side == "primal"
     order, u = (system.p if primal else system.n), unit_roundoff(dtype)
-    coef = None if coef is None else system.centred(coef)
     given = _double(b, system.p), _double(coef, system.n)
+    if coef is not None and mean is not None:
+        with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
+            given = given[0], system.centred(given[1])
     limits = () if primal else (REACHED * u, REFINEMENTS)
     k = max(map(len, given))
     x, report = np.empty((k, system.p)), np.empty(HEAD + 2 * k)

@@ -290,6 +290,18 @@ def test_half_precision_storage_and_reproducible_kernels():
     close(sol.x, F.solve(damping=LAM).x, "float32")
 
 
+def test_a_small_solve_forms_no_scores_either(monkeypatch, rng):
+    from fastfisher.ops.layers import Layers
+
+    def refuse(*_, **__):
+        raise AssertionError("explicit scores")
+
+    F, *_, exact = filled(13, "float64")
+    for name in ("rows", "columns"):
+        monkeypatch.setattr(Layers, name, refuse)
+    assert F.solve(rng.standard_normal(len(exact)), damping=LAM).converged
+
+
 def test_the_plan_names_the_layered_route():
     F = ff.LayeredFisher().update(mixed(9))
     plan = F.solve(damping=1.0).plan

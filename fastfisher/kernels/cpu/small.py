@@ -74,7 +74,7 @@ def total_of(weights, n):
     """The sum of the weights, with its rounding errors: equal ones round one way."""
     if weights.size == 0:
         return np.float64(n)
-    sums = np.zeros((1, 2))  # with their rounding errors: equal weights round one way
+    sums = np.zeros((1, 2))
     for weight in weights:
         add_pair(sums, np.int64(0), weight)
     return settled(sums, np.int64(0))
@@ -201,7 +201,7 @@ def _largest(x):
 def times(to, x, power):
     """to = 2^power x."""
     for i in range(len(x)):
-        to[i] = math.ldexp(x[i], power) if power != 0 else x[i]
+        to[i] = np.ldexp(x[i], power) if power != 0 else x[i]
 
 
 @kernel

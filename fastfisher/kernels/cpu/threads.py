@@ -115,11 +115,8 @@ def _is_small(args):
     """True if the arrays, and the records that count their `elements`, are small together."""
     left = SMALL
     for arg in args:
-        kind = type(arg)
-        if kind is np.ndarray:
-            left -= arg.size
-        elif kind is not int and kind is not bool:
-            left -= getattr(arg, "elements", 0)
+        if type(arg) is not int:
+            left -= arg.size if isinstance(arg, np.ndarray) else getattr(arg, "elements", 0)
     return left >= 0
 
 

@@ -20,7 +20,7 @@ from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
 from ...kernels.slicing import FORMS, slice_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
-from ..dual import REACHED
+from ..fine import REACHED
 from ..outcome import Outcome
 from ..ranges import in_range
 from ..refine import IMPROVED, STEPS
