@@ -15,7 +15,7 @@ __all__ = ["CASES", "everything"]
 # Two columns agree, and pivots are exact: zero, and damping far below u is lost in them.
 ALIKE = np.array([[2.0, 2.0, 1.0], [-2.0, -2.0, 1.0], [2.0, 2.0, -1.0], [-2.0, -2.0, 0.0]])
 PAIR = np.array([[3.0, 1.0, 5.0], [1.0, -1.0, 5.0]])  # centred, K has the pivots 1 and 0
-NEARLY = np.array([[1.0, 2.0, 0.0, 1.0], [1.0, 2.0, 1e-9, 1.0], [0.0, 1.0, 3.0, 1.0]])
+NEARLY = np.array([[1.0, 2.0, 0.0, 1.0], [1.0, 2.0, 1e-8, 1.0], [0.0, 1.0, 3.0, 1.0]])
 LADDER = ff.Ladder(escalations=4)
 CUT = ff.Ladder(cutoff=ff.HardCutoff(1e-6))
 SHARES = np.array([0.5, 0.0, 2.0, 1.0])
