@@ -61,9 +61,10 @@ class Scores:
 
     @property
     def stored(self):
-        """The dtype that our kernels read: half precision, or the dtype they compute in."""
+        """The dtype that our kernels read: theirs, or half precision where that is single."""
         own = self.data.dtype
-        return own.newbyteorder("=") if own.itemsize == 2 else self.dtype
+        halves = own.itemsize == 2 and self.dtype == np.float32
+        return own.newbyteorder("=") if halves else self.dtype
 
     @property
     def direct(self):

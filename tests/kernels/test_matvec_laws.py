@@ -137,7 +137,7 @@ def test_law_26_16_what_is_not_finite_stays_so(op, entry, dtype):
     G[257, 7] = np.nan
     wide = sums_dtype(dtype)
     none, no_shift = np.empty(0, real_dtype(dtype)), np.empty(0, dtype)
-    v, u = np.ones((1, 20), dtype), np.ones((1, 300), dtype)
+    v, u, op = np.ones((1, 20), dtype), np.ones((1, 300), dtype), op.removeprefix("fine_")
     y = {
         "matvec": np.zeros((1, 300), wide),
         "rmatvec": np.zeros((1, 20), wide),

@@ -109,6 +109,7 @@ def cases(dtype):
             ],
             "matvec": [run(matvec.matvec, np.zeros((2, 1100), wide), rows, v, none)],
             "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
+            "fine_rmatvec": [run(matvec.fine_rmatvec, vectors, rows, u, none)],
             "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],
             "diag": [run(diag.diag, np.zeros(4200), rows, no_weights, none)],
             "scan": [run(diag.scan, np.zeros(1100, bool), rows)],

@@ -57,6 +57,25 @@ def test_sums_keep_the_digits_of_far_weights(dtype, scale):
     close(y, oracle.fvp(G, v, w), oracle.fvp_bound(G, v, w), n + p)
 
 
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize("n, p", [(30, 7), (300, 70)])
+def test_half_precision_beside_far_weights_is_that_of_single(stored, n, p):
+    """Both are read in double then."""
+    dtype = np.float16 if stored == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    rng = matrices.generator("halves", n, p, stored)
+    G, w = rng.standard_normal((n, p)).astype(dtype), np.full(n, 2.0**-120)
+    w[:3] = 2.0**110
+    v, wide = rng.standard_normal(p), G.astype(np.float32)
+
+    def answers(G):
+        solution = ff.solve(G, v, damping=ff.Relative(0.1), weights=w)
+        return ops.syrk(G, w), ops.gram(G, w), ops.diag(G, w), ops.fvp(G, v, w), solution.x
+
+    for x, y in zip(answers(G), answers(wide), strict=True):
+        assert x.tobytes() == y.tobytes()
+    close(ops.syrk(G, w), oracle.syrk(wide, w), oracle.syrk_bound(wide, w), n)
+
+
 @over_dtypes
 def test_one_far_weight_beside_ordinary_ones(dtype):
     """The largest row has so small a weight that it does as much as the others together."""
