@@ -305,7 +305,7 @@ def _lies_ready(G, halves):
 def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
     """y (k, p) += (G - shift)' (weights o ((G - shift) v)) for rows v (k, p); y is double.
 
-    `finely` as in `add_rmatvec`, in two passes.
+    `finely` as in `add_rmatvec`: in two passes, or in double where scores are single.
     """
     n, p = G.shape
     G, shift = _weighed(G, weights, shift)
@@ -319,8 +319,8 @@ def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
         return
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
-    # Rows copied twice: not all of a slice at once.
-    if finely or (step > G.slice_rows and not ready):
+    copied_twice = step > G.slice_rows and not ready  # then not all of a slice at once
+    if finely or copied_twice:
         t = products(G, v, shift=shift).astype(G.dtype, copy=False)
         if weights is not None:
             t *= _real(weights, G.dtype)

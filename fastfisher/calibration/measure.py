@@ -29,6 +29,7 @@ from ..planning import (
     profile_path,
     solve_flops,
 )
+from ..planning.records import SMALL_ORDER
 from ..stream import check_target, replace_file
 from .works import FULL, QUICK, SIDES, band_of, cells, works
 
@@ -77,7 +78,7 @@ def _turn():
     ]
 
 
-STAGED = 144  # order of a dual that is solved in stages: above those that are one call
+STAGED = SMALL_ORDER + 16  # order of a dual that is solved in stages
 
 
 def _around_kernels():

@@ -57,6 +57,8 @@ def careful(system, added, x, b, norm, certificate):
     clear = error <= CLEAR * u
     if clear and few:  # rounding at random is not averaged out either
         clear = _lies_apart(added, x, b, norm, certificate)
+    if few and not clear:
+        return Fine(system)
     repeated = _repeated(_seen_products(system, x), u)
     if clear and not repeated:
         return system

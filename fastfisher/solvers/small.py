@@ -99,7 +99,7 @@ def _solved(system, side, b, coef):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
-    if not (backward_error <= REACHED * unit_roundoff(dtype) and residual < USELESS):
+    if not (backward_error <= REACHED * u and residual < USELESS):
         return None
     facts = {"rung": "cholesky", "rank": system.p, "smallest_pivot": pivot}
     if not primal:

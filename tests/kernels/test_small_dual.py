@@ -278,20 +278,6 @@ def test_the_way_of_another_route_is_the_same_call(rng, monkeypatch):
     assert split.cancellation == one.cancellation and split.smallest_pivot == one.smallest_pivot
 
 
-@over_reals
-@pytest.mark.parametrize("threads", (1, 2))
-def test_bits_do_not_depend_on_threads(dtype, threads):
-    G = matrices.gaussian((64, 1500), dtype, matrices.generator("bits"))
-    expected = ff.solve(G, np.ones(1500, dtype), damping=0.1)
-    try:
-        ff.set_num_threads(threads)
-        found = ff.solve(G, np.ones(1500, dtype), damping=0.1)
-    finally:
-        ff.set_num_threads(2)
-    assert [s.op for s in found.plan.stages] == ["dual_small"] and found.plan.reproducible
-    assert np.array_equal(found.x, expected.x)
-
-
 def calls(monkeypatch):
     """What the small route hands back, call after call."""
     handed, solved = [], small._solved
