@@ -94,8 +94,10 @@ def _pack_columns(w, q, one, stored):
     rows, depth, lda = min(w.width, w.n - i0), w.kb * w.parts, w.p * w.parts
     if rows < w.width:
         clear(start, ((depth - 1) * w.ld + w.width) * w.bytes)
-    source = w.a + (i0 * lda + w.k0 * w.parts) * w.stored
-    transpose_at(start, w.ld, rows, source, lda, depth, one, stored)
+    source, line = w.a + (i0 * lda + w.k0 * w.parts) * w.stored, 64 // w.bytes
+    for i in range(0, rows, line):  # read along few rows at a time: more are not fetched ahead
+        to, at = start + i * w.bytes, source + i * lda * w.stored
+        transpose_at(to, w.ld, min(line, rows - i), at, lda, depth, one, stored)
     if w.shifted or w.scaled:
         for k in range(depth):
             factor, m = one, one - one
