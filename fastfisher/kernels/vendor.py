@@ -4,9 +4,12 @@ A C-ordered lower triangle is a Fortran-ordered upper one, so every call below w
 Bits depend on the number of BLAS threads.
 """
 
+import ctypes
+import functools
 import math
 
 import numpy as np
+from numba.extending import get_cython_function_address
 from scipy.linalg import blas, lapack
 
 # Terms summed in the dtype of the scores before they are added in double: errors stop growing.
@@ -78,12 +81,44 @@ def gram(c, a, lo, hi, weight, shift):
     _rank_k(c, a.T, trans=True)
 
 
-def _product(x, a, trans):
-    """x a, or x a', by the BLAS that also factors and solves: threads of NumPy's, which wait awake
-    for more work, would cost the other ones milliseconds."""
-    if not (x.size and a.size and a.flags.c_contiguous):  # SciPy would copy what is no whole array
-        return x @ (a.T if trans else a)
-    return _routine(blas, "gemm", a.dtype)(1.0, a.T, x.T, trans_a=int(trans)).T
+@functools.cache
+def _gemm(dtype):
+    """gemm of the BLAS that also factors and solves, for parts of arrays as they lie; SciPy's own
+    wrapper would copy them. Threads of NumPy's, which wait awake for more work, would cost the
+    other ones milliseconds."""
+    name = PREFIX[dtype.char] + "gemm"
+    place = get_cython_function_address("scipy.linalg.cython_blas", name)
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(place)
+
+
+def _whole(size):
+    """A size for Fortran; whether it reads 32 bits or 64, on a little-endian machine."""
+    return ctypes.byref(ctypes.c_int64(size))
+
+
+def _rows(x):
+    """Where rows lie and how far apart, each in one piece: for BLAS, columns."""
+    return x.ctypes.data, _whole(max(x.strides[0] // x.itemsize, x.shape[1], 1))
+
+
+def _add_product(c, x, a, transposed):
+    """c += x a, or x a'."""
+    if not (x.size and a.size):
+        return
+    one = np.ones(1, c.dtype)
+    order = map(_whole, (c.shape[1], len(c), x.shape[1]))
+    turned, factor = b"T" if transposed else b"N", one.ctypes.data
+    _gemm(c.dtype)(turned, b"N", *order, factor, *_rows(a), *_rows(x), factor, *_rows(c))
+
+
+def _add(y, x, a, transposed):
+    """The same for a y that may be of another precision."""
+    if y.dtype == a.dtype:
+        _add_product(y, x, a, transposed)
+        return
+    part = np.zeros(y.shape, a.dtype)
+    _add_product(part, x, a, transposed)
+    y += part
 
 
 def matvec(y, a, v, shift):
@@ -91,7 +126,7 @@ def matvec(y, a, v, shift):
     for lo in range(0, a.shape[1], BLOCK):
         part = a[:, lo : lo + BLOCK]
         part = part - shift[lo : lo + BLOCK] if shift.size else part
-        y += _product(v[:, lo : lo + BLOCK], part, True)
+        _add(y, v[:, lo : lo + BLOCK], part, True)
 
 
 def rmatvec(y, a, u, shift):
@@ -99,9 +134,11 @@ def rmatvec(y, a, u, shift):
         part = a[lo : lo + BLOCK] - shift if shift.size else a[lo : lo + BLOCK]
         weights = u[:, lo : lo + BLOCK]
         if a.dtype.kind == "c":
-            y += _product(weights.conj(), part, False).conj()
+            seen = np.zeros(y.shape, a.dtype)
+            _add_product(seen, weights.conj(), part, False)
+            y += seen.conj()
         else:
-            y += _product(weights, part, False)
+            _add(y, weights, part, False)
 
 
 def fvp(y, a, v, weights, shift):

@@ -212,11 +212,7 @@ def _two_passes(x, v, weights):
     """The same of rows too long to be found in a cache again."""
     products = np.empty((1, x.n))
     _one_vector(products, x, v)
-    with np.errstate(invalid="ignore", over="ignore"):  # an overflow is found in the result
-        u = products.astype(v.dtype)
-        if weights.size:
-            u *= weights
-    return _one_adjoint(x, u)
+    return _one_adjoint(x, several.weighted(products, v.dtype, weights))
 
 
 def _real_vectors(v):

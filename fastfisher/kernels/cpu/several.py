@@ -9,7 +9,6 @@ import numpy as np
 from ...machine import cache_sizes
 from . import threads
 from .jit import kernel
-from .memory import aligned
 from .parallel import for_each
 from .row_tiles import (
     COLUMNS,
@@ -23,10 +22,10 @@ from .row_tiles import (
 )
 from .simd import address, clear
 from .splitting import BLOCK_ROWS, CHUNK_BYTES, one_pass, padded, resident_rows
-from .sums import add_kept, block_sums, cached_rows, settle
+from .sums import add_kept, block_sums, settle
 from .threads import driver
 
-__all__ = ["fvp", "matvec", "rmatvec"]
+__all__ = ["fvp", "matvec", "rmatvec", "weighted"]
 
 VECTORS_BYTES = 24 << 10  # of vectors that rows pass by
 LONG = 48  # rows of more columns than stay in L2, for each time that vectors are read
@@ -153,55 +152,6 @@ def _fvp(launch, parts, x, tiles, first, v, weights, step, work, pairs):
     for_each(launch, _fvp_task, parts.shape[0], args)
 
 
-@kernel
-def _chunk_task(t, thread, chunks, x, tiles, lo, hi, v):
-    """Task: a chunk of columns of rows lo..hi times all vectors."""
-    chunk, rows = CHUNK_BYTES // x.bytes, hi - lo
-    j = t * chunk
-    count = min(chunk, x.width - j)
-    for c in range(0, v.shape[0], MOST):
-        k = min(MOST, v.shape[0] - c)
-        at, to = address(v, c * v.shape[1] + j * k), address(chunks, (t * v.shape[0] + c) * rows)
-        i, ahead = lo, TILE_ROWS[k] * x.width
-        while i < hi:
-            whole = i + TILE_ROWS[k] <= hi
-            row = to + (i - lo) * k * x.bytes
-            products(row, x, tiles, i, whole, j, at, k, count, ahead)
-            i += TILE_ROWS[k] if whole else 1
-
-
-@kernel
-def _settle_task(t, thread, factors, chunks, lo, hi, weights, pairs):
-    """Task: the factors of a tile of vectors, chunk sums added in order, times the weights."""
-    rows, c = hi - lo, t * MOST
-    k, sums, carry = min(MOST, chunks.shape[1] - c), pairs[thread, 0], pairs[thread, 1]
-    sums[: rows * k] = 0
-    carry[: rows * k] = 0
-    for q in range(chunks.shape[0]):
-        flat = chunks[q].reshape(chunks.shape[1] * chunks.shape[2])
-        add_kept(sums, carry, flat[c * rows :], rows * k)
-    settle(sums, carry, rows * k)
-    _weigh(factors[c * rows :], sums, rows, k, weights, lo)
-
-
-@kernel
-def _cached_task(t, thread, sums, x, tiles, lo, hi, factors):
-    """Task: a stripe of columns of sums (k, ld) += factors times rows lo..hi, still in cache."""
-    j0, (k, ld) = t * STRIPE, sums.shape
-    columns = min(STRIPE, x.width - j0)
-    for c in range(0, k, MOST):
-        y, s, kc = address(sums, c * ld + j0), address(factors, c * (hi - lo)), min(MOST, k - c)
-        add_rows(y, ld, x, tiles, lo, hi, j0, s, kc, columns, next_tile(kc, x.bytes))
-
-
-@driver
-def _cached_rows(launch, sums, x, tiles, lo, hi, v, weights, chunks, factors, pairs):
-    groups, count = (sums.shape[0] + MOST - 1) // MOST, (x.width + STRIPE - 1) // STRIPE
-    for_each(launch, _chunk_task, chunks.shape[0], (chunks, x, tiles, lo, hi, v))
-    for_each(launch, _settle_task, groups, (factors, chunks, lo, hi, weights, pairs))
-    for_each(launch, _cached_task, count, (sums, x, tiles, lo, hi, factors))
-
-
 def _pairs(rows, k=MOST):
     """Room for sums of so many rows and vectors, and their rounding errors, per thread."""
     return np.empty((threads.max_threads(), 2, rows * k))
@@ -210,6 +160,15 @@ def _pairs(rows, k=MOST):
 def _step(columns, x, k, cache=None):
     """Rows of so many columns that are worked on, for `padded` vectors, while they are in L2."""
     return resident_rows(columns * x.stored, TILE_ROWS[min(MOST, k)], cache)
+
+
+def weighted(products, dtype, weights):
+    """Products in double as factors of the rows, in the precision of these."""
+    with np.errstate(invalid="ignore", over="ignore"):  # an overflow is found in the result
+        u = products.astype(dtype)
+        if weights.size:
+            u *= weights
+    return u
 
 
 def matvec(y, x, v, tiles):
@@ -239,26 +198,14 @@ def fvp(x, v, weights, tiles):
     # x  IN Rows;  v  IN (k, width);  weights  IN (n,) or (0,);  tiles  IN address
     """Sums over rows of x[i] weights[i] (x[i] v[c]), (k, width) in double."""
     k, packed = padded(len(v), MOST), packed_vectors(v)
-    if one_pass(x.width, x.bytes, k):
-        step = _step(x.width, x, k)
-        work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
+    if not one_pass(x.width, x.bytes, k):
+        seen = np.empty((len(v), x.n))
+        matvec(seen, x, v, tiles)
+        return rmatvec(x, weighted(seen, v.dtype, weights), tiles, BLOCK_ROWS)
+    step = _step(x.width, x, k)
+    work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
 
-        def add(parts, first):
-            _fvp(parts, x, tiles, first, packed, weights, step, work, pairs)
-
-    else:
-        rows, chunks = cached_rows(x.width * x.stored), -(-x.width * x.bytes // CHUNK_BYTES)
-        sums, factors = aligned((chunks * k * rows,), v.dtype), aligned((k * rows,), v.dtype)
-        pairs = _pairs(rows)
-
-        def add(parts, first):
-            parts[:] = 0
-            for b, block in enumerate(parts):
-                start = first + b * BLOCK_ROWS
-                last = min(start + BLOCK_ROWS, x.n)
-                for lo in range(start, last, rows):
-                    hi = min(lo + rows, last)
-                    some = sums[: chunks * k * (hi - lo)].reshape(chunks, k, hi - lo)
-                    _cached_rows(block, x, tiles, lo, hi, packed, weights, some, factors, pairs)
+    def add(parts, first):
+        _fvp(parts, x, tiles, first, packed, weights, step, work, pairs)
 
     return block_sums(x, k, v.dtype, add)[: len(v)]

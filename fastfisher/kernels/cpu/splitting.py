@@ -50,7 +50,8 @@ SMALL_BLOCK = 144  # where L2 is smaller than
 LARGE_L2 = 1 << 20
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
 KEPT_BYTES = 128 << 20  # of blocks kept apart until all is summed, in place of being added to C
-FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp
+FUSED_BYTES = 256 << 10  # four rows up to which they, and the next four, stay in L2 during fvp,
+FUSED_VECTORS = 768 << 10  # and bytes of several vectors, as many of which are written
 STRIP_BYTES = 16 << 20  # of a strip in the last cache, where it takes up to half of it
 LANE_BYTES = 64  # independent sums of a dot product, added as a tree; part of the numbers
 CHUNK_BYTES = 4096  # terms of it between which the sum is added in double; likewise
@@ -136,7 +137,10 @@ def one_pass(width, itemsize, vectors=1):
 
     Tiles of several vectors do not read on meanwhile.
     """
-    return 4 * width * itemsize <= FUSED_BYTES * (1 if vectors == 1 else 2)
+    row = width * itemsize
+    if vectors == 1:
+        return 4 * row <= FUSED_BYTES
+    return 4 * row <= 2 * FUSED_BYTES and vectors * row <= FUSED_VECTORS
 
 
 def factor_side(order, width, parts):

@@ -5,7 +5,6 @@ Each addition keeps its rounding error (two-sum), so nothing is lost however man
 
 import numpy as np
 
-from ...machine import cache_sizes
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
@@ -19,24 +18,15 @@ __all__ = [
     "add_kept",
     "add_pair",
     "block_sums",
-    "cached_rows",
     "settle",
     "settled",
     "stripes",
 ]
 
 STRIPE = 4096  # columns per task of a sum over samples, and per round of one along a row
-CACHED = 3  # share of the last cache that rows are kept in between two products of long rows,
-CACHED_BYTES = 16 << 20  # at most
 PARTIAL_BYTES = 16 << 20  # block sums kept at a time,
 PARTIAL_BLOCKS = 4  # or this many where one is larger than that
 PAD = LANE_BYTES // 4  # rows of block sums hold whole units of a pass over rows
-
-
-def cached_rows(row_bytes):
-    """Rows that the last cache holds until they are read again; a whole block where it cannot."""
-    room = min(cache_sizes()["L3"] // CACHED, CACHED_BYTES)
-    return min(room // row_bytes or BLOCK_ROWS, BLOCK_ROWS)
 
 
 @kernel
