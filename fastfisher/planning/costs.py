@@ -53,6 +53,9 @@ SLICED_SCRATCH = 16 << 20  # bytes beside the slices: blocks of 32-bit sums, sam
 SLICING_READS = 4  # passes over the scores that finding peaks and slicing take, in time
 # Passes over right-hand sides, in double, outside the kernels: measured, with those of columns.
 VECTOR_PASSES = {"primal": 12, "dual": 24, "cg": 12, "mixed": 24}
+PRODUCT_PASSES = 2  # likewise over products of scores and vectors
+SHORT_ROW = 50  # in one call: flops in whose time the product of a row is summed up and stored,
+LONG_VECTORS = 10  # and passes of a dual over right-hand sides
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -213,7 +216,7 @@ def _repeated(stages, times):
 def surrounded(q, method, stages):
     """The stages, and what is done between them as one more."""
     overheads = ITERATION if method == "cg" else SOLVE
-    passed = VECTOR_PASSES[method] * q.p * q.rhs * q.sum_bytes
+    passed = (VECTOR_PASSES[method] * q.p + PRODUCT_PASSES * q.n) * q.rhs * q.sum_bytes
     seconds = current_rates().around(len(stages), passed, overheads)
     between = Stage("between", "numpy", f"{q.p} x {q.rhs}", 0, passed, seconds=seconds)
     return stages + _repeated([between], q.dampings)
@@ -232,7 +235,10 @@ def _one_call(q, side):
     products = 4 if side == "primal" else 8  # of the solution and its residual
     flops = scores * (order + 1) + order * square / 3 + (products * scores + 2 * square) * q.rhs
     passes = (2 + products / 2 * q.rhs) * 8 * scores  # packed, summed, and read again for those
-    seconds = rates.call + flops / rates.core_speed() + passes / rates.bandwidth
+    rows = products * SHORT_ROW * q.n * q.rhs
+    long = 8 * LONG_VECTORS * q.p * q.rhs if side == "dual" else 0
+    seconds = rates.call + (flops + rows) / rates.core_speed() + passes / rates.bandwidth
+    seconds += rates.around(0, long, 0)
     vectors = 4 * q.p if side == "dual" else 0
     scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square + 8 * vectors
     own = (choice.entry.reproducible, seconds, choice.source, choice.measured)

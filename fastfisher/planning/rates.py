@@ -25,7 +25,7 @@ MEASURED = {
 DEFAULT_RATE = 1e10  # flops per second of a kernel that nobody has measured
 SOLVE = 7  # overheads of a direct solve in stages, however many: as many as the dual has stages;
 ITERATION = 3  # of an iteration of conjugate gradients
-FRESH = 1 / 8  # of the bandwidth of memory: what arrays that are made on the way get
+FRESH = 1 / 4  # of the bandwidth of memory: what arrays that are made on the way get
 PAUSED = 2  # how much longer than in a loop a small solve takes that follows a pause or another
 LARGE = 1000, 1e9  # order and flops of a product that shows what a core reaches
 

@@ -9,7 +9,14 @@ import pytest
 import fastfisher as ff
 from fastfisher import machine
 from fastfisher.planning import SOLVE, TABLE, Rates, Stage, costs, plan_factored, plans
-from fastfisher.planning.rates import MEASURED, built_in, measured_at, rates_from, vector_kind
+from fastfisher.planning.rates import (
+    FRESH,
+    MEASURED,
+    built_in,
+    measured_at,
+    rates_from,
+    vector_kind,
+)
 from fastfisher.planning.records import format_seconds
 
 
@@ -156,10 +163,11 @@ def instant(monkeypatch):
 def test_a_direct_solve_is_charged_the_same_overhead_whatever_its_stages(instant):
     for n, p, method in ((200, 200, "primal"), (200, 200, "dual"), (9, 9, "primal")):
         plan = ff.plan(n, p, method=method, dtype="complex128")
-        vectors = costs.VECTOR_PASSES[method] * p * 16 / 1e9
+        passes = costs.VECTOR_PASSES[method] * p + costs.PRODUCT_PASSES * n
+        vectors = 16 * passes / (FRESH * instant.bandwidth)
         assert plan.seconds == pytest.approx(SOLVE * 1e-4 + vectors, rel=1e-6)
     factored = plan_factored(0, 200, 1, "float64")
-    vectors = costs.VECTOR_PASSES["primal"] * 200 * 8 / 1e9
+    vectors = costs.VECTOR_PASSES["primal"] * 200 * 8 / (FRESH * instant.bandwidth)
     assert factored.seconds == pytest.approx(SOLVE * 1e-4 + vectors, rel=1e-6)
     iteration = ff.plan(200, 200, method="cg").seconds
     assert 2e-4 < iteration < SOLVE * 1e-4
@@ -167,8 +175,8 @@ def test_a_direct_solve_is_charged_the_same_overhead_whatever_its_stages(instant
 
 def test_right_hand_sides_beside_few_long_scores_take_their_time(instant):
     one, many = (ff.plan(60, 20_000, rhs=k, method="dual").seconds for k in (1, 65))
-    passes = costs.VECTOR_PASSES["dual"] * 8 * 20_000 / 1e9
-    assert many - one == pytest.approx(64 * passes, rel=1e-3)
+    passes = costs.VECTOR_PASSES["dual"] * 20_000 + costs.PRODUCT_PASSES * 60
+    assert many - one == pytest.approx(64 * 8 * passes / (FRESH * instant.bandwidth), rel=1e-3)
 
 
 def test_a_solve_in_one_call_is_charged_one_overhead():
