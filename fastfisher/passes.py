@@ -12,7 +12,7 @@ import numpy as np
 
 from .arrays import LARGE, WIDEST, Scores, all_finite, as_scores, far, whole_blocks
 from .errors import InputError
-from .kernels.cpu.memory import LARGEST
+from .kernels.cpu.memory import SMALL
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
 from .kernels.slicing import KINDS
 from .planning import choose
@@ -290,7 +290,7 @@ def fresh_sums(op, G, *vectors, weights=None):
             more = () if op == "rmatvec" else (_real(weights, G.dtype),)
             for lo, hi in slices(n, n, op):
                 y = made(G.rows(lo, hi, halves=halves), *vectors, *more, _none(G.dtype))
-            return y if y.nbytes > LARGEST else y.copy()  # scratch is for the next call
+            return y if y.nbytes > SMALL else y.copy()  # scratch is for the next call
     y = np.zeros(shape, sums_dtype(G.dtype) if vectors else np.float64)
     more = {} if op == "rmatvec" else {"weights": weights}
     _ADD[op](y, G, *vectors, **more)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import machine
 from ..errors import InputError, MemoryLimitError
+from ..kernels.cpu import memory as scratch
 from ..kernels.storage import HALVES
 from ..scalars import as_choice, as_count
 from .costs import (
@@ -44,6 +45,7 @@ __all__ = [
 METHODS = ("auto", "primal", "dual", "cg", "mixed")
 ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
+SHORT = 8  # times the scratch that is kept; where less is available, none is
 
 MIXED_SHARE = 0.8  # of a direct solve's time that mixed precision may take to be chosen unasked
 NOMINAL_CG_ITERATIONS = 300  # what others must take longer than before cg is chosen unasked
@@ -98,8 +100,12 @@ def _mixed_wins(q, direct, cost, routes, room):
 
 
 def memory_room():
-    """Bytes a plan may use: a share of what is available."""
-    return _share(machine.available_memory())
+    """Bytes a plan may use: a share of what is available, without scratch that is kept."""
+    available = machine.available_memory()
+    if available is not None and available < SHORT * scratch.kept_bytes():
+        scratch.forget()
+        available = machine.available_memory()
+    return _share(available)
 
 
 def _share(available):

@@ -57,6 +57,45 @@ def test_what_is_kept_is_bounded_and_large_arrays_are_not_kept(monkeypatch):
     assert all(b.ctypes.data == address for b, address in kept)
 
 
+def test_a_large_buffer_waits_for_a_large_request(monkeypatch):
+    monkeypatch.setattr(memory, "SMALL", 1000)
+    place = memory.aligned((50_000,), "u1").ctypes.data
+    held = [memory.aligned((size,), "u1") for size in (900, 12_000)]
+    assert [a.ctypes.data == place for a in held] == [False, False]
+    assert memory.aligned((13_000,), "u1").ctypes.data == place
+
+
+def test_threads_beside_the_main_one_keep_less(monkeypatch):
+    monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "FEW", 3000)
+    seen = []
+
+    def work():
+        for size in range(100, 2000, 50):
+            memory.aligned((size,), "u1")
+        seen.append([b.size for b, _ in memory._own.kept])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    work()
+    assert sum(seen[0]) <= 3000 and max(seen[0]) <= 1000
+    assert sum(seen[1]) > 3000 and max(seen[1]) > 1000
+
+
+def test_what_is_kept_is_given_back_on_demand():
+    memory.aligned((1 << 20,), "f8")
+    assert memory.kept_bytes() >= 8 << 20
+    memory.forget()
+    assert memory.kept_bytes() == 0
+    assert memory.aligned((5,), "f8").size == 5
+
+
+def test_scratch_that_is_no_scratch_again_belongs_to_who_asked():
+    a = memory.aligned((9, 5), "f8", again=False)
+    assert a.ctypes.data % memory.LINE == 0 and memory.kept_bytes() == 0
+
+
 def test_each_thread_has_its_own():
     mine = memory.aligned((100,), "f8")
     place, theirs = mine.ctypes.data, []

@@ -12,6 +12,7 @@ import pytest
 
 import fastfisher as ff
 from fastfisher.errors import InputError, MemoryLimitError
+from fastfisher.kernels.cpu import memory as scratch
 from fastfisher.planning import costs, integer_unit, plans
 from fastfisher.planning.rates import MEASURED, measured_at
 
@@ -178,6 +179,16 @@ def test_planning_a_huge_problem_costs_nothing():
 @pytest.fixture
 def little_memory(monkeypatch):
     monkeypatch.setattr(plans, "memory_room", lambda: 2_000_000)
+
+
+def test_kept_scratch_is_given_back_where_memory_is_short(monkeypatch):
+    scratch.aligned((1 << 20,), "f8")
+    kept, free = scratch.kept_bytes(), iter((plans.SHORT * scratch.kept_bytes(), 5, 7))
+    monkeypatch.setattr(plans.machine, "available_memory", lambda: next(free))
+    plans.memory_room()
+    assert scratch.kept_bytes() == kept >= 8 << 20
+    assert plans.memory_room() == int(plans.MEMORY_SHARE * 7)
+    assert scratch.kept_bytes() == 0
 
 
 @pytest.mark.parametrize(("shape", "method"), [((2400, 1800), "primal"), ((1800, 2400), "dual")])

@@ -7,25 +7,31 @@ import threading
 
 import numpy as np
 
-__all__ = ["aligned", "large_kept", "room"]
+__all__ = ["aligned", "forget", "kept_bytes", "large_kept", "room"]
 
 LINE = 64  # bytes of a cache line and of the widest vector
-LARGEST = 8 << 20  # bytes of a buffer that is kept for the next call,
-KEPT = 16 << 20  # and of all that a thread keeps
-MOST = 512 << 20  # the same of larger ones, inside `large_kept`
+# Bytes of a buffer that the main thread keeps for the next call, and of all that it keeps: where a
+# hypervisor has taken free pages back meanwhile, fresh ones take a call as long as its products.
+LARGEST = 96 << 20
+KEPT = 160 << 20
+SMALL = 8 << 20  # the same of other threads, of which there may be many
+FEW = 16 << 20
+MOST = 512 << 20  # and of larger ones, inside `large_kept`
+SPARE = 4  # times what is asked for, beyond which a large buffer waits for a larger request
 UNUSED = 2  # references to a buffer: its pair's and that of who asks; every view has one more
 
 _own = threading.local()
 
 
-def aligned(shape, dtype):
+def aligned(shape, dtype, *, again=True):
     """An uninitialised array that starts on a cache line.
 
-    Its memory is used again once nobody refers to the array: fresh pages cost a short kernel more
-    than its work.
+    Its memory is used again, if it may be, once nobody refers to the array: fresh pages cost a
+    short kernel more than its work.
     """
     dtype = np.dtype(dtype)
-    raw, start = _buffer(math.prod(shape) * dtype.itemsize + LINE)
+    size = math.prod(shape) * dtype.itemsize + LINE
+    raw, start = _buffer(size) if again else _fresh(size)
     return np.ndarray(shape, dtype, raw, -start % LINE)
 
 
@@ -48,13 +54,27 @@ def large_kept():
         _own.large = None
 
 
+def kept_bytes():
+    """What this thread keeps for the next call."""
+    return sum(pair[0].size for pair in getattr(_own, "kept", ()))
+
+
+def forget():
+    """Keep nothing: memory is wanted for something else."""
+    _own.__dict__.pop("kept", None)
+
+
 def _buffer(size):
     """Memory and its address, which it takes long to ask for."""
-    small = size <= LARGEST
-    kept = _own.__dict__.setdefault("kept", []) if small else getattr(_own, "large", None)
+    own = _own.__dict__
+    main = own.get("main")
+    if main is None:
+        main = own["main"] = threading.current_thread() is threading.main_thread()
+    small = size <= (LARGEST if main else SMALL)
+    kept = own.setdefault("kept", []) if small else own.get("large")
     if kept is None:
         return _fresh(size)
-    best, least = None, sys.maxsize
+    best, least = None, max(SMALL, SPARE * size) + 1 if small else sys.maxsize
     for place, pair in enumerate(kept):
         found = pair[0].size
         if size <= found < least and sys.getrefcount(pair[0]) == UNUSED:
@@ -66,7 +86,8 @@ def _buffer(size):
         kept[:] = [pair for pair in kept if sys.getrefcount(pair[0]) != UNUSED]
     fresh = _fresh(size)
     kept.append(fresh)
-    while sum(pair[0].size for pair in kept) > (KEPT if small else MOST):
+    most = MOST if not small else KEPT if main else FEW
+    while sum(pair[0].size for pair in kept) > most:
         kept.pop(0)
     return fresh
 

@@ -6,7 +6,7 @@ Each addition keeps its rounding error (two-sum), so nothing is lost however man
 import numpy as np
 
 from .jit import kernel
-from .memory import aligned
+from .memory import SMALL, aligned
 from .parallel import for_each
 from .row_tiles import COLUMNS
 from .splitting import BLOCK_ROWS, LANE_BYTES
@@ -91,8 +91,10 @@ def block_sums(x, k, dtype, call, block=BLOCK_ROWS):
     blocks = -(-x.n // block)
     width = -(-x.width // PAD) * PAD + (COLUMNS if k > 1 else 0)
     at_once = min(blocks, max(PARTIAL_BLOCKS, PARTIAL_BYTES // (k * width * dtype.itemsize)))
-    parts = aligned((at_once, k, width), dtype)
-    if blocks == 1:
+    lone = blocks == 1  # perhaps the answer (`passes.fresh_sums`), which is not to hold scratch
+    again = not lone or k * width * dtype.itemsize <= SMALL
+    parts = aligned((at_once, k, width), dtype, again=again)
+    if lone:
         call(parts, 0)
         return parts[0, :, : x.width]
     y, carry = np.zeros((2, k, x.width))
