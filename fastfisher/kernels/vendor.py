@@ -97,12 +97,13 @@ def _whole(size):
 
 
 def _rows(x):
-    """Where rows lie and how far apart, each in one piece: for BLAS, columns."""
-    return x.ctypes.data, _whole(max(x.strides[0] // x.itemsize, x.shape[1], 1))
+    """Where rows lie, each in one piece, and how far apart: for BLAS, columns."""
+    apart = x.strides[0] // x.itemsize if len(x) > 1 else max(x.shape[1], 1)  # of one: anything
+    return x.ctypes.data, _whole(apart)
 
 
 def _add_product(c, x, a, transposed):
-    """c += x a, or x a'."""
+    """c += x a, or x a', all of one dtype, their rows in one piece each."""
     if not (x.size and a.size):
         return
     one = np.ones(1, c.dtype)

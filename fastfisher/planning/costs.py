@@ -133,6 +133,7 @@ def vector_bytes(q, per_parameter, per_sample):
 def _reads_once(q):
     """True if `fvp` finds the scores in a cache when it needs them again."""
     width, itemsize, vectors = q.p * q.parts, q.itemsize // q.parts, q.rhs * q.parts
+    vectors = padded(vectors) if vectors > 1 else vectors
     caches = machine.cache_sizes()
     strips = vectors == 1 and strip_rows(width, itemsize, thread_count(), caches)
     return bool(strips) or one_pass(width, itemsize, vectors)

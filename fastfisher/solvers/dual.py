@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import NotPositiveDefiniteError
+from ..kernels.cpu.memory import SMALL, forget
 from ..passes import sums_dtype
 from .certificate import direct_status, row_norms
 from .factored import CholeskyFactor, rank_deficient
@@ -44,6 +45,7 @@ def gram_lower(system, column_weights=None):
                 system = scaled
                 continue
         break
+    forget(SMALL)  # what follows is planned without the scratch of the product
     system.checked(diagonal, "the Gram matrix")
     u = system.root_weights
     K *= u[:, np.newaxis]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..kernels.cpu.memory import SMALL, forget
 from ..passes import sums_dtype
 from .certificate import direct_status
 from .fine import certified, right_side
@@ -27,6 +28,7 @@ def fisher_lower(system):
                 system = scaled
                 continue
         break
+    forget(SMALL)  # what follows is planned without the scratch of the product
     system.checked(diagonal, "F")
     if system.total:
         F /= system.total

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..kernels.cpu.memory import SMALL, forget
 from ..kernels.slicing import BITS, KINDS, SINGLE, slice_units
 from ..ops.factorizations import factor
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
@@ -211,6 +212,7 @@ def rough_matrix(system, side, form, slicing, largest_square):
     c = np.zeros((order, order), sums_dtype(system.dtype))
     with np.errstate(over="ignore", invalid="ignore"):  # then there is no factor in single either
         (half.add_syrk if side == "primal" else half.add_gram)(c)
+    forget(SMALL)
     if side == "primal":
         outer = np.full(order, 1 / (math.sqrt(system.total or 1.0) * ratio))
     else:

@@ -70,6 +70,19 @@ def test_27_1_product_error_at_any_size(op, entry, dtype, n, p):
 
 
 @implementations_of("matvec", "rmatvec", "fvp")
+def test_the_stride_of_a_single_row_means_nothing(op, entry):
+    stride = 1 << 35  # in 32 bits, of numbers: 0
+    row = np.lib.stride_tricks.as_strided(np.arange(40.0), (1, 40), (stride, 8))
+    more = () if op != "fvp" else (np.empty(0),)
+    side = {"matvec": (40, 1), "rmatvec": (1, 40), "fvp": (40, 40)}[op]
+    y, v = np.zeros((3, side[1])), np.ones((3, side[0]))
+    entry.load()(y, row, v, *more, np.empty(0))
+    along = row[0] * 40 * 39 / 2
+    expected = {"matvec": [780.0], "rmatvec": row[0], "fvp": along}[op]
+    assert np.array_equal(y, np.tile(expected, (3, 1)))
+
+
+@implementations_of("matvec", "rmatvec", "fvp")
 def test_no_vectors_are_no_work_however_wide_the_rows(op, entry):
     COMPARE[op](entry, 2, 600_000, 0, np.dtype("float64"), "weighted")
 

@@ -45,7 +45,7 @@ def test_arrays_in_use_never_overlap():
         live.append(a)
 
 
-def test_what_is_kept_is_bounded_and_large_arrays_are_not_kept(monkeypatch):
+def test_what_is_kept_is_bounded_and_larger_arrays_are_not_kept(monkeypatch):
     monkeypatch.setattr(memory, "LARGEST", 1000)
     monkeypatch.setattr(memory, "KEPT", 3000)
     for size in range(100, 2000, 50):
@@ -67,7 +67,7 @@ def test_a_large_buffer_waits_for_a_large_request(monkeypatch):
 
 def test_threads_beside_the_main_one_keep_less(monkeypatch):
     monkeypatch.setattr(memory, "SMALL", 1000)
-    monkeypatch.setattr(memory, "FEW", 3000)
+    monkeypatch.setattr(memory, "KEPT_SMALL", 3000)
     seen = []
 
     def work():
@@ -85,10 +85,28 @@ def test_threads_beside_the_main_one_keep_less(monkeypatch):
 
 def test_what_is_kept_is_given_back_on_demand():
     memory.aligned((1 << 20,), "f8")
+    memory.aligned((100,), "f8")
     assert memory.kept_bytes() >= 8 << 20
+    memory.forget(1 << 20)
+    assert 800 <= memory.kept_bytes() < 1 << 20
     memory.forget()
     assert memory.kept_bytes() == 0
     assert memory.aligned((5,), "f8").size == 5
+
+
+def test_memory_that_runs_out_is_asked_for_again_without_what_is_kept(monkeypatch):
+    memory.aligned((1 << 20,), "f8")
+    empty, seen = np.empty, []
+
+    def scarce(*args, **kwargs):
+        seen.append(memory.kept_bytes())
+        if seen[-1]:
+            raise MemoryError
+        return empty(*args, **kwargs)
+
+    monkeypatch.setattr(np, "empty", scarce)
+    assert memory.aligned((3 << 20,), "f8").size == 3 << 20
+    assert len(seen) == 2 and seen[0] >= 8 << 20
 
 
 def test_scratch_that_is_no_scratch_again_belongs_to_who_asked():

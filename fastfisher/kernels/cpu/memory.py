@@ -14,10 +14,10 @@ LINE = 64  # bytes of a cache line and of the widest vector
 # hypervisor has taken free pages back meanwhile, fresh ones take a call as long as its products.
 LARGEST = 96 << 20
 KEPT = 160 << 20
-SMALL = 8 << 20  # the same of other threads, of which there may be many
-FEW = 16 << 20
-MOST = 512 << 20  # and of larger ones, inside `large_kept`
-SPARE = 4  # times what is asked for, beyond which a large buffer waits for a larger request
+SMALL = 8 << 20  # the same of other threads, of which there may be many;
+KEPT_SMALL = 16 << 20
+MOST = 512 << 20  # and of larger ones than are kept anyway, inside `large_kept`
+SPARE = 4  # a buffer larger than SMALL, and than so many times a request, waits for another one
 UNUSED = 2  # references to a buffer: its pair's and that of who asks; every view has one more
 
 _own = threading.local()
@@ -43,7 +43,7 @@ def room(size):
 
 @contextlib.contextmanager
 def large_kept():
-    """Inside the block this thread uses large buffers again, too."""
+    """Inside the block this thread uses buffers again that are too large to be kept after it."""
     if getattr(_own, "large", None) is not None:  # a block around this one
         yield
         return
@@ -59,9 +59,10 @@ def kept_bytes():
     return sum(pair[0].size for pair in getattr(_own, "kept", ()))
 
 
-def forget():
-    """Keep nothing: memory is wanted for something else."""
-    _own.__dict__.pop("kept", None)
+def forget(least=0):
+    """Let go of kept buffers of so many bytes: memory is wanted for something else."""
+    kept = getattr(_own, "kept", [])
+    kept[:] = [pair for pair in kept if pair[0].size < least]
 
 
 def _buffer(size):
@@ -69,7 +70,7 @@ def _buffer(size):
     own = _own.__dict__
     main = own.get("main")
     if main is None:
-        main = own["main"] = threading.current_thread() is threading.main_thread()
+        main = own["main"] = threading.get_ident() == threading.main_thread().ident
     small = size <= (LARGEST if main else SMALL)
     kept = own.setdefault("kept", []) if small else own.get("large")
     if kept is None:
@@ -86,12 +87,16 @@ def _buffer(size):
         kept[:] = [pair for pair in kept if sys.getrefcount(pair[0]) != UNUSED]
     fresh = _fresh(size)
     kept.append(fresh)
-    most = MOST if not small else KEPT if main else FEW
+    most = MOST if not small else KEPT if main else KEPT_SMALL
     while sum(pair[0].size for pair in kept) > most:
         kept.pop(0)
     return fresh
 
 
 def _fresh(size):
-    raw = np.empty(size, np.uint8)
+    try:
+        raw = np.empty(size, np.uint8)
+    except MemoryError:  # what is kept may be what is missing
+        forget()
+        raw = np.empty(size, np.uint8)
     return raw, raw.ctypes.data

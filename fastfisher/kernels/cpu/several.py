@@ -197,12 +197,13 @@ def rmatvec(x, u, tiles, block):
 def fvp(x, v, weights, tiles):
     # x  IN Rows;  v  IN (k, width);  weights  IN (n,) or (0,);  tiles  IN address
     """Sums over rows of x[i] weights[i] (x[i] v[c]), (k, width) in double."""
-    k, packed = padded(len(v), MOST), packed_vectors(v)
+    k = padded(len(v), MOST)
     if not one_pass(x.width, x.bytes, k):
-        seen = np.empty((len(v), x.n))
-        matvec(seen, x, v, tiles)
-        return rmatvec(x, weighted(seen, v.dtype, weights), tiles, BLOCK_ROWS)
-    step = _step(x.width, x, k)
+        u = np.empty((len(v), x.n))
+        matvec(u, x, v, tiles)
+        u = weighted(u, v.dtype, weights)
+        return rmatvec(x, u, tiles, BLOCK_ROWS)
+    step, packed = _step(x.width, x, k), packed_vectors(v)
     work, pairs = np.empty((threads.max_threads(), step * MOST), v.dtype), _pairs(step)
 
     def add(parts, first):
