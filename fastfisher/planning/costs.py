@@ -21,6 +21,7 @@ from ..kernels.slicing import FORMS, KINDS
 from .profiles import current_rates, thread_count
 from .rates import ITERATION, SOLVE
 from .records import Stage
+from .small import one_call
 from .table import choose, decide
 from .units import integer_unit
 
@@ -54,8 +55,6 @@ SLICING_READS = 4  # passes over the scores that finding peaks and slicing take,
 # Passes over right-hand sides, in double, outside the kernels: measured, with those of columns.
 VECTOR_PASSES = {"primal": 12, "dual": 24, "cg": 12, "mixed": 24}
 PRODUCT_PASSES = 2  # likewise over products of scores and vectors
-SHORT_ROW = 50  # in one call: flops in whose time the product of a row is summed up and stored,
-LONG_VECTORS = 10  # and passes of a dual over right-hand sides
 OVER_SCORES = ("syrk", "gram", "matvec", "rmatvec", "fvp")
 
 
@@ -228,30 +227,10 @@ def _kept(q, order):
     return (1 + (q.dampings > 1)) * order * order * q.sum_bytes
 
 
-def _one_call(q, side):
-    """The stage of a solve in one compiled call, on one core and in double."""
-    order, op = q.p if side == "primal" else q.n, f"{side}_small"
-    choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
-    scores, square = q.n * q.p, order * order
-    products = 4 if side == "primal" else 8  # of the solution and its residual
-    flops = scores * (order + 1) + order * square / 3 + (products * scores + 2 * square) * q.rhs
-    passes = (2 + products / 2 * q.rhs) * 8 * scores  # packed, summed, and read again for those
-    rows = products * SHORT_ROW * q.n * q.rhs
-    long = 8 * LONG_VECTORS * q.p * q.rhs if side == "dual" else 0
-    seconds = rates.call + (flops + rows) / rates.core_speed() + passes / rates.bandwidth
-    seconds += rates.around(0, long, 0)
-    vectors = 4 * q.p if side == "dual" else 0
-    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square + 8 * vectors
-    own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
-    size = f"{q.n} x {q.p}"
-    moved = scores * q.stored_bytes
-    return Stage(op, choice.entry.name, size, int(flops), int(moved), int(scratch), *own)
-
-
 def _primal(q):
     resident = _kept(q, q.p) + vector_bytes(q, 6, 1)
     if q.small("primal"):
-        return [_one_call(q, "primal")], resident
+        return [one_call(q, "primal")], resident
     product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
     return [product, *_repeated(others, q.dampings)], resident
 
@@ -259,7 +238,7 @@ def _primal(q):
 def _dual(q):
     resident = _kept(q, q.n) + vector_bytes(q, 6, 3)
     if q.small("dual"):
-        return [_one_call(q, "dual")], resident
+        return [one_call(q, "dual")], resident
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes
