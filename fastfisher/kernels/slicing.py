@@ -17,6 +17,7 @@ __all__ = [
     "SLICED_TERMS",
     "TILED_TERMS",
     "Form",
+    "full_units",
     "slice_units",
     "stretch_terms",
 ]
@@ -88,6 +89,16 @@ def slice_units(peaks, dtype=np.float64, bits=BITS):
     exponent = bits - exponent - (fraction * (largest + 1) > largest + 0.49)
     most = EXPONENTS[np.dtype(dtype).itemsize]
     return np.ldexp(1.0, np.where(peaks > 0, np.clip(exponent, -most, most), 0))
+
+
+def full_units(peaks, dtype=np.float64, bits=BITS):
+    """Units that bring each peak itself to 2^bits - 1, once rounded: up to twice those of
+    `slice_units`, where products need not be exact in them; 1 for zero."""
+    powers = slice_units(peaks, dtype, bits)
+    with np.errstate(all="ignore"):
+        units = ((2**bits - 1) / peaks).astype(dtype).astype(float)
+    # At the ends of the range, and for nothing, powers of two are what there is.
+    return np.where((0.9 * powers < units) & (units < 2.1 * powers), units, powers)
 
 
 def stretch_terms(most, room=SLICED_TERMS):

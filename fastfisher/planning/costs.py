@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 NOMINAL_REFINEMENTS = 8  # products that a mixed-precision solve takes where one slice suits it
-# Of products of slices, over those in single precision. What has not been measured, "avxvnni" and
-# "amx", by what its instructions do.
+# Of products of slices, over those in single precision; that of "avxvnni", which has not been
+# measured, by what its instructions do.
 SLICED_SPEED = {
     "bytes": {"avxvnni": 4.0, "vnni": 4.0, "amx": 10.0},
     "septets": {"avx2": 2.2},
@@ -370,7 +370,9 @@ def _mixed(q):
     passes = (2 if side == "dual" else 1) * NOMINAL_REFINEMENTS * q.dampings
     (refinement,) = _repeated([_fvp_stage(q)], passes)
     stages = [product, *_repeated(factor, q.dampings), replace(refinement, size=f"{passes} passes")]
-    square = max(order * order * (q.sum_bytes + half.itemsize), _kept(q, order))
+    square = _kept(q, order)  # of the exact route, which may take over
+    if q.method == "mixed" or not kind:  # sums in double, rounded for a factor in single precision
+        square = max(square, order * order * (q.sum_bytes + half.itemsize))
     return stages, square + vector_bytes(q, 9, 5)
 
 

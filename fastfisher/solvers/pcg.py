@@ -37,8 +37,8 @@ class Refined:
 class Rounding:
     """The rule of refinement: a backward error of a few u for each of rows b, or a share of b.
 
-    `norm` bounds the operator below. Given `scales` that bring its diagonal near 1, the scaled
-    system is solved to rounding as well.
+    `norm` bounds the operator below, or tells the best bound there is by now. Given `scales` that
+    bring its diagonal near 1, the scaled system is solved to rounding as well.
     """
 
     def __init__(self, b, norm, dtype, scales=None, share=None):
@@ -51,7 +51,8 @@ class Rounding:
         if self.share is not None:
             return rest <= self.share * sizes
         small = SMALL * (self.u / unit_roundoff(np.float64)) * sizes
-        scale = self.u * (self.norm * row_norms(x) + sizes)
+        bound = self.norm() if callable(self.norm) else self.norm
+        scale = self.u * (bound * row_norms(x) + sizes)
         there = rest <= np.minimum(FLOOR * scale, np.maximum(small, 2 * scale))
         if self.scales is not None:
             scale = self.u * (row_norms(x / self.scales) + self.scaled[rows])

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..kernels.cpu.splitting import SLICED_ORDER
-from ..kernels.slicing import FORMS, KINDS, SINGLE, slice_units
+from ..kernels.slicing import FORMS, KINDS, SINGLE, full_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
 from .dual import INSIDE, Pair
@@ -23,6 +23,7 @@ from .ranges import in_range, unit_roundoff
 from .rough import (
     Model,
     Slicing,
+    long_direction,
     noise_of,
     power_norm,
     predicted_steps,
@@ -45,7 +46,7 @@ def tried_unit(kind):
 
 
 class MixedSolver:
-    """Rough matrices of one system, for any damping: formed once, when first wanted.
+    """Rough matrices of one system, for all dampings of the problem: formed when first wanted.
 
     `given` is the system as it came; its damping matters only where it needs the diagonal of F.
     """
@@ -95,18 +96,43 @@ class MixedSolver:
     def norm(self):
         """||F||, from below."""
         if self._norm is None:
-            known = 0.0 if self.diagonal is None else float(self.diagonal.max(initial=0.0))
-            self._norm = max(known, power_norm(self.system))
+            self._norm = max(self._largest, power_norm(self.system))
         return self._norm
+
+    @property
+    def _largest(self):
+        """The largest entry of the diagonal of F, where that is known."""
+        return 0.0 if self.diagonal is None else float(self.diagonal.max(initial=0.0))
+
+    def apply_fisher(self, rows):
+        """F rows; with the first one goes the direction that tells the norm: scores are read once
+        for both."""
+        if self._norm is None and len(rows) == 1:
+            v = long_direction(self.system)
+            if v is not None:
+                rows, stretched = np.split(self.system.apply_fisher(np.concatenate([rows, v])), 2)
+                self._norm = max(self._largest, float(np.linalg.norm(stretched)))
+                return rows
+        return self.system.apply_fisher(rows)
+
+    def bound(self, added, *, at_hand=False):
+        """||F + D||, from below; `at_hand`: 0 rather than another product with the scores."""
+        if at_hand and self._norm is None:
+            return 0.0
+        norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
+        return norm if math.isfinite(norm) else self.norm
 
     def matrix(self, form):
         """The rough matrix of this form."""
-        if form not in self._matrices:
+        found = self._matrices.get(form)
+        if found is None:
             self._matrices.clear()  # one is in memory at a time
-            self._matrices[form] = rough_matrix(
-                self.system, self.side, form, self.slicing, self.largest_square
-            )
-        return self._matrices[form]
+            found = rough_matrix(self.system, self.side, form, self.slicing, self.largest_square)
+            self._matrices[form] = found
+        if self._left == 1:
+            found.last = True
+            self._matrices.clear()
+        return found
 
     def model(self):
         """Sizes of errors before anything is formed."""
@@ -126,7 +152,7 @@ class MixedSolver:
         """False where a sample says that the exact route will do: scores are not read for it."""
         probe, (order, spread) = self.probe, self._lengths()
         added = damping.resolve(probe.trace, probe.diagonal, self.given.p)
-        noise = noise_of(probe.peaks, 1 / slice_units(probe.peaks), spread)
+        noise = noise_of(probe.peaks, 1 / full_units(probe.peaks), spread)
         known = probe.diagonal
         model = Model(noise, order, spread, probe.trace, known, squares=known)
         if self._crudest(self.rungs(model, added)):
@@ -238,13 +264,10 @@ class MixedSolver:
 
     def _outcome(self, rough, added, b, f, form):
         system = self.system
-        norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)
-        if not math.isfinite(norm):
-            norm = self.norm
         if self.side == "primal":
-            found = _primal(system, rough, added, b, norm)
+            found = _primal(self, rough, added, b)
         else:
-            found = _dual(system, rough, added, b, f, norm)
+            found = _dual(system, rough, added, b, f, self.bound(added))
         if found is None:
             return None
         x, certificate, iterations, cancellation, error = found
@@ -272,17 +295,22 @@ def _seen(values):
     return values[::PART] if np.ndim(values) else values
 
 
-def _primal(system, rough, added, b, norm):
+def _primal(solver, rough, added, b):
     """x, its certificate, steps, no cancellation, and the error of the rough matrix as they saw it;
     None where conjugate gradients are slow."""
+    system = solver.system
 
     def operator(rows):
-        return system.apply_fisher(rows) + added * rows
+        return solver.apply_fisher(rows) + added * rows
 
-    rule = Rounding(b, norm, system.dtype, rough.graded)
+    def bound():  # at first x is 0, and no norm is needed
+        return solver.bound(added, at_hand=True)
+
+    rule = Rounding(b, bound, system.dtype, rough.graded)
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
     if found.slow:
         return None
+    norm = solver.bound(added)
     steps, certificate = found.steps, certificate_of(found.rest, found.x, b, norm)
     seen = careful(system, added, found.x, b, norm, certificate)
     if seen is system:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..kernels.cpu.memory import SMALL, forget
-from ..kernels.slicing import BITS, KINDS, SINGLE, slice_units
+from ..kernels.slicing import BITS, KINDS, SINGLE, full_units
 from ..ops.factorizations import factor
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
 from ..planning import choose
@@ -20,6 +20,7 @@ __all__ = [
     "Model",
     "Rough",
     "RoughFactor",
+    "long_direction",
     "power_norm",
     "predicted_steps",
     "rough_matrix",
@@ -95,9 +96,15 @@ def predicted_steps(error, dtype=np.float64):
 
 def power_norm(system):
     """A lower bound of ||F|| close to it: one product with what a sample of rows suggests."""
+    v = long_direction(system)
+    return 0.0 if v is None else float(np.linalg.norm(system.apply_fisher(v)))
+
+
+def long_direction(system):
+    """A unit vector (1, p) that F takes nearly as far as any, by a sample of rows; or None."""
     n, p = system.G.shape
     if not (n and p and system.total):
-        return 0.0
+        return None
     most = SAMPLE if system.G.direct else min(SAMPLE, SAMPLE_BYTES // (p * system.G.dtype.itemsize))
     count = max(most // BLOCK, 1)
     step = max(1, -(-n // BLOCK) // count) * BLOCK
@@ -113,13 +120,13 @@ def power_norm(system):
     for _ in range(POWER_STEPS):
         size = float(np.linalg.norm(v))
         if not 0 < size < math.inf:
-            return 0.0
+            return None
         start = np.ascontiguousarray(v / size, system.dtype)
         v = np.zeros(v.shape, sums_dtype(system.dtype))
         for rows, weights in parts:
             fvp(v, rows, start, weights, shift)
     size = float(np.linalg.norm(v))
-    return float(np.linalg.norm(system.apply_fisher(v / size))) if 0 < size < math.inf else 0.0
+    return v / size if 0 < size < math.inf else None
 
 
 def _longest(parts, shift):
@@ -159,7 +166,7 @@ class Slicing:
 
     def _units(self, bits):
         """Per column (row in the dual)."""
-        return slice_units(self.peaks, self.system.dtype, bits)
+        return full_units(self.peaks, self.system.dtype, bits)
 
     def _outer(self, bits):
         """c = units (G - m)' w (G - m) units, so F = outer c outer; likewise K."""
@@ -180,7 +187,8 @@ class Slicing:
         return Rough(c, self._outer(form.bits) * math.sqrt(self.spread / terms), form)
 
     def _added(self, c, form, part):
-        c = np.zeros((len(self.peaks), len(self.peaks))) if c is None else c
+        if c is None:  # rounded once per stretch: what is factored is in single precision anyway
+            c = np.zeros((len(self.peaks), len(self.peaks)), np.float32)
         s, units = self.system, self._units(form.bits)
         how = {"kind": form.kind, "shift": s.mean, "part": part}
         if self.side == "primal":
@@ -221,10 +229,13 @@ def rough_matrix(system, side, form, slicing, largest_square):
 
 
 class Rough:
-    """F (or K) ~ diag(outer) c diag(outer), c in double, its lower triangle."""
+    """F (or K) ~ diag(outer) c diag(outer), of c its lower triangle.
+
+    `last`: it is factored but once more, where it lies if it is in single precision.
+    """
 
     def __init__(self, c, outer, form):
-        self.c, self.outer, self.form = c, outer, form
+        self.c, self.outer, self.form, self.last = c, outer, form, False
         with np.errstate(invalid="ignore"):  # what is out of range has no factor
             self.diagonal = c.diagonal().real * outer * outer
 
@@ -242,17 +253,20 @@ class RoughFactor:
 
     def __init__(self, rough, added):
         c, n = rough.c, len(rough.c)
+        in_place = rough.last and c.dtype == np.float32
+        if in_place:
+            rough.c = None
         diagonal = rough.diagonal + added
         exponents = np.frexp(np.where(diagonal > 0, diagonal, 1.0))[1]
         self._scales = np.ldexp(1.0, -(exponents // 2))
         by = rough.outer * self._scales
         self.complex = c.dtype.kind == "c"
-        self._L = np.empty((n, n), np.complex64 if self.complex else np.float32)
+        self._L = c if in_place else np.empty((n, n), np.complex64 if self.complex else np.float32)
         if self.complex:
             with np.errstate(under="ignore"):
                 self._L[:] = c * by[:, np.newaxis] * by
         else:
-            choose("narrow", n, np.float64).load()(self._L, c, by)
+            choose("narrow", n, c.dtype).load()(self._L, c, by)
         np.einsum("ii->i", self._L)[:] = diagonal * self._scales**2
         self._scaled_diagonal = self._L.diagonal().real.copy()
         self.order = factor(self._L)

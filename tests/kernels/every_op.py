@@ -112,6 +112,8 @@ def _sliced_syrk(d, largest=127):
         units = _units(d, sizes, largest)
         for slices, levels in ((1, 1), (2, 2), (2, 3), (3, 3))[: 3 if largest > 128 else 4]:
             yield (d.sums(a.shape[1]), a, units, slices, levels, roots, shift), [0]
+        c, none, ones = _single_sums(d, a.shape[1]), np.empty(0), np.ones(a.shape[1])
+        yield (c, np.round(9 * a), ones, 1, 1, none, none), [0]
 
 
 def _sliced_gram(d, largest=127):
@@ -122,6 +124,12 @@ def _sliced_gram(d, largest=127):
         sizes = np.abs(a - shift if shift.size else a).max(axis=1, initial=0)
         for slices, levels, lo, hi in ((1, 1, 0, p), (2, 3, p // 3, p - p // 4)):
             yield (d.sums(n), a, lo, hi, _units(d, sizes, largest), slices, levels, shift), [0]
+        yield (_single_sums(d, n), np.round(9 * a), 0, p, np.ones(n), 2, 3, np.empty(0)), [0]
+
+
+def _single_sums(d, n):
+    """In single precision; of integers, so that sums with others are exact."""
+    return np.round(64 * d.sums(n)).astype(np.float32)
 
 
 def _int7_syrk(d):
@@ -170,9 +178,10 @@ def _narrow(d):
     if d.dtype.kind == "c":
         return
     for n in ORDERS:
-        c = np.round(64 * d.sums(n))  # exact in single precision
+        c, out = np.nan_to_num(_single_sums(d, n)), np.zeros((n, n), np.float32)
         units = np.exp2(d.rng.integers(-9, 9, n).astype(np.float64))
-        yield (np.zeros((n, n), np.float32), np.where(np.isnan(c), 0, c), units), [0]
+        for kind in (np.float64, np.float32):
+            yield (out, c.astype(kind), units), [0]
 
 
 def _substitute(d):

@@ -101,7 +101,7 @@ def _public():
     from fastfisher import ops
     from fastfisher.planning import units as planned
 
-    planned.NORMWISE_ORDER, planned.integer_unit = 1, lambda: "amx"
+    planned.NORMWISE_ORDER, planned.integer_unit = {"float64": 1}, lambda: "amx"
     rng, bits = np.random.default_rng(3), set()
     G, w = rng.standard_normal((301, 97)), rng.uniform(0, 1, 301)
     for count in (1, 2):

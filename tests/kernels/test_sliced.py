@@ -14,6 +14,7 @@ from fastfisher.kernels.slicing import (
     SLICED_LEAST,
     SLICED_TERMS,
     TILED_TERMS,
+    full_units,
     slice_units,
 )
 from tests.kernels.processes import in_a_process
@@ -119,6 +120,47 @@ def test_X2_units_bring_every_peak_below_the_largest_integer(kind, rng):
     np.testing.assert_array_equal(scaled, [[largest] * 120, [(largest + 1) // 2] * 120])
     np.testing.assert_array_equal(slice_units(np.zeros(3), bits=bits), 1)
     assert KINDS[kind].bits == bits
+
+
+@over_integers
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_X2_full_units_bring_every_peak_to_the_largest_integer(kind, dtype, rng):
+    """Computed in the dtype of the scores; at the ends of the range they are powers of two."""
+    bits, largest, _, _ = INTEGERS[kind]
+    sizes = np.concatenate([np.exp2(rng.uniform(-60, 60, 999)), np.arange(1, 130.0)]).astype(dtype)
+    units = full_units(sizes.astype(float), dtype, bits)
+    assert np.array_equal(units, units.astype(dtype))
+    np.testing.assert_array_equal(np.rint(sizes * units.astype(dtype)), largest)
+    tiny, huge = np.finfo(dtype).tiny, np.finfo(dtype).max
+    ends = np.array([0.0, float(tiny) / 8, float(tiny), float(huge), np.inf, np.nan])
+    with np.errstate(all="ignore"):
+        units = full_units(ends, dtype, bits)
+        assert np.all(np.isfinite(units) & (units > 0)) and units[0] == 1
+        assert np.all(ends[:3].astype(dtype) * units[:3].astype(dtype) <= largest)
+
+
+@over_integers
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_sums_in_single_precision_are_rounded_once_per_stretch(kind, dtype, slices, rng):
+    """To the bit where it is one stretch, of what the same sums in double are."""
+    bits, _, syrk, gram = INTEGERS[kind]
+    a = (rng.choice([-1, 1], (8000, 21)) * rng.uniform(0.7, 1, (8000, 21))).astype(dtype)
+    units = full_units(np.abs(a).max(axis=0).astype(float), dtype, bits).astype(dtype)
+    none, turned = np.empty(0, dtype), np.ascontiguousarray(a.T)
+    for product in (syrk, gram):
+        found = wide, single = np.zeros((21, 21)), np.zeros((21, 21), np.float32)
+        for times in (1, 2):
+            for c in found:
+                if product is syrk:
+                    syrk(c, a, units, slices, 2 * slices - 1, none, none)
+                else:
+                    gram(c, turned, 0, 8000, units, slices, 2 * slices - 1, none)
+            if times == 1:
+                assert np.array_equal(single, wide.astype(np.float32))
+                assert not np.array_equal(single, wide)  # there was something to round
+        error = np.abs(single - wide).max() / np.abs(wide).max()
+        assert 0 < error <= 2 * unit_roundoff("float32")
 
 
 @over_integers
@@ -293,8 +335,7 @@ def vnni_shorts_code():
 def test_tiles_for_other_processors_spill_nothing(made, feature, needed, lanes):
     if needed not in units.features():
         pytest.skip(f"only where {needed[1:]} is")
-    less = "" if feature == "avx512bf16" else without_avx512()
-    features = less or host_features()
+    features = without("amx-bf16") if feature == "avx512bf16" else without_avx512()
     unit, count, spilled = in_a_process(made, NUMBA_CPU_FEATURES=f"{features},+{feature}")
     assert unit == feature and not spilled
     assert count >= word_tiles.ROWS * word_tiles.WIDTH // lanes
@@ -312,6 +353,13 @@ def host_features(*more):
     from numba.core.registry import cpu_target
 
     return ",".join([cpu_target.target_context.codegen().magic_tuple()[2], *more])
+
+
+def without(*names):
+    """The features of this machine but these."""
+    return ",".join(
+        f"-{x[1:]}" if x[:1] == "+" and x[1:] in names else x for x in host_features().split(",")
+    )
 
 
 def foretold():
@@ -357,6 +405,14 @@ def gate():
     return [used, amx.permitted(), sliced.is_exact(units.unit_code(used))]
 
 
+def refused_gate():
+    """The same where the system refuses to let this process use tiles."""
+    from fastfisher.kernels.cpu import amx
+
+    amx.permitted = lambda: False
+    return gate()
+
+
 @compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["vnni", "permission"])
@@ -365,15 +421,14 @@ def test_a_gate_that_fails_leads_to_the_next_unit(hidden):
     if "+avx512vnni" not in units.features():
         pytest.skip("Numba does not compile for VNNI")
     if hidden == "vnni":
-        features = host_features().replace("+avx512vnni", "-avx512vnni")
-        features = features.replace("+amx-int8", "-amx-int8")
+        features = without("avx512vnni", "avxvnni", "amx-int8")
         assert in_a_process(gate, NUMBA_CPU_FEATURES=features)[::2] == ["plain", True]
         return
-    if "amx_int8" in machine.cpu_features():
-        pytest.skip("this machine has AMX: permission is granted")
-    # Numba is told of tiles, the system grants none: permission is what stops them.
-    features = host_features("+amx-tile", "+amx-int8")
-    used, permitted, exact = in_a_process(gate, NUMBA_CPU_FEATURES=features)
+    if "amx_int8" in machine.cpu_features():  # where it would be granted
+        used, permitted, exact = in_a_process(refused_gate)
+    else:  # Numba is told of tiles, the system grants none
+        features = host_features("+amx-tile", "+amx-int8")
+        used, permitted, exact = in_a_process(gate, NUMBA_CPU_FEATURES=features)
     assert (used, permitted, exact) == ("vnni", False, True)
 
 

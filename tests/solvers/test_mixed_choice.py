@@ -66,7 +66,7 @@ def test_a_path_of_dampings_forms_the_matrix_once(sliced, monkeypatch, rng):
         rough.Slicing, "matrix", lambda self, f: formed.append(f.slices) or matrix(self, f)
     )
     system = make_system(as_scores(G), None, False, as_damping(1.0), "raise")
-    solver = MixedSolver(system, Problem(n=131, p=47, method="mixed"), "primal")
+    solver = MixedSolver(system, Problem(n=131, p=47, method="mixed", dampings=4), "primal")
     top = np.linalg.norm(oracle.fisher(G), 2)
     for share in (1.0, 0.3, 0.1, 0.05):
         outcome = solver.solve(b[np.newaxis], None, as_damping(share * top))

@@ -36,6 +36,7 @@ __all__ = ["code", "permitted"]
 
 SIDE = 2 * WORDS  # of a result: two by two tiles
 TILE = 1024  # bytes
+BLOCK = 12  # panels on a side of a task's block: it stays in L2 with what is multiplied
 SPAN = 1024  # words of halves summed in single precision: 64 sums of 32 terms, one by one
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 
@@ -200,6 +201,7 @@ def code(kind="bytes"):
         0,
         entry_address(amx_prepare, 3),
         entry_address(amx_bytes if whole else amx_halves, 5),
+        BLOCK,
         entry_address(amx_begin, 1),
         entry_address(amx_end, 1),
         _configured().ctypes.data,

@@ -2,7 +2,7 @@
 
 The scores of a stretch are cut into slices, in panels of words; tasks are blocks of c, which sum
 products in 32 bits, over no more terms than fit (halves: in single precision, over a span), and
-then add them to c in double.
+then add them up in double. c itself is double, or single precision: rounded once per stretch.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,6 @@ __all__ = [
 
 WORDS = 16  # that are quantised at a time
 DEPTH = 128  # words of a panel worked on at a time: a panel of either side stays in L1
-SIDE = 8  # panels on a side of a task's block
 AHEAD = 2  # rows of c that are fetched early
 ROWS = 64  # of a task of `narrow`
 TERM = {KINDS[kind].bits: stored() for kind, stored in STORED.items() if kind != "halves"}
@@ -116,27 +115,31 @@ def _rows(launch, q, sums, x, lo, count, words, width, slices, scratch):
 
 
 @kernel
-def _add(to, ld, own, less, width, blocks, order, weight):
-    """The block at `to` += weight (own - less), j <= i; own as tiles."""
+def _add(to, ld, size, own, less, width, blocks, order, weight, sum_):
+    """The block at `to`, of numbers of `size` bytes like `sum_`, += weight (own - less), j <= i;
+    own as tiles."""
     zero, (i0, i1, j0, j1) = np.int64(0), blocks
+    ahead, like = AHEAD * ld * size, own[zero, zero, zero]
     for i in range(i0, i1):
         for r in range(min(width, order - i * width)):
-            row = to + ((i - i0) * width + r) * ld * 8
+            row = to + ((i - i0) * width + r) * ld * size
             for j in range(j0, min(j1, i + 1)):
                 count = min(width, i * width + r + 1 - j * width)
-                place, mine = row + (j - j0) * width * 8, address(own[i - i0, j - j0], r * width)
+                place = row + (j - j0) * width * size
+                mine = address(own[i - i0, j - j0], r * width)
                 taken = address(less, (j - j0) * width)
-                add_words(place, mine, taken, count, AHEAD * ld * 8, weight, own[zero, zero, zero])
+                add_words(place, mine, taken, count, ahead, weight, like, sum_)
 
 
 @kernel
-def _add_kept(to, ld, kept, rows, columns):
+def _add_kept(to, ld, size, kept, rows, columns, sum_):
     """The block at `to` += what was kept apart, j <= i."""
     zero, none = np.int64(0), address(kept, np.int64(0))
+    ahead, like = AHEAD * ld * size, kept[zero, zero]
     for i in range(rows[0], rows[1]):
         count = min(columns[1], i + 1) - columns[0]
-        place, mine = to + (i - rows[0]) * ld * 8, address(kept[i - rows[0]], zero)
-        add_words(place, mine, none, count, AHEAD * ld * 8, 1.0, kept[zero, zero])
+        place, mine = to + (i - rows[0]) * ld * size, address(kept[i - rows[0]], zero)
+        add_words(place, mine, none, count, ahead, 1.0, like, sum_)
 
 
 @kernel
@@ -167,11 +170,9 @@ def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, kept, l
     rows = (i0 * width, min(blocks[1] * width, order))
     columns = (j0 * width, min(blocks[3] * width, order))
     own, mine, correction = work[thread], kept[thread], less[thread]
-    place = address(c, rows[0] * order + columns[0])
-    to, ld = place, order
+    place, step = address(c, rows[0] * order + columns[0]), np.int64(c.itemsize)
     if mine.size:
         mine[:] = 0
-        to, ld = address(mine, zero), side * width
     if unit.begin:
         call_entry(unit.begin, (unit.config,))
     for k in range(0, words, unit.span):
@@ -190,12 +191,17 @@ def _block(t, thread, c, q, sums, pairs, words, unit, side, tasks, work, kept, l
             )
             if s + 1 == pairs.shape[0] or pairs[s + 1, 2] != level:
                 weight = 2.0 ** (-unit.bits * level)
-                _add(to, ld, own, correction, width, blocks, order, weight)
+                what = own, correction, width, blocks, order, weight
+                if mine.size:
+                    to, ld = address(mine, zero), side * width
+                    _add(to, ld, np.int64(8), *what, mine[zero, zero])
+                else:
+                    _add(place, order, step, *what, c[zero, zero])
                 first = s + 1
     if unit.begin:
         call_entry(unit.end, (unit.config,))
     if mine.size:
-        _add_kept(place, order, mine, rows, columns)
+        _add_kept(place, order, step, mine, rows, columns, c[zero, zero])
 
 
 @driver
@@ -226,7 +232,7 @@ def _accumulate(c, x, cut, lo, hi, slices, levels, code):
     step = sliced_terms(order, slices, tiled=code.begin != 0, per_word=terms)
     words = -(-min(step, hi - lo) // (terms * WORDS)) * WORDS
     q = aligned((slices * panels * width * words * 4,), np.int8)
-    side = SIDE
+    side = code.side
     while side > 1 and (panels // side) ** 2 < TASKS * threads.thread_count():
         side //= 2
     work = aligned((workers, side, side, width * width), kind)
@@ -260,8 +266,8 @@ def _gram(c, a, lo, hi, units, slices, levels, shift, code):
 
 
 def sliced_syrk(c, a, units, slices, levels, scale, shift):
-    # c       INOUT (p, p) double, lower triangle;  a  IN READ-ONLY (n, p) real
-    # units   IN (p,) powers of two: |scale_k (a_kj - shift_j) units_j| <= 127, which is not checked
+    # c       INOUT (p, p) double or float32, lower triangle;  a  IN READ-ONLY (n, p) real
+    # units   IN (p,): |scale_k (a_kj - shift_j) units_j| < 127.5, which is not checked
     # slices  IN per number;  levels  IN products of slices i, j with i + j < levels are taken
     # scale   IN (n,) or (0,);  shift  IN (p,) or (0,)
     """c += U (a - shift)' diag(scale^2) (a - shift) U, U = diag(units), from slices of 7 bits."""
@@ -269,32 +275,32 @@ def sliced_syrk(c, a, units, slices, levels, scale, shift):
 
 
 def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
-    # c       INOUT (n, n) double, lower triangle;  a  IN READ-ONLY (n, p) real
-    # units   IN (n,) powers of two: |(a_ij - shift_j) units_i| <= 127, which is not checked
+    # c       INOUT (n, n) double or float32, lower triangle;  a  IN READ-ONLY (n, p) real
+    # units   IN (n,): |(a_ij - shift_j) units_i| < 127.5, which is not checked
     """c += U (a - shift) (a - shift)' U over columns lo..hi, U = diag(units), from slices."""
     _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit()))
 
 
 def int7_syrk(c, a, units, slices, levels, scale, shift):
-    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| <= 63
+    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| < 63.5
     """c += U (a - shift)' diag(scale^2) (a - shift) U from slices of 6 bits."""
     _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit("septets"), "septets"))
 
 
 def int7_gram(c, a, lo, hi, units, slices, levels, shift):
-    # as sliced_gram, but |(a_ij - shift_j) units_i| <= 63
+    # as sliced_gram, but |(a_ij - shift_j) units_i| < 63.5
     """c += U (a - shift) (a - shift)' U over columns lo..hi from slices of 6 bits."""
     _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit("septets"), "septets"))
 
 
 def int16_syrk(c, a, units, slices, levels, scale, shift):
-    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| <= 2047
+    # as sliced_syrk, but |scale_k (a_kj - shift_j) units_j| < 2047.5
     """c += U (a - shift)' diag(scale^2) (a - shift) U from slices of 11 bits."""
     _syrk(c, a, units, slices, levels, scale, shift, unit_code(unit("shorts"), "shorts"))
 
 
 def int16_gram(c, a, lo, hi, units, slices, levels, shift):
-    # as sliced_gram, but |(a_ij - shift_j) units_i| <= 2047
+    # as sliced_gram, but |(a_ij - shift_j) units_i| < 2047.5
     """c += U (a - shift) (a - shift)' U over columns lo..hi from slices of 11 bits."""
     _gram(c, a, lo, hi, units, slices, levels, shift, unit_code(unit("shorts"), "shorts"))
 
@@ -336,6 +342,7 @@ def _narrow(launch, out, c, units):
 
 
 def narrow(out, c, units):
-    # out  OUT (n, n) float32, lower triangle;  c  IN READ-ONLY (n, n) double;  units  IN (n,)
+    # out    OUT (n, n) float32, lower triangle;  units  IN (n,)
+    # c      IN READ-ONLY (n, n) double or float32, which may be out
     """out_ij = units_i c_ij units_j for j <= i, rounded once to single precision."""
     _narrow(out, c, units)

@@ -117,7 +117,7 @@ def transpose_words(to, ldt, source, lds):
     rows_at(to, np.int32, WORDS, ldt, WORDS)[:] = rows_at(source, np.int32, WORDS, lds, WORDS).T
 
 
-def add_words(to, source, less, count, ahead, weight, like):
+def add_words(to, source, less, count, ahead, weight, like, sum_):
     x = memory(source, like.dtype, count)
     x = x - memory(less, like.dtype, count) if like.dtype.kind == "i" else x
-    memory(to, np.float64, count)[:] += weight * x
+    memory(to, sum_.dtype, count)[:] += sum_.dtype.type(weight) * x.astype(sum_.dtype)

@@ -53,6 +53,7 @@ class Unit(NamedTuple):
     offset: int
     prepare: int
     tile: int
+    side: int = 8  # panels on a side of a task's block
     begin: int = 0
     end: int = 0
     config: int = 0  # what these two are given

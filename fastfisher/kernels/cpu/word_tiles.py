@@ -250,17 +250,19 @@ def transpose_words(typingctx, to, ldt, source, lds):
 
 
 @vector(twins.add_words)
-def add_words(typingctx, to, source, less, count, ahead, weight, like):
-    """to[j] += weight (source[j] - less[j]) for j < count: doubles, and numbers like `like`.
+def add_words(typingctx, to, source, less, count, ahead, weight, like, sum_):
+    """to[j] += weight (source[j] - less[j]) for j < count: numbers like `sum_`, of numbers like
+    `like`; the weight is a power of two.
 
     Only integers have something taken away. All are addresses, with room for whole vectors
     at `source` and `less`; what is `ahead` bytes behind `to` is fetched.
     """
 
     def emit(context, builder, signature, values):
-        to_v, source_v, less_v, count_v, ahead_v, weight_v, _ = values
-        code = Code(context, builder, types.float64)
+        to_v, source_v, less_v, count_v, ahead_v, weight_v, *_ = values
+        code = Code(context, builder, sum_)
         kind = ir.VectorType(context.get_data_type(like), code.lanes)
+        weight_v = context.cast(builder, weight_v, weight, sum_)
         by, place = code.splat(weight_v), code.address(to_v)
         next_ = code.address(builder.add(to_v, ahead_v))
 
@@ -271,8 +273,9 @@ def add_words(typingctx, to, source, less, count, ahead, weight, like):
             if isinstance(like, types.Integer):
                 x = builder.sub(x, _vector_at(builder, builder.add(less_v, offset), kind))
                 x = builder.sitofp(x, code.vector)
-            elif like != types.float64:
-                x = builder.fpext(x, code.vector)
+            elif like != sum_:
+                turned = builder.fpext if like.bitwidth < sum_.bitwidth else builder.fptrunc
+                x = turned(x, code.vector)
             code.prefetch(code.at(next_, at), write=True)
             before = code.load_some(code.at(place, at), at, count_v)
             left = builder.sub(count_v, at)
@@ -283,7 +286,7 @@ def add_words(typingctx, to, source, less, count, ahead, weight, like):
         code.loop(turns, [], body)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5, weight, like), emit
+    return types.void(*[types.intp] * 5, weight, like, sum_), emit
 
 
 def _vector_at(builder, address, kind, align=4):

@@ -17,7 +17,7 @@ from ...devices.door import none
 from ...devices.passes import load
 from ...kernels.cuda import compat, memory, ranges, single, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, NORM, TRACE
-from ...kernels.slicing import FORMS, slice_units
+from ...kernels.slicing import FORMS, full_units
 from ...planning import NORM_STEPS, device_mixed_costs, mixed_side
 from ..certificate import REFINEMENTS, direct_status
 from ..fine import REACHED
@@ -89,7 +89,7 @@ class _Rough:
         self.system, self.report, self.primal = system, report, side == "primal"
         self.order, self.spread = (system.p, system.n) if self.primal else (system.n, system.p)
         self.added, host = added, report.host
-        self.units = slice_units(peaks, system.dtype)
+        self.units = full_units(peaks, system.dtype)
         roots = math.sqrt(system.inverse_total)
         if not self.primal and system.roots is not None:
             roots = memory.to_host(system.roots)
