@@ -19,10 +19,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import FisherError, InputError
+from ..machine import available_memory, cache_sizes
 from ..planning import (
+    CACHED,
     SIDED,
     SOLVE,
     Rates,
+    choose,
     fingerprint,
     forget_profile,
     prefer,
@@ -50,7 +53,7 @@ def _ignore_interrupts():
 
 
 def _prepare(op, size, dtype, settings, entry):
-    """Make the operands and warm up; (flops, bytes) of each work."""
+    """Make the operands and warm up; flops of each work."""
     kernel = entry.load()
     facts = []
     _prepared.clear()
@@ -58,7 +61,7 @@ def _prepare(op, size, dtype, settings, entry):
         _once(kernel, work)
         repeats = max(1, math.ceil(settings.turn / max(_once(kernel, work), 1e-7)))
         _prepared.append((kernel, work, min(repeats, 1000)))
-        facts.append((work.flops, work.bytes))
+        facts.append(work.flops)
     return facts
 
 
@@ -103,6 +106,17 @@ def _around_kernels():
     copying = statistics.median(_seconds(np.array, columns, order="C") for _ in range(5))
     staged = alone(STAGED, "dual", (0.0, 0.003))  # one call after the other, and by itself
     return alone(4, "primal", (0.0,))[0], *staged, columns.size / copying
+
+
+def _memory_bandwidth():
+    """Bytes per second of a product with scores that no cache holds."""
+    room = available_memory() or math.inf
+    length = 1 << 12
+    rows = int(max(min(2 * max(cache_sizes()["L3"], CACHED), room / 4), 1 << 20)) // (8 * length)
+    G, v, y = np.ones((rows, length)), np.ones((1, length)), np.empty((1, rows))
+    kernel = choose("matvec", 1, np.float64).load()
+    turns = [_seconds(kernel, y, G, v, np.empty(0)) for _ in range(6)]
+    return G.nbytes / statistics.median(turns[1:])
 
 
 def _seconds(function, *arguments, **settings):
@@ -198,7 +212,7 @@ class _Contenders:
 
 
 def _measure(contenders, cell, settings, rounds):
-    """Per entry, the points (size, flops, flops per second) and the bytes of each work."""
+    """Per entry, the points (size, flops, flops per second)."""
     op, dtype, size, entries = cell
     facts, times = {}, {}
     for entry in entries:  # entries of one owner take turns one after the other
@@ -212,16 +226,14 @@ def _measure(contenders, cell, settings, rounds):
             if len(times[entry.name]) < rounds:
                 time.sleep(settings.pause)
                 times[entry.name].append(contenders.ask(entry.vendor, _turn))
-    points, streams = {}, []
+    points = {}
     for name, turns in times.items():
         medians = [statistics.median(turn[i] for turn in turns) for i in range(len(facts[name]))]
         points[name] = [
             (size, round(flops), float(f"{flops / seconds:.4g}"))
-            for (flops, _), seconds in zip(facts[name], medians, strict=True)
+            for flops, seconds in zip(facts[name], medians, strict=True)
         ]
-        if op in ("matvec", "rmatvec", "fvp"):
-            streams.append(facts[name][-1][1] / medians[-1])
-    return points, streams
+    return points
 
 
 def calibrate(*, quick=False, dry_run=False, progress=None):
@@ -272,24 +284,23 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
         check_target(path)
     settings = QUICK if quick else FULL
     start = time.monotonic()
-    points, streams, todo = {}, [], list(cells(settings))
+    points, todo = {}, list(cells(settings))
     with contextlib.ExitStack() as stack:
         contenders = _Contenders(stack)
         call, solving, stages, conversion = contenders.ask(False, _around_kernels)
+        bandwidth = contenders.ask(False, _memory_bandwidth)
         started = time.monotonic()
         for done, cell in enumerate(todo):
             on_time = time.monotonic() - started <= settings.budget * done / len(todo) + 1
             rounds = settings.rounds if on_time else FEWEST
-            found, moved = _measure(contenders, cell, settings, rounds)
-            streams += moved
-            for name, rows in found.items():
+            for name, rows in _measure(contenders, cell, settings, rounds).items():
                 points.setdefault(name, {}).setdefault(cell[1], []).extend(rows)
             if progress is not None:
                 progress(f"{cell[0]} {cell[1]}", done + 1, len(todo))
     rates = Rates(
         machine=fingerprint(),
         date=datetime.date.today().isoformat(),
-        bandwidth=float(f"{max(streams):.4g}"),
+        bandwidth=float(f"{bandwidth:.4g}"),
         overhead=1e-9,
         call=float(f"{call:.4g}"),
         conversion=float(f"{conversion:.4g}"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..planning import SIDED, TABLE, solve_flops
+from ..planning import CACHED, SIDED, TABLE, solve_flops
 
 __all__ = ["FULL", "QUICK", "SIDES", "Settings", "band_of", "cells", "works"]
 
@@ -32,7 +32,7 @@ FULL = Settings(
     7,
     0.004,
     0.01,
-    96 << 20,
+    CACHED,
     4e9,
     ("float64", "float32", "complex128", "complex64"),
     1,
@@ -57,11 +57,10 @@ IN_PLANS += ("solve_lower", "solve_lower_adjoint")
 
 @dataclass(frozen=True)
 class Work:
-    """One call: the operands, what restores those it overwrites, its flops and bytes."""
+    """One call: the operands, what restores those it overwrites, its flops."""
 
     arguments: tuple
     flops: float
-    bytes: float
     restore: Callable = None
 
 
@@ -92,7 +91,7 @@ def _syrk(size, dtype, settings):
         empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
         c, a = np.zeros((size, size), _double(dtype)), _numbers((n, size), dtype)
         flops = _multiply_add(dtype) * n * size * (size + 1) / 2
-        yield Work((c, a, real, empty), flops, a.nbytes)
+        yield Work((c, a, real, empty), flops)
 
 
 def _gram(size, dtype, settings):
@@ -100,7 +99,7 @@ def _gram(size, dtype, settings):
         empty, real = np.empty(0, dtype), np.empty(0, np.empty(0, dtype).real.dtype)
         c, a = np.zeros((size, size), _double(dtype)), _numbers((size, p), dtype)
         flops = _multiply_add(dtype) * p * size * (size + 1) / 2
-        yield Work((c, a, 0, p, real, empty), flops, a.nbytes)
+        yield Work((c, a, 0, p, real, empty), flops)
 
 
 WIDTH = 2000  # parameters of the scores in products with vectors
@@ -113,11 +112,11 @@ def _products(op, k, dtype, settings):
         a, v, u = (_numbers(s, dtype) for s in ((n, WIDTH), (k, WIDTH), (k, n)))
         y, z = np.zeros((k, WIDTH), _double(dtype)), np.zeros((k, n), _double(dtype))
         if op == "matvec":
-            yield Work((z, a, v, empty), one * n, a.nbytes)
+            yield Work((z, a, v, empty), one * n)
         elif op == "rmatvec":
-            yield Work((y, a, u, empty), one * n, a.nbytes)
+            yield Work((y, a, u, empty), one * n)
         else:
-            yield Work((y, a, v, real, empty), 2 * one * n, a.nbytes)
+            yield Work((y, a, v, real, empty), 2 * one * n)
 
 
 def _cholesky(n, dtype, settings):
@@ -125,7 +124,7 @@ def _cholesky(n, dtype, settings):
     A = A @ A.conj().T / n + np.eye(n, dtype=dtype)
     work = A.copy()
     flops = _multiply_add(dtype) * n**3 / 6
-    yield Work((work,), flops, A.nbytes, lambda: np.copyto(work, A))
+    yield Work((work,), flops, lambda: np.copyto(work, A))
 
 
 def _solve_lower(op, n, dtype, settings):
@@ -136,13 +135,13 @@ def _solve_lower(op, n, dtype, settings):
         x = b.copy()
         arguments = (L, x, 0) if op == "solve_lower" else (L, x)
         flops = solve_flops(n, dtype, k)
-        yield Work(arguments, flops, L.nbytes / 2, lambda x=x, b=b: np.copyto(x, b))
+        yield Work(arguments, flops, lambda x=x, b=b: np.copyto(x, b))
 
 
 def _inverse_diagonal(n, dtype, settings):
     L = np.tril(_numbers((n, n), dtype)) / (4 * n)
     np.einsum("ii->i", L)[...] = 1
-    yield Work((np.zeros(n), L), _multiply_add(dtype) * n**3 / 6, L.nbytes / 2)
+    yield Work((np.zeros(n), L), _multiply_add(dtype) * n**3 / 6)
 
 
 def _batched_solve(p, dtype, settings):
@@ -152,7 +151,7 @@ def _batched_solve(p, dtype, settings):
         f = np.resize(B @ B.conj().swapaxes(1, 2) / p + np.eye(p, dtype=dtype), (n, p, p))
         g, x, info = _numbers((n, p), dtype), np.zeros((n, p), dtype), np.zeros(n, np.int32)
         damping = np.zeros(n, np.empty(0, dtype).real.dtype)
-        yield Work((x, info, f, g, damping), n * flops, f.nbytes)
+        yield Work((x, info, f, g, damping), n * flops)
 
 
 def _layered_gram(rows, dtype, settings):
@@ -160,7 +159,7 @@ def _layered_gram(rows, dtype, settings):
         a, e = _numbers((rows, d), dtype), _numbers((rows, d), dtype)
         c = np.zeros((rows, rows), _double(dtype))
         flops = _multiply_add(dtype) * rows * (rows + 1) * d
-        yield Work((c, a, e, 1), flops, a.nbytes + e.nbytes)
+        yield Work((c, a, e, 1), flops)
 
 
 def works(op, size, dtype, settings):

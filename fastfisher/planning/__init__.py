@@ -18,7 +18,7 @@ from .plans import (
     require_memory,
 )
 from .profiles import current_rates, fingerprint, profile, profile_path
-from .rates import SOLVE, Rates
+from .rates import CACHED, SOLVE, Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
 from .structured import plan_batched, plan_blocks
 from .table import (
@@ -39,6 +39,7 @@ from .table import (
 from .units import integer_unit, normwise_pays
 
 __all__ = [
+    "CACHED",
     "NORM_STEPS",
     "SIDED",
     "SOLVE",

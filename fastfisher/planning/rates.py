@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import machine
 
-__all__ = ["DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rates_from"]
+__all__ = ["CACHED", "DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rates_from"]
 
 FORMAT = 2  # 1: before triangular solves were measured with several numbers of right-hand sides
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
@@ -27,6 +27,7 @@ SOLVE = 7  # overheads of a direct solve in stages, however many: as many as the
 ITERATION = 3  # of an iteration of conjugate gradients
 FRESH = 1 / 4  # of the bandwidth of memory: what arrays that are made on the way get
 PAUSED = 2  # how much longer than in a loop a small solve takes that follows a pause or another
+CACHED = 96 << 20  # bytes that the works measured have at most; what larger caches do is not known
 LARGE = 1000, 1e9  # order and flops of a product that shows what a core reaches
 
 
@@ -97,7 +98,7 @@ class Rates:
         """
         scale = self.stream_scale / shrunk if op in STREAMING else self.compute_scale
         computing = flops / (self._rate(op, entry, dtype, size, flops) * scale)
-        beyond = max(moved - machine.cache_sizes()["L3"], 0)
+        beyond = max(moved - min(machine.cache_sizes()["L3"], CACHED), 0)
         return max(computing, beyond / (self.bandwidth * self.stream_scale)) + self.overhead
 
     def around(self, stages, passed, overheads=SOLVE):

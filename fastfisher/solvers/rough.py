@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..kernels.cpu.memory import SMALL, forget
+from ..kernels.cpu.memory import SMALL, aligned, forget
 from ..kernels.slicing import BITS, KINDS, SINGLE, full_units
 from ..ops.factorizations import factor
 from ..passes import add_peaks, add_sliced_gram, add_sliced_syrk, sums_dtype
@@ -188,7 +188,8 @@ class Slicing:
 
     def _added(self, c, form, part):
         if c is None:  # rounded once per stretch: what is factored is in single precision anyway
-            c = np.zeros((len(self.peaks), len(self.peaks)), np.float32)
+            c = aligned((len(self.peaks), len(self.peaks)), np.float32)
+            c[:] = 0
         s, units = self.system, self._units(form.bits)
         how = {"kind": form.kind, "shift": s.mean, "part": part}
         if self.side == "primal":

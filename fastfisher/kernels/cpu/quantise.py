@@ -17,7 +17,16 @@ from ..slicing import KINDS
 from . import twins_units as twins
 from .simd import _I32, Code, _index, vector
 
-__all__ = ["STORED", "WORDS", "peaks_at", "quantise_columns", "quantise_rows", "words"]
+__all__ = [
+    "PEAK_ROWS",
+    "STORED",
+    "WORDS",
+    "peaks_of_row",
+    "peaks_of_rows",
+    "quantise_columns",
+    "quantise_rows",
+    "words",
+]
 
 # What stands for a term: as it is stored, but that septets are signed.
 STORED = {"bytes": np.int8, "septets": np.uint8, "shorts": np.int16, "halves": np.uint16}
@@ -263,40 +272,56 @@ def _sum(builder, x):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
 
 
-@vector(twins.peaks_at)
-def peaks_at(typingctx, peaks, source, count, factor, shift, shifted):
-    """peaks[j] = max(peaks[j], |factor (source[j] - shift[j])|) for j < count, as bits.
+def _peaks(rows):
+    """Intrinsic (peaks, source, lda, count, factors, shift, shifted, like): peaks[j] =
+    max(peaks[j], |factors[r] (source[r, j] - shift[j])|) for j < count and r < `rows`, as bits.
 
     Bits of absolute values are ordered like them, with Inf and then NaN above all: nothing is
     lost. `peaks` has room for whole vectors.
     """
-    index, like = types.intp, factor
+    index = types.intp
 
-    def emit(context, builder, signature, values):
-        peaks_v, source_v, count_v, factor_v, shift_v, shifted_v = values
-        code = Code(context, builder, like)
-        start, mean, by = code.address(source_v), code.address(shift_v), code.splat(factor_v)
-        place = code.address(peaks_v)
-        bits = ir.VectorType(ir.IntType(8 * code.bytes), code.lanes)
-        positive = ir.Constant(bits, [(1 << (8 * code.bytes - 1)) - 1] * code.lanes)
+    @vector(functools.partial(twins.peaks_at, rows))
+    def peaks_at(typingctx, peaks, source, lda, count, factors, shift, shifted, like):
+        def emit(context, builder, signature, values):
+            peaks_v, source_v, lda_v, count_v, factors_v, shift_v, shifted_v, _ = values
+            code = Code(context, builder, like)
+            start, mean, place = (code.address(x) for x in (source_v, shift_v, peaks_v))
+            pointers = [code.at(start, builder.mul(lda_v, _index(r))) for r in range(rows)]
+            factor = code.address(factors_v)
+            by = [code.splat(builder.load(code.at(factor, r))) for r in range(rows)]
+            ahead = builder.mul(lda_v, _index(rows))
+            bits = ir.VectorType(ir.IntType(8 * code.bytes), code.lanes)
+            positive = ir.Constant(bits, [(1 << (8 * code.bytes - 1)) - 1] * code.lanes)
 
-        def body(number, carried, moved):
-            at = builder.mul(number, _index(code.lanes))
-            x = code.load_some(code.at(start, at), at, count_v)
-            x = builder.fmul(by, _shifted(code, x, mean, at, count_v, moved))
-            size = builder.and_(builder.bitcast(x, bits), positive)
-            before = builder.bitcast(code.load(code.at(place, at)), bits)
-            larger = builder.icmp_signed(">", size, before)
-            code.store(builder.select(larger, size, before), code.at(place, at))
-            return []
+            def body(number, carried, moved):
+                at = builder.mul(number, _index(code.lanes))
+                largest = builder.bitcast(code.load(code.at(place, at)), bits)
+                for r in range(rows):
+                    if rows > 1:
+                        there = builder.add(at, ahead)
+                        code.prefetch(code.at(pointers[r], there), level=2)
+                    x = code.load_some(code.at(pointers[r], at), at, count_v)
+                    x = builder.fmul(by[r], _shifted(code, x, mean, at, count_v, moved))
+                    size = builder.and_(builder.bitcast(x, bits), positive)
+                    larger = builder.icmp_signed(">", size, largest)
+                    largest = builder.select(larger, size, largest)
+                code.store(largest, code.at(place, at))
+                return []
 
-        turns = builder.sdiv(builder.add(count_v, _index(code.lanes - 1)), _index(code.lanes))
-        some = builder.icmp_signed("!=", shifted_v, _index(0))
-        with builder.if_else(some) as (then, otherwise):
-            with then:
-                code.loop(turns, [], functools.partial(body, moved=True))
-            with otherwise:
-                code.loop(turns, [], functools.partial(body, moved=False))
-        return context.get_dummy_value()
+            turns = builder.sdiv(builder.add(count_v, _index(code.lanes - 1)), _index(code.lanes))
+            some = builder.icmp_signed("!=", shifted_v, _index(0))
+            with builder.if_else(some) as (then, otherwise):
+                with then:
+                    code.loop(turns, [], functools.partial(body, moved=True))
+                with otherwise:
+                    code.loop(turns, [], functools.partial(body, moved=False))
+            return context.get_dummy_value()
 
-    return types.void(index, index, index, like, index, index), emit
+        return types.void(*[index] * 7, like), emit
+
+    return peaks_at
+
+
+PEAK_ROWS = 4  # at a time: stores hold up the loads from memory that are waiting
+peaks_of_row, peaks_of_rows = _peaks(1), _peaks(PEAK_ROWS)

@@ -78,11 +78,12 @@ def quantise_columns(to, step, sums, source, count, unit, shift, like, term):
             memory(sums + 4 * s * sums_stride, np.int32, 1)[:] += q.sum(dtype=np.int32)
 
 
-def peaks_at(peaks, source, count, factor, shift, shifted):
-    x = memory(source, factor.dtype, count)
-    x = np.abs(factor * (x - memory(shift, factor.dtype, count) if shifted else x))
-    place = memory(peaks, factor.dtype, count)
-    place[:] = np.maximum(place, x)
+def peaks_at(rows, peaks, source, lda, count, factors, shift, shifted, like):
+    x = rows_at(source, like.dtype, rows, lda, count)
+    x = x - memory(shift, like.dtype, count) if shifted else x
+    x = np.abs(memory(factors, like.dtype, rows)[:, np.newaxis] * x)
+    place = memory(peaks, like.dtype, count)
+    place[:] = np.maximum(place, x.max(axis=0))
 
 
 def prepare(mask, sign, width, rows, to, source, steps):
