@@ -105,18 +105,19 @@ class MixedSolver:
         return 0.0 if self.diagonal is None else float(self.diagonal.max(initial=0.0))
 
     def apply_fisher(self, rows):
-        """F rows; with the first one goes the direction that tells the norm: scores are read once
-        for both."""
-        if self._norm is None and len(rows) == 1:
-            v = long_direction(self.system)
+        """F rows, after which the norm is known: the direction that tells it goes along with a
+        single row, so that scores are read once for both."""
+        if self._norm is None:
+            v = long_direction(self.system) if len(rows) == 1 else None
             if v is not None:
                 rows, stretched = np.split(self.system.apply_fisher(np.concatenate([rows, v])), 2)
                 self._norm = max(self._largest, float(np.linalg.norm(stretched)))
                 return rows
+            self._norm = self.norm
         return self.system.apply_fisher(rows)
 
     def bound(self, added, *, at_hand=False):
-        """||F + D||, from below; `at_hand`: 0 rather than another product with the scores."""
+        """||F + D||, from below; `at_hand`: 0 rather than a product with the scores."""
         if at_hand and self._norm is None:
             return 0.0
         norm = self.norm + float(np.min(added, initial=math.inf) if np.ndim(added) else added)

@@ -13,7 +13,7 @@ from fastfisher.solvers import krylov, refine, rough
 from fastfisher.solvers.pcg import Rounding
 from fastfisher.solvers.probe import Probe
 from fastfisher.solvers.refine import MixedSolver
-from fastfisher.solvers.system import make_system
+from fastfisher.solvers.system import System, make_system
 from tests import matrices, oracle
 from tests.solvers.mixed_cases import SHAPES, multiplied_by, over_sides, problems
 from tests.solvers.mixed_cases import sliced as sliced
@@ -73,6 +73,32 @@ def test_a_path_of_dampings_forms_the_matrix_once(sliced, monkeypatch, rng):
         x = np.linalg.solve(oracle.fisher(G) + share * top * np.eye(47), b)
         assert_ratio(forward_ratio(outcome.x[0], x, 1 + 1 / share), "forward", share)
     assert formed == [1]
+
+
+@pytest.mark.parametrize("sides", [1, 3])
+def test_the_rule_of_refinement_knows_the_norm_from_the_first_product_on(
+    sliced, sides, monkeypatch, rng
+):
+    """As near as by a product of its own, which a single right-hand side does without."""
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal((47, sides))
+    top, known, products = np.linalg.norm(oracle.fisher(G), 2), [], []
+    done, apply = Rounding.done, System.apply_fisher
+
+    def seen(self, r, x, *others):
+        known.append((bool(x.any()), self.norm()))
+        return done(self, r, x, *others)
+
+    def counted(self, v):
+        products.append(len(v))
+        return apply(self, v)
+
+    monkeypatch.setattr(Rounding, "done", seen)
+    monkeypatch.setattr(System, "apply_fisher", counted)
+    sol = ff.solve(G, b, damping=0.1 * top, method="mixed")
+    assert sol.slices == 1 and known[0] == (False, 0.0) and any(moved for moved, _ in known)
+    for moved, norm in known[1:]:
+        assert moved and 0.9 * top < norm - 0.1 * top <= (1 + 1e-12) * top
+    assert products[:2] == ([2, 1] if sides == 1 else [1, 3])
 
 
 def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):

@@ -162,11 +162,11 @@ def factor_bytes(order, parts, itemsize):
 
 def strip_rows(width, itemsize, threads, caches):
     """Rows, four or one, of which L2 holds a thread's share of the columns, of as many that follow,
-    and of the two vectors; or the last cache all columns. 0 if there are none."""
+    and of the two vectors; or, of four, the last cache all columns. 0 if there are none."""
     share, room = -(-width // threads), min(caches["L3"] // 2, STRIP_BYTES)
     for rows in (4, 1):
         held = (2 * rows + 2) * itemsize
-        if held * share <= caches["L2"] or held * width <= room:
+        if held * share <= caches["L2"] or (rows > 1 and held * width <= room):
             return rows
     return 0
 
