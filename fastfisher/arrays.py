@@ -106,7 +106,8 @@ class Scores:
             return contiguous(part, self.stored if halves else self.dtype)
         narrows = part.dtype.kind in "fc" and part.dtype.itemsize > self.dtype.itemsize
         if narrows:  # scaled first: the values themselves may not fit
-            block = np.multiply(part, self.scale, order="C").astype(self.dtype)
+            block = np.empty(part.shape, self.dtype)  # and no copy in their own dtype
+            np.multiply(part, self.scale, out=block, casting="unsafe")
         else:
             block = np.array(contiguous(part, self.dtype))
         block[[row - lo for row in self.skipped[first:last]]] = 0

@@ -1,6 +1,8 @@
 """The door: layouts, half precision, lists and subclasses, numbers that are not finite."""
 
+import tracemalloc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +163,17 @@ def test_all_finite_sees_every_element(dtype):
         if x.size and x.dtype.kind == "c":
             x.flat[-1] = complex(0, np.nan)
             assert not all_finite(x)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_scores_that_are_scaled_and_narrowed_take_no_copy_in_their_own_dtype(order, rng):
+    a = np.asarray(rng.standard_normal((1000, 600)), order=order)
+    G = replace(as_scores(a), dtype=np.dtype(np.float32), scale=0.25)
+    tracemalloc.start()
+    try:
+        rows = G.rows(0, 1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows.dtype == np.float32 and rows.flags.c_contiguous
+    assert np.array_equal(rows, (0.25 * a).astype(np.float32)) and peak < 1.3 * rows.nbytes

@@ -27,10 +27,11 @@ def integer_unit(kind="bytes"):
     else:
         known = {name[1:].replace("-", "_") for name in named.split(",") if name[:1] == "+"}
         known |= {name.replace("vnni", "_vnni").replace("512bf", "512_bf") for name in known}
-    if kind == "bytes" and "amx_int8" in known:
+    tiles = named is None or "amx_tile" in known
+    if kind == "bytes" and tiles and "amx_int8" in known:
         return "amx"
     if kind == "halves":
-        if "amx_bf16" in known:
+        if tiles and "amx_bf16" in known:
             return "amx"
         return "avx512bf16" if {"avx512_bf16", "avx512f"} <= known else "plain"
     if kind != "septets":

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_every_band_of_right_hand_sides_is_measured_or_between_two_that_are():
 def test_the_calls_that_are_timed_are_calls_of_the_contract(op, dtype):
     size = min(s for s in works.SIZES[op] if s > 1)
     for work in works.works(op, size, dtype, TINY):
-        assert work.flops > 0 and work.bytes > 0
+        assert work.flops > 0
         before = [np.array(a) for a in work.arguments if isinstance(a, np.ndarray)]
         for _ in range(2):
             if work.restore:
@@ -75,6 +76,24 @@ def test_what_stages_cost_is_measured_on_a_solve_that_has_them():
     """A primal solve of few parameters is one compiled call: all of it would be one stage's."""
     call, solving, stages, conversion = measure._around_kernels()
     assert len(stages) > 1 and min(call, solving, conversion) > 0
+
+
+def test_bandwidth_is_measured_with_scores_that_no_cache_holds(monkeypatch):
+    seen, choose = [], measure.choose
+
+    def watched(*args):
+        kernel = choose(*args).load()
+        load = lambda: lambda y, G, *rest: seen.append(G.nbytes) or kernel(y, G, *rest)  # noqa: E731
+        return SimpleNamespace(load=load)
+
+    monkeypatch.setattr(measure, "cache_sizes", lambda: {"L3": 3 << 20})
+    monkeypatch.setattr(measure, "CACHED", 1 << 20)
+    monkeypatch.setattr(measure, "choose", watched)
+    assert 0 < measure._memory_bandwidth() < 1e13
+    assert set(seen) == {6 << 20}
+    monkeypatch.setattr(measure, "available_memory", lambda: 8 << 20)  # a quarter of it at most
+    seen.clear()
+    assert measure._memory_bandwidth() > 0 and set(seen) == {2 << 20}
 
 
 def test_calibrate_writes_a_profile_that_planning_reads(tiny, profile_file, capsys):

@@ -380,6 +380,8 @@ def foretold():
         {"NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"},
         {"NUMBA_CPU_FEATURES": "+avx2,+avx512f,+avx512vnni"},
         {"NUMBA_CPU_FEATURES": "+avx512f,+avx512bf16"},
+        {"NUMBA_CPU_FEATURES": "+avx2,+amx-tile,+amx-int8,+amx-bf16"},
+        {"NUMBA_CPU_FEATURES": "+avx2,+amx-int8,+amx-bf16"},
         {"NUMBA_CPU_FEATURES": "-avx2"},
         {"NUMBA_DISABLE_JIT": "1"},
     ],
