@@ -214,7 +214,7 @@ def add_sliced_syrk(
     scale = _real(None if weights is None else np.sqrt(weights), G.dtype)
     units, shift = _real(units, G.dtype), _shift(shift, G.dtype)
     whole = G.direct and G.stored == G.dtype
-    if count > 1 or not whole:  # a stretch of one slice of integers is exact, however it is cut
+    if count > 1 or not whole:  # one slice of what lies ready can be longer
         step = min(step, G.slice_rows)
     for lo, hi in _within(n, step, "sliced_syrk", part):
         kernel(c, G.rows(lo, hi), units, count, levels, _part(scale, lo, hi), shift)

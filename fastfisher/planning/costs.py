@@ -346,9 +346,10 @@ def _mixed(q):
     side = mixed_side(q)
     half, op, order, summed, single = _halves_of(q, side)
     product, *factor = direct_stages(half, op, order, summed, sums=single)
-    workspace = product.workspace
-    kind = mixed_kind(q)
+    workspace, kind = product.workspace, mixed_kind(q)
     if kind:
+        if q.method != "mixed":  # unasked, single precision is not tried, but the exact route is
+            workspace = direct_stages(q, op, order, summed)[0].workspace
         sliced, unit = f"{KINDS[kind].op}_{op}", integer_unit(kind)
         costs = mixed_costs(q, side, {kind: unit})
         copies = _slice_bytes(q) if q.halves or not q.direct else 0  # no half precision is read

@@ -7,7 +7,7 @@ done, and when the whole is given up, is for a rule to say.
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
 
-from ..planning import current_options
+from ..planning import choose, current_options
 from .certificate import row_norms
 from .ranges import unit_roundoff
 
@@ -176,13 +176,26 @@ class Iteration:
         return np.ascontiguousarray(columns.T[np.abs(R.diagonal()) > self.alike])
 
 
+# Threads of NumPy's BLAS, which wait awake for more work, would cost all others milliseconds.
+
+
 def _products(x, y):
     """<x_i, y_j> for rows of x and y."""
-    if len(x) == 1:  # BLAS would leave threads spinning beside our kernels
+    if len(x) == 1:
         return np.einsum("ip,jp->ij", x.conj(), y)
-    return x.conj() @ y.T
+    found = np.empty((len(x), len(y)), y.dtype)
+    _kernel("matvec", found)(found, y, np.ascontiguousarray(x.conj()), found[0, :0])
+    return found
 
 
 def _combined(c, rows):
     """sum_i c_ij rows_i for every j."""
-    return c.T * rows if len(rows) == 1 else c.T @ rows
+    if len(rows) == 1:
+        return c.T * rows
+    found = np.zeros((c.shape[1], rows.shape[1]), rows.dtype)
+    _kernel("rmatvec", found)(found, rows, np.ascontiguousarray(c.T.conj()), found[0, :0])
+    return found.conj()
+
+
+def _kernel(op, found):
+    return choose(op, len(found), found.dtype).load()

@@ -214,7 +214,7 @@ class MixedSolver:
                 early = self.slicing.begun(form, terms).factored(added)
                 if early is None or not self.probe.holds(early.least(terms)):
                     return None
-                doubted = False
+                early, doubted = None, False
         found = self.matrix(form).factored(added)
         if doubted and found is not None and not self.probe.holds(found.least(spread)):
             return None
@@ -232,6 +232,8 @@ class MixedSolver:
         self._left = max(self._left - 1, 1)
         if outcome is None:
             self._matrices.clear()
+            if self.slicing is not None:
+                self.slicing.forget()
         return outcome
 
     def _tried(self, b, coef, damping):
@@ -261,6 +263,7 @@ class MixedSolver:
             outcome = self._outcome(rough, added, b, f, form)
             if outcome is not None:
                 return outcome
+            rough = None  # before the next one is made
         return None
 
     def _outcome(self, rough, added, b, f, form):

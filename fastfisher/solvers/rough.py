@@ -186,8 +186,12 @@ class Slicing:
         self._first = {form: (c, terms)}
         return Rough(c, self._outer(form.bits) * math.sqrt(self.spread / terms), form)
 
+    def forget(self):
+        """Let go of what was begun."""
+        self._first.clear()
+
     def _added(self, c, form, part):
-        if c is None:  # rounded once per stretch: what is factored is in single precision anyway
+        if c is None:  # what is factored is in single precision anyway
             c = aligned((len(self.peaks), len(self.peaks)), np.float32)
             c[:] = 0
         s, units = self.system, self._units(form.bits)

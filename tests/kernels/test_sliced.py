@@ -163,6 +163,15 @@ def test_sums_in_single_precision_are_rounded_once_per_stretch(kind, dtype, slic
         assert 0 < error <= 2 * unit_roundoff("float32")
 
 
+def test_sums_become_a_rounded_matrix_where_they_lie(rng):
+    c, units = rng.standard_normal((150, 150)).astype(np.float32), rng.uniform(0.5, 2, 150)
+    out, above = np.zeros_like(c), np.triu(c, 1)
+    sliced.narrow(out, c, units)
+    sliced.narrow(c, c, units)
+    assert np.array_equal(np.tril(c), out) and np.array_equal(np.triu(c, 1), above)
+    assert np.abs(out).max() > 0
+
+
 @over_integers
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])
 @pytest.mark.parametrize("shape", [(90, 33), (33, 90)], ids=str)

@@ -24,11 +24,11 @@ MEASURE = """
 
     method = settings.pop("method")
     methods = [method, "primal" if p <= n else "dual"][: 1 + (method == "mixed")]
-    special = {"primal": [], "mixed": [(900, 800), (800, 900)]}
+    special = {"primal": [], "mixed": [(900, 800), (800, 900)], "auto": [(900, 800)]}
     shapes = special.get(method, [(20, p)])  # how long rows are read, caches decide
     for shape in ((600, 300), (300, 600), *shapes):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
-        for method in methods:
+        for method in [*methods, *["mixed"] * ("auto" in methods)]:
             call(small, np.ones(len(small)) if weighted else None, method)
     G = np.empty((n, p), dtype, order=layout)
     row = rng.standard_normal(p)
@@ -55,6 +55,7 @@ MEASURE = """
         (1000, 40_000, "bfloat16", dict(method="dual", center=True)),
         (1500, 20_000, "float16", dict(method="cg", maxiter=5)),
         (2000, 1500, "float64", dict(method="mixed")),
+        (8000, 2000, "float64", dict(method="auto")),  # which takes mixed precision where it pays
         (1000, 10_000, "float64", dict(method="mixed", form="coef")),
         (1000, 20_000, "float16", dict(method="mixed", form="coef")),
         (10_000, 1000, "bfloat16", dict(method="mixed")),

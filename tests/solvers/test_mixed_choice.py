@@ -101,6 +101,21 @@ def test_the_rule_of_refinement_knows_the_norm_from_the_first_product_on(
     assert products[:2] == ([2, 1] if sides == 1 else [1, 3])
 
 
+def test_the_last_damping_factors_the_sums_where_they_lie(sliced, monkeypatch, rng):
+    G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
+    made, begin = [], rough.RoughFactor.__init__
+
+    def watched(self, matrix, added):
+        c = matrix.c
+        begin(self, matrix, added)
+        made.append(np.shares_memory(c, self._L))
+
+    monkeypatch.setattr(rough.RoughFactor, "__init__", watched)
+    top = np.linalg.norm(oracle.fisher(G), 2)
+    ff.solve_path(G, b, dampings=[top, top / 2, top / 3], method="mixed")
+    assert made == [False, False, True]
+
+
 def test_unasked_it_tries_only_what_promises_a_gain(sliced, monkeypatch, rng):
     """Damping that no rough matrix can hold: the exact route follows before all scores are read."""
     G, b = np.repeat(rng.standard_normal((1310, 47)), 3, axis=1), rng.standard_normal(141)

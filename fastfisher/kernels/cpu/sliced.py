@@ -2,7 +2,7 @@
 
 The scores of a stretch are cut into slices, in panels of words; tasks are blocks of c, which sum
 products in 32 bits, over no more terms than fit (halves: in single precision, over a span), and
-then add them up in double. c itself is double, or single precision: rounded once per stretch.
+then add them up in double. c itself is double, or single precision: a stretch is rounded to it.
 """
 
 from typing import NamedTuple
@@ -343,6 +343,6 @@ def _narrow(launch, out, c, units):
 
 def narrow(out, c, units):
     # out    OUT (n, n) float32, lower triangle;  units  IN (n,)
-    # c      IN READ-ONLY (n, n) double or float32, which may be out
+    # c      IN (n, n) double or float32, or out itself
     """out_ij = units_i c_ij units_j for j <= i, rounded once to single precision."""
     _narrow(out, c, units)

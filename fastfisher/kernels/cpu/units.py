@@ -33,7 +33,11 @@ NEEDED = {
     },
     "halves": {"amx": {"+amx-bf16", "+amx-tile"}, "avx512bf16": {"+avx512bf16", "+avx512f"}},
 }
-PROVEN = {("vnni", "bytes"), ("avx2", "septets"), ("avx2", "shorts")}  # have run on such processors
+PROVEN = {
+    ("vnni", "bytes"),
+    ("avx2", "septets"),
+    ("avx2", "shorts"),
+}  # need no permission, and have run
 BESIDE = {"avx2": "+avx512f"}  # where single precision, in wider vectors, is as fast
 
 

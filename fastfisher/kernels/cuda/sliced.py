@@ -110,7 +110,7 @@ def _accumulate(c, cut, lo, hi, slices, levels):
 
 def sliced_syrk(c, a, units, slices, levels, scale, shift):
     # c       INOUT (p, p) double, lower triangle;  a  IN READ-ONLY (n, p) C order
-    # units   IN (p,) powers of two: |scale_k (a_kj - shift_j) units_j| <= 127, which is not checked
+    # units   IN (p,): |scale_k (a_kj - shift_j) units_j| < 127.5, which is not checked
     # slices  IN per number;  levels  IN products of slices i, j with i + j < levels are taken
     # scale   IN (n,) or (0,);  shift  IN (p,) or (0,), as computed
     """c += U (a - shift)' diag(scale^2) (a - shift) U, U = diag(units), from slices of 7 bits."""
@@ -123,7 +123,7 @@ def sliced_syrk(c, a, units, slices, levels, scale, shift):
 
 def sliced_gram(c, a, lo, hi, units, slices, levels, shift):
     # c       INOUT (n, n) double, lower triangle;  a  IN READ-ONLY (n, p) C order
-    # units   IN (n,) powers of two: |(a_ij - shift_j) units_i| <= 127, which is not checked
+    # units   IN (n,): |(a_ij - shift_j) units_i| < 127.5, which is not checked
     """c += U (a - shift) (a - shift)' U over columns lo..hi, U = diag(units), from slices."""
 
     def cut(q, plane, ld, lo, hi):
