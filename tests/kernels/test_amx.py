@@ -14,7 +14,8 @@ import pytest
 from fastfisher import machine
 from fastfisher.kernels.cpu import sliced, threads, units
 from tests.kernels.processes import in_a_process
-from tests.kernels.test_sliced import assembly, compiled, host_features, loop_of, products
+from tests.kernels.test_sliced import compiled, products
+from tests.kernels.test_units import assembly, host_features, loop_of
 from tests.tolerances import LIMITS, assert_ratio, unit_roundoff
 
 HAS_TILES = "amx_int8" in machine.cpu_features()
