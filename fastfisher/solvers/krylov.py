@@ -184,7 +184,7 @@ def _products(x, y):
     if len(x) == 1:
         return np.einsum("ip,jp->ij", x.conj(), y)
     found = np.empty((len(x), len(y)), y.dtype)
-    _kernel("matvec", found)(found, y, np.ascontiguousarray(x.conj()), found[0, :0])
+    _run("matvec", found, y, x.conj())
     return found
 
 
@@ -193,9 +193,11 @@ def _combined(c, rows):
     if len(rows) == 1:
         return c.T * rows
     found = np.zeros((c.shape[1], rows.shape[1]), rows.dtype)
-    _kernel("rmatvec", found)(found, rows, np.ascontiguousarray(c.T.conj()), found[0, :0])
+    _run("rmatvec", found, rows, c.T.conj())
     return found.conj()
 
 
-def _kernel(op, found):
-    return choose(op, len(found), found.dtype).load()
+def _run(op, found, rows, factors):
+    if found.size:
+        kernel, none = choose(op, len(found), found.dtype).load(), np.empty(0, found.dtype)
+        kernel(found, rows, np.ascontiguousarray(factors), none)
