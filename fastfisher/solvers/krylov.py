@@ -200,4 +200,4 @@ def _combined(c, rows):
 def _run(op, found, rows, factors):
     if found.size:
         kernel, none = choose(op, len(found), found.dtype).load(), np.empty(0, found.dtype)
-        kernel(found, rows, np.ascontiguousarray(factors), none)
+        kernel(found, np.ascontiguousarray(rows), np.ascontiguousarray(factors), none)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher.solvers import krylov
 from tests import matrices, oracle
 
 PRECONDITIONERS = [None, "jacobi", ff.BlockJacobi(7), ff.Nystrom(12)]
@@ -117,3 +118,15 @@ def test_every_route_has_a_status_for_each_right_hand_side(method, rng):
     assert many.statuses == ("converged",) * 3 and many.residuals.shape == (3,)
     one = ff.solve(G, rng.standard_normal(30), damping=0.1, method=method)
     assert one.statuses == ("converged",) and one.residuals.tolist() == [one.residual]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("k", [0, 1, 3, 40])
+def test_products_and_combinations_of_rows_are_those_of_any_layout(k, dtype, rng):
+    x, y = (matrices.gaussian((k, 70), dtype, rng) for _ in range(2))
+    c = matrices.gaussian((k, 5), dtype, rng)
+    for lay in (np.ascontiguousarray, np.asfortranarray):
+        found = krylov._products(lay(x), lay(y))
+        np.testing.assert_allclose(found, x.conj() @ y.T, rtol=1e-13, atol=1e-12)
+        found = krylov._combined(lay(c), lay(x))
+        np.testing.assert_allclose(found, c.T @ x, rtol=1e-13, atol=1e-12)
