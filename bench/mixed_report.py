@@ -57,7 +57,10 @@ def render(results_folder):
             f'method="{method}".\n'
         )
         parts.append(table(results["cells"]))
-        parts.append("Where the time of `fastfisher` goes, one call:\n")
+        parts.append(
+            "Where the time of `fastfisher` goes, one call (`norm`: a product of its own, where\n"
+            "it does not go along with the first step):\n"
+        )
         parts.append(_stages(results["cells"]))
     TABLE.write_text("\n".join(parts))
     return TABLE

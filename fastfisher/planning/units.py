@@ -8,8 +8,8 @@ from .. import machine
 
 __all__ = ["integer_unit", "normwise_pays"]
 
-# Parameters from which integer products may stand for those of scores: in matrix registers
-# 6 of them take 0.57 of the time of one in single precision, but 28 of them 1.2 of one in double.
+# Parameters from which integer products may stand for those of scores, in matrix registers: 6 of
+# them take 0.57 of the time of one in single precision. 28 of them take 1.2 of one in double.
 NORMWISE_ORDER = {"float32": 2048}
 
 

@@ -113,7 +113,7 @@ class MixedSolver:
                 rows, stretched = np.split(self.system.apply_fisher(np.concatenate([rows, v])), 2)
                 self._norm = max(self._largest, float(np.linalg.norm(stretched)))
                 return rows
-            self._norm = self.norm
+            self._norm = self.norm  # a product of its own
         return self.system.apply_fisher(rows)
 
     def bound(self, added, *, at_hand=False):

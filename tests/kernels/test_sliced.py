@@ -140,8 +140,8 @@ def test_X2_full_units_bring_every_peak_to_the_largest_integer(kind, dtype, rng)
 @over_integers
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("slices", [1, 2])
-def test_sums_in_single_precision_are_rounded_once_per_stretch(kind, dtype, slices, rng):
-    """To the bit where it is one stretch, of what the same sums in double are."""
+def test_sums_in_single_precision_are_those_in_double_rounded(kind, dtype, slices, rng):
+    """To the bit after one stretch; the next one is rounded as well, and added in single."""
     bits, _, syrk, gram = INTEGERS[kind]
     a = (rng.choice([-1, 1], (8000, 21)) * rng.uniform(0.7, 1, (8000, 21))).astype(dtype)
     units = full_units(np.abs(a).max(axis=0).astype(float), dtype, bits).astype(dtype)
