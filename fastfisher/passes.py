@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import LARGE, WIDEST, Scores, all_finite, as_scores, far, whole_blocks
+from .arrays import LARGE, WIDEST, Scores, all_finite, far, whole_blocks
 from .errors import InputError
 from .kernels.cpu.memory import SMALL
 from .kernels.cpu.splitting import BLOCK_ROWS, SLICE_BYTES, sliced_terms, written_once
@@ -42,7 +42,6 @@ __all__ = [
 
 _DOUBLE, _COMPLEX = np.dtype(np.float64), np.dtype(np.complex128)
 WIDE = 1 << 16  # sums which it is worth not to add to zeros
-WIDENED_BYTES = 4 << 20  # of scores in double at a time, where they are single
 VENDOR_SLICE = 4096  # rows a vendor call gets at least: below, its own blocking suffers
 
 
@@ -310,12 +309,8 @@ def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
     n, p = G.shape
     G, shift = _weighed(G, weights, shift)
     v = np.ascontiguousarray(v, dtype=G.dtype)
-    if finely and G.dtype != sums_dtype(G.dtype):  # in double, of which nothing more is asked
-        G = replace(G, dtype=sums_dtype(G.dtype))
-        few = max(WIDENED_BYTES // max(p * G.dtype.itemsize, 1), 1)
-        for lo in range(0, n, few):
-            own = None if weights is None else weights[lo : lo + few]
-            add_fvp(y, as_scores(G.rows(lo, min(lo + few, n))), v, weights=own, shift=shift)
+    if finely and G.dtype != sums_dtype(G.dtype):
+        _add_wide_fvp(y, G, v, weights, shift)
         return
     kernel, halves = _kernel("fvp", len(v), G)
     step, ready = read_step(G, 2 * p * len(v)), _lies_ready(G, halves)
@@ -329,6 +324,15 @@ def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
     weights = _real(weights, G.dtype)
     for lo, hi in slices(n, step, "fvp"):
         kernel(y, G.rows(lo, hi, halves=halves), v, _part(weights, lo, hi), shift)
+
+
+def _add_wide_fvp(y, G, v, weights, shift):
+    """`add_fvp` in double where scores are single: of that nothing more is asked."""
+    wide, step = sums_dtype(G.dtype), min(read_step(G, 2 * G.shape[1] * len(v)), G.slice_rows)
+    kernel = choose("wide_fvp", len(v), G.dtype).load()
+    v, weights, shift = v.astype(wide), _real(weights, wide), shift.astype(wide)
+    for lo, hi in slices(G.shape[0], step, "fvp"):
+        kernel(y, G.rows(lo, hi), v, _part(weights, lo, hi), shift)
 
 
 def add_diag(y, G, *, weights=None, shift=None):

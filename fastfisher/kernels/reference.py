@@ -41,6 +41,7 @@ __all__ = [
     "spectral_norm",
     "substitute",
     "syrk",
+    "wide_fvp",
 ]
 
 POWER_STEPS = 4  # towards a norm, from below
@@ -103,6 +104,9 @@ def fvp(y, a, v, weights, shift):
     t = np.empty((len(v), len(a)), y.dtype)
     matvec(t, a, v, shift)
     rmatvec(y, a, t * weights if weights.size else t, shift)
+
+
+wide_fvp = fvp
 
 
 def diag(y, a, weights, shift):

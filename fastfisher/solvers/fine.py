@@ -8,7 +8,7 @@ import numpy as np
 from ..arrays import as_scores
 from ..kernels.cpu.splitting import BLOCK_ROWS
 from ..passes import add_fvp, sums_dtype
-from .certificate import refine, row_norms
+from .certificate import certify, refine, row_norms
 from .ranges import tamed, unit_roundoff
 from .system import System
 
@@ -39,6 +39,10 @@ class Fine:
 def certified(system, added, x, b, norm, improve, correct):
     """`refine`, where samples are alike on by `correct`, until x is what a gate of 9 u asks for."""
     dtype = system.dtype
+    if _looked_at(system, x) and _is_few(system) and not _lies_apart(added, x, b, norm, 0.0):
+        certificate = certify(Fine(system), added, x, b, norm)  # as `careful` would want it
+        if certificate.backward_error <= REACHED * unit_roundoff(dtype):
+            return x, certificate, False
     x, certificate, improved = refine(system, added, x, b, norm, improve, dtype, REACHED)
     seen = careful(system, added, x, b, norm, certificate)
     if seen is system:
@@ -51,12 +55,12 @@ def careful(system, added, x, b, norm, certificate):
     """The system for the certificate of rows x, given that of the system itself: `Fine` where its
     sums hide more than the gate leaves room for."""
     u = unit_roundoff(system.dtype)
-    error, few = certificate.backward_error, system.n <= SAMPLED * BLOCK_ROWS
-    if not (system.explicit and system.total and x.size and math.isfinite(error)):
+    error, few = certificate.backward_error, _is_few(system)
+    if not (_looked_at(system, x) and math.isfinite(error)):
         return system
     clear = error <= CLEAR * u
-    if clear and few:  # rounding at random is not averaged out either
-        clear = _lies_apart(added, x, b, norm, certificate)
+    if clear and few:
+        clear = _lies_apart(added, x, b, norm, certificate.rows)
     if few and not clear:
         return Fine(system)
     repeated = _repeated(_seen_products(system, x), u)
@@ -69,12 +73,22 @@ def careful(system, added, x, b, norm, certificate):
     return Fine(system)
 
 
-def _lies_apart(added, x, b, norm, certificate):
-    """True if no F x is nearly as large as the norm of F allows."""
+def _looked_at(system, x):
+    """True if there are samples that may be alike."""
+    return bool(system.explicit and system.total and x.size)
+
+
+def _is_few(system):
+    """True if rounding at random is not averaged out."""
+    return system.n <= SAMPLED * BLOCK_ROWS
+
+
+def _lies_apart(added, x, b, norm, rest):
+    """True if no F x, of residuals `rest`, is nearly as large as the norm of F allows."""
     sizes = ALONG * norm * row_norms(x)
     if (row_norms(b) + np.max(added, initial=0.0) * row_norms(x) <= sizes).all():
         return True  # since F x = b - D x but for the residual
-    return bool((row_norms(b - certificate.rows - added * x) <= sizes).all())
+    return bool((row_norms(b - rest - added * x) <= sizes).all())
 
 
 @tamed

@@ -15,6 +15,8 @@ __all__ = ["PATIENCE", "RESTARTS", "Iteration", "gained"]
 
 RESTARTS = 8  # times the recurrence may be restarted from the true residual
 PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
+ASIDE = 8  # rows of x that go along with the last product: more cost as much as one of their own
+LASTING = 4  # steps that products with x may be followed through: x is rounded in each
 GAIN = 0.5  # of the residual that a restart must take from some row; else rounding is all there is
 
 
@@ -32,8 +34,10 @@ class Iteration:
 
     ``operator(rows)`` is Hermitian positive definite. A `rule` has ``done(r, x, rows, norm)``: what
     rows, of residuals r, have arrived; and ``hopeless(course, limit)``: whether to give up, by the
-    largest share of a residual that was left after each step so far, of at most `limit`. A `Ritz`
-    is told what the steps show of the preconditioner.
+    largest share of a residual that was left after each step so far, of at most `limit`. Where it
+    has ``ends(r, before, x, rows, norm)``, whether the next step may be the last, x goes along with
+    the direction of that step: its residual is recomputed at no product of its own. A `Ritz` is
+    told what the steps show of the preconditioner.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Iteration:
         # A solution this large beside b means that no damping holds it back.
         self.runaway = float(row_norms(b).max(initial=0.0)) / u**2
         self.norm = 0.0  # of the operator, from below: the largest stretch of a direction seen
-        self.rest = None  # b - operator(x), where it was recomputed for the last x
+        self.rest = None  # b - operator(x), where products with the last x are at hand
 
     def apply(self, v):
         y = self.operator(v)
@@ -67,8 +71,9 @@ class Iteration:
         statuses = ["stagnated"] * len(x)
         iterations, before = 0, np.full(len(x), np.inf)
         for _ in range(RESTARTS + 1):
-            r = self.b - self.apply(x) if np.any(x) else self.b.copy()
-            self.rest, sizes, finished = r, row_norms(r), self.done(r, x)
+            if self.rest is None:
+                self.rest = self.b - self.apply(x) if np.any(x) else self.b.copy()
+            r, sizes, finished = self.rest, row_norms(self.rest), self.done(self.rest, x)
             rows = np.flatnonzero(~finished)
             for j in range(len(x)):
                 if finished[j]:
@@ -116,11 +121,11 @@ class Iteration:
         r = r[rows]
         P, known = self.onwards(r)
         start = best = row_norms(r)
-        since, course = 0, []
+        since, course, ending, fitted = 0, [], False, _Fitted()
         for k in range(limit):
             if P is None or not len(P):
                 return rows, "not_finite" if P is None else "breakdown", k
-            Q = self.apply(P)
+            Q = fitted.product(self.apply, P, x, ending)
             curvature = _products(P, Q)
             if not np.isfinite(curvature).all():
                 return rows, "not_finite", k + 1
@@ -132,15 +137,19 @@ class Iteration:
                 self.ritz.step(rows, *known, curvature)
             step = cho_solve(factor, _products(P, r))
             x[rows] += _combined(step, P)
-            r -= _combined(step, Q)
+            before, change = r, _combined(step, Q)
+            r = r - change
+            fitted.step(rows, change)
             sizes = row_norms(r)
             if progress is not None:
                 progress(self.name, k + 1, limit)
             going = ~self.done(r, x[rows], rows)
             if not going.any():
+                self.rest = fitted.rest(self.b)
                 return rows[:0], "converged", k + 1
-            rows, r, sizes = rows[going], r[going], sizes[going]
+            rows, r, sizes, before = rows[going], r[going], sizes[going], before[going]
             best, start = best[going], start[going]
+            ending = self.may_end(r, before, x, rows)
             if self.norm * float(row_norms(x[rows]).max()) > self.runaway:
                 return rows, "breakdown", k + 1
             course.append(float((sizes / start).max()))
@@ -152,6 +161,12 @@ class Iteration:
                 return rows, "stagnated", k + 1
             P, known = self.onwards(r, P, Q, factor)
         return rows, "max_iterations", limit
+
+    def may_end(self, r, before, x, rows):
+        """Whether products with x are worth their while in the next step: not where they round x,
+        and the residual is that of rounded x."""
+        few = hasattr(self.rule, "ends") and len(x) <= ASIDE and self.dtype == self.b.dtype
+        return few and self.rule.ends(r, before, x[rows], self.index[rows], self.norm)
 
     def onwards(self, r, P=None, Q=None, factor=None):
         """Directions for residuals r, conjugate to those before, and what they tell `ritz`."""
@@ -174,6 +189,33 @@ class Iteration:
             return z
         columns, R, _ = qr(z.T, mode="economic", pivoting=True, overwrite_a=True)
         return np.ascontiguousarray(columns.T[np.abs(R.diagonal()) > self.alike])
+
+
+class _Fitted:
+    """operator(x) of all rows, once they went along with a product, through some steps of x."""
+
+    def __init__(self):
+        self.y, self.steps = None, 0
+
+    def product(self, apply, P, x, wanted):
+        """apply(P), along with x where that is wanted and not known."""
+        if self.steps >= LASTING:
+            self.y = None
+        if self.y is not None or not wanted:
+            return apply(P)
+        Q, self.y = np.split(apply(np.concatenate([P, x])), [len(P)])
+        self.steps = 0
+        return Q
+
+    def step(self, rows, change):
+        """Some rows of x took a step, of which the operator makes `change`."""
+        if self.y is not None:
+            self.y[rows] += change
+            self.steps += 1
+
+    def rest(self, b):
+        """b - operator(x), or None where that is not known."""
+        return None if self.y is None else b - self.y
 
 
 # Threads of NumPy's BLAS, which wait awake for more work, would cost all others milliseconds.

@@ -17,6 +17,7 @@ __all__ = ["Refined", "Rounding", "hopeless", "refined"]
 FLOOR = 7  # backward error, in u, that is always reached for; 2 u where that helps towards
 SMALL = 5e-13  # this residual beside b, in double; rounding allows no more
 EARLY, FALLING = 5, 3  # steps before the rate is judged, and of them since the residual rose
+AGAIN = 0.25  # steps differ: one that takes so much more than the last is foreseen, too
 GOAL = 1e4  # share of the residual, in u, that a steady fall is followed to
 
 
@@ -58,6 +59,11 @@ class Rounding:
             scale = self.u * (row_norms(x / self.scales) + self.scaled[rows])
             there &= row_norms(r * self.scales) <= FLOOR * scale
         return there
+
+    def ends(self, r, before, x, rows, norm):
+        """True if a step that takes a bit more of each residual than the last one did is enough."""
+        taken = AGAIN * row_norms(r) / row_norms(before)
+        return bool(self.done(taken[:, np.newaxis] * r, x, rows, norm).all())
 
     def hopeless(self, course, limit):
         """As `hopeless`."""

@@ -213,6 +213,11 @@ def _fvp(d):
             yield (y, a, d.scores(k, a.shape[1]), weights, shift), [0]
 
 
+def _wide_fvp(d):
+    for (y, a, v, weights, shift), written in _fvp(Data("fvp", d.dtype)):
+        yield (y, a, v.astype(d.wide), weights.astype(float), shift.astype(d.wide)), written
+
+
 def _diag(d):
     for a, weights, shift in d.variants(ROWS):
         yield (d.scores(a.shape[1], dtype=np.float64), a, weights, shift), [0]

@@ -136,8 +136,9 @@ def test_law_26_16_what_is_not_finite_stays_so(op, entry, dtype):
     G = operands(300, 20, dtype).G
     G[257, 7] = np.nan
     wide = sums_dtype(dtype)
-    none, no_shift = np.empty(0, real_dtype(dtype)), np.empty(0, dtype)
-    v, u, op = np.ones((1, 20), dtype), np.ones((1, 300), dtype), op.removeprefix("fine_")
+    own, op = wide if op == "wide_fvp" else dtype, op.rpartition("_")[2]
+    none, no_shift = np.empty(0, real_dtype(own)), np.empty(0, own)
+    v, u = np.ones((1, 20), own), np.ones((1, 300), own)
     y = {
         "matvec": np.zeros((1, 300), wide),
         "rmatvec": np.zeros((1, 20), wide),

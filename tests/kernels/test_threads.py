@@ -111,6 +111,9 @@ def cases(dtype):
             "rmatvec": [run(matvec.rmatvec, vectors, rows, u, none)],
             "fine_rmatvec": [run(matvec.fine_rmatvec, vectors, rows, u, none)],
             "fvp": [run(matvec.fvp, vectors, rows, v, no_weights, none)],
+            "wide_fvp": [
+                run(matvec.wide_fvp, vectors, rows, v.astype(wide), np.empty(0), np.empty(0, wide))
+            ],
             "diag": [run(diag.diag, np.zeros(4200), rows, no_weights, none)],
             "scan": [run(diag.scan, np.zeros(1100, bool), rows)],
             "cholesky": [run(cholesky.cholesky, A)],

@@ -67,6 +67,19 @@ def compare_fvp(entry, n, p, k, dtype, variant):
     judge(entry, rounded(y, dtype), expected, bound, n + p + 1, what)
 
 
+def compare_wide_fvp(entry, n, p, k, dtype, variant):
+    """In units of double, whatever the scores are in."""
+    wide = sums_dtype(dtype)
+    case, v, start = operands(n, p, dtype, variant), vectors(k, p, wide), vectors(k, p, wide)
+    y, weights, shift = start.copy(), case.weights_or_none.astype(float), case.shift_or_none
+    intact = unchanged(case.G, v)
+    entry.load()(y, case.G, v, weights, shift.astype(wide))
+    intact()
+    expected = start + oracle.fvp(case.shifted, v.T, weights if weights.size else None).T
+    bound = magnitudes(start) + oracle.fvp_bound(case.shifted, v.T, case.weights).T
+    judge(entry, y, expected, bound, n + p + 1, f"{n} x {p}, k = {k}, {dtype} {variant}")
+
+
 def compare_diag(entry, n, p, k, dtype, variant):
     case = operands(n, p, dtype, variant)
     start = magnitudes(vectors(1, p, dtype)[0])
@@ -84,6 +97,7 @@ COMPARE = {
     "rmatvec": compare_rmatvec,
     "fine_rmatvec": compare_rmatvec,
     "fvp": compare_fvp,
+    "wide_fvp": compare_wide_fvp,
     "diag": compare_diag,
 }
 over_products = implementations_of(*COMPARE)

@@ -9,6 +9,8 @@ import fastfisher as ff
 from fastfisher import passes
 from fastfisher.arrays import as_scores
 from fastfisher.errors import InputError, NotPositiveDefiniteError
+from fastfisher.solvers.krylov import ASIDE
+from fastfisher.solvers.system import System
 from tests import matrices, oracle
 from tests.solvers.mixed_cases import extended, wide_root
 from tests.tolerances import assert_ratio, forward_ratio, solve_ratio, unit_roundoff
@@ -98,6 +100,42 @@ def test_mixed_reaches_its_gate_where_rows_are_all_alike(n, p, dtype):
         sol = ff.solve(G, b, damping=lam, method="mixed")
         assert sol.converged
         assert_ratio(extended(T, sol.x, b, lam)[0] / unit_roundoff(dtype), "gate", sol.rung)
+
+
+@pytest.mark.parametrize("shape, route", [((600, 150), "fisher"), ((60, 300), "rows")])
+def test_mixed_X1_the_last_step_tells_the_residual(shape, route, rng, monkeypatch):
+    """Double: one pass over the scores per step, and none for the residual that is told."""
+    passes_made, through = [], getattr(System, f"apply_{route}")
+
+    def counted(self, v):
+        passes_made.append(len(v))
+        return through(self, v)
+
+    monkeypatch.setattr(System, f"apply_{route}", counted)
+    G, b = rng.standard_normal(shape), rng.standard_normal((shape[1], 1))
+    for lam in (1.0, 1e-2):
+        passes_made.clear()
+        sol = ff.solve(G, b, damping=lam, method="mixed")
+        assert len(passes_made) == 1 + sol.iterations  # the norm of F comes first, or T b
+        assert max(passes_made) == 2
+        backward = extended(wide_root(G)[0], sol.x, b, lam)[0]
+        assert abs(sol.backward_error - backward) <= 2 * unit_roundoff("float64")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("sides", [3, ASIDE, ASIDE + 1])
+def test_mixed_X1_residuals_of_many_sides_are_those_of_what_is_returned(sides, dtype, rng):
+    """Sides that arrive early, late and at once; single precision rounds x, and starts anew."""
+    G = matrices.scores(400, 90, dtype, cond=1e3)
+    b = rng.standard_normal((90, sides)).astype(dtype)
+    b[:, 1] = G[0] * 1e-6
+    sol = ff.solve(G, b, damping=1e-3, method="mixed")
+    A = oracle.fisher(G) + 1e-3 * np.eye(90)
+    rest = b - A @ sol.x.astype(np.longdouble)
+    told = np.linalg.norm(rest.astype(float), axis=0) / np.linalg.norm(b.astype(float), axis=0)
+    scale = np.linalg.norm(A.astype(float), 2) * np.linalg.norm(sol.x.astype(float), axis=0)
+    room = 2 * unit_roundoff(dtype) * (scale / np.linalg.norm(b.astype(float), axis=0) + 1)
+    assert sol.rung.endswith("+cg") and (np.abs(sol.residuals - told) <= room).all(), sol
 
 
 @pytest.mark.parametrize("weighted", [False, True])

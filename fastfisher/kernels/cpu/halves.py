@@ -1,4 +1,4 @@
-"""float16 and bfloat16 numbers, and vectors of them, to float32 in LLVM code."""
+"""Numbers and vectors of them in LLVM code: float16 and bfloat16 to float32, that to double."""
 
 from llvmlite import ir
 from numba import types
@@ -9,11 +9,12 @@ __all__ = ["BITS", "STORED", "widened"]
 
 BITS, _I32 = ir.IntType(16), ir.IntType(32)
 # Numba has no half precision: numbers of these types say that scores are float16, bfloat16.
-STORED = {types.int16: ir.HalfType(), types.uint16: BITS}
+STORED = {types.int16: ir.HalfType(), types.uint16: BITS, types.float32: ir.FloatType()}
 
 
 def widened(builder, x):
-    """x, of one of the types in STORED, as float32: exact, subnormals, Inf and NaN too."""
+    """x, of one of the types in STORED, as float32, or double if it is that: exact, subnormals,
+    Inf and NaN too."""
     count = getattr(x.type, "count", None)
 
     def kind(element):
@@ -23,6 +24,8 @@ def widened(builder, x):
         return ir.Constant(kind(_I32), [value] * count if count else value)
 
     single = kind(ir.FloatType())
+    if x.type == single:
+        return builder.fpext(x, kind(ir.DoubleType()))
     if x.type == kind(BITS):
         return builder.bitcast(builder.shl(builder.zext(x, kind(_I32)), constant(16)), single)
     if widens_halves():

@@ -20,7 +20,7 @@ from .splitting import BLOCK_ROWS, CHUNK_BYTES, FINE_ROWS, one_pass, strip_rows
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
 from .threads import driver
 
-__all__ = ["fine_rmatvec", "fvp", "matvec", "rmatvec"]
+__all__ = ["fine_rmatvec", "fvp", "matvec", "rmatvec", "wide_fvp"]
 
 NARROW = 16 << 10  # bytes of rows that are multiplied, and then added up, at a time
 
@@ -243,8 +243,8 @@ def _split(u):
     return np.stack([u.real, u.imag], axis=1).reshape(2 * len(u), -1)
 
 
-def _tiles(a):
-    return tile_address(a.real.dtype)
+def _tiles(a, vectors):
+    return tile_address(a.real.dtype, vectors.itemsize)
 
 
 def matvec(y, a, v, shift):
@@ -257,7 +257,7 @@ def matvec(y, a, v, shift):
     x, v = real_rows(a, shift, once=True), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
     if len(v) > 1:
-        several.matvec(out, x, v, _tiles(a))
+        several.matvec(out, x, v, _tiles(a, v))
     else:
         _one_vector(out, x, v)
     if out is not y:
@@ -267,7 +267,9 @@ def matvec(y, a, v, shift):
 def _rmatvec_sums(a, u, shift, block=BLOCK_ROWS):
     """The sums of (re, im) rows times real and imaginary parts that rmatvec adds."""
     x, u = real_rows(a, shift, once=True, rows=MANY), _split(u)
-    return several.rmatvec(x, u, _tiles(a), block) if len(u) > 1 else _one_adjoint(x, u, block)
+    if len(u) > 1:
+        return several.rmatvec(x, u, _tiles(a, u), block)
+    return _one_adjoint(x, u, block)
 
 
 def rmatvec(y, a, u, shift):
@@ -294,11 +296,18 @@ def fvp(y, a, v, weights, shift):
         _add_adjoint(y, _fvp_sums(a, v, weights, shift))
 
 
+def wide_fvp(y, a, v, weights, shift):
+    # as fvp, but v, weights and shift are double
+    """The same in double, of scores in single precision: in sums of these, terms that are alike
+    round one way."""
+    fvp(y, a, v, weights, shift)
+
+
 def _fvp_sums(a, v, weights, shift):
     """The sums that fvp adds, likewise."""
     x, v, count = real_rows(a, shift), _real_vectors(v), threads.thread_count()
     if len(v) > 1:
-        return several.fvp(x, v, weights, _tiles(a))
+        return several.fvp(x, v, weights, _tiles(a, v))
     if one_pass(x.width, x.bytes):
         return _one_pass(x, v, weights)
     if rows := strip_rows(x.width, x.bytes, count, cache_sizes()):

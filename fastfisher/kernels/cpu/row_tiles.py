@@ -182,6 +182,7 @@ _read = reader(Tile)
 _double, _single = tiles_kernel(types.float64), tiles_kernel(types.float32)
 _float16 = tiles_kernel(types.float32, types.int16)
 _bfloat16 = tiles_kernel(types.float32, types.uint16)
+_widened = tiles_kernel(types.float64, types.float32)
 
 
 def tile_double(record):
@@ -200,20 +201,26 @@ def tile_bfloat16(record):
     _bfloat16(*_read(record))
 
 
+def tile_widened(record):
+    _widened(*_read(record))
+
+
 _ENTRIES = {
-    "float64": tile_double,
-    "float32": tile_single,
-    "float16": tile_float16,
-    "bfloat16": tile_bfloat16,
+    ("float64", 8): tile_double,
+    ("float32", 4): tile_single,
+    ("float32", 8): tile_widened,
+    ("float16", 4): tile_float16,
+    ("bfloat16", 4): tile_bfloat16,
 }
 TILE_BYTES = tuple(_tile_vectors(k) * target().bytes if k in WIDTHS else 0 for k in range(MOST + 1))
 TILE_ROWS = tuple(_tile_rows(k) if k in WIDTHS else 0 for k in range(MOST + 1))
 
 
 @functools.cache
-def tile_address(stored):
-    """Address of the tiles: compiled once for what scores are stored as."""
-    return entry_address(_ENTRIES[stored.name], 1)
+def tile_address(stored, size):
+    """Address of the tiles: compiled once for what scores are stored as, and the bytes of a number
+    of the vectors."""
+    return entry_address(_ENTRIES[stored.name, size], 1)
 
 
 @kernel

@@ -250,6 +250,7 @@ _read = reader(Pass)
 _double, _single = rows_kernel(types.float64), rows_kernel(types.float32)
 _float16 = rows_kernel(types.float32, types.int16)
 _bfloat16 = rows_kernel(types.float32, types.uint16)
+_widened = rows_kernel(types.float64, types.float32)
 
 
 def rows_double(record):
@@ -268,18 +269,24 @@ def rows_bfloat16(record):
     _bfloat16(*_read(record))
 
 
+def rows_widened(record):
+    _widened(*_read(record))
+
+
 _ENTRIES = {
-    "float64": rows_double,
-    "float32": rows_single,
-    "float16": rows_float16,
-    "bfloat16": rows_bfloat16,
+    ("float64", 8): rows_double,
+    ("float32", 4): rows_single,
+    ("float32", 8): rows_widened,
+    ("float16", 4): rows_float16,
+    ("bfloat16", 4): rows_bfloat16,
 }
 
 
 @functools.cache
-def rows_address(stored):
-    """Address of the passes: compiled once for what scores are stored as."""
-    return entry_address(_ENTRIES[stored.name], 1)
+def rows_address(stored, size):
+    """Address of the passes: compiled once for what scores are stored as, and the bytes of a
+    number of the vectors."""
+    return entry_address(_ENTRIES[stored.name, size], 1)
 
 
 class Rows(NamedTuple):
@@ -364,9 +371,9 @@ def _follows_streams():
 def real_rows(a, shift, *, once=False, rows=GROUP):
     """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs.
 
-    Scores in half precision are computed in float32, the dtype of their shift. `once`: a pass
-    reads on from row to row and does nothing else meanwhile. `rows` at a time: MANY where all
-    passes are combinations.
+    Scores in half precision are computed in float32, those in single in double where the shift is
+    in that. `once`: a pass reads on from row to row and does nothing else meanwhile. `rows` at a
+    time: MANY where all passes are combinations.
     """
     stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)
@@ -377,5 +384,5 @@ def real_rows(a, shift, *, once=False, rows=GROUP):
         ahead = 0 if _follows_streams() else ahead
     shifted = bool(shift.size)
     at, mean = a.ctypes.data, shift.ctypes.data if shifted else 0
-    code = rows_address(stored)
+    code = rows_address(stored, size)
     return Rows(at, len(a), width, mean, shifted, ahead, size, stored.itemsize, code)

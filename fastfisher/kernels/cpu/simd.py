@@ -43,6 +43,11 @@ def _index(value):
     return ir.Constant(_I64, value)
 
 
+def _size(element):
+    """Bytes of a number that is widened."""
+    return 4 if element == ir.FloatType() else 2
+
+
 class Code:
     """LLVM pieces for vectors of one real element type."""
 
@@ -73,7 +78,7 @@ class Code:
         if pointer.type.pointee != self.element:
             kind = ir.VectorType(pointer.type.pointee, self.lanes)
             address = self.builder.bitcast(pointer, kind.as_pointer())
-            return widened(self.builder, self.builder.load(address, align=2))
+            return widened(self.builder, self.builder.load(address, align=_size(kind.element)))
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.load(address, align=align or self.bytes)
 
@@ -90,7 +95,7 @@ class Code:
         """Elements first.. of `count` that there are; zero beyond."""
         left = self.builder.sub(count, first)
         if pointer.type.pointee != self.element:
-            return self._load_some_halves(pointer, left)
+            return self._load_some_widened(pointer, left)
         return self._masked(pointer, left, self.vector, self.suffix, self.bytes)
 
     def _masked(self, pointer, left, kind, suffix, align):
@@ -116,7 +121,7 @@ class Code:
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         self.builder.call(function, [value, address, _I32(self.bytes), mask])
 
-    def _load_some_halves(self, pointer, left):
+    def _load_some_widened(self, pointer, left):
         # Whole vectors without a mask: few processors have one for elements of 16 bits.
         builder = self.builder
         whole = builder.icmp_signed(">=", left, _index(self.lanes))
@@ -124,10 +129,11 @@ class Code:
             with then:
                 every, after = self.load(pointer), builder.block
             with otherwise:
-                kind = ir.VectorType(BITS, self.lanes)
-                bits = self._masked(pointer, left, kind, f"v{self.lanes}i16", 2)
-                halves = builder.bitcast(bits, ir.VectorType(pointer.type.pointee, self.lanes))
-                some, before = widened(builder, halves), builder.block
+                own = ir.VectorType(pointer.type.pointee, self.lanes)
+                bits, name = (BITS, "i16") if _size(own.element) == 2 else (own.element, "f32")
+                kind, suffix = ir.VectorType(bits, self.lanes), f"v{self.lanes}{name}"
+                x = self._masked(pointer, left, kind, suffix, _size(own.element))
+                some, before = widened(builder, builder.bitcast(x, own)), builder.block
         found = builder.phi(self.vector)
         found.add_incoming(every, after)
         found.add_incoming(some, before)

@@ -321,7 +321,7 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     # Compiled for double only: so few scores are cast faster than another kernel is loaded.
     single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
     given = weights, shift, b, coef, damping, share
-    panels, code = panels_for(a.shape[1]), rows_address(DOUBLE)
+    panels, code = panels_for(a.shape[1]), rows_address(DOUBLE, DOUBLE.itemsize)
     _primal_small.compiled(0, x, report, a, *given, single, panels, code)
 
 

@@ -178,6 +178,6 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     T = diag(u) (a - shift), u = (weights / sum(weights))^1/2; or b[c] = T'(u o coef[c]), without
     the component of u o coef[c] along u where there is a shift: the weighted mean row."""
     single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
-    panels, code = panels_for(a.shape[0]), rows_address(DOUBLE)
+    panels, code = panels_for(a.shape[0]), rows_address(DOUBLE, DOUBLE.itemsize)
     given = weights, shift, b, coef, damping, share, limit, steps
     _dual_small.compiled(0, x, report, a, *given, single, panels, code)

@@ -62,7 +62,7 @@ def add_doubles(to, step, source, count):
 
 
 def _shifted(dtype, stored, rows, shifted, a, lda, m, count):
-    block = scores_at(a, stored, rows, lda, count)
+    block = scores_at(a, stored, rows, lda, count).astype(dtype, copy=False)
     return block - memory(m, dtype, count) if shifted else block
 
 
