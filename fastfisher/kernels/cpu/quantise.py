@@ -18,11 +18,8 @@ from . import twins_units as twins
 from .simd import _I32, Code, _index, vector
 
 __all__ = [
-    "PEAK_ROWS",
     "STORED",
     "WORDS",
-    "peaks_of_row",
-    "peaks_of_rows",
     "quantise_columns",
     "quantise_rows",
     "words",
@@ -270,58 +267,3 @@ def _sum(builder, x):
     kind = ir.FunctionType(_I32, [_WORD_VECTOR])
     name = f"llvm.vector.reduce.add.v{WORDS}i32"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
-
-
-def _peaks(rows):
-    """Intrinsic (peaks, source, lda, count, factors, shift, shifted, like): peaks[j] =
-    max(peaks[j], |factors[r] (source[r, j] - shift[j])|) for j < count and r < `rows`, as bits.
-
-    Bits of absolute values are ordered like them, with Inf and then NaN above all: nothing is
-    lost. `peaks` has room for whole vectors.
-    """
-    index = types.intp
-
-    @vector(functools.partial(twins.peaks_at, rows))
-    def peaks_at(typingctx, peaks, source, lda, count, factors, shift, shifted, like):
-        def emit(context, builder, signature, values):
-            peaks_v, source_v, lda_v, count_v, factors_v, shift_v, shifted_v, _ = values
-            code = Code(context, builder, like)
-            start, mean, place = (code.address(x) for x in (source_v, shift_v, peaks_v))
-            pointers = [code.at(start, builder.mul(lda_v, _index(r))) for r in range(rows)]
-            factor = code.address(factors_v)
-            by = [code.splat(builder.load(code.at(factor, r))) for r in range(rows)]
-            ahead = builder.mul(lda_v, _index(rows))
-            bits = ir.VectorType(ir.IntType(8 * code.bytes), code.lanes)
-            positive = ir.Constant(bits, [(1 << (8 * code.bytes - 1)) - 1] * code.lanes)
-
-            def body(number, carried, moved):
-                at = builder.mul(number, _index(code.lanes))
-                largest = builder.bitcast(code.load(code.at(place, at)), bits)
-                for r in range(rows):
-                    if rows > 1:
-                        there = builder.add(at, ahead)
-                        code.prefetch(code.at(pointers[r], there), level=2)
-                    x = code.load_some(code.at(pointers[r], at), at, count_v)
-                    x = builder.fmul(by[r], _shifted(code, x, mean, at, count_v, moved))
-                    size = builder.and_(builder.bitcast(x, bits), positive)
-                    larger = builder.icmp_signed(">", size, largest)
-                    largest = builder.select(larger, size, largest)
-                code.store(largest, code.at(place, at))
-                return []
-
-            turns = builder.sdiv(builder.add(count_v, _index(code.lanes - 1)), _index(code.lanes))
-            some = builder.icmp_signed("!=", shifted_v, _index(0))
-            with builder.if_else(some) as (then, otherwise):
-                with then:
-                    code.loop(turns, [], functools.partial(body, moved=True))
-                with otherwise:
-                    code.loop(turns, [], functools.partial(body, moved=False))
-            return context.get_dummy_value()
-
-        return types.void(*[index] * 7, like), emit
-
-    return peaks_at
-
-
-PEAK_ROWS = 4  # at a time: stores hold up the loads from memory that are waiting
-peaks_of_row, peaks_of_rows = _peaks(1), _peaks(PEAK_ROWS)

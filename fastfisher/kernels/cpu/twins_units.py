@@ -11,6 +11,7 @@ __all__ = [
     "add_words",
     "bytes_tile",
     "halves_tile",
+    "peak_along",
     "peaks_at",
     "prepare",
     "quantise_columns",
@@ -84,6 +85,12 @@ def peaks_at(rows, peaks, source, lda, count, factors, shift, shifted, like):
     x = np.abs(memory(factors, like.dtype, rows)[:, np.newaxis] * x)
     place = memory(peaks, like.dtype, count)
     place[:] = np.maximum(place, x.max(axis=0))
+
+
+def peak_along(source, count, shift, shifted, like):
+    x = memory(source, like.dtype, count)
+    x = x - memory(shift, like.dtype, count) if shifted else x
+    return np.abs(x).max(initial=0)
 
 
 def prepare(mask, sign, width, rows, to, source, steps):
