@@ -150,7 +150,8 @@ def fvp(y, a, v, weights, shift):
     rows = min(max(rows, 16 * len(v)), BLOCK)
     for lo in range(0, a.shape[0], rows):
         part = a[lo : lo + rows] - shift if shift.size else a[lo : lo + rows]
-        t = np.empty((len(v), len(part)), y.dtype)
+        # Sums along a row are rounded anyway; only those of several blocks are kept in double.
+        t = np.empty((len(v), len(part)), y.dtype if part.shape[1] > BLOCK else a.dtype)
         matvec(t, part, v, shift[:0])
         if weights.size:
             t *= weights[lo : lo + rows]
