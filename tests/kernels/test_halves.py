@@ -16,7 +16,7 @@ from tests.kernels.test_simd import HOST, environment
 
 bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
 
-OPS = ("syrk", "gram", "matvec", "rmatvec", "fvp", "diag", "scan")
+OPS = ("syrk", "gram", "matvec", "rmatvec", "fvp", "wide_fvp", "diag", "scan")
 FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(bfloat16)}
 STORED = {"float16": np.int16(1), "bfloat16": np.uint16(1)}  # as simd.STORED says
 LARGE = (  # past the narrow sums, their shares, and the panels of one C

@@ -342,6 +342,22 @@ def test_twins_of_the_affine_rows(dtype):
         compare(place, twins.affine_at, x, lambda x, w=width: (at(x, 3), w, factor, m))
 
 
+@compiled_only
+@over_reals
+def test_twins_of_rows_spread_over_planes(dtype):
+    n, one = lanes(dtype), np.dtype(dtype).type(1)
+    place = compiled(moves.spread_at)
+    for terms, width in ((1, n), (5, 3 * n)):
+        size, pairs = terms * width, data(dtype, terms, 2, width)
+        a, b = pairs[:, 0], pairs[:, 1]
+        for function in (place, twins.spread_at):
+            to = np.full((4, size + 3), 7, dtype)
+            function(at(to), size + 3, at(pairs), terms, width, one)
+            planes = to[:, :size].reshape(4, terms, width)
+            np.testing.assert_array_equal(planes, np.stack([a, b, a - b, a + b]))
+            assert (to[:, size:] == 7).all()
+
+
 class Record(NamedTuple):
     to: int
     x: int

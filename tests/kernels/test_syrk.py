@@ -9,7 +9,14 @@ from hypothesis import given
 
 import fastfisher as ff
 from fastfisher.kernels.cpu import rank_k, splitting
-from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, THIN, stretch
+from fastfisher.kernels.cpu.splitting import (
+    KC,
+    SHARE_ROWS,
+    SPLIT,
+    SPLIT_PAIRS,
+    THIN,
+    stretch,
+)
 from fastfisher.kernels.cpu.syrk import MIRROR, mirror
 from fastfisher.kernels.cpu.threads import Driver
 from tests import matrices, oracle
@@ -33,10 +40,12 @@ over_implementations = implementations("syrk")
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (2, 3), (5, 1), (50, 10), (10, 50)]
 WIDTHS = [(37, p) for block in (4, 8, 12, 24, 48, 96) for p in matrices.edges(block)]
-ORDERS = [(37, p) for p in (*matrices.edges(MIRROR), *matrices.edges(THIN), SPLIT, SPLIT + 1)]
+ENDS = (SPLIT, SPLIT + 1, SPLIT_PAIRS, SPLIT_PAIRS + 1)
+ORDERS = [(37, p) for p in (*matrices.edges(MIRROR), *matrices.edges(THIN), *ENDS)]
 BLOCKS = [(n, 5) for n in (3, 4, *matrices.edges(KC), 1023, 1025, *matrices.edges(SHARE_ROWS))]
 SHARES = [(n, THIN + 6) for n in (4 * SHARE_ROWS - 1, 4 * SHARE_ROWS + 3)]
 PACKED = [(n, SPLIT + 1) for n in matrices.edges(stretch(SPLIT + 1, 8))]
+PACKED += [(n, SPLIT_PAIRS + 1) for n in matrices.edges(stretch(SPLIT_PAIRS + 1, 8, 2))]
 SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 
@@ -188,6 +197,21 @@ def test_blocks_added_after_every_stretch_are_the_sum_too(dtype, monkeypatch):
         assert not np.array_equal(F, kept), "stretches are sums of their own"
     F, bound = rounded(F, dtype), oracle.syrk_bound(G)
     assert_ratio(syrk_ratio(F, oracle.syrk(G), bound, 1), "summation", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("p", (20, SPLIT_PAIRS + 7))
+def test_complex_sums_are_right_where_one_part_is_small(dtype, p, rng):
+    """By three products or four: errors are those of the numbers, and what is real stays real."""
+    parts = rng.standard_normal((2, 600, p))
+    for re, im in ((1, 1e-9), (1e-9, 1), (1, 0), (0, 1), (1, 1)):
+        G = (re * parts[0] + 1j * im * parts[1]).astype(dtype)
+        for name, scores in (("syrk", G), ("gram", np.ascontiguousarray(G.T))):
+            F = getattr(ff.ops, name)(scores)
+            exact, bound = oracle.syrk(G), oracle.syrk_bound(G)
+            exact = exact if name == "syrk" else exact.conj()
+            assert_ratio(syrk_ratio(F, exact, bound, 1), "summation", f"{name} {re} {im}")
+            assert not F.diagonal().imag.any() and (re * im or not F.imag.any())
 
 
 @over_dtypes

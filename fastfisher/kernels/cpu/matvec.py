@@ -298,7 +298,7 @@ def fvp(y, a, v, weights, shift):
 
 def wide_fvp(y, a, v, weights, shift):
     # as fvp, but v, weights and shift are double
-    """The same in double, of scores in single precision: in sums of these, terms that are alike
+    """The same in double, of scores in single or half precision: in single, terms that are alike
     round one way."""
     fvp(y, a, v, weights, shift)
 

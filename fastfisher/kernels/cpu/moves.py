@@ -12,7 +12,15 @@ from numba.core import cgutils
 from . import twins
 from .simd import _I64, Code, _index, vector
 
-__all__ = ["affine_at", "copy_at", "fetch_at", "load_at", "split_at", "transpose_at"]
+__all__ = [
+    "affine_at",
+    "copy_at",
+    "fetch_at",
+    "load_at",
+    "split_at",
+    "spread_at",
+    "transpose_at",
+]
 
 
 @vector(twins.load_at)
@@ -74,6 +82,42 @@ def _copies(parts):
 
 
 copy_at, split_at = _copies(1), _copies(2)
+
+
+@vector(twins.spread_at)
+def spread_at(typingctx, to, apart, source, terms, width, like):
+    """Rows a, b, a, b.. of `width`, one after the other, as rows of planes: a, b, a - b, a + b.
+
+    Planes are `apart` elements from one to the next; width is a multiple of the lanes.
+    """
+
+    def emit(context, builder, signature, values):
+        to_v, apart_v, source_v, terms_v, width_v, _ = values
+        code = Code(context, builder, like)
+        place, start = code.address(to_v), code.address(source_v)
+        steps = builder.sdiv(width_v, _index(code.lanes))
+        planes = [code.at(place, builder.mul(apart_v, _index(plane))) for plane in range(4)]
+
+        def term(number, carried):
+            row = builder.mul(number, width_v)
+            a = code.at(start, builder.mul(row, _index(2)))
+            b = code.at(a, width_v)
+
+            def some(step, carried):
+                j = builder.mul(step, _index(code.lanes))
+                x, y = code.load(code.at(a, j)), code.load(code.at(b, j))
+                found = x, y, builder.fsub(x, y), builder.fadd(x, y)
+                for plane, value in zip(planes, found, strict=True):
+                    code.store(value, code.at(code.at(plane, row), j))
+                return []
+
+            code.loop(steps, [], some)
+            return []
+
+        code.loop(terms_v, [], term)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, like), emit
 
 
 @vector(twins.affine_at)

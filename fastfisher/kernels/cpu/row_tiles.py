@@ -182,7 +182,9 @@ _read = reader(Tile)
 _double, _single = tiles_kernel(types.float64), tiles_kernel(types.float32)
 _float16 = tiles_kernel(types.float32, types.int16)
 _bfloat16 = tiles_kernel(types.float32, types.uint16)
-_widened = tiles_kernel(types.float64, types.float32)
+_wide_single = tiles_kernel(types.float64, types.float32)
+_wide_float16 = tiles_kernel(types.float64, types.int16)
+_wide_bfloat16 = tiles_kernel(types.float64, types.uint16)
 
 
 def tile_double(record):
@@ -201,16 +203,26 @@ def tile_bfloat16(record):
     _bfloat16(*_read(record))
 
 
-def tile_widened(record):
-    _widened(*_read(record))
+def tile_wide_single(record):
+    _wide_single(*_read(record))
+
+
+def tile_wide_float16(record):
+    _wide_float16(*_read(record))
+
+
+def tile_wide_bfloat16(record):
+    _wide_bfloat16(*_read(record))
 
 
 _ENTRIES = {
     ("float64", 8): tile_double,
     ("float32", 4): tile_single,
-    ("float32", 8): tile_widened,
     ("float16", 4): tile_float16,
     ("bfloat16", 4): tile_bfloat16,
+    ("float32", 8): tile_wide_single,
+    ("float16", 8): tile_wide_float16,
+    ("bfloat16", 8): tile_wide_bfloat16,
 }
 TILE_BYTES = tuple(_tile_vectors(k) * target().bytes if k in WIDTHS else 0 for k in range(MOST + 1))
 TILE_ROWS = tuple(_tile_rows(k) if k in WIDTHS else 0 for k in range(MOST + 1))

@@ -250,7 +250,9 @@ _read = reader(Pass)
 _double, _single = rows_kernel(types.float64), rows_kernel(types.float32)
 _float16 = rows_kernel(types.float32, types.int16)
 _bfloat16 = rows_kernel(types.float32, types.uint16)
-_widened = rows_kernel(types.float64, types.float32)
+_wide_single = rows_kernel(types.float64, types.float32)
+_wide_float16 = rows_kernel(types.float64, types.int16)
+_wide_bfloat16 = rows_kernel(types.float64, types.uint16)
 
 
 def rows_double(record):
@@ -269,16 +271,26 @@ def rows_bfloat16(record):
     _bfloat16(*_read(record))
 
 
-def rows_widened(record):
-    _widened(*_read(record))
+def rows_wide_single(record):
+    _wide_single(*_read(record))
+
+
+def rows_wide_float16(record):
+    _wide_float16(*_read(record))
+
+
+def rows_wide_bfloat16(record):
+    _wide_bfloat16(*_read(record))
 
 
 _ENTRIES = {
     ("float64", 8): rows_double,
     ("float32", 4): rows_single,
-    ("float32", 8): rows_widened,
     ("float16", 4): rows_float16,
     ("bfloat16", 4): rows_bfloat16,
+    ("float32", 8): rows_wide_single,
+    ("float16", 8): rows_wide_float16,
+    ("bfloat16", 8): rows_wide_bfloat16,
 }
 
 
@@ -371,9 +383,9 @@ def _follows_streams():
 def real_rows(a, shift, *, once=False, rows=GROUP):
     """Rows for scores (n, p) and a shift (p,) or (0,); complex numbers become (re, im) pairs.
 
-    Scores in half precision are computed in float32, those in single in double where the shift is
-    in that. `once`: a pass reads on from row to row and does nothing else meanwhile. `rows` at a
-    time: MANY where all passes are combinations.
+    Scores in half precision are computed in float32, these and single ones in double where the
+    shift is in that. `once`: a pass reads on from row to row and does nothing else meanwhile.
+    `rows` at a time: MANY where all passes are combinations.
     """
     stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)

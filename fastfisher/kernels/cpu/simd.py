@@ -78,14 +78,20 @@ class Code:
         if pointer.type.pointee != self.element:
             kind = ir.VectorType(pointer.type.pointee, self.lanes)
             address = self.builder.bitcast(pointer, kind.as_pointer())
-            return widened(self.builder, self.builder.load(address, align=_size(kind.element)))
+            return self.widen(self.builder.load(address, align=_size(kind.element)))
         address = self.builder.bitcast(pointer, self.vector.as_pointer())
         return self.builder.load(address, align=align or self.bytes)
 
     def load_one(self, pointer):
         """The element at a pointer, by itself."""
         x = self.builder.load(pointer)
-        return x if x.type == self.element else widened(self.builder, x)
+        return x if x.type == self.element else self.widen(x)
+
+    def widen(self, x):
+        """x as it is stored, or a vector of that, in elements."""
+        x = widened(self.builder, x)
+        single = getattr(x.type, "element", x.type)
+        return x if single == self.element else widened(self.builder, x)
 
     def store(self, value, pointer, align=None):
         address = self.builder.bitcast(pointer, value.type.as_pointer())
@@ -133,7 +139,7 @@ class Code:
                 bits, name = (BITS, "i16") if _size(own.element) == 2 else (own.element, "f32")
                 kind, suffix = ir.VectorType(bits, self.lanes), f"v{self.lanes}{name}"
                 x = self._masked(pointer, left, kind, suffix, _size(own.element))
-                some, before = widened(builder, builder.bitcast(x, own)), builder.block
+                some, before = self.widen(builder.bitcast(x, own)), builder.block
         found = builder.phi(self.vector)
         found.add_incoming(every, after)
         found.add_incoming(some, before)

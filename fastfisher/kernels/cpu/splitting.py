@@ -38,7 +38,8 @@ SLICE_BYTES = 96 << 20  # of copied scores, factors or products worked on at onc
 KC = 256  # packed rows per block sum, which is then added in double; part of the numbers
 STEP_BYTES = 1024  # of such rows where panels are tiles: room in L1 for what passes by; likewise
 THIN = 64  # up to this order a row is one panel, read where it lies if nothing is to be changed
-SPLIT = 384  # up to this order every task owns a whole C and a share of the sum
+SPLIT = 384  # up to this order every task owns a whole C and a share of the sum,
+SPLIT_PAIRS = 224  # and of complex numbers, whose blocks of one C take three products, not four
 SHARES = 16  # such tasks come in powers of two up to this, then in multiples: threads end together
 SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
@@ -84,7 +85,7 @@ def sliced_terms(order, slices, *, tiled=False, per_word=4):
 
 def share_count(order, length, parts):
     """Tasks that own a C each; 0 where tasks are blocks of one C."""
-    if order > SPLIT:
+    if order > (SPLIT if parts == 1 else SPLIT_PAIRS):
         return 0
     if length * parts >= SHARES * FULL_SHARE:
         return -(-length * parts // (SHARES * FULL_SHARE)) * SHARES
@@ -112,10 +113,10 @@ def block_columns(cache):
     return BLOCK if cache >= LARGE_L2 else SMALL_BLOCK
 
 
-def stretch(order, itemsize):
-    """Packed rows between two visits to a block of C; itemsize is that of a real number."""
+def stretch(order, itemsize, parts=1):
+    """Terms between two visits to a block of C; itemsize is that of a real number."""
     rows = min(STRETCH_BYTES // (order * itemsize), STRETCH_ROWS)
-    return max(rows // KC * KC, STRETCH_ROWS // 2)
+    return max(rows // parts // KC * KC, STRETCH_ROWS // 2 // parts)
 
 
 def is_kept(order, parts, stretches):
@@ -125,10 +126,9 @@ def is_kept(order, parts, stretches):
 
 def written_once(order, length, parts, itemsize):
     """True if a sum over `length` > 0 terms is written to C once, so that C can be in single."""
-    rows = length * parts
-    if not rows or share_count(order, length, parts):
+    if not length or share_count(order, length, parts):
         return False
-    stretches = -(-rows // stretch(order, itemsize))
+    stretches = -(-length // stretch(order, itemsize, parts))
     return stretches == 1 or is_kept(order, parts, stretches)
 
 
@@ -195,10 +195,12 @@ def rank_k_bytes(order, length, parts, itemsize, threads, cache):
     shares = share_count(order, length, parts)
     if not shares:
         step, block = step_rows(itemsize), block_columns(cache)
-        rows = min(stretch(order, itemsize), -(-length * parts // step) * step)
-        stretches = -(-length * parts // rows)
+        terms = min(stretch(order, itemsize, parts), -(-length // step) * step)
+        stretches = -(-length // terms)
         side = -(-order // block)
         blocks = side * (side + 1) // 2 if is_kept(order, parts, stretches) else threads
-        return min(stretches, 2) * width * rows * itemsize + blocks * block**2 * parts * 8
+        planes, sums = (4, 3) if parts == 2 else (1, 1)  # planes.py
+        packed = min(stretches, 2) * width * terms * itemsize * planes
+        return packed + blocks * block**2 * sums * 8
     packed = width * block_terms(order, parts, itemsize) * parts * itemsize
     return shares * parts * (order + EDGE) * width * 8 + threads * packed

@@ -4,7 +4,7 @@ The summed axis is worked off in stretches. A task packs some columns of a stret
 of C over a stretch: in scratch that stays in L2, with the panels it needs next fetched meanwhile.
 Scratch is added to C when all is summed or, where C is too large, after every stretch. The next
 stretch is packed between the blocks of this one, so nobody waits at a barrier, and reading the
-scores overlaps with computing.
+scores overlaps with computing. Complex terms are packed and summed in planes (planes.py).
 """
 
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ...machine import cache_sizes
-from . import threads
+from . import planes, threads
 from .elimination import LINE, publish, run_blocks, wait_for
 from .jit import kernel
 from .memory import aligned
 from .packing import pack
 from .parallel import for_each
-from .products import Place, add_complex, add_lower_ahead, panels_of, triangle_corner
+from .products import Place, add_lower_ahead, panels_of, triangle_corner
 from .simd import address
 from .splitting import TASKS, block_columns, is_kept, step_rows, stretch
 from .threads import driver
@@ -43,12 +43,13 @@ class Cut(NamedTuple):
     groups: int
     reach: int  # steps packed by a task
     packs: int  # tasks that pack a stretch
+    planes: int  # of panels
     kept: bool  # blocks are added to C once, not after every stretch
     fresh: bool  # or are C, which holds nothing yet
 
 
 @kernel
-def _pack(cut, s, g, packed, x, panels, counters):
+def _pack(cut, s, g, packed, work, x, panels, counters):
     """Some panels of stretch s, once the blocks of the one before the last are done."""
     for t in range(cut.blocks):
         wait_for(counters, t, s - 1)
@@ -60,13 +61,17 @@ def _pack(cut, s, g, packed, x, panels, counters):
             k0 = cut.lo + s * cut.stretch + step * cut.step
             kb = min(cut.step, cut.hi - k0)
             if kb > 0:
-                base = (s % 2 * steps + step) * cut.panels * panels.stride
-                pack(packed, base, x, k0, kb, q, min(q + at_once, cut.panels), panels)
+                size, end = cut.panels * panels.stride, min(q + at_once, cut.panels)
+                base = (s % 2 * steps + step) * cut.planes * size
+                if x.parts == 1:
+                    pack(packed, base, x, k0, kb, q, end, panels)
+                else:
+                    planes.pack_planes(packed, base, size, work, x, k0, kb, q, end, panels, work[0])
     publish(counters, cut.blocks + g, s + 1)
 
 
 @kernel
-def _add(c, order, parts, own, rows, columns, side, width, fresh):
+def _add(c, order, parts, own, rows, columns, side, width, fresh, sign):
     """The sums in `own`, one column of tiles after the other, to the lower triangle of c."""
     for i in range(rows[0], rows[1]):
         for j in range(columns[0], min(columns[1], i + 1), width):
@@ -80,26 +85,32 @@ def _add(c, order, parts, own, rows, columns, side, width, fresh):
                 for r in range(count):
                     c[to + r] += own[at + r]
             else:
-                for r in range(count):
-                    c[to + 2 * r] += own[at + r]
-                    c[to + 2 * r + 1] += own[side * side + at + r]
+                planes.add_parts(c, to, own, at, side * side, count, i - j, sign)
 
 
 @kernel
-def _add_step(own, place, order, rows, columns, packed, base, after, terms, panels):
-    """Products of a step's panels to sums in `own`; the same panels of the next are fetched."""
-    at, add, ld, w = address(packed, base), panels.add, panels.ld, panels.width
-    zero, stride = np.int64(0), panels.stride * panels.bytes
-    above, left = (zero, zero), (zero, zero)
-    if after:
-        at_next = address(packed, after)
-        above = (at_next + rows[0] // w * stride, at_next + (rows[1] + w - 1) // w * stride)
-        if rows != columns:
-            left = (at_next + columns[0] // w * stride, at_next + columns[1] // w * stride)
+def _fetched(at, columns, panels):
+    """(first, last) address of the panels of some columns, of those from `at` on; or nothing."""
+    w, stride = panels.width, panels.stride * panels.bytes
+    if at:
+        return at + columns[0] // w * stride, at + (columns[1] + w - 1) // w * stride
+    return at, at
+
+
+@kernel
+def _add_step(own, place, order, rows, columns, these, after, terms, panels):
+    """Products of a step's panels, on the left and on the right, to sums in `own`; those that come
+    after them are fetched."""
+    (left, right), add, ld, w = these, panels.add, panels.ld, panels.width
+    above, beside = _fetched(after[0], rows, panels), _fetched(after[1], columns, panels)
+    if rows == columns and after[0] == after[1]:
+        beside = _fetched(np.int64(0), columns, panels)
     middle = min(columns[0] + ((columns[1] - columns[0]) // w + 1) // 2 * w, columns[1])
     first, second = (columns[0], middle), (middle, columns[1])
-    add_lower_ahead(own, place, order, rows, first, add, at, at, ld, terms, panels, own, above)
-    add_lower_ahead(own, place, order, rows, second, add, at, at, ld, terms, panels, own, left)
+    add_lower_ahead(own, place, order, rows, first, add, left, right, ld, terms, panels, own, above)
+    add_lower_ahead(
+        own, place, order, rows, second, add, left, right, ld, terms, panels, own, beside
+    )
 
 
 @kernel
@@ -110,14 +121,16 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
     i0, j0 = bi * side, bj * side
     rows, columns = (i0, min(i0 + side, order)), (j0, min(j0 + side, order))
     one, start, plane = np.int64(1), -(i0 * w + j0 * side), side * side
-    re, im = Place(start, w, side, one), Place(plane + start, w, side, one)
+    place, second = Place(start, w, side, one), Place(start + plane, w, side, one)
+    third = Place(start + 2 * plane, w, side, one)
     own = sums[t if cut.kept else thread]
     wait_for(counters, t, s)
     if s == 0 or not cut.kept:
         own[:] = 0
     first = cut.lo + s * cut.stretch
-    last, size = min(first + cut.stretch, cut.hi), cut.panels * panels.stride
-    at = s % 2 * (cut.packs // cut.groups * cut.reach) * size
+    last, size = min(first + cut.stretch, cut.hi), cut.panels * panels.stride * panels.bytes
+    step = cut.planes * size
+    at = address(packed, np.int64(0)) + s % 2 * (cut.packs // cut.groups * cut.reach) * step
     packed_by = cut.blocks
     for k in range(first, last, cut.step):
         if (k - first) % (cut.step * cut.reach) == 0:
@@ -126,25 +139,26 @@ def _block(cut, s, t, thread, c, order, packed, x, panels, sums, counters):
             packed_by += cut.groups
         terms = min(cut.step, last - k)
         terms += terms % 2
+        after = at + step if k + cut.step < last else np.int64(0)
         if x.parts == 1:
-            after = at + size if k + cut.step < last else 0
-            _add_step(own, re, order, rows, columns, packed, at, after, terms, panels)
+            _add_step(own, place, order, rows, columns, (at, at), (after, after), terms, panels)
         else:
-            turned = not x.by_rows
-            add_complex(
-                own, re, im, order, rows, columns, packed, at, at, terms, turned, panels, own
-            )
-        at += size
+            im, less, plus = at + size, at + 2 * size, at + 3 * size
+            _add_step(own, place, order, rows, columns, (at, at), (im, im), terms, panels)
+            _add_step(own, second, order, rows, columns, (im, im), (less, plus), terms, panels)
+            _add_step(own, third, order, rows, columns, (less, plus), (after, after), terms, panels)
+        at += step
     if last == cut.hi or not cut.kept:
-        _add(c, order, x.parts, own, rows, columns, side, w, cut.fresh)
+        sign = np.float64(1 if x.by_rows else -1)
+        _add(c, order, x.parts, own, rows, columns, side, w, cut.fresh, sign)
     publish(counters, t, s + 1)
 
 
 @kernel
-def _task(t, thread, c, order, packed, x, panels, cut, sums, counters):
+def _task(t, thread, c, order, packed, work, x, panels, cut, sums, counters):
     """Task: the first stretch is packed; then its blocks, and the next one packed between them."""
     if t < cut.packs:
-        _pack(cut, np.int64(0), t, packed, x, panels, counters)
+        _pack(cut, np.int64(0), t, packed, work[thread], x, panels, counters)
         return
     every = cut.blocks + cut.packs
     s, u = (t - cut.packs) // every, (t - cut.packs) % every
@@ -153,14 +167,14 @@ def _task(t, thread, c, order, packed, x, panels, cut, sums, counters):
         return
     before, after = u * cut.packs // every, (u + 1) * cut.packs // every
     if before < after:
-        _pack(cut, s + 1, before, packed, x, panels, counters)
+        _pack(cut, s + 1, before, packed, work[thread], x, panels, counters)
     else:
         _block(cut, s, u - before, thread, c, order, packed, x, panels, sums, counters)
 
 
 @driver
-def _tasks(launch, tasks, c, order, packed, x, panels, cut, sums, counters):
-    for_each(launch, _task, tasks, (c, order, packed, x, panels, cut, sums, counters))
+def _tasks(launch, tasks, c, order, packed, work, x, panels, cut, sums, counters):
+    for_each(launch, _task, tasks, (c, order, packed, work, x, panels, cut, sums, counters))
 
 
 def add_tiled(c, x, lo, hi, order, *, fresh=False):
@@ -168,22 +182,26 @@ def add_tiled(c, x, lo, hi, order, *, fresh=False):
     #    OUT of either precision if `fresh`: for sums that are `written_once`
     # x  IN Operand, summed over lo..hi
     """c += sum_k conj(x_k) x_k'."""
-    step, rows = step_rows(x.dtype.itemsize), (hi - lo) * x.parts
-    panels = panels_of(x.dtype, step, subtract=x.parts == 2)
-    depth = min(stretch(order, x.dtype.itemsize), -(-rows // step) * step)
-    stretches, count = -(-rows // depth), -(-order // panels.width)
+    step, terms, pairs = step_rows(x.dtype.itemsize), hi - lo, x.parts == 2
+    panels = panels_of(x.dtype, step)
+    depth = min(stretch(order, x.dtype.itemsize, x.parts), -(-terms // step) * step)
+    stretches, count = -(-terms // depth), -(-order // panels.width)
     side = block_columns(cache_sizes()["L2"]) // panels.width
     while side > 1 and (count / side) ** 2 * stretches < TASKS * threads.thread_count():
         side -= 1
     group, reach = (GROUP, 1) if x.by_rows else (ALONG, depth // step)
     blocks, groups = -(-count // side), -(-count // group)
     blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step // reach)
-    size = x.parts * (side * panels.width) ** 2
+    copies, size = planes.PACKED if pairs else 1, (side * panels.width) ** 2
+    size *= planes.SUMS if pairs else 1
     kept = is_kept(order, x.parts, stretches)
-    numbers = (depth // x.parts, step // x.parts, count, side, blocks)
-    cut = Cut(lo, hi, *numbers, group, groups, reach, packs, kept, fresh)
-    packed = aligned((min(stretches, 2), depth // step, count, panels.stride), x.dtype).reshape(-1)
+    numbers = (depth, step, count, side, blocks, group, groups, reach, packs)
+    cut = Cut(lo, hi, *numbers, copies, kept, fresh)
+    stored = min(stretches, 2), depth // step, copies, count, panels.stride
+    packed = aligned(stored, x.dtype).reshape(-1)
+    scratch = planes.AT_ONCE * 2 * panels.stride if pairs else 1
+    work = aligned((threads.max_threads(), scratch), x.dtype)
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)
     tasks = stretches * (blocks + packs)
-    run_blocks(_tasks, True, tasks, c, order, packed, x, panels, cut, sums, counters)
+    run_blocks(_tasks, True, tasks, c, order, packed, work, x, panels, cut, sums, counters)

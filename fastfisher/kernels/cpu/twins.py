@@ -102,6 +102,13 @@ def combination_tile(dtype, stored, k, shifted, y, a, lda, s, m, count, ahead, l
     totals += memory(s, dtype, rows * k).reshape(rows, k).T @ block
 
 
+def spread_at(to, apart, source, terms, width, like):
+    rows = memory(source, like.dtype, 2 * terms * width).reshape(terms, 2, width)
+    a, b = rows[:, 0], rows[:, 1]
+    for plane, found in enumerate((a, b, a - b, a + b)):
+        memory(to + plane * apart * like.itemsize, like.dtype, terms * width)[:] = found.ravel()
+
+
 def load_at(place, like):
     return memory(place, like.dtype, 1)[0]
 
