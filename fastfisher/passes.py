@@ -328,7 +328,7 @@ def add_fvp(y, G, v, *, weights=None, shift=None, finely=False):
 
 def _add_wide_fvp(y, G, v, weights, shift):
     """`add_fvp` in double where scores are not: of that nothing more is asked."""
-    wide, step = sums_dtype(G.dtype), min(read_step(G, 2 * G.shape[1] * len(v)), G.slice_rows)
+    wide, step = sums_dtype(G.dtype), min(G.slice_rows, BLOCK_ROWS)  # a block sum, no more of them
     kernel = choose("wide_fvp", len(v), G.dtype).load()
     v, weights, shift = v.astype(wide), _real(weights, wide), shift.astype(wide)
     for lo, hi in slices(G.shape[0], step, "fvp"):

@@ -8,7 +8,7 @@ import numpy as np
 from ..arrays import as_scores
 from ..kernels.cpu.splitting import BLOCK_ROWS
 from ..passes import add_fvp, sums_dtype
-from .certificate import certify, refine, row_norms
+from .certificate import refine, row_norms
 from .ranges import tamed, unit_roundoff
 from .system import System
 
@@ -37,15 +37,19 @@ class Fine:
 
 
 def certified(system, added, x, b, norm, improve, correct):
-    """`refine`, where samples are alike on by `correct`, until x is what a gate of 9 u asks for."""
-    dtype = system.dtype
-    if _looked_at(system, x) and _is_few(system) and not _lies_apart(added, x, b, norm, 0.0):
-        certificate = certify(Fine(system), added, x, b, norm)  # as `careful` would want it
-        if certificate.backward_error <= REACHED * unit_roundoff(dtype):
-            return x, certificate, False
-    x, certificate, improved = refine(system, added, x, b, norm, improve, dtype, REACHED)
-    seen = careful(system, added, x, b, norm, certificate)
+    """`refine`, where samples are alike on by `correct`, until x is what a gate of 9 u asks for.
+
+    Of few samples finely from the beginning, where `careful` will want it anyway.
+    """
+    dtype, seen = system.dtype, system
+    if _has_samples(system, x) and _is_few(system) and np.isfinite(x).all():
+        seen = system if _lies_apart(added, x, b, norm, 0.0) else Fine(system)
+    x, certificate, improved = refine(seen, added, x, b, norm, improve, dtype, REACHED)
     if seen is system:
+        seen = careful(system, added, x, b, norm, certificate)
+        if seen is system:
+            return x, certificate, improved
+    elif certificate.backward_error <= REACHED * unit_roundoff(dtype):
         return x, certificate, improved
     x, certificate, more = refine(seen, added, x, b, norm, correct, dtype, REACHED)
     return x, certificate, improved or more
@@ -56,7 +60,7 @@ def careful(system, added, x, b, norm, certificate):
     sums hide more than the gate leaves room for."""
     u = unit_roundoff(system.dtype)
     error, few = certificate.backward_error, _is_few(system)
-    if not (_looked_at(system, x) and math.isfinite(error)):
+    if not (_has_samples(system, x) and math.isfinite(error)):
         return system
     clear = error <= CLEAR * u
     if clear and few:
@@ -73,13 +77,13 @@ def careful(system, added, x, b, norm, certificate):
     return Fine(system)
 
 
-def _looked_at(system, x):
-    """True if there are samples that may be alike."""
+def _has_samples(system, x):
+    """True if samples are at hand, which may be alike."""
     return bool(system.explicit and system.total and x.size)
 
 
 def _is_few(system):
-    """True if rounding at random is not averaged out."""
+    """True if there are so few samples that rounding at random is not averaged out either."""
     return system.n <= SAMPLED * BLOCK_ROWS
 
 

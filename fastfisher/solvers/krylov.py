@@ -15,8 +15,7 @@ __all__ = ["PATIENCE", "RESTARTS", "Iteration", "gained"]
 
 RESTARTS = 8  # times the recurrence may be restarted from the true residual
 PATIENCE = 100  # iterations without a new smallest residual before it counts as stagnation
-ASIDE = 8  # rows of x that go along with the last product: more cost as much as one of their own
-LASTING = 4  # steps that products with x may be followed through: x is rounded in each
+LASTING = 3  # steps that a product with x is followed through: in each x is rounded, and the sum
 GAIN = 0.5  # of the residual that a restart must take from some row; else rounding is all there is
 
 
@@ -34,19 +33,34 @@ class Iteration:
 
     ``operator(rows)`` is Hermitian positive definite. A `rule` has ``done(r, x, rows, norm)``: what
     rows, of residuals r, have arrived; and ``hopeless(course, limit)``: whether to give up, by the
-    largest share of a residual that was left after each step so far, of at most `limit`. Where it
-    has ``ends(r, before, x, rows, norm)``, whether the next step may be the last, x goes along with
-    the direction of that step: its residual is recomputed at no product of its own. A `Ritz` is
-    told what the steps show of the preconditioner.
+    largest share of a residual that was left after each step so far, of at most `limit`. A `Ritz`
+    is told what the steps show of the preconditioner.
+
+    Where the next step may be the last, by ``ends(r, rates, x, rows, norm)`` of the rule, x goes
+    along with its directions, up to `aside` rows in all: the residual is recomputed at no product
+    of its own, and taken where it is ``clear(r, x, rows, norm)`` of what that rounds more.
     """
 
     def __init__(
-        self, operator, b, precondition, rule, maxiter, *, dtype, name, index=None, ritz=None
+        self,
+        operator,
+        b,
+        precondition,
+        rule,
+        maxiter,
+        *,
+        dtype,
+        name,
+        index=None,
+        ritz=None,
+        aside=0,
     ):
         self.operator, self.b, self.precondition = operator, b, precondition
         self.rule, self.maxiter, self.dtype, self.name = rule, maxiter, dtype, name
         self.index = np.arange(len(b)) if index is None else index  # what the rule calls our rows
         self.ritz = ritz
+        # Products round x where scores are single: the residual is that of rounded x.
+        self.aside = aside if b.dtype == dtype else 0
         u = unit_roundoff(dtype)
         # Directions that differ by less are one: products with F do not tell them apart.
         self.alike = np.sqrt(u)
@@ -120,7 +134,7 @@ class Iteration:
         progress = current_options().progress
         r = r[rows]
         P, known = self.onwards(r)
-        start = best = row_norms(r)
+        start = best = sizes = row_norms(r)
         since, course, ending, fitted = 0, [], False, _Fitted()
         for k in range(limit):
             if P is None or not len(P):
@@ -137,19 +151,17 @@ class Iteration:
                 self.ritz.step(rows, *known, curvature)
             step = cho_solve(factor, _products(P, r))
             x[rows] += _combined(step, P)
-            before, change = r, _combined(step, Q)
-            r = r - change
-            fitted.step(rows, change)
-            sizes = row_norms(r)
+            fitted.step(rows, r, _combined(step, Q))
+            before, sizes = sizes, row_norms(r)
             if progress is not None:
                 progress(self.name, k + 1, limit)
             going = ~self.done(r, x[rows], rows)
             if not going.any():
-                self.rest = fitted.rest(self.b)
+                self.rest = self.known_rest(fitted, x)
                 return rows[:0], "converged", k + 1
             rows, r, sizes, before = rows[going], r[going], sizes[going], before[going]
             best, start = best[going], start[going]
-            ending = self.may_end(r, before, x, rows)
+            ending = self.may_end(r, sizes / before, x, rows)
             if self.norm * float(row_norms(x[rows]).max()) > self.runaway:
                 return rows, "breakdown", k + 1
             course.append(float((sizes / start).max()))
@@ -162,11 +174,17 @@ class Iteration:
             P, known = self.onwards(r, P, Q, factor)
         return rows, "max_iterations", limit
 
-    def may_end(self, r, before, x, rows):
-        """Whether products with x are worth their while in the next step: not where they round x,
-        and the residual is that of rounded x."""
-        few = hasattr(self.rule, "ends") and len(x) <= ASIDE and self.dtype == self.b.dtype
-        return few and self.rule.ends(r, before, x[rows], self.index[rows], self.norm)
+    def may_end(self, r, rates, x, rows):
+        """Whether x should go along with the next step."""
+        few = len(rows) + len(x) <= self.aside
+        return few and self.rule.ends(r, rates, x[rows], self.index[rows], self.norm)
+
+    def known_rest(self, fitted, x):
+        """b - operator(x) as far as it is known, and surely; or None."""
+        if fitted.y is None:
+            return None
+        rest = self.b - fitted.y
+        return rest if self.rule.clear(rest, x, self.index, self.norm).all() else None
 
     def onwards(self, r, P=None, Q=None, factor=None):
         """Directions for residuals r, conjugate to those before, and what they tell `ritz`."""
@@ -207,15 +225,12 @@ class _Fitted:
         self.steps = 0
         return Q
 
-    def step(self, rows, change):
-        """Some rows of x took a step, of which the operator makes `change`."""
+    def step(self, rows, r, change):
+        """Some rows of x took a step, of which the operator makes `change`; so do residuals r."""
+        r -= change
         if self.y is not None:
             self.y[rows] += change
             self.steps += 1
-
-    def rest(self, b):
-        """b - operator(x), or None where that is not known."""
-        return None if self.y is None else b - self.y
 
 
 # Threads of NumPy's BLAS, which wait awake for more work, would cost all others milliseconds.

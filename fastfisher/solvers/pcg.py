@@ -15,6 +15,7 @@ from .ritz import Ritz
 __all__ = ["Refined", "Rounding", "hopeless", "refined"]
 
 FLOOR = 7  # backward error, in u, that is always reached for; 2 u where that helps towards
+CLEAR = 3  # to which three steps add 2 u each, at the very worst, and all stays below 9 u
 SMALL = 5e-13  # this residual beside b, in double; rounding allows no more
 EARLY, FALLING = 5, 3  # steps before the rate is judged, and of them since the residual rose
 AGAIN = 0.25  # steps differ: one that takes so much more than the last is foreseen, too
@@ -52,18 +53,26 @@ class Rounding:
         if self.share is not None:
             return rest <= self.share * sizes
         small = SMALL * (self.u / unit_roundoff(np.float64)) * sizes
-        bound = self.norm() if callable(self.norm) else self.norm
-        scale = self.u * (bound * row_norms(x) + sizes)
+        scale = self._unit(x, sizes)
         there = rest <= np.minimum(FLOOR * scale, np.maximum(small, 2 * scale))
         if self.scales is not None:
             scale = self.u * (row_norms(x / self.scales) + self.scaled[rows])
             there &= row_norms(r * self.scales) <= FLOOR * scale
         return there
 
-    def ends(self, r, before, x, rows, norm):
-        """True if a step that takes a bit more of each residual than the last one did is enough."""
-        taken = AGAIN * row_norms(r) / row_norms(before)
-        return bool(self.done(taken[:, np.newaxis] * r, x, rows, norm).all())
+    def _unit(self, x, sizes):
+        """A backward error of u."""
+        bound = self.norm() if callable(self.norm) else self.norm
+        return self.u * (bound * row_norms(x) + sizes)
+
+    def ends(self, r, rates, x, rows, norm):
+        """True if a step that takes a bit more of each residual than the last one is enough, which
+        left these `rates` of them."""
+        return bool(self.done((AGAIN * rates)[:, np.newaxis] * r, x, rows, norm).all())
+
+    def clear(self, r, x, rows, norm):
+        """Which rows, with residuals r, are far from what `done` allows at most."""
+        return row_norms(r) <= CLEAR * self._unit(x, self.sizes[rows])
 
     def hopeless(self, course, limit):
         """As `hopeless`."""
@@ -86,14 +95,15 @@ def hopeless(course, limit, u):
     return bool(k + np.log(goal / last) / rate > limit)
 
 
-def refined(operator, precondition, b, rule, dtype, limit):
+def refined(operator, precondition, b, rule, dtype, limit, aside=0):
     """x with operator(x) = b for rows b, from 0, as near as `rule` says.
 
-    Gives up, `slow`, after `limit` steps, or where the rate says that they will not do.
+    Gives up, `slow`, after `limit` steps, or where the rate says that they will not do. Up to
+    `aside` rows go through one product, where x goes along with the last one.
     """
     ritz = Ritz()
     iteration = Iteration(
-        operator, b, precondition, rule, limit, dtype=dtype, name="mixed", ritz=ritz
+        operator, b, precondition, rule, limit, dtype=dtype, name="mixed", ritz=ritz, aside=aside
     )
     x, statuses, steps = iteration.run(np.zeros_like(b))
     rest = b - operator(x) if iteration.rest is None else iteration.rest

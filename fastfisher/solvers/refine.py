@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import InputError
-from ..kernels.cpu.splitting import SLICED_ORDER
+from ..kernels.cpu.splitting import SLICED_ORDER, one_pass
 from ..kernels.slicing import FORMS, KINDS, SINGLE, full_units
 from ..planning import mixed_costs
 from .certificate import certificate_of, direct_status, refine
@@ -19,7 +19,7 @@ from .fine import GATE, careful, certified, right_side
 from .outcome import Outcome
 from .pcg import FLOOR, Rounding, refined
 from .probe import BLOCK, PART, TERMS, Probe
-from .ranges import in_range, unit_roundoff
+from .ranges import in_range, real_bytes, unit_roundoff
 from .rough import (
     Model,
     Slicing,
@@ -33,6 +33,7 @@ from .rough import (
 __all__ = ["MixedSolver"]
 
 STEPS = 40  # iterations after which the exact route is the better choice
+ASIDE = 6  # rows of a product with x beside its directions: as few as our own kernels serve
 IMPROVED = 1e-3  # of the residual of a dual that a correction of x leaves
 WORTH = 0.8  # of the exact route's time that an unasked try may be expected to take
 
@@ -310,8 +311,11 @@ def _primal(solver, rough, added, b):
     def bound():  # at first x is 0, and no norm is needed
         return solver.bound(added, at_hand=True)
 
+    # Two of long rows are two passes where one is a single one.
+    width, size = system.G.shape[1] * (1 + (system.dtype.kind == "c")), real_bytes(system.dtype)
+    aside = ASIDE if one_pass(width, size, ASIDE) else 0
     rule = Rounding(b, bound, system.dtype, rough.graded)
-    found = refined(operator, rough.solve, b, rule, system.dtype, STEPS)
+    found = refined(operator, rough.solve, b, rule, system.dtype, STEPS, aside)
     if found.slow:
         return None
     norm = solver.bound(added)
@@ -340,7 +344,7 @@ def _dual(system, rough, added, b, f, norm):
 
     def solved(rest, share=None):
         rule = Rounding(rest, norm, dtype, share=share)
-        return refined(operator, rough.solve, rest, rule, dtype, STEPS)
+        return refined(operator, rough.solve, rest, rule, dtype, STEPS, ASIDE)
 
     pair = Pair(system, added, b, f)
     first = solved(pair.rest())

@@ -8,15 +8,17 @@ from fastfisher.kernels.cpu import matvec, strips
 from fastfisher.kernels.cpu.rows import GROUP, MANY, real_rows
 from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_rows
 from fastfisher.kernels.cpu.sums import STRIPE
-from tests import matrices
+from tests import matrices, oracle
 from tests.kernels.cases import operands
+from tests.tolerances import assert_ratio, matvec_ratio
 
-over_stored = pytest.mark.parametrize("stored", ("float32", "float64", "float16"))
+over_stored = pytest.mark.parametrize("stored", ("float32", "float64", "float16", "float32 wide"))
 
 
 def cases(shapes, stored):
     """G, weights, v and a shift, or none."""
-    computed = np.dtype("float64" if stored == "float64" else "float32")
+    stored, _, wide = stored.partition(" ")
+    computed = np.dtype("float64" if wide or stored == "float64" else "float32")
     for n, p in shapes:
         G, w = operands(n, p, computed).G.astype(stored), matrices.weights(n, computed)
         v = matrices.gaussian((1, p), computed, matrices.generator("fvp", n, p))
@@ -30,6 +32,15 @@ def product(*case):
     G, w, v, shift = case
     matvec.fvp(y, G, v, w, shift)
     return y
+
+
+@pytest.mark.parametrize("n, p", [(5, 20_000), (3 * MANY + 2, 9000), (2, 300_000)])
+def test_long_rows_in_double_are_those_of_double(n, p):
+    """One vector, past what is read in one pass; of single scores the same as of wide ones."""
+    for G, w, v, shift in cases([(n, p)], "float32 wide"):
+        wide = oracle.fvp(G - shift if shift.size else G, v.T, w if w.size else None).T
+        bound = oracle.fvp_bound(G - shift if shift.size else G, v.T, w if w.size else None).T
+        assert_ratio(matvec_ratio(product(G, w, v, shift), wide, bound, 1), "summation", (n, p))
 
 
 @pytest.mark.parametrize("rows", (1, GROUP), ids="{} at a time".format)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 import fastfisher as ff
-from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, THIN, stretch
+from fastfisher.kernels.cpu.splitting import KC, SHARE_ROWS, SPLIT, SPLIT_PAIRS, THIN, stretch
 from fastfisher.kernels.cpu.syrk import mirror
 from tests import matrices, oracle
 from tests.kernels.cases import (
@@ -31,10 +31,12 @@ over_implementations = implementations("gram")
 
 EMPTY_AND_SMALL = [(0, 0), (0, 3), (3, 0), (1, 1), (9, 1), (3, 2), (1, 5), (50, 10), (10, 50)]
 WIDTHS = [(n, 37) for block in (4, 8, 12, 24, 48, 96) for n in matrices.edges(block)]
-ORDERS = [(n, 37) for n in (*matrices.edges(THIN), SPLIT, SPLIT + 1)]
+ENDS = (SPLIT, SPLIT + 1, SPLIT_PAIRS, SPLIT_PAIRS + 1)
+ORDERS = [(n, 37) for n in (*matrices.edges(THIN), *ENDS)]
 BLOCKS = [(5, p) for p in (3, 4, 15, 16, 17, *matrices.edges(KC), *matrices.edges(SHARE_ROWS))]
 SHARES = [(THIN + 6, p) for p in (4 * SHARE_ROWS - 1, 4 * SHARE_ROWS + 3)]
 PACKED = [(SPLIT + 1, p) for p in matrices.edges(stretch(SPLIT + 1, 8))]
+PACKED += [(SPLIT_PAIRS + 1, p) for p in matrices.edges(stretch(SPLIT_PAIRS + 1, 8, 2))]
 SHAPES = EMPTY_AND_SMALL + WIDTHS + ORDERS + BLOCKS + SHARES + PACKED
 
 

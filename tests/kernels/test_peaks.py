@@ -39,6 +39,12 @@ def test_peaks_are_those_of_each_row_in_every_place(dtype, rng):
         moved = a - shift if shift.size else a
         expected = np.abs(s[:, np.newaxis] * moved if s.size else moved).max(axis=0)
         np.testing.assert_array_equal(y, expected)
+    for width in (1, 7, 64, p):
+        for shift in (m[:width], m[:0]):
+            y, part = np.zeros(n), np.ascontiguousarray(a[:, :width])
+            peaks.peaks(y, part, False, scale[:0], shift)
+            moved = part - shift if shift.size else part
+            np.testing.assert_array_equal(y, np.abs(moved).max(axis=1))
 
 
 def test_peaks_at_the_ends_of_the_range():

@@ -12,14 +12,15 @@ MEASURE = """
         from ml_dtypes import bfloat16 as dtype
     layout = settings.pop("layout", "C")
     weighted = settings.pop("weighted", False)
-    form = settings.pop("form", "b")
+    form, sides = settings.pop("form", "b"), settings.pop("sides", 0)
     cutoff = settings.pop("cutoff", None)
     damping = 1e-1 if cutoff is None else ff.HardCutoff(cutoff)
 
     # Warm up: the same calls at sizes whose arrays stay small, all threads started, and all code
     # compiled that the sizes measured run: long rows and integer slices have their own.
     def call(G, w, method):
-        side = {form: np.ones(G.shape[1] if form == "b" else len(G))}
+        size = G.shape[1] if form == "b" else len(G)
+        side = {form: np.ones((size, sides) if sides else size)}
         return ff.solve(G, **side, weights=w, damping=damping, method=method, **settings)
 
     method = settings.pop("method")
@@ -50,6 +51,7 @@ MEASURE = """
         (1100, 40_000, "float64", dict(method="dual")),
         (1000, 20_000, "float32", dict(method="dual", form="coef", center=True)),
         (700, 60_000, "float32", dict(method="dual", layout="F")),
+        (1000, 20_000, "float32", dict(method="dual", form="coef", sides=50)),
         (1000, 12_000, "float64", dict(method="cg", maxiter=5)),
         (40_000, 1000, "float16", dict(method="primal")),
         (1000, 40_000, "bfloat16", dict(method="dual", center=True)),

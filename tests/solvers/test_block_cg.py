@@ -130,3 +130,56 @@ def test_products_and_combinations_of_rows_are_those_of_any_layout(k, dtype, rng
         np.testing.assert_allclose(found, x.conj() @ y.T, rtol=1e-13, atol=1e-12)
         found = krylov._combined(lay(c), lay(x))
         np.testing.assert_allclose(found, c.T @ x, rtol=1e-13, atol=1e-12)
+
+
+class Followed:
+    """A rule that takes the recurrence at its word, and x along from some step on."""
+
+    def __init__(self, b, wrong):
+        self.sizes, self.left = np.linalg.norm(b, axis=1), wrong
+
+    def done(self, r, x, rows, norm):
+        return np.linalg.norm(r, axis=1) <= 1e-11 * self.sizes[rows]
+
+    def ends(self, r, rates, x, rows, norm):
+        self.left -= 1
+        return self.left < 0
+
+    def clear(self, r, x, rows, norm):
+        return np.ones(len(r), bool)
+
+    def hopeless(self, course, limit):
+        return False
+
+
+@pytest.mark.parametrize("wrong", [2, 7])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_residual_of_followed_products_is_true_where_the_recurrence_is_not(
+    dtype, k, wrong, rng
+):
+    """The operator is off by 1e-6 at first, which the recurrence carries on; a row ends early."""
+    A = oracle.fisher(matrices.scores(150, 60, dtype, cond=30)) + 1e-2 * np.eye(60)
+    A = A.astype(dtype)
+    b, calls = matrices.gaussian((k, 60), dtype, rng), []
+    b[k - 1] = A[:, 0] + 1e-9 * b[k - 1]
+
+    def operator(rows):
+        calls.append(len(rows))
+        return rows @ A.T * (1 + 1e-6 * (len(calls) <= wrong))
+
+    rule = Followed(b, wrong)
+    steps = krylov.Iteration(
+        operator, b, lambda r: r, rule, 300, dtype=b.dtype, name="test", aside=2 * k
+    )
+    x = np.zeros_like(b)
+    left, status, used = steps.sweep(x, b.copy(), np.arange(k), 300)
+    assert status == "converged" and not len(left) and len(calls) == used
+    followed = sum(calls) - sum(calls[:1]) * used
+    assert wrong + krylov.LASTING < used and (k > 1 or followed >= used // (krylov.LASTING + 1))
+    wide = np.clongdouble if b.dtype.kind == "c" else np.longdouble
+    exact = b.astype(wide) - x.astype(wide) @ A.astype(wide).T
+    size = np.linalg.norm(A, 2) * np.linalg.norm(x, axis=1) + np.linalg.norm(b, axis=1)
+    off = np.abs(steps.rest - exact).max(axis=1).astype(float)
+    assert (off <= 2e-15 * size).all(), off / size
+    assert np.abs(exact).max() > 1e-8 * np.abs(b).max()  # of which the recurrence knows nothing

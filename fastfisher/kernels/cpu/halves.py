@@ -8,7 +8,8 @@ from .isa import widens_halves
 __all__ = ["BITS", "STORED", "widened"]
 
 BITS, _I32 = ir.IntType(16), ir.IntType(32)
-# Numba has no half precision: numbers of these types say that scores are float16, bfloat16.
+# Numba has no half precision: numbers of these types say that scores are float16, bfloat16. Single
+# precision is widened where double is computed.
 STORED = {types.int16: ir.HalfType(), types.uint16: BITS, types.float32: ir.FloatType()}
 
 

@@ -6,6 +6,7 @@ of the type that stands for what the source holds (simd.STORED), or of the eleme
 
 import functools
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
@@ -86,7 +87,7 @@ copy_at, split_at = _copies(1), _copies(2)
 
 @vector(twins.spread_at)
 def spread_at(typingctx, to, apart, source, terms, width, like):
-    """Rows a, b, a, b.. of `width`, one after the other, as rows of planes: a, b, a - b, a + b.
+    """Rows a, b, a, b.. of `width` each, as rows of planes: a, b, (a - b) / 2, a + b.
 
     Planes are `apart` elements from one to the next; width is a multiple of the lanes.
     """
@@ -95,6 +96,7 @@ def spread_at(typingctx, to, apart, source, terms, width, like):
         to_v, apart_v, source_v, terms_v, width_v, _ = values
         code = Code(context, builder, like)
         place, start = code.address(to_v), code.address(source_v)
+        half = ir.Constant(code.vector, [0.5] * code.lanes)
         steps = builder.sdiv(width_v, _index(code.lanes))
         planes = [code.at(place, builder.mul(apart_v, _index(plane))) for plane in range(4)]
 
@@ -106,7 +108,8 @@ def spread_at(typingctx, to, apart, source, terms, width, like):
             def some(step, carried):
                 j = builder.mul(step, _index(code.lanes))
                 x, y = code.load(code.at(a, j)), code.load(code.at(b, j))
-                found = x, y, builder.fsub(x, y), builder.fadd(x, y)
+                less = builder.fmul(builder.fsub(x, y), half)
+                found = x, y, less, builder.fadd(x, y)
                 for plane, value in zip(planes, found, strict=True):
                     code.store(value, code.at(code.at(plane, row), j))
                 return []

@@ -162,11 +162,11 @@ def _column_peaks(t, thread, found, a, scale, shift, ones):
 
 
 @kernel
-def _row_peaks(t, thread, y, a, shift, rows, one):
+def _row_peaks(t, thread, y, a, shift, rows, like):
     """Task: so many rows."""
     p, mean, moved = a.shape[1], address(shift, np.int64(0)), np.int64(shift.size)
     for i in range(t * rows, min((t + 1) * rows, a.shape[0])):
-        y[i] = peak_along(address(a, i * p), p, mean, moved, one)
+        y[i] = peak_along(address(a, i * p), p, mean, moved, like)
 
 
 @driver
@@ -175,8 +175,8 @@ def _over_rows(launch, found, a, scale, shift, ones):
 
 
 @driver
-def _over_columns(launch, y, a, shift, rows, one):
-    for_each(launch, _row_peaks, (a.shape[0] + rows - 1) // rows, (y, a, shift, rows, one))
+def _over_columns(launch, y, a, shift, rows, like):
+    for_each(launch, _row_peaks, (a.shape[0] + rows - 1) // rows, (y, a, shift, rows, like))
 
 
 def peaks(y, a, by_rows, scale, shift):

@@ -1,7 +1,8 @@
 """Complex sums from three real products, conj(x) y = (a - ib)'(c + id): a'c, b'd, (a - b)'(c + d).
 
 The real part is the sum of the first two, the imaginary part the third less the first plus the
-second. Their errors are bounded by |x|'|y| as those of four products are, not by |a|'|d|.
+second. Their errors are bounded by |x|'|y| as those of four products are, not by |a|'|d|. Half of
+a - b is packed, so that no product is out of range where the result is not.
 """
 
 from .jit import kernel
@@ -9,19 +10,16 @@ from .moves import spread_at
 from .packing import pack
 from .products import with_layout
 from .simd import address
+from .splitting import AT_ONCE
 
-__all__ = ["AT_ONCE", "PACKED", "SUMS", "add_parts", "pack_planes"]
-
-PACKED = 4  # planes of panels: real parts, imaginary parts, their differences and their sums
-SUMS = 3
-AT_ONCE = 4  # panels packed at a time: they stay in L2
+__all__ = ["add_parts", "pack_planes"]
 
 
 @kernel
-def pack_planes(out, base, apart, work, x, k0, kb, first, last, panels, one):
+def pack_planes(out, base, apart, work, x, k0, kb, first, last, panels, like):
     # out    OUT flat; panels of PACKED planes from `base` on, `apart` elements from one to the next
     # work   scratch for AT_ONCE panels of twice as many rows
-    # others as in `pack`; one is a number of the elements' type
+    # others as in `pack`; like is a number of the elements' type
     """Pack panels first..last."""
     size = 2 * panels.stride
     pairs = with_layout(panels, size, panels.ld, panels.width)
@@ -31,7 +29,7 @@ def pack_planes(out, base, apart, work, x, k0, kb, first, last, panels, one):
         for panel in range(q, end):
             source = address(work, (panel - q) * size)
             to = address(out, base + panel * panels.stride)
-            spread_at(to, apart, source, kb + kb % 2, panels.width, one)
+            spread_at(to, apart, source, kb + kb % 2, panels.width, like)
 
 
 @kernel
@@ -43,4 +41,4 @@ def add_parts(c, to, own, at, plane, count, diagonal, sign):
         first, second, third = own[at + r], own[at + plane + r], own[at + 2 * plane + r]
         c[to + 2 * r] += first + second
         if r != diagonal:
-            c[to + 2 * r + 1] += sign * (third - first + second)
+            c[to + 2 * r + 1] += sign * 2 * (third - (first - second) / 2)

@@ -1,7 +1,7 @@
 """C += sum_k conj(x_k) x_k' over one axis of the scores, lower triangle: what syrk and gram share.
 
-Up to order SPLIT tasks are shares of the summed axis, each with a C of its own, added in order.
-Above it tasks are blocks of one C (see tiled.py).
+Up to order SPLIT (SPLIT_PAIRS of complex numbers) tasks are shares of the summed axis, each with a
+C of its own, added in order. Above it tasks are blocks of one C (see tiled.py).
 """
 
 import numpy as np

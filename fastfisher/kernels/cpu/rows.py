@@ -18,6 +18,7 @@ from .splitting import LANE_BYTES
 
 __all__ = [
     "AHEAD",
+    "ALONG",
     "GROUP",
     "MANY",
     "Rows",

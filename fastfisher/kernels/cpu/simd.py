@@ -2,7 +2,7 @@
 
 Intrinsics work on addresses; the element type picks the vector. Unrolling is done here, in Python,
 so what the compiler sees is what runs. With the JIT disabled the same names are NumPy `twins`.
-Scores in half precision are widened by the load.
+Scores in less precision than is computed in are widened by the load.
 """
 
 import numba

@@ -6,15 +6,18 @@ The planner reads the workspace off the same numbers.
 from ..slicing import SLICED_TERMS, TILED_TERMS, stretch_terms
 
 __all__ = [
+    "AT_ONCE",
     "BLOCK_ROWS",
     "CHUNK_BYTES",
     "FACTOR_WHOLE",
     "FINE_ROWS",
     "KC",
     "LANE_BYTES",
+    "PLANES",
     "SLICED_ORDER",
     "SLICE_BYTES",
     "STEP_BYTES",
+    "SUMS",
     "TASKS",
     "THIN",
     "block_columns",
@@ -44,9 +47,13 @@ SHARES = 16  # such tasks come in powers of two up to this, then in multiples: t
 SHARE_ROWS = 1024  # packed rows that such a task has at least,
 FULL_SHARE = 4 * SHARE_ROWS  # and at most
 THIN_BYTES = 32 << 10  # of scores that the tiles of a thin C pass over: they stay in cache
-STRETCH_BYTES = 16 << 20  # of packed panels between which C is read and written
-STRETCH_ROWS = 2048  # of them at most, and half as many at least
-BLOCK = 192  # columns of a task's block of C, which stays in L2 with its panels and the next ones,
+STRETCH_BYTES = 16 << 20  # of packed panels between which C is read and written,
+STRETCH_ROWS = 2048  # of them at most, and half as many at least; twice that of complex numbers
+PLANES, SUMS = 4, 3  # of packed panels of complex numbers, and of products of them (planes.py)
+AT_ONCE = 4  # panels of complex numbers packed at a time: they stay in L2
+# Columns of a task's block of C, which stays in L2 with its panels and the next ones, or of complex
+# numbers one of its sums,
+BLOCK = 192
 SMALL_BLOCK = 144  # where L2 is smaller than
 LARGE_L2 = 1 << 20
 TASKS = 16  # such tasks, of all stretches, that there are per thread at least: threads end together
@@ -121,7 +128,7 @@ def stretch(order, itemsize, parts=1):
 
 def is_kept(order, parts, stretches):
     """True if blocks of C are kept apart and added to it once, not after every stretch."""
-    return stretches > 1 and order**2 * parts * 4 <= KEPT_BYTES
+    return stretches > 1 and order**2 * (SUMS if parts == 2 else 1) * 4 <= KEPT_BYTES
 
 
 def written_once(order, length, parts, itemsize):
@@ -199,8 +206,9 @@ def rank_k_bytes(order, length, parts, itemsize, threads, cache):
         stretches = -(-length // terms)
         side = -(-order // block)
         blocks = side * (side + 1) // 2 if is_kept(order, parts, stretches) else threads
-        planes, sums = (4, 3) if parts == 2 else (1, 1)  # planes.py
+        planes, sums = (PLANES, SUMS) if parts == 2 else (1, 1)
         packed = min(stretches, 2) * width * terms * itemsize * planes
-        return packed + blocks * block**2 * sums * 8
+        pairs = threads * AT_ONCE * 2 * EDGE * STEP_BYTES if parts == 2 else 0
+        return packed + pairs + blocks * block**2 * sums * 8
     packed = width * block_terms(order, parts, itemsize) * parts * itemsize
     return shares * parts * (order + EDGE) * width * 8 + threads * packed

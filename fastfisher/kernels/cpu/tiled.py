@@ -20,7 +20,16 @@ from .packing import pack
 from .parallel import for_each
 from .products import Place, add_lower_ahead, panels_of, triangle_corner
 from .simd import address
-from .splitting import TASKS, block_columns, is_kept, step_rows, stretch
+from .splitting import (
+    AT_ONCE,
+    PLANES,
+    SUMS,
+    TASKS,
+    block_columns,
+    is_kept,
+    step_rows,
+    stretch,
+)
 from .threads import driver
 
 __all__ = ["add_tiled"]
@@ -66,7 +75,8 @@ def _pack(cut, s, g, packed, work, x, panels, counters):
                 if x.parts == 1:
                     pack(packed, base, x, k0, kb, q, end, panels)
                 else:
-                    planes.pack_planes(packed, base, size, work, x, k0, kb, q, end, panels, work[0])
+                    like = work.dtype.type(0)
+                    planes.pack_planes(packed, base, size, work, x, k0, kb, q, end, panels, like)
     publish(counters, cut.blocks + g, s + 1)
 
 
@@ -104,7 +114,7 @@ def _add_step(own, place, order, rows, columns, these, after, terms, panels):
     (left, right), add, ld, w = these, panels.add, panels.ld, panels.width
     above, beside = _fetched(after[0], rows, panels), _fetched(after[1], columns, panels)
     if rows == columns and after[0] == after[1]:
-        beside = _fetched(np.int64(0), columns, panels)
+        beside = np.int64(0), np.int64(0)
     middle = min(columns[0] + ((columns[1] - columns[0]) // w + 1) // 2 * w, columns[1])
     first, second = (columns[0], middle), (middle, columns[1])
     add_lower_ahead(own, place, order, rows, first, add, left, right, ld, terms, panels, own, above)
@@ -192,14 +202,13 @@ def add_tiled(c, x, lo, hi, order, *, fresh=False):
     group, reach = (GROUP, 1) if x.by_rows else (ALONG, depth // step)
     blocks, groups = -(-count // side), -(-count // group)
     blocks, packs = blocks * (blocks + 1) // 2, groups * (depth // step // reach)
-    copies, size = planes.PACKED if pairs else 1, (side * panels.width) ** 2
-    size *= planes.SUMS if pairs else 1
+    copies, size = PLANES if pairs else 1, (side * panels.width) ** 2 * (SUMS if pairs else 1)
     kept = is_kept(order, x.parts, stretches)
     numbers = (depth, step, count, side, blocks, group, groups, reach, packs)
     cut = Cut(lo, hi, *numbers, copies, kept, fresh)
     stored = min(stretches, 2), depth // step, copies, count, panels.stride
     packed = aligned(stored, x.dtype).reshape(-1)
-    scratch = planes.AT_ONCE * 2 * panels.stride if pairs else 1
+    scratch = AT_ONCE * 2 * panels.stride if pairs else 1
     work = aligned((threads.max_threads(), scratch), x.dtype)
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)

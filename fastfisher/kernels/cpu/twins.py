@@ -27,7 +27,7 @@ def rows_at(address, dtype, rows, stride, width):
 
 
 def scores_at(address, stored, rows, stride, width):
-    """Likewise, but halves, of which integer types tell (simd.STORED), as float32."""
+    """Likewise, but halves, of which integer types tell (halves.STORED), as float32."""
     block = rows_at(address, stored, rows, stride, width)
     kind = {"int16": "float16", "uint16": "bfloat16"}.get(block.dtype.name)
     return widened(block, kind) if kind else block
@@ -105,7 +105,7 @@ def combination_tile(dtype, stored, k, shifted, y, a, lda, s, m, count, ahead, l
 def spread_at(to, apart, source, terms, width, like):
     rows = memory(source, like.dtype, 2 * terms * width).reshape(terms, 2, width)
     a, b = rows[:, 0], rows[:, 1]
-    for plane, found in enumerate((a, b, a - b, a + b)):
+    for plane, found in enumerate((a, b, (a - b) / 2, a + b)):
         memory(to + plane * apart * like.itemsize, like.dtype, terms * width)[:] = found.ravel()
 
 
