@@ -312,8 +312,8 @@ def _primal(solver, rough, added, b):
         return solver.bound(added, at_hand=True)
 
     # Two of long rows are two passes where one is a single one.
-    width, size = system.G.shape[1] * (1 + (system.dtype.kind == "c")), real_bytes(system.dtype)
-    aside = ASIDE if one_pass(width, size, ASIDE) else 0
+    parts, size = 1 + (system.dtype.kind == "c"), real_bytes(system.dtype)
+    aside = ASIDE if one_pass(parts * system.p, size, parts * ASIDE) else 0
     rule = Rounding(b, bound, system.dtype, rough.graded)
     found = refined(operator, rough.solve, b, rule, system.dtype, STEPS, aside)
     if found.slow:
