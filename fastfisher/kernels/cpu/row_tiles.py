@@ -180,11 +180,10 @@ class Tile(NamedTuple):
 
 _read = reader(Tile)
 _double, _single = tiles_kernel(types.float64), tiles_kernel(types.float32)
-_float16 = tiles_kernel(types.float32, types.int16)
-_bfloat16 = tiles_kernel(types.float32, types.uint16)
+_halves = types.int16, types.uint16  # float16, bfloat16
+_float16, _bfloat16 = (tiles_kernel(types.float32, stored) for stored in _halves)
+_wide_float16, _wide_bfloat16 = (tiles_kernel(types.float64, stored) for stored in _halves)
 _wide_single = tiles_kernel(types.float64, types.float32)
-_wide_float16 = tiles_kernel(types.float64, types.int16)
-_wide_bfloat16 = tiles_kernel(types.float64, types.uint16)
 
 
 def tile_double(record):

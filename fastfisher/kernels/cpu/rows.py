@@ -249,11 +249,10 @@ class Pass(NamedTuple):
 
 _read = reader(Pass)
 _double, _single = rows_kernel(types.float64), rows_kernel(types.float32)
-_float16 = rows_kernel(types.float32, types.int16)
-_bfloat16 = rows_kernel(types.float32, types.uint16)
+_halves = types.int16, types.uint16  # float16, bfloat16
+_float16, _bfloat16 = (rows_kernel(types.float32, stored) for stored in _halves)
+_wide_float16, _wide_bfloat16 = (rows_kernel(types.float64, stored) for stored in _halves)
 _wide_single = rows_kernel(types.float64, types.float32)
-_wide_float16 = rows_kernel(types.float64, types.int16)
-_wide_bfloat16 = rows_kernel(types.float64, types.uint16)
 
 
 def rows_double(record):
