@@ -1,5 +1,6 @@
 """The process fastfisher runs in: its versions, threads and compiled kernels."""
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -15,6 +16,8 @@ from .planning import check_device
 from .scalars import as_count
 
 __all__ = ["info", "set_num_threads", "warmup"]
+
+MANY, LONG = (300, 1100), (8, 40_000)  # scores of several blocks, and of rows read in strips
 
 
 def set_num_threads(k):
@@ -130,8 +133,9 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
 
     Notes
     -----
-    Takes some ten seconds per dtype the first time, in processes side by side where there are
-    cores; afterwards compiled code comes from a cache.
+    Takes some fifteen seconds per dtype the first time, in two processes per two dtypes where there
+    are cores; afterwards compiled code comes from a cache. What reads scores in half precision is
+    left to its first use.
 
     Examples
     --------
@@ -150,16 +154,18 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
     if device == "cuda":
         _warmup_device(dtypes)
         return
-    others = [_warmup_elsewhere(dtype) for dtype in dtypes[1:]] if _compiling_is_shared() else []
+    pairs = [dtypes[i : i + 2] for i in range(0, len(dtypes), 2)]
+    others = []
+    if _compiling_is_shared():
+        ends = [(pair, end) for pair in pairs for end in (1, -1)][1:]  # this process has the first
+        others = [_warmup_elsewhere(pair, end) for pair, end in ends]
     try:
         threads.start()
-        for dtype in dtypes[:1] if others else dtypes:
-            _compile_all(dtype)
+        for pair in pairs:
+            _compile_all(pair)
     finally:
         for process in others:
             process.wait()
-    for dtype in dtypes[1:] if others else ():  # from the cache by now
-        _compile_all(dtype)
 
 
 def _warmup_device(dtypes):
@@ -181,38 +187,67 @@ def _compiling_is_shared():
     return machine.cpu_count() > 1 and jit.cache_folder() is not None
 
 
-def _warmup_elsewhere(dtype):
-    """A process that compiles one dtype's kernels into the cache; its failure costs time only.
+def _warmup_elsewhere(dtypes, end):
+    """A process that compiles kernels into the cache; its failure costs time only.
 
-    It goes backwards: what does not depend on the dtype is compiled by whoever comes there first.
+    Two of them begin at either end, and find in the cache what lies beyond where they meet.
     """
-    code = f"from fastfisher import runtime; runtime._compile_all({dtype!r}, -1)"
+    code = f"from fastfisher import runtime; runtime._compile_all({dtypes!r}, {end})"
     quiet = subprocess.DEVNULL
     return subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
 
 
-def _compile_all(dtype, direction=1):
+def _compile_all(dtypes, direction=1):
     """Call every kernel once, small: what is compiled depends on dtypes only."""
-    for call in _small_calls(np.dtype(dtype))[::direction]:
-        call()
+    collecting = gc.isenabled()
+    gc.disable()  # a compiler's objects live on: to look through them takes a tenth of the time
+    try:
+        calls = [call for dtype in dtypes for call in _small_calls(np.dtype(dtype))]
+        for call in calls[::direction]:
+            call()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _small_calls(dtype):
     """Calls without arguments, in no particular order, that run every kernel."""
-    from . import ops
+    from . import ops, passes
+    from .arrays import as_scores
     from .kernels.cpu.tiny import LARGEST
-    from .planning import options
+    from .kernels.slicing import KINDS
+    from .planning import choose, integer_unit, options
 
     thin = np.eye(70, 4, dtype=dtype) + dtype.type(0.1)
     wide = np.ascontiguousarray(thin.T)
-    b, w = thin[0].copy(), np.ones(70)
+    b, w, several = thin[0].copy(), np.ones(70), thin[:3]
 
     def reproducible(function, *args, **kwargs):
         with options(reproducible=True):
             return function(*args, **kwargs)
 
-    def factored():
-        ops.cho_solve(ops.cholesky(ops.syrk(thin), damping=1.0), b)
+    def factored(rows):
+        ops.cho_solve(ops.cholesky(ops.syrk(thin), damping=1.0), rows.T)
+
+    def products(a, counts=(1, 3), **how):
+        G, (n, p), k = as_scores(a), a.shape, max(counts)
+        u, v, y = (np.ones((k, m), dtype) for m in (n, p, p))
+        y = y.astype(passes.sums_dtype(dtype))
+        for count in counts:
+            passes.add_fvp(y[:count], G, v[:count], **how)
+            passes.add_rmatvec(y[:count], G, u[:count])
+            passes.products(G, v[:count])
+
+    def rough():
+        G, sides = as_scores(thin), {"syrk": 4, "gram": 70}
+        for op, order in sides.items():
+            passes.add_peaks(np.zeros(order), G, by_rows=op == "syrk")
+            c, units = np.zeros((order, order), np.float32), np.ones(order)
+            for kind in KINDS:
+                if integer_unit(kind) != "plain":
+                    getattr(passes, f"add_sliced_{op}")(c, G, units, 1, 2, kind=kind)
+        for sums in (c, c.astype(np.float64)):
+            choose("narrow", 70, c.dtype).load()(c, sums, units)
 
     def batched(p):
         F = np.eye(p, dtype=dtype)[np.newaxis]
@@ -234,8 +269,13 @@ def _small_calls(dtype):
         lambda: solved("cg"),
         lambda: reproducible(ops.syrk, wide),  # more than THIN parameters
         lambda: reproducible(ops.gram, wide),
-        lambda: reproducible(factored),
-        lambda: reproducible(ops.matvec, thin, b),
+        lambda: reproducible(ops.gram, thin),
+        lambda: reproducible(factored, thin[:1]),
+        lambda: reproducible(factored, several),
+        lambda: reproducible(products, thin),
+        lambda: reproducible(products, thin, finely=True),
+        lambda: reproducible(products, np.ones(MANY, dtype), counts=(1,)),
+        lambda: reproducible(products, np.ones(LONG, dtype), counts=(1,)),
         lambda: reproducible(ops.diag, thin),
         lambda: solve(thin, b, damping=1.0, nan_policy="skip"),
         lambda: batched(2),  # unrolled,
@@ -243,4 +283,5 @@ def _small_calls(dtype):
         blocks,
         lambda: ops.layered_gram([(thin, thin)]),
         lambda: ops.layered_diag(thin, thin),
+        *([rough] if dtype.kind == "f" else []),
     ]

@@ -1,54 +1,25 @@
 """Vector intrinsics: what they are compiled for and to, and the NumPy twins they stand for."""
 
 import functools
-import platform
-import re
 from typing import NamedTuple
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 import pytest
 from numba import types
 
-from fastfisher.kernels.cpu import direct, jit, moves, products, simd, triangles, twins
+from fastfisher.kernels.cpu import direct, moves, simd, triangles, twins
 from fastfisher.kernels.cpu import rows as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
 from tests.kernels.every_op import LIMIT, OPS, examine
+from tests.kernels.instruction_sets import ENVIRONMENTS, compiled_as, environment, host_isa
 from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio, unit_roundoff
 
-HOST = {name for name, there in llvm.get_host_cpu_features().items() if there}
-X86 = platform.machine() in ("x86_64", "AMD64")
-ENVIRONMENTS = {
-    "native": {"NUMBA_CPU_NAME": None, "NUMBA_CPU_FEATURES": None},
-    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
-    "plain": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
-}
 SUMS = ("syrk", "gram", "layered_gram", "block_syrk", "batched_syrk", "matvec", "rmatvec")
 SUMS += ("fvp", "diag")
 SYSTEMS = ("batched_solve", "batched_metric_solve", "block_cholesky", "block_solve")
-
-
-def host_isa():
-    if {"avx512f", "avx512vl"} <= HOST:
-        return "avx512"
-    return "avx2" if {"avx2", "fma"} <= HOST else "plain"
-
-
-def compiled_as(isa):
-    """The environment of an ISA: that of this machine is what every other test compiles for."""
-    return "native" if isa == host_isa() else isa
-
-
-def environment(isa):
-    """Where Numba compiles for an ISA that this machine has."""
-    if not X86:
-        pytest.skip(f"{platform.machine()} has one vector width, and this is x86")
-    if isa == "avx2" and not {"avx2", "fma"} <= HOST:
-        pytest.skip("this machine has no AVX2")
-    return {"NUMBA_DISABLE_JIT": "0", **ENVIRONMENTS[compiled_as(isa)]}
 
 
 # Every kernel on every ISA -------------------------------------------------------------------
@@ -96,70 +67,6 @@ def test_sums_in_order_have_the_same_bits_on_avx2_as_on_this_machine(op):
         pytest.skip("this machine has no vectors wider than those of AVX2")
     native, avx2 = results("native", op), results("avx2", op)
     assert native[op]["digest"] == avx2[op]["digest"]
-
-
-# What the register tiles are compiled to -----------------------------------------------------
-
-
-def full_tiles():
-    """Per micro-kernel: what is between the first and the last FMA of the loop with most of them.
-
-    Compiled anew, since code from the cache cannot be looked at.
-    """
-    found = {}
-    for function in (products.add_double, products.add_single):
-        fresh = numba.njit(**jit.OUTER)(function)
-        fresh.compile(types.void(*[types.intp] * 8))
-        (asm,) = fresh.inspect_asm().values()
-        fma = re.compile(r"^\s*vfn?m(?:add|sub)\w+p([sd])\s.*")
-        blocks = [block.splitlines() for block in re.split(r"\n(?=\.?\w+:)", asm)]
-        full = 2 * target().rows * target().vectors
-        loops, inside = [], []
-        for block in blocks:
-            places = [i for i, line in enumerate(block) if fma.match(line)] or [0]
-            back = re.compile(r"\s*j\w+\s+" + re.escape(block[0][:-1]))
-            # A narrower tile may be unrolled, and its loop longer than that of the full one.
-            if len(places) >= full and any(map(back.match, block)):
-                loops.append(len(places))
-                inside += block[places[0] : places[-1] + 1]
-        vectors = [line for line in inside if fma.match(line)]
-        frame = r"\(%r[sb]p" if "%rsp, %rbp" in asm else r"\(%rsp"
-        found[function.__name__] = {
-            "loops": loops,
-            "vector FMAs": sum(bool(fma.match(line)) for line in asm.splitlines()),
-            "elements": sorted({fma.match(line)[1] for line in vectors}),
-            "registers": sorted(
-                {kind for line in vectors for kind in re.findall("%([xyz])mm", line)}
-            ),
-            "stack": [line for line in inside if re.search(frame, line)],
-            "calls": [line for line in inside if re.match(r"\s*call", line)],
-            "scalar": re.findall(r"\bvfn?m(?:add|sub)\w+s[sd]\b", asm),
-            "libm": re.findall(r"\bfmaf?\b", asm),
-            "expected": full,
-        }
-    return {"isa": target().name, **found}
-
-
-@pytest.mark.parametrize("isa", ("native", "avx2"))
-def test_a_register_tile_is_vector_FMAs_that_never_touch_the_stack(isa):
-    if isa == host_isa():
-        pytest.skip("this machine's own vectors are those of AVX2")
-    found = in_a_process(full_tiles, **environment(isa))
-    assert found["isa"] == (host_isa() if isa == "native" else isa)
-    if found["isa"] == "plain":
-        pytest.skip("this machine has no fused multiply-add")
-    for name, element in (("add_double", "d"), ("add_single", "s")):
-        tile = found[name]
-        assert tile["expected"] in tile["loops"], name
-        assert tile["elements"] == [element], name
-        assert tile["registers"] == ["z" if found["isa"] == "avx512" else "y"], name
-        assert not tile["stack"] and not tile["calls"] and not tile["scalar"], tile
-
-
-def test_without_a_fused_multiply_add_no_tile_asks_the_C_library_for_one():
-    found = in_a_process(full_tiles, **environment("plain"))
-    for name in ("add_double", "add_single"):
-        assert not found[name]["vector FMAs"] and not found[name]["libm"], name
 
 
 # Twins ---------------------------------------------------------------------------------------

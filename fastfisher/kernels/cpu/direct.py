@@ -17,7 +17,6 @@ from .triangles import substitute_tile
 __all__ = ["ADJOINT", "SOLVED", "direct_address", "direct_double", "direct_single"]
 
 SOLVED, ADJOINT = 1, 2  # of a mode: a triangle follows; what is multiplied is the adjoint
-UNROLLED = 8
 
 
 class _Factor:
@@ -28,9 +27,9 @@ class _Factor:
     it always does, since only the last rows of all are ragged, and nothing is below them.
     """
 
-    def __init__(self, code, parts, rows, mode, l, ld, inside):
+    def __init__(self, code, parts, rows, adjoint, l, ld, inside):
         builder = code.builder
-        self.code, self.parts, self.adjoint = code, parts, mode & ADJOINT
+        self.code, self.parts, self.adjoint = code, parts, adjoint
         self.count, self.rows = rows // parts, rows
         self.inside, self.ld = inside, ld
         last = builder.sub(inside, _index(1))
@@ -53,20 +52,18 @@ class _Factor:
     def add_products(self, sums, places, q, vectors):
         """sums + the numbers at `places` times the vectors at q."""
         code, builder, sums = self.code, self.code.builder, list(sums)
-        b = [code.load(code.at(q, j * code.lanes)) for j in range(self.parts * vectors)]
-        for i, place in enumerate(places):
-            re, im = self.load(place)
-            by = code.splat(re)
-            if self.parts == 1:
-                for v in range(vectors):
-                    sums[i * vectors + v] = code.fma(by, b[v], sums[i * vectors + v])
-                continue
-            cross, minus = code.splat(im), code.splat(builder.fneg(im))
-            for v in range(vectors):
-                x, y = 2 * i * vectors + v, (2 * i + 1) * vectors + v
-                u, w = b[v], b[vectors + v]
-                sums[x] = code.fma(minus, w, code.fma(by, u, sums[x]))
-                sums[y] = code.fma(by, w, code.fma(cross, u, sums[y]))
+        for part in range(self.parts):
+            if part:  # the factor's numbers are read again: kept, they would not fit the registers
+                builder.fence("acq_rel", "singlethread")
+            b = [code.load(code.at(q, (part * vectors + v) * code.lanes)) for v in range(vectors)]
+            for i, place in enumerate(places):
+                for to in range(self.parts):
+                    by = code.splat(builder.load(code.at(place, part ^ to)))
+                    if part != to and to == (self.adjoint > 0):
+                        by = builder.fneg(by)
+                    for v in range(vectors):
+                        s = (self.parts * i + to) * vectors + v
+                        sums[s] = code.fma(by, b[v], sums[s])
         return sums
 
     def triangle(self, steps):
@@ -105,10 +102,11 @@ def _sums(code, factor, b, steps, ahead, vectors):
     builder, parts = code.builder, factor.parts
     stride = parts * vectors * code.lanes
     adjoint = factor.adjoint
-    along = factor.ld if adjoint else _index(parts)
-    values = [_index(0), b, *[code.zero()] * (factor.rows * vectors)]
+    # Along rows of the factor they are told apart by one number: pointers would not fit either.
+    values = [factor.first if adjoint else _index(0), b]
+    values += [code.zero()] * (factor.rows * vectors)
     left = steps
-    for count in (UNROLLED, 1):
+    for count in (2 if adjoint else factor.count, 1):
         before = builder.block
         head, body = builder.append_basic_block("head"), builder.append_basic_block("body")
         after = builder.append_basic_block("after")
@@ -122,15 +120,14 @@ def _sums(code, factor, b, steps, ahead, vectors):
         at, q, *sums = carried
         for u in range(count):
             if adjoint:
-                first = code.at(factor.first, at)
-                places = [code.at(first, parts * i) for i in range(factor.count)]
+                places = [code.at(at, parts * i) for i in range(factor.count)]
             else:
                 places = [code.at(p, at) for p in factor.places]
             if count > 1:
-                lined = places[u % factor.count]
-                code.prefetch(code.at(lined if not adjoint else first, ahead))
+                code.prefetch(code.at(places[0 if adjoint else u], ahead))
             sums = factor.add_products(sums, places, q, vectors)
-            q, at = code.at(q, stride), builder.add(at, along)
+            q = code.at(q, stride)
+            at = code.at(at, factor.ld) if adjoint else builder.add(at, _index(parts))
         following = builder.sub(todo, _index(count)), at, q, *sums
         builder.branch(head)
         for phi, value in zip(phis, following, strict=True):
@@ -140,25 +137,27 @@ def _sums(code, factor, b, steps, ahead, vectors):
     return values[2:]
 
 
-def _emit(code, parts, rows, vectors, mode, operands):
-    c, l, ld, b, steps, inside, ahead = operands
+def _emit(code, parts, rows, vectors, adjoint, operands):
+    mode, c, l, ld, b, steps, inside, ahead = operands
     builder = code.builder
     width = vectors * code.lanes
     places = row_pointers(code, code.address(c), _index(width), rows)
     for place in places:
         for j in range(0, width, 64 // code.bytes):
             code.prefetch(code.at(place, j), write=True)
-    factor = _Factor(code, parts, rows, mode, l, ld, inside)
+    factor = _Factor(code, parts, rows, adjoint, l, ld, inside)
     sums = _sums(code, factor, code.address(b), steps, ahead, vectors)
     x = []
     for s, total in enumerate(sums):
         place = code.at(places[s // vectors], s % vectors * code.lanes)
         x.append(builder.fsub(code.load(place), total))
-    if mode & SOLVED:
-        order = range(rows - 1, -1, -1) if mode & ADJOINT else range(rows)
-        x = substitute_tile(code, x, vectors, order, factor.triangle(steps))
-    for s, value in enumerate(x):
-        code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
+    for solved in code.switch(builder.and_(mode, _index(SOLVED)), (0, SOLVED)):
+        y = x
+        if solved:
+            order = range(rows - 1, -1, -1) if adjoint else range(rows)
+            y = substitute_tile(code, x, vectors, order, factor.triangle(steps))
+        for s, value in enumerate(y):
+            code.store(value, code.at(places[s // vectors], s % vectors * code.lanes))
 
 
 def _reader(element, parts):
@@ -178,8 +177,8 @@ def _reader(element, parts):
         def emit(context, builder, signature, values):
             code = Code(context, builder, element)
             for v in code.switch(values[0], (1, 2, 3)):
-                for way in code.switch(values[1], range(4)):
-                    _emit(code, parts, target().rows, v, way, values[2:])
+                for adjoint in code.switch(builder.and_(values[1], _index(ADJOINT)), (0, ADJOINT)):
+                    _emit(code, parts, target().rows, v, adjoint, values[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 9), emit

@@ -62,10 +62,12 @@ def block_order(order, width, parts):
 def panels_of(k, width, threads):
     """How k right-hand sides are laid out: vectors per panel, panels, panels per task.
 
-    Panels are equally wide, and there are two where two threads can share them.
+    Panels are equally wide, and of few of them every thread has the same number.
     """
     vectors = -(-k // width)
-    panels = max(-(-vectors // VECTORS), min(vectors, threads, 2))
+    panels = max(-(-vectors // VECTORS), min(vectors, threads))
+    if panels < GROUP * threads:
+        panels = min(-(-panels // threads) * threads, vectors)
     each = -(-vectors // panels)
     panels = -(-vectors // each)
     return each, panels, min(GROUP, -(-panels // threads))
