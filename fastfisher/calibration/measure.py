@@ -25,10 +25,10 @@ from ..planning import (
     SIDED,
     SOLVE,
     Rates,
+    by_rates,
     choose,
     fingerprint,
     forget_profile,
-    prefer,
     profile_path,
     solve_flops,
 )
@@ -329,6 +329,5 @@ def _rows(cell, rates):
             ]
             for entry in entries
         }
-        choice = prefer(entries, size, dtype, rates, flops)
-        name, measured = choice.entry.name, choice.measured
-        yield Row(op, dtype, size, sides, milliseconds, name, measured)
+        choice = by_rates(entries, rates, (size, dtype, flops))
+        yield Row(op, dtype, size, sides, milliseconds, choice.entry.name, choice.measured)

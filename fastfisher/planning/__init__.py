@@ -1,9 +1,21 @@
-"""What is computed how: the table of kernels (table.py), what routes cost (costs.py), plans.
+"""What is computed how: the table of kernels (table.py), which of them is taken (choices.py), what
+routes cost (costs.py), plans.
 
 records.py holds what a plan is, plans.py makes it; rates.py is the cost model, profiles.py finds
 the user's own measurements for it; units.py foretells what multiplies slices.
 """
 
+from .choices import (
+    Choice,
+    Options,
+    by_rates,
+    choose,
+    current_options,
+    decide,
+    forget_choices,
+    options,
+    solve_flops,
+)
 from .costs import mixed_costs, mixed_side
 from .device import NORM_STEPS, device_mixed_costs
 from .layered import plan_kronecker, plan_layered
@@ -21,21 +33,7 @@ from .profiles import current_rates, fingerprint, profile, profile_path
 from .rates import CACHED, SOLVE, Rates
 from .records import Plan, Problem, Stage, format_bytes, format_seconds
 from .structured import plan_batched, plan_blocks
-from .table import (
-    SIDED,
-    TABLE,
-    Band,
-    Choice,
-    Entry,
-    Options,
-    choose,
-    current_options,
-    decide,
-    forget_choices,
-    options,
-    prefer,
-    solve_flops,
-)
+from .table import SIDED, TABLE, Band, Entry
 from .units import integer_unit, normwise_pays
 
 __all__ = [
@@ -52,6 +50,7 @@ __all__ = [
     "Problem",
     "Rates",
     "Stage",
+    "by_rates",
     "check_device",
     "check_method",
     "choose",
@@ -76,7 +75,6 @@ __all__ = [
     "plan_kronecker",
     "plan_layered",
     "plan_problem",
-    "prefer",
     "profile",
     "profile_path",
     "require_memory",

@@ -18,11 +18,11 @@ from ..kernels.cpu.splitting import (
     strip_rows,
 )
 from ..kernels.slicing import FORMS, KINDS
+from .choices import choose, decide
 from .profiles import current_rates, thread_count
 from .rates import ITERATION, SOLVE
 from .records import Stage
 from .small import one_call
-from .table import choose, decide
 from .units import integer_unit
 
 __all__ = [

@@ -13,9 +13,10 @@ import numpy as np
 from ..kernels.cuda import BLOCK_BYTES, SAMPLES, SLICE_BYTES
 from ..kernels.cuda.tilings import sliced_bytes
 from ..kernels.slicing import MOST_SLICES
+from .choices import current_options, decide
 from .costs import NOMINAL_REFINEMENTS, MixedCosts, eigen_stage, mixed_side
 from .records import Stage
-from .table import INF, REAL, Band, Entry, current_options, decide
+from .table import INF, REAL, Band, Entry
 
 __all__ = [
     "CUDA_TABLE",

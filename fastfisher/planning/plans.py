@@ -13,6 +13,7 @@ from ..errors import InputError, MemoryLimitError
 from ..kernels.cpu import memory as scratch
 from ..kernels.storage import HALVES
 from ..scalars import as_choice, as_count
+from .choices import current_options
 from .costs import (
     NOMINAL_REFINEMENTS,
     ROUTES,
@@ -27,7 +28,7 @@ from .costs import (
 )
 from .device import DEVICE_ROUTES, GROUNDS, device_route
 from .records import Plan, Problem, format_bytes, format_seconds
-from .table import ALL, current_options
+from .table import ALL
 
 __all__ = [
     "METHODS",

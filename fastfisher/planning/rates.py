@@ -200,10 +200,15 @@ def measured_at(kind):
     return rates_from(path.read_text(encoding="utf-8"))
 
 
+def own_kind():
+    """The kind of this machine's processor."""
+    return vector_kind(machine.cpu_name(), machine.cpu_features())
+
+
 @functools.cache
 def built_in(threads):
     """The rates that came with the package, scaled to this machine's cores and vector width."""
-    kind = vector_kind(machine.cpu_name(), machine.cpu_features())
+    kind = own_kind()
     measured = measured_at(kind)
     there = measured.machine
     cores = threads / there["threads"]

@@ -1,8 +1,8 @@
 """What a small solve costs that is one compiled call, without stages."""
 
+from .choices import decide
 from .profiles import current_rates
 from .records import Stage
-from .table import decide
 
 __all__ = ["one_call"]
 

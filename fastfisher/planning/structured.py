@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from .choices import decide
 from .profiles import current_rates
 from .records import Plan, Problem, Stage
-from .table import decide
 
 __all__ = ["plan_batched", "plan_blocks"]
 

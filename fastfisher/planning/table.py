@@ -1,37 +1,11 @@
-"""THE table: which kernel does an op at which size, as data; and the options in force."""
+"""THE table: which kernel does an op at which size, as data. choices.py reads it."""
 
-import contextlib
-import contextvars
 import functools
 import importlib
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from ..errors import InputError
-from ..scalars import as_flag
-from .profiles import profile
-from .rates import built_in
-
-__all__ = [
-    "SIDED",
-    "SIZE",
-    "TABLE",
-    "Band",
-    "Choice",
-    "Entry",
-    "Options",
-    "choose",
-    "current_options",
-    "decide",
-    "forget_choices",
-    "options",
-    "prefer",
-    "solve_flops",
-]
-
-GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise
+__all__ = ["SIDED", "SIZE", "TABLE", "Band", "Entry", "bands"]
 
 
 @functools.cache
@@ -70,6 +44,7 @@ class Band:
     """For sizes lo <= size < hi of `op`: entries in order of preference, ours among them.
 
     `sides` are the numbers of right-hand sides it is for, from the first to below the second.
+    `firm`: the order is not one of speeds, and no measurement changes it.
     """
 
     op: str
@@ -80,6 +55,7 @@ class Band:
     because: str
     device: str = "cpu"
     sides: tuple = (0, math.inf)
+    firm: bool = False
 
     def holds(self, size, sides):
         """True if it is for this size and so many right-hand sides."""
@@ -232,7 +208,7 @@ TABLE = (
     Band("cholesky", REAL, 84, 12_000, _CHOLESKY, _AHEAD),
     Band("cholesky", COMPLEX, 0, 400, _CHOLESKY[::-1], _SMALL),
     Band("cholesky", COMPLEX, 400, 12_000, _CHOLESKY, _AHEAD),
-    Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE),
+    Band("cholesky", ALL, 12_000, INF, _CHOLESKY[::-1], _IN_PLACE, firm=True),
     *_sided("solve_lower", _LOWER),
     *_sided("solve_lower_adjoint", _ADJOINT),
     Band("inverse_diagonal", ALL, 0, 150, _INVERSE[::-1], _SMALL),
@@ -248,142 +224,6 @@ TABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """Settings of a block of code; see `options`."""
-
-    reproducible: bool = False
-    progress: object = None
-    ladder: object = None  # a solvers.ladder.Ladder
-    stream: object = None  # of CUDA
-
-
-_options = contextvars.ContextVar("fastfisher_options", default=None)
-
-
-_DEFAULTS = Options()
-
-
-def current_options():
-    """The options in force."""
-    return _options.get() or _DEFAULTS
-
-
-@contextlib.contextmanager
-def options(**changes):
-    """Settings for the calls inside the `with` block, of this thread or task only.
-
-    Parameters
-    ----------
-    reproducible : bool
-        Leave out kernels whose bits depend on the number of threads (BLAS and LAPACK).
-    progress : callable or None
-        Called as ``progress(op, done, total)`` after every slice of samples or iteration.
-    ladder : fastfisher.Ladder or None
-        What may be tried where a factorisation fails; None raises.
-    stream : object, int or None
-        The CUDA stream to work on: of CuPy, torch or numba, or a pointer. By default the one that
-        the library of the arrays works on now.
-
-    Raises
-    ------
-    InputError
-        If an option is unknown.
-
-    Examples
-    --------
-    >>> import fastfisher as ff
-    >>> with ff.options(reproducible=True):
-    ...     print(ff.plan(1000, 10).reproducible)
-    True
-    """
-    known = [field.name for field in fields(Options)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"unknown option {name!r}; expected one of {', '.join(known)}")
-    if "reproducible" in changes:
-        as_flag(changes["reproducible"], "reproducible")
-    token = _options.set(replace(current_options(), **changes))
-    try:
-        yield current_options()
-    finally:
-        _options.reset(token)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The entry taken, what decided ("table" or "profile"), and the measurement it rests on."""
-
-    entry: Entry
-    source: str
-    measured: str
-
-
-def choose(op, size, dtype, *, device="cpu", sides=1):
-    """The entry for an op of this size, under the options in force and the profile, if any.
-
-    `sides` are right-hand sides, where the choice depends on them (SIDED).
-    """
-    return decide(op, size, dtype, device=device, sides=sides).entry
-
-
-def decide(op, size, dtype, *, device="cpu", sides=1):
-    """The entry for an op of this size, and why."""
-    return _decide(op, size, np.dtype(dtype), device, current_options().reproducible, sides)
-
-
-@functools.lru_cache(maxsize=4096)
-def _decide(op, size, dtype, device, reproducible, sides):
-    for band in bands(device):
-        if band.op == op and dtype.name in band.dtypes and band.holds(size, sides):
-            allowed = [e for e in band.entries if e.reproducible or not reproducible]
-            flops = solve_flops(size, dtype, sides) if op in SIDED else None
-            rates = profile()
-            found = rates and prefer(allowed, size, dtype.name, rates, flops)
-            if found:
-                return found
-            return Choice(allowed[0], "table", _grounds(band, allowed, size, dtype, flops))
-    raise InputError(
-        f"the table has no kernel for {op} of {dtype.name} and size {size} on {device!r}"
-    )
-
-
-def solve_flops(order, dtype, sides):
-    """Flops of a triangular solve."""
-    return (4 if np.dtype(dtype).kind == "c" else 1) * order**2 * sides
-
-
-def prefer(entries, size, dtype, rates, flops=None):
-    """The Choice among entries that `rates` has measured; None if there is nothing to choose.
-
-    By their speeds at so much work, or, without, at all works measured.
-    """
-    if len(entries) < 2 or not all(rates.has(entry.name, dtype) for entry in entries):
-        return None
-    speeds = [rates.speed(entry.name, dtype, size, flops) for entry in entries]
-    best = int(np.argmax(speeds))
-    if speeds[best] < GAIN * speeds[0]:
-        best = 0
-    measured = _comparison(entries, speeds, best)
-    return Choice(entries[best], "profile", f"{measured} at {size}, {rates.date}")
-
-
-def _comparison(entries, speeds, chosen):
-    rivals = [i for i in range(len(entries)) if i != chosen]
-    second = max(rivals, key=lambda i: speeds[i])
-    return f"{speeds[chosen] / speeds[second]:.2f}x of {entries[second].name}"
-
-
-def _grounds(band, entries, size, dtype, flops):
-    """Why the first entry: its speed where the package was measured, if there is a choice."""
-    rates = built_in(1)
-    if len(entries) < 2 or not all(rates.has(entry.name, dtype.name) for entry in entries):
-        return band.because
-    speeds = [rates.speed(entry.name, dtype.name, size, flops) for entry in entries]
-    there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
-    return f"{band.because}; {_comparison(entries, speeds, 0)} at {size} on {there}"
-
-
 def bands(device):
     """The rows of the table for a device."""
     if device == "cpu":
@@ -391,8 +231,3 @@ def bands(device):
     from .device import CUDA_TABLE
 
     return CUDA_TABLE
-
-
-def forget_choices():
-    """Forget what was chosen under another profile."""
-    _decide.cache_clear()

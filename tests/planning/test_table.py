@@ -11,12 +11,24 @@ import pytest
 import fastfisher as ff
 from fastfisher.errors import InputError
 from fastfisher.kernels import reference, vendor
-from fastfisher.planning import SIDED, TABLE, choose, decide, solve_flops
+from fastfisher.planning import SIDED, TABLE, choices, choose, decide, solve_flops
 from fastfisher.planning.rates import MEASURED, measured_at
 from fastfisher.planning.table import ALL, SIZE
 
 BY_OP = {op: [band for band in TABLE if band.op == op] for op in sorted({b.op for b in TABLE})}
 ENTRIES = {entry.name: entry for band in TABLE for entry in band.entries}
+
+
+@pytest.fixture
+def of_kind(monkeypatch):
+    """of_kind(kind): choices as on a processor of that kind."""
+
+    def change(kind):
+        monkeypatch.setattr(choices, "own_kind", lambda: kind)
+        choices.forget_choices()
+
+    yield change
+    choices.forget_choices()
 
 
 def test_every_op_of_the_contract_is_in_the_table():
@@ -25,7 +37,8 @@ def test_every_op_of_the_contract_is_in_the_table():
 
 @pytest.mark.parametrize("op", BY_OP)
 @pytest.mark.parametrize("dtype", ALL)
-def test_bands_cover_every_size_once(op, dtype):
+def test_bands_cover_every_size_once(op, dtype, of_kind):
+    of_kind("narrow")  # of which none was measured
     bands = sorted((b for b in BY_OP[op] if dtype in b.dtypes), key=lambda b: (b.sides, b.lo))
     by_sides = {s: [b for b in bands if b.sides == s] for s in sorted({b.sides for b in bands})}
     assert len(by_sides) == 1 or op in SIDED
@@ -91,39 +104,50 @@ def test_the_table_is_what_runs(rng, monkeypatch):
         np.testing.assert_allclose(ff.ops.syrk(G), G.T @ G)
 
 
-def test_a_choice_says_what_it_rests_on():
+@pytest.mark.parametrize("kind", ("narrow", *MEASURED))
+def test_a_choice_says_what_it_rests_on(kind, of_kind):
+    of_kind(kind)
     for band in TABLE:
         for dtype in band.dtypes:
-            grounds = decide(band.op, max(band.lo, 1), dtype, sides=band.sides[0]).measured
-            assert band.because in grounds
+            choice = decide(band.op, max(band.lo, 1), dtype, sides=band.sides[0])
+            grounds, preferred = choice.measured, choice.entry is band.entries[0]
+            assert choice.source == "table" and (preferred or kind != "narrow")
+            assert (band.because in grounds) == preferred
             assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
 
 
-# How far behind, by kind of processor: complex products in cache, two real passes a row, are
-# half as fast as SciPy's where vectors are not split.
-FAR = {"avx512": 2.5, "halved avx512": 2.0, "avx2": 2.2}
-
-
 @pytest.mark.parametrize("kind", MEASURED)
-def test_no_choice_of_the_table_was_measured_far_behind(kind):
-    rates = measured_at(kind)
+def test_nothing_was_measured_clearly_faster_than_what_is_chosen(kind, of_kind):
+    of_kind(kind)
+    rates, differing = measured_at(kind), 0
     for band in TABLE:
         for dtype in band.dtypes:
             names = [entry.name for entry in band.entries]
             if len(names) < 2 or not all(rates.has(name, dtype) for name in names):
                 continue
-            points = rates.points[names[0]][dtype]
-            for size in {point[0] for point in points}:
-                works = [None]
-                if band.op in SIDED:
-                    one = solve_flops(size, dtype, 1)
-                    known = [round(flops / one) for at, flops, _ in points if at == size]
-                    # Measured at two numbers of them, ours copied the factor, as they no longer do.
-                    known = known if len(known) > 2 else []
-                    works = [k * one for k in known if band.holds(size, k)]
-                for flops in works if band.lo <= size < band.hi else ():
-                    first, other = (rates.speed(name, dtype, size, flops) for name in names)
-                    assert first > other / FAR[kind], (band.op, dtype, size, first / other)
+            one = solve_flops(1, dtype, 1)
+            for size, flops, _ in rates.points[names[0]][dtype]:
+                sides = round(flops / (one * size**2)) if band.op in SIDED else 1
+                if band.holds(size, sides):
+                    choice = decide(band.op, size, dtype, sides=sides).entry
+                    work = flops if band.op in SIDED else None
+                    speeds = {name: rates.speed(name, dtype, size, work) for name in names}
+                    assert max(speeds.values()) <= choices.KIND_GAIN * speeds[choice.name]
+                    differing += choice is not band.entries[0]
+    assert differing  # kinds do differ
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_no_measurement_changes_an_order_that_is_not_one_of_speeds(kind, of_kind, write_profile):
+    of_kind(kind)
+    firm = [band for band in TABLE if band.firm]
+    assert firm
+    fast = {e.name: [(10, 1e3, 1e9 * k)] for b in firm for k, e in enumerate(b.entries, 1)}
+    for write in (lambda: None, lambda: write_profile(fast)):
+        write()
+        for band in firm:
+            choice = decide(band.op, band.lo, "float64")
+            assert choice.entry is band.entries[0] and band.because in choice.measured
 
 
 def test_entries_can_be_sent_to_other_processes_after_their_use():

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numba
+import numpy as np
 from numba import types
 
 from . import linking
@@ -104,8 +105,10 @@ class _GuardedCache:
 
 def compiled(func, **options):
     """A Numba dispatcher, cached on disk where that is safe."""
+    if numba.config.DISABLE_JIT:
+        return np.errstate(all="ignore")(func)  # NumPy warns of the NaN that compiled code hands on
     options = OUTER | options
-    if os.environ.get("FASTFISHER_CACHE", "1") != "0" and not numba.config.DISABLE_JIT:
+    if os.environ.get("FASTFISHER_CACHE", "1") != "0":
         try:
             dispatcher = numba.njit(**options)(func)
             dispatcher.enable_caching()
