@@ -1,7 +1,7 @@
 """The entry of the table that is taken for an op, and the options in force.
 
-Bands are for any processor. Where one of this kind was measured, and the other entry was clearly
-faster there, that one is taken; a profile of this very machine goes before either.
+Bands are for any processor. Where one of this kind was measured, and ours was clearly faster there
+than a vendor's that comes first, ours is taken; a profile of this very machine goes before either.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ __all__ = [
 
 GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise;
 KIND_GAIN = 1.15  # and what was measured on another processor of the kind, which differ
+OF_VECTORS = "matvec", "rmatvec", "fvp"  # where a vendor's gains with every vector more
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _decide(op, size, dtype, device, reproducible, sides):
             flops = solve_flops(size, dtype, sides) if op in SIDED else None
             work = size, dtype.name, flops
             rates = None if band.firm else profile()
-            if rates and _measured(allowed, dtype.name, rates):
+            if rates and _measured(allowed, work, rates, beyond=op not in OF_VECTORS):
                 return by_rates(allowed, rates, work)
             return _by_table(band, allowed, work)
     raise InputError(
@@ -139,9 +140,12 @@ def solve_flops(order, dtype, sides):
     return (4 if np.dtype(dtype).kind == "c" else 1) * order**2 * sides
 
 
-def _measured(entries, dtype, rates):
-    """True if there is a choice, and all of it was measured."""
-    return len(entries) > 1 and all(rates.has(entry.name, dtype) for entry in entries)
+def _measured(entries, work, rates, beyond=True):
+    """True if there is a choice, and all of it was measured; sizes that are `beyond`, too?"""
+    size, dtype, _ = work
+    return len(entries) > 1 and all(
+        rates.has(e.name, dtype) and (beyond or rates.covers(e.name, dtype, size)) for e in entries
+    )
 
 
 def _fastest(entries, rates, work, gain):
@@ -163,14 +167,19 @@ def by_rates(entries, rates, work):
 
 
 def _by_table(band, entries, work):
-    """The first entry, or another that is clearly faster on this kind of processor; and why: its
-    speed where one of the kind was measured, if there is a choice."""
+    """The first entry, or ours where it is clearly faster on this kind of processor; and why: its
+    speed where one of the kind was measured, if there is a choice.
+
+    A vendor's does not take the place of ours by its speed alone: its threads stay awake beside
+    our next kernel.
+    """
     kind = own_kind()
     rates = measured_at(kind)
-    if not _measured(entries, work[1], rates):
+    if not _measured(entries, work, rates):
         return Choice(entries[0], "table", band.because)
-    gain = math.inf if band.firm or kind not in MEASURED else KIND_GAIN
-    best, speeds = _fastest(entries, rates, work, gain)
+    stays = band.firm or kind not in MEASURED or not entries[0].vendor
+    stays = stays or not _measured(entries, work, rates, beyond=False)
+    best, speeds = _fastest(entries, rates, work, math.inf if stays else KIND_GAIN)
     there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
     measured = f"{_comparison(entries, speeds, best)} at {work[0]} on {there}"
     return Choice(entries[best], "table", measured if best else f"{band.because}; {measured}")

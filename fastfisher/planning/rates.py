@@ -66,6 +66,11 @@ class Rates:
         """True if this entry was measured for this dtype."""
         return (entry, dtype) in self._curves
 
+    def covers(self, entry, dtype, size):
+        """True if sizes on either side of this one were measured, or this one was."""
+        sizes, _ = self._curves[entry, dtype]
+        return sizes[0] <= math.log(max(size, 1)) <= sizes[-1]
+
     def speed(self, entry, dtype, size, flops=None):
         """Flops per second at a size, of so much work, or geometric mean over those measured."""
         sizes, curves = self._curves[entry, dtype]

@@ -59,6 +59,19 @@ def test_a_profile_knows_right_hand_sides_by_the_work(write_profile):
         assert not choose("solve_lower", 100, "float64", sides=1).vendor
 
 
+def test_of_more_vectors_than_were_measured_a_profile_says_nothing(write_profile):
+    points = {
+        "numba.fvp": [(1, 1e6, 4e9), (32, 1e8, 4e9)],
+        "scipy.fvp": [(1, 1e6, 1e9), (32, 1e8, 1e9)],
+    }
+    write_profile(points)
+    assert [choose("fvp", k, "float64").vendor for k in (1, 30, 32, 33, 500)] == [False] * 3 + [
+        True
+    ] * 2
+    assert decide("fvp", 32, "float64").source == "profile"
+    assert decide("fvp", 33, "float64").source == "table"
+
+
 def test_a_gain_within_the_noise_keeps_the_preference_of_the_table(write_profile):
     first, second = (e.name for e in several("cholesky").entries)
     write_profile({first: [(50, 1e6, 1.00e9)], second: [(50, 1e6, 1.04e9)]})

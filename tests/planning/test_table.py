@@ -116,8 +116,13 @@ def test_a_choice_says_what_it_rests_on(kind, of_kind):
             assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
 
 
+# How far behind a choice may be that was made for what comes after it: SciPy's Cholesky of order 96
+# in single precision, alone, with AVX2.
+FAR = {"avx512": 1.5, "halved avx512": 2.0, "avx2": 2.2}
+
+
 @pytest.mark.parametrize("kind", MEASURED)
-def test_nothing_was_measured_clearly_faster_than_what_is_chosen(kind, of_kind):
+def test_no_vendor_is_chosen_where_ours_was_measured_clearly_faster(kind, of_kind):
     of_kind(kind)
     rates, differing = measured_at(kind), 0
     for band in TABLE:
@@ -131,10 +136,28 @@ def test_nothing_was_measured_clearly_faster_than_what_is_chosen(kind, of_kind):
                 if band.holds(size, sides):
                     choice = decide(band.op, size, dtype, sides=sides).entry
                     work = flops if band.op in SIDED else None
-                    speeds = {name: rates.speed(name, dtype, size, work) for name in names}
-                    assert max(speeds.values()) <= choices.KIND_GAIN * speeds[choice.name]
+                    ours, vendors = sorted(names)  # numba, scipy
+                    gain = rates.speed(ours, dtype, size, work)
+                    gain /= rates.speed(vendors, dtype, size, work)
+                    assert gain < choices.KIND_GAIN if choice.vendor else gain > 1 / FAR[kind]
+                    assert not choice.vendor or band.entries[0].vendor
                     differing += choice is not band.entries[0]
     assert differing  # kinds do differ
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_beyond_the_sizes_that_were_measured_the_order_stands(kind, of_kind):
+    of_kind(kind)
+    rates = measured_at(kind)
+    for band in TABLE:
+        for dtype in band.dtypes:
+            sizes = [
+                p[0] for e in band.entries for p in rates.points.get(e.name, {}).get(dtype, ())
+            ]
+            for size in (max(sizes, default=1) + 1, min(sizes, default=1) - 1):
+                if band.holds(size, band.sides[0]):
+                    choice = decide(band.op, size, dtype, sides=band.sides[0])
+                    assert choice.entry is band.entries[0], (band.op, dtype, size)
 
 
 @pytest.mark.parametrize("kind", MEASURED)
