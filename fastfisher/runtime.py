@@ -217,17 +217,20 @@ def _small_calls(dtype):
     from .kernels.cpu.tiny import LARGEST
     from .kernels.slicing import KINDS
     from .planning import choose, integer_unit, options
+    from .solvers.rough import HALVES_OF
 
     thin = np.eye(70, 4, dtype=dtype) + dtype.type(0.1)
     wide = np.ascontiguousarray(thin.T)
-    b, w, several = thin[0].copy(), np.ones(70), thin[:3]
+    b, w = thin[0].copy(), np.ones(70)
 
     def reproducible(function, *args, **kwargs):
         with options(reproducible=True):
             return function(*args, **kwargs)
 
-    def factored(rows):
-        ops.cho_solve(ops.cholesky(ops.syrk(thin), damping=1.0), rows.T)
+    def factored(a):
+        L = ops.cholesky(ops.syrk(a), damping=1.0)
+        for count in (1, 3):
+            ops.cho_solve(L, a[:count].T)
 
     def products(a, counts=(1, 3), **how):
         G, (n, p), k = as_scores(a), a.shape, max(counts)
@@ -238,9 +241,17 @@ def _small_calls(dtype):
             passes.add_rmatvec(y[:count], G, u[:count])
             passes.products(G, v[:count])
 
+    def halved():  # what mixed precision factors
+        half = HALVES_OF.get(dtype.name, dtype.name)
+        for a in (thin.astype(half), wide.astype(half)):
+            G, sums = as_scores(a), passes.sums_dtype(dtype)
+            passes.add_syrk(np.zeros((a.shape[1],) * 2, sums), G)
+            passes.add_gram(np.zeros((len(a),) * 2, sums), G)
+        factored(thin.astype(half))
+
     def rough():
-        G, sides = as_scores(thin), {"syrk": 4, "gram": 70}
-        for op, order in sides.items():
+        G = as_scores(thin)
+        for op, order in {"syrk": 4, "gram": 70}.items():
             passes.add_peaks(np.zeros(order), G, by_rows=op == "syrk")
             c, units = np.zeros((order, order), np.float32), np.ones(order)
             for kind in KINDS:
@@ -270,8 +281,7 @@ def _small_calls(dtype):
         lambda: reproducible(ops.syrk, wide),  # more than THIN parameters
         lambda: reproducible(ops.gram, wide),
         lambda: reproducible(ops.gram, thin),
-        lambda: reproducible(factored, thin[:1]),
-        lambda: reproducible(factored, several),
+        lambda: reproducible(factored, thin),
         lambda: reproducible(products, thin),
         lambda: reproducible(products, thin, finely=True),
         lambda: reproducible(products, np.ones(MANY, dtype), counts=(1,)),
@@ -283,5 +293,6 @@ def _small_calls(dtype):
         blocks,
         lambda: ops.layered_gram([(thin, thin)]),
         lambda: ops.layered_diag(thin, thin),
+        lambda: reproducible(halved),
         *([rough] if dtype.kind == "f" else []),
     ]

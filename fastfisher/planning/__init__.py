@@ -1,8 +1,8 @@
-"""What is computed how: the table of kernels (table.py), which of them is taken (choices.py), what
-routes cost (costs.py), plans.
+"""What is computed how: the table of kernels, what routes cost (costs.py), plans.
 
-records.py holds what a plan is, plans.py makes it; rates.py is the cost model, profiles.py finds
-the user's own measurements for it; units.py foretells what multiplies slices.
+table.py is data, choices.py says which entry is taken; records.py holds what a plan is, plans.py
+makes it; rates.py is the cost model, profiles.py finds the user's own measurements for it; units.py
+foretells what multiplies slices.
 """
 
 from .choices import (

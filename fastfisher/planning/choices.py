@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..scalars import as_flag
 from .profiles import profile
 from .rates import MEASURED, measured_at, own_kind
-from .table import SIDED, Entry, bands
+from .table import SIDED, TABLE, Entry
 
 __all__ = [
     "Choice",
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 GAIN = 1.05  # a profile overrides the table's preference from here on: below, it is noise;
+AWAKE = 1.3  # where a vendor's would take the place of ours: solves, whose next kernel then runs
+# beside threads that wait awake, were found to lose so much by it;
 KIND_GAIN = 1.15  # and what was measured on another processor of the kind, which differ
 OF_VECTORS = "matvec", "rmatvec", "fvp"  # where a vendor's gains with every vector more
 
@@ -121,7 +123,7 @@ def decide(op, size, dtype, *, device="cpu", sides=1):
 
 @functools.lru_cache(maxsize=4096)
 def _decide(op, size, dtype, device, reproducible, sides):
-    for band in bands(device):
+    for band in _bands(device):
         if band.op == op and dtype.name in band.dtypes and band.holds(size, sides):
             allowed = [e for e in band.entries if e.reproducible or not reproducible]
             flops = solve_flops(size, dtype, sides) if op in SIDED else None
@@ -161,7 +163,7 @@ def _fastest(entries, rates, work, gain):
 
 def by_rates(entries, rates, work):
     """The Choice among entries that a profile has measured."""
-    best, speeds = _fastest(entries, rates, work, GAIN)
+    best, speeds = _fastest(entries, rates, work, GAIN if entries[0].vendor else AWAKE)
     measured = f"{_comparison(entries, speeds, best)} at {work[0]}, {rates.date}"
     return Choice(entries[best], "profile", measured)
 
@@ -170,14 +172,14 @@ def _by_table(band, entries, work):
     """The first entry, or ours where it is clearly faster on this kind of processor; and why: its
     speed where one of the kind was measured, if there is a choice.
 
-    A vendor's does not take the place of ours by its speed alone: its threads stay awake beside
-    our next kernel.
+    A vendor's does not take the place of ours (see AWAKE). Nor do substitutions change places:
+    they come in pairs, which are one kernel of ours where right-hand sides are few.
     """
     kind = own_kind()
     rates = measured_at(kind)
     if not _measured(entries, work, rates):
         return Choice(entries[0], "table", band.because)
-    stays = band.firm or kind not in MEASURED or not entries[0].vendor
+    stays = band.firm or kind not in MEASURED or not entries[0].vendor or band.op in SIDED
     stays = stays or not _measured(entries, work, rates, beyond=False)
     best, speeds = _fastest(entries, rates, work, math.inf if stays else KIND_GAIN)
     there = f"{rates.machine['cpu']}, {rates.machine['threads']} threads, {rates.date}"
@@ -189,6 +191,15 @@ def _comparison(entries, speeds, chosen):
     rivals = [i for i in range(len(entries)) if i != chosen]
     second = max(rivals, key=lambda i: speeds[i])
     return f"{speeds[chosen] / speeds[second]:.2f}x of {entries[second].name}"
+
+
+def _bands(device):
+    """The rows of the table for a device."""
+    if device == "cpu":
+        return TABLE
+    from .device import CUDA_TABLE
+
+    return CUDA_TABLE
 
 
 def forget_choices():

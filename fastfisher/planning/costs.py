@@ -109,10 +109,11 @@ def _product_workspace(q, op, order, summed):
     return copies + rank_k_bytes(order, length, q.parts, real, machine.cpu_count(), cache)
 
 
-def _packed_factor(q, order):
-    """Bytes of L in panels beside A."""
-    entry = choose("cholesky", order, _sums_dtype(q), device=q.device)
-    return 0 if entry.vendor else factor_bytes(order, q.parts, q.sum_bytes // q.parts)
+def _packed_factor(q, order, dtype):
+    """Bytes of L in panels beside A, of this dtype."""
+    entry = choose("cholesky", order, dtype, device=q.device)
+    real = np.dtype(dtype).itemsize // q.parts
+    return 0 if entry.vendor else factor_bytes(order, q.parts, real)
 
 
 def _fvp_workspace(q, op="fvp"):
@@ -191,7 +192,14 @@ def direct_stages(q, op, order, summed, *, sums=None):
     return [
         product,
         stage_of(
-            q, "cholesky", order, text, ma * order**3 / 6, square, _packed_factor(q, order), sums
+            q,
+            "cholesky",
+            order,
+            text,
+            ma * order**3 / 6,
+            square,
+            _packed_factor(q, order, sums),
+            sums,
         ),
         *(
             stage_of(q, half, order, text, ma * order**2 * q.rhs / 2, square / 2, panels, **solve)

@@ -8,8 +8,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import machine
+from .table import SIDED
 
-__all__ = ["CACHED", "DEFAULT_RATE", "MEASURED", "Rates", "built_in", "measured_at", "rates_from"]
+__all__ = [
+    "CACHED",
+    "DEFAULT_RATE",
+    "MEASURED",
+    "Rates",
+    "built_in",
+    "measured_at",
+    "own_kind",
+    "rates_from",
+]
 
 FORMAT = 2  # 1: before triangular solves were measured with several numbers of right-hand sides
 STREAMING = ("matvec", "rmatvec", "fvp", "diag", "scan", "divide")  # bound by memory, not by FMAs
@@ -72,14 +82,21 @@ class Rates:
         return sizes[0] <= math.log(max(size, 1)) <= sizes[-1]
 
     def speed(self, entry, dtype, size, flops=None):
-        """Flops per second at a size, of so much work, or geometric mean over those measured."""
+        """Flops per second at a size, of so much work, or geometric mean over those measured.
+
+        Of triangular solves the work at other sizes is that of as many right-hand sides.
+        """
         sizes, curves = self._curves[entry, dtype]
+        size, squares = math.log(max(size, 1)), 2 * (entry.partition(".")[2] in SIDED)
         if flops is None:
             at_sizes = [sum(rates) / len(rates) for _, rates in curves]
         else:
             work = math.log(max(flops, 1))
-            at_sizes = [_interpolate(works, rates, work) for works, rates in curves]
-        return math.exp(_interpolate(sizes, at_sizes, math.log(max(size, 1))))
+            at_sizes = [
+                _interpolate(works, rates, work + squares * (at - size))
+                for at, (works, rates) in zip(sizes, curves, strict=True)
+            ]
+        return math.exp(_interpolate(sizes, at_sizes, size))
 
     def _rate(self, op, entry, dtype, size, flops):
         if op == "substitute":  # both solves in one

@@ -5,7 +5,7 @@ import importlib
 import math
 from dataclasses import dataclass
 
-__all__ = ["SIDED", "SIZE", "TABLE", "Band", "Entry", "bands"]
+__all__ = ["SIDED", "SIZE", "TABLE", "Band", "Entry"]
 
 
 @functools.cache
@@ -222,12 +222,3 @@ TABLE = (
     Band("block_cholesky", ALL, 0, INF, (_ours("block_cholesky", "blocks"),), _ONLY),
     Band("block_solve", ALL, 0, INF, (_ours("block_solve", "blocks"),), _ONLY),
 )
-
-
-def bands(device):
-    """The rows of the table for a device."""
-    if device == "cpu":
-        return TABLE
-    from .device import CUDA_TABLE
-
-    return CUDA_TABLE

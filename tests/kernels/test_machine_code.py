@@ -100,13 +100,15 @@ SOLVES = {
 
 
 def solving_tiles():
-    """Per micro-kernel of solves: the most FMAs of a loop, and vectors that are spilled in any."""
+    """Per micro-kernel of solves: loops of full tiles, their registers, what any spills."""
     found = {"isa": target().name, "full": target().rows * target().vectors}
     for name, (function, arguments) in SOLVES.items():
         asm = fresh_assembly(function, arguments)
         loops = list(innermost_loops(asm))
         spilled = [x for lines in loops for x in on_the_stack(asm, lines) if "mm" in x]
-        found[name] = max(map(products_in, loops), default=0), spilled
+        full = [lines for lines in loops if products_in(lines) >= found["full"]]
+        kinds = sorted(set(re.findall("%([xyz])mm", "".join(map("".join, full)))))
+        found[name] = len(full), kinds, spilled
     return found
 
 
@@ -125,6 +127,9 @@ def test_the_tiles_of_solves_keep_their_sums_in_registers(isa):
     found = in_a_process(solving_tiles, **own | (AVX512 if isa == "avx512" else {}))
     if found["isa"] == "plain":
         pytest.skip("this machine has no fused multiply-add")
+    assert found["isa"] == (host_isa() if isa == "native" else isa)
     for name in SOLVES:
-        most, spilled = found[name]
-        assert most >= found["full"] and not spilled, (name, spilled[:4])
+        loops, registers, spilled = found[name]
+        assert loops >= (2 if name.startswith("direct") else 1), name  # in either direction
+        assert ("z" if found["isa"] == "avx512" else "y") in registers, name
+        assert not spilled, (name, spilled[:4])

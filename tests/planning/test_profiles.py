@@ -27,7 +27,7 @@ def several(op):
 
 def test_a_profile_splits_a_band_at_the_measured_crossover(write_profile):
     write_profile(CROSSING)
-    assert [choose("cholesky", n, "float64").name for n in (10, 60, 180, 1000, 9999)] == [
+    assert [choose("cholesky", n, "float64").name for n in (10, 60, 250, 1000, 9999)] == [
         "numba.cholesky",
         "numba.cholesky",
         "scipy.cholesky",

@@ -61,6 +61,22 @@ def test_bytes_beyond_the_cache_take_their_time(monkeypatch, cache):
     assert seconds(model, 10, 1e3, cache + 10**10) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kind", MEASURED)
+def test_substitutions_between_measured_orders_are_those_of_as_many_sides(kind):
+    model = measured_at(kind)
+    for entry in (
+        f"{who}.solve_lower{way}" for who in ("numba", "scipy") for way in ("", "_adjoint")
+    ):
+        points = model.points[entry]["float64"]
+        orders = sorted({order for order, _, _ in points})
+        for k in (1, 4, 16, 64):
+            at = {order: rate for order, flops, rate in points if round(flops / order**2) == k}
+            for lo, hi in itertools.pairwise(orders):
+                between = (lo * hi) ** 0.5
+                found = model.speed(entry, "float64", between, k * between**2)
+                assert found == pytest.approx((at[lo] * at[hi]) ** 0.5)
+
+
 def test_what_was_not_measured_is_estimated_by_its_relatives():
     model = rates([(10, 1e6, 1e9)])
     for dtype in ("complex128", "float32", "complex64"):

@@ -116,9 +116,9 @@ def test_a_choice_says_what_it_rests_on(kind, of_kind):
             assert ("x of " in grounds and "threads" in grounds) == (len(band.entries) > 1)
 
 
-# How far behind a choice may be that was made for what comes after it: SciPy's Cholesky of order 96
+# How far behind a choice may be that was made for more than its speed: SciPy's Cholesky of order 96
 # in single precision, alone, with AVX2.
-FAR = {"avx512": 1.5, "halved avx512": 2.0, "avx2": 2.2}
+FAR = {"avx512": 1.6, "halved avx512": 2.0, "avx2": 2.2}
 
 
 @pytest.mark.parametrize("kind", MEASURED)
@@ -139,7 +139,8 @@ def test_no_vendor_is_chosen_where_ours_was_measured_clearly_faster(kind, of_kin
                     ours, vendors = sorted(names)  # numba, scipy
                     gain = rates.speed(ours, dtype, size, work)
                     gain /= rates.speed(vendors, dtype, size, work)
-                    assert gain < choices.KIND_GAIN if choice.vendor else gain > 1 / FAR[kind]
+                    most = FAR[kind] if band.op in SIDED else choices.KIND_GAIN
+                    assert gain < most if choice.vendor else gain > 1 / FAR[kind]
                     assert not choice.vendor or band.entries[0].vendor
                     differing += choice is not band.entries[0]
     assert differing  # kinds do differ

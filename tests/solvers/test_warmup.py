@@ -8,12 +8,16 @@ import pytest
 
 import fastfisher as ff
 from fastfisher import ops
+from fastfisher.kernels.cpu import jit
 from tests.kernels.processes import in_a_process
 
 
 def compiled_code():
-    """What there is by now of compiled functions: (name, argument types)."""
-    found = set()
+    """What there is by now of compiled functions: (name, argument types).
+
+    Of what is called by address only the result is kept.
+    """
+    found = {(r.fndesc.modname + "." + r.fndesc.qualname, str(r.signature)) for r in jit.KEPT}
     for thing in gc.get_objects():
         if type(thing) is numba.core.registry.CPUDispatcher:
             name = f"{thing.py_func.__module__}.{thing.py_func.__qualname__}"
@@ -29,7 +33,7 @@ def every_regime(dtype):
         return rng.standard_normal(shape).astype(dtype)
 
     G = scores(1000, 800)
-    square, long, systems = G[:, :500].copy(), scores(12, 50_000), scores(50, 5, 40)
+    square, long, systems = G[:, :500].copy(), scores(12, 70_000), scores(50, 5, 40)
     for kept in (G, square, G[:, :200].copy(), G[:, :40].copy()):
         ops.syrk(kept, np.ones(len(kept)))
         ops.gram(kept[:600])
@@ -57,17 +61,18 @@ def every_regime(dtype):
     ops.layered_diag(G, G[:, :50].copy())
 
 
-def compiled_afterwards():
-    ff.warmup()
+def compiled_afterwards(*dtypes):
+    ff.warmup(dtypes=dtypes)
     before = compiled_code()
     for reproducible in (False, True):
         with ff.options(reproducible=reproducible):
-            for dtype in ("float32", "float64"):
+            for dtype in dtypes:
                 every_regime(dtype)
     return sorted(compiled_code() - before)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
-def test_nothing_is_left_to_compile_after_warmup():
-    assert in_a_process(compiled_afterwards) == []
+@pytest.mark.parametrize("dtypes", (["float32", "float64"], ["float64"], ["complex128"]))
+def test_nothing_is_left_to_compile_after_warmup(dtypes):
+    assert in_a_process(compiled_afterwards, *dtypes) == []

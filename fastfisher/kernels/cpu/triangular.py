@@ -62,12 +62,13 @@ def block_order(order, width, parts):
 def panels_of(k, width, threads):
     """How k right-hand sides are laid out: vectors per panel, panels, panels per task.
 
-    Panels are equally wide, and of few of them every thread has the same number.
+    Panels are equally wide. There are two where two threads can share them, and of a few every
+    thread has nearly the same number, if two vectors are left to each: one alone waits for itself.
     """
     vectors = -(-k // width)
-    panels = max(-(-vectors // VECTORS), min(vectors, threads))
+    panels = max(-(-vectors // VECTORS), min(vectors, threads, 2))
     if panels < GROUP * threads:
-        panels = min(-(-panels // threads) * threads, vectors)
+        panels = max(panels, min(-(-panels // threads) * threads, (vectors + 1) // 2))
     each = -(-vectors // panels)
     panels = -(-vectors // each)
     return each, panels, min(GROUP, -(-panels // threads))
@@ -144,7 +145,9 @@ def _solve(l, x, forward, backward, start=0):
         return
     tile = tile_of(l.dtype)
     order = block_order(n, tile.width, tile.parts)
-    vectors, panels, group = panels_of(k, tile.lanes, threads.thread_count())
+    work = n * n * k * tile.parts * (forward + backward)
+    several = threads.thread_count() if work >= PARALLEL else 1
+    vectors, panels, group = panels_of(k, tile.lanes, several)
     groups = -(-panels // group)
     stride = -(-n * tile.parts // tile.rows) * tile.rows * vectors * tile.lanes * tile.bytes
     held, right = workspace(panels * stride)
@@ -167,7 +170,6 @@ def _solve(l, x, forward, backward, start=0):
         direct_address(tile.bytes, tile.parts),
         tile,
     )
-    work = n * n * k * tile.parts * (forward + backward)
     run_blocks(_blocks, work >= PARALLEL, system, counters)
     del held  # nothing is read from here on
 
