@@ -117,8 +117,8 @@ def test_a_choice_says_what_it_rests_on(kind, of_kind):
 
 
 # How far behind a choice may be that was made for more than its speed: SciPy's Cholesky of order 96
-# in single precision, alone, with AVX2.
-FAR = {"avx512": 1.6, "halved avx512": 2.0, "avx2": 2.2}
+# in single precision, alone, with AVX2; four right-hand sides of complex64 with AVX-512.
+FAR = {"avx512": 2.2, "halved avx512": 2.0, "avx2": 2.2}
 
 
 @pytest.mark.parametrize("kind", MEASURED)
