@@ -11,8 +11,8 @@ from fastfisher.kernels.cpu.widen import LINE, ROWS, widen
 from fastfisher.kernels.storage import HALVES
 from tests.kernels import every_op
 from tests.kernels.cases import ours
+from tests.kernels.instruction_sets import HOST, environment
 from tests.kernels.processes import in_a_process
-from tests.kernels.test_simd import HOST, environment
 
 bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
 
