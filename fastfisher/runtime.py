@@ -133,7 +133,7 @@ def warmup(dtypes=("float32", "float64"), device="cpu"):
 
     Notes
     -----
-    Takes some fifteen seconds per dtype the first time, in two processes per two dtypes where there
+    Takes some twenty seconds per dtype the first time, in two processes per two dtypes where there
     are cores; afterwards compiled code comes from a cache. What reads scores in half precision is
     left to its first use.
 

@@ -102,7 +102,7 @@ def _sums(code, factor, b, steps, ahead, vectors):
     builder, parts = code.builder, factor.parts
     stride = parts * vectors * code.lanes
     adjoint = factor.adjoint
-    # Along rows of the factor they are told apart by one number: pointers would not fit either.
+    # Along rows one number moves all pointers to them: their own steps would not fit the registers.
     values = [factor.first if adjoint else _index(0), b]
     values += [code.zero()] * (factor.rows * vectors)
     left = steps
