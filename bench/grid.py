@@ -5,7 +5,7 @@ each once, one at a time, in rotated order, with a pause in between so that the 
 go to sleep. Kept are medians, quartiles and the ratio of medians (best vendor / ours); a probe of
 the machine's FMA rate opens every round and marks the disturbed ones; a contender that misses the
 accuracy gate has no time. Results go to bench/results/NAME.json, and from there, never by hand,
-to bench/RESULTS.md. ``--scaling 1,2,4`` times our own kernels at several numbers of threads
+to bench/RESULTS.md; a run that is stopped (Ctrl-C, SIGTERM) keeps the cells that it has. ``--scaling 1,2,4`` times our own kernels at several numbers of threads
 instead.
 """
 
@@ -14,6 +14,7 @@ import contextlib
 import json
 import multiprocessing
 import re
+import signal
 import statistics
 import sys
 import time
@@ -69,11 +70,12 @@ def main(argv=None):
         results = run_scaling(chosen, options.scaling, settings)
     else:
         results = run(chosen, options.contenders, options.threads, settings)
-        if starts:
-            results["startup"] = startup.measure(quick=options.quick)
+    whole = len(results["cases"]) == len(chosen)
+    if starts and whole:
+        results["startup"] = startup.measure(quick=options.quick)
     if options.name or (speed == "full" and not options.only):
         name = report.slug(results["environment"]) + ("-scaling" if options.scaling else "")
-        path = save(results, options.name or name, keep=bool(options.only))
+        path = save(results, options.name or name, keep=bool(options.only) or not whole)
         print(f"written: {path}, {report.render(RESULTS)}")
     if options.scaling:
         return 0
@@ -135,6 +137,18 @@ def _processes(threads, names, settings):
             remote.close()
 
 
+@contextlib.contextmanager
+def _until_stopped():
+    """Cells one after the other; being stopped ends them, not the run."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped: the cells so far are kept")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _results(threads, settings, peaks, workers):
     from . import environment
 
@@ -152,10 +166,11 @@ def run(chosen, names, threads, settings):
     named = {name: (name, threads) for name in dict.fromkeys([OURS, *names])}
     with _processes(threads, named, settings) as (probe, workers, peaks):
         results = _results(threads, settings, peaks, workers)
-        for case in chosen:
-            record = _compare(case, workers, probe, peaks, settings)
-            results["cases"].append(record)
-            print(report.case_line(record), flush=True)
+        with _until_stopped():
+            for case in chosen:
+                record = _compare(case, workers, probe, peaks, settings)
+                results["cases"].append(record)
+                print(report.case_line(record), flush=True)
         return results
 
 
@@ -164,14 +179,15 @@ def run_scaling(chosen, counts, settings):
     named = {str(count): (OUR_KERNELS, count) for count in counts}
     with _processes(max(counts), named, settings) as (probe, workers, peaks):
         results = _results(max(counts), settings, peaks, workers)
-        for case in chosen:
-            entries, turns, disturbed = _measure(case, workers, probe, peaks, settings)
-            for name, seconds in turns.items():
-                entries[name] |= _statistics(seconds)
-            medians = {name: e["median"] for name, e in entries.items() if "median" in e}
-            record = {"id": case.id, "op": case.op, "disturbed_rounds": disturbed}
-            results["cases"].append(record | {"scaling": medians})
-            print(report.scaling_line(results["cases"][-1]), flush=True)
+        with _until_stopped():
+            for case in chosen:
+                entries, turns, disturbed = _measure(case, workers, probe, peaks, settings)
+                for name, seconds in turns.items():
+                    entries[name] |= _statistics(seconds)
+                medians = {name: e["median"] for name, e in entries.items() if "median" in e}
+                record = {"id": case.id, "op": case.op, "disturbed_rounds": disturbed}
+                results["cases"].append(record | {"scaling": medians})
+                print(report.scaling_line(results["cases"][-1]), flush=True)
         return results
 
 
@@ -269,7 +285,8 @@ def _compare(case, workers, probe, peaks, settings):
 
 
 def _statistics(seconds):
-    q1, median, q3 = statistics.quantiles(seconds, n=4, method="inclusive")
+    some = seconds if len(seconds) > 1 else seconds * 2  # quartiles are of two at least
+    q1, median, q3 = statistics.quantiles(some, n=4, method="inclusive")
     return {"median": median, "min": min(seconds), "q1": q1, "q3": q3}
 
 

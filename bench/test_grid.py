@@ -1,6 +1,8 @@
 """The driver itself: processes, gate, ratio, files. Nothing here looks at how fast anything is."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -41,6 +43,27 @@ def test_a_contender_that_fails_leaves_the_others_their_results():
     entries = results["cases"][0]["contenders"]
     assert "explicit scores would take 34 GB" in entries["numpy-explicit"]["failure"]
     assert entries["numpy"]["passed"] and results["cases"][0]["best_vendor"] == "numpy"
+
+
+def test_a_run_that_is_stopped_keeps_its_cells_and_those_of_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(grid, "GRIDS", grid.GRIDS | {"quick": [SYRK, *QUICK[:1]]})
+    run = "--quick --contenders numpy --rounds 2 --name here".split()
+    said, compare = [], grid._compare
+
+    def stopped(case, *rest):
+        if said:
+            os.kill(os.getpid(), signal.SIGTERM)
+        said.append(case.id)
+        return compare(case, *rest)
+
+    monkeypatch.setattr(grid.startup, "measure", lambda quick: {})
+    assert grid.main([*run, "--only", f"^{QUICK[0].id}$"]) == 0
+    monkeypatch.setattr(grid, "_compare", stopped)
+    assert grid.main(run) == 0
+    results = json.loads((tmp_path / "results" / "here.json").read_text())
+    assert {record["id"] for record in results["cases"]} == {SYRK.id, QUICK[0].id}
+    assert said == [SYRK.id]
 
 
 def test_no_matching_case_is_an_error_with_an_example(capsys):

@@ -202,16 +202,17 @@ def _compile_all(dtypes, direction=1):
     collecting = gc.isenabled()
     gc.disable()  # a compiler's objects live on: to look through them takes a tenth of the time
     try:
-        calls = [call for dtype in dtypes for call in _small_calls(np.dtype(dtype))]
-        for call in calls[::direction]:
-            call()
+        kinds = zip(*(_small_calls(np.dtype(dtype)) for dtype in dtypes), strict=True)
+        for calls in list(kinds)[::direction]:
+            for call in calls:
+                call()
     finally:
         if collecting:
             gc.enable()
 
 
 def _small_calls(dtype):
-    """Calls without arguments, in no particular order, that run every kernel."""
+    """Calls without arguments that run every kernel; of every dtype as many."""
     from . import ops, passes
     from .arrays import as_scores
     from .kernels.cpu.tiny import LARGEST
@@ -250,6 +251,8 @@ def _small_calls(dtype):
         factored(thin.astype(half))
 
     def rough():
+        if dtype.kind == "c":
+            return  # only real scores are sliced
         G = as_scores(thin)
         for op, order in {"syrk": 4, "gram": 70}.items():
             passes.add_peaks(np.zeros(order), G, by_rows=op == "syrk")
@@ -273,26 +276,27 @@ def _small_calls(dtype):
     def solved(method):
         return reproducible(solve, thin, b, damping=1.0, method=method, weights=w, center=True)
 
+    # Neighbours have most code in common, and the ends least: two processes start from them.
     return [
-        lambda: solve(thin, b, damping=1.0, method="primal"),
-        lambda: solved("primal"),
-        lambda: solved("dual"),
-        lambda: solved("cg"),
-        lambda: reproducible(ops.syrk, wide),  # more than THIN parameters
-        lambda: reproducible(ops.gram, wide),
-        lambda: reproducible(ops.gram, thin),
-        lambda: reproducible(factored, thin),
         lambda: reproducible(products, thin),
-        lambda: reproducible(products, thin, finely=True),
-        lambda: reproducible(products, np.ones(MANY, dtype), counts=(1,)),
-        lambda: reproducible(products, np.ones(LONG, dtype), counts=(1,)),
-        lambda: reproducible(ops.diag, thin),
-        lambda: solve(thin, b, damping=1.0, nan_policy="skip"),
         lambda: batched(2),  # unrolled,
         lambda: batched(LARGEST + 1),  # and in loops
+        lambda: reproducible(products, np.ones(MANY, dtype), counts=(1,)),
+        rough,
+        lambda: solved("cg"),
+        lambda: reproducible(products, thin, finely=True),
         blocks,
+        lambda: reproducible(ops.diag, thin),
+        lambda: reproducible(products, np.ones(LONG, dtype), counts=(1,)),
         lambda: ops.layered_gram([(thin, thin)]),
+        lambda: solve(thin, b, damping=1.0, nan_policy="skip"),
+        lambda: reproducible(ops.gram, thin),
+        lambda: solved("dual"),
+        lambda: solve(thin, b, damping=1.0, method="primal"),
         lambda: ops.layered_diag(thin, thin),
         lambda: reproducible(halved),
-        *([rough] if dtype.kind == "f" else []),
+        lambda: reproducible(factored, thin),
+        lambda: reproducible(ops.gram, wide),
+        lambda: reproducible(ops.syrk, wide),  # more than THIN parameters
+        lambda: solved("primal"),
     ]

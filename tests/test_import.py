@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numba
 import pytest
 
 import fastfisher as ff
@@ -68,6 +69,19 @@ def test_a_solve_never_loads_the_edges():
     assert not loaded & (NEVER - {"numba.cuda"})
     assert not any(name.startswith("numba.cuda") for name in loaded)
     assert not loaded & {"fastfisher.cli", "fastfisher.demo", "fastfisher.plots"}
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the JIT compiler")
+def test_a_small_solve_from_the_cache_needs_no_compiler_and_no_scipy():
+    code = """
+        import numpy as np
+        import fastfisher as ff
+        ff.solve(np.eye(50, 4), np.ones(4), damping=1.0)
+        """
+    modules_after(code)  # compiled by now
+    loaded = modules_after(code)
+    assert "numba" in loaded and "scipy.linalg" not in loaded
+    assert "numba.np.linalg" not in loaded  # what compiling anything begins with
 
 
 def test_listing_the_package_loads_nothing():

@@ -16,6 +16,7 @@ LINES = 420
 # Rooms from the cellar up; a room may import rooms of lower rank, and itself.
 RANK = {
     "errors": 0,
+    "linalg": 0,
     "machine": 0,
     "scalars": 1,
     "kernels": 1,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import linalg
 from ..arrays import Scores, as_real
 from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
@@ -180,9 +181,7 @@ class DenseFisher(Staged, Fisher):
         return self._sums.diagonal().real / (self.weight or 1.0)
 
     def eigvalsh(self):
-        from scipy.linalg import eigvalsh
-
-        values = eigvalsh(self._normalised(), overwrite_a=True)
+        values = linalg.eigvalsh(self._normalised(), overwrite_a=True)
         return self._answer(values, "the largest eigenvalue of F")
 
     def factor(self, damping):

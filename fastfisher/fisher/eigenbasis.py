@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, eigh
 
+from .. import linalg
 from ..arrays import as_vectors
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
@@ -34,9 +34,9 @@ def _eigh(x, what):
         raise InputError(f"{what} is not finite; the sums hold NaN or overflowed")
     try:
         # Divide and conquer: SciPy's default loses a hundred times more orthogonality.
-        values, vectors = eigh(x, driver="evd")
-    except LinAlgError:  # it gave up; the QR iteration hardly ever does
-        values, vectors = eigh(x, driver="ev")
+        values, vectors = linalg.eigh(x, driver="evd")
+    except linalg.LinAlgError:  # it gave up; the QR iteration hardly ever does
+        values, vectors = linalg.eigh(x, driver="ev")
     values[values <= 2 * len(values) * EPS * values[-1]] = 0
     return values, np.ascontiguousarray(vectors)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from .. import linalg
 from ..arrays import Scores, as_real, as_scores, as_vectors, contiguous
 from ..damping import as_damping
 from ..errors import InputError, NotPositiveDefiniteError
@@ -265,10 +266,8 @@ class GramFisher(Fisher):
 
     def eigvalsh(self):
         """Eigenvalues of the Gram matrix, (n,) ascending: those of F, but for zeros."""
-        from scipy.linalg import eigvalsh
-
         K = _as_given(self._system(as_damping(0.0)), gram_lower)
-        return self._answer(eigvalsh(K, overwrite_a=True), "the largest eigenvalue of F")
+        return self._answer(linalg.eigvalsh(K, overwrite_a=True), "the largest eigenvalue of F")
 
     def path(self, b, dampings, *, coef=None):
         """What `solve` would give for each of many dampings; see `DenseFisher.path`.

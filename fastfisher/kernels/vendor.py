@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 from numba.extending import get_cython_function_address
-from scipy.linalg import blas, lapack
+
+from .. import linalg
 
 # Terms summed in the dtype of the scores before they are added in double: errors stop growing.
 BLOCK = 4096
@@ -45,7 +46,7 @@ def _routine(library, name, dtype):
 def _rank_k(c, a, trans):
     """Lower triangle of C-ordered c += product of the Fortran-ordered `a` with its adjoint."""
     complex_ = a.dtype.kind == "c"
-    update = _routine(blas, "herk" if complex_ else "syrk", a.dtype)
+    update = _routine(linalg.blas, "herk" if complex_ else "syrk", a.dtype)
     trans = (2 if complex_ else 1) if trans else 0
     if a.dtype == c.dtype:
         update(1.0, a, beta=1.0, c=c.T, trans=trans, lower=0, overwrite_c=1)
@@ -167,7 +168,7 @@ def cholesky(l, a=None, damping=0.0):
     if damping:
         diagonal += damping
     # A copy's upper triangle is cleaned by LAPACK, which costs less than not copying it.
-    _, info = _routine(lapack, "potrf", l.dtype)(
+    _, info = _routine(linalg.lapack, "potrf", l.dtype)(
         l.T, lower=0, overwrite_a=1, clean=int(a is not None)
     )
     pivots = diagonal.real
@@ -184,11 +185,11 @@ def _one_by_one(l, x):
 
 def _triangular(l, x, trans):
     if _one_by_one(l, x):
-        trsv = _routine(blas, "trsv", l.dtype)
+        trsv = _routine(linalg.blas, "trsv", l.dtype)
         for row in x:
             trsv(l.T, row, lower=0, trans=trans, overwrite_x=1)
         return
-    trsm = _routine(blas, "trsm", l.dtype)
+    trsm = _routine(linalg.blas, "trsm", l.dtype)
     # rows of x are right-hand sides: x L^-T as a Fortran-ordered x' with L' upper on the left
     trsm(1.0, l.T, x.T, side=0, lower=0, trans_a=trans, overwrite_b=1)
 
@@ -218,7 +219,7 @@ def substitute(l, x):
         return
     if l.dtype.kind == "c":
         np.conj(x, out=x)
-    _routine(lapack, "potrs", l.dtype)(l.T, x.T, lower=0, overwrite_b=1)
+    _routine(linalg.lapack, "potrs", l.dtype)(l.T, x.T, lower=0, overwrite_b=1)
     if l.dtype.kind == "c":
         np.conj(x, out=x)
 
@@ -226,5 +227,5 @@ def substitute(l, x):
 def inverse_diagonal(y, l):
     if not l.size:
         return
-    inverse, _ = _routine(lapack, "trtri", l.dtype)(l.T, lower=0)  # of L', upper
+    inverse, _ = _routine(linalg.lapack, "trtri", l.dtype)(l.T, lower=0)  # of L', upper
     y[:] = np.square(np.abs(np.triu(inverse)), dtype=np.float64).sum(axis=1)

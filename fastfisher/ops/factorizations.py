@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from .. import linalg
 from ..arrays import (
     all_finite,
     as_array,
@@ -132,12 +133,10 @@ def _not_positive_definite(A, n, order, damping, dtype):
 
 def _sufficient_damping(lower, dtype):
     """A damping that makes the Hermitian matrix with this lower triangle safely definite."""
-    from scipy.linalg import eigvalsh
-
     full = lower + np.tril(lower, -1).conj().T
     norm = float(np.abs(full).sum(axis=1).max())
     if len(full) <= 1000:
-        least = float(eigvalsh(full, subset_by_index=[0, 0])[0])
+        least = float(linalg.eigvalsh(full, subset_by_index=[0, 0])[0])
     else:  # Gershgorin
         centre = full.diagonal().real
         least = float((centre - (np.abs(full).sum(axis=1) - np.abs(centre))).min())

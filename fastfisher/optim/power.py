@@ -3,8 +3,8 @@
 import numbers
 
 import numpy as np
-from scipy.linalg import eigh
 
+from .. import linalg
 from ..arrays import as_answer, as_array, as_real
 from ..errors import InputError, NotPositiveDefiniteError
 from ..fisher import DiagonalFisher, KroneckerFisher
@@ -68,7 +68,7 @@ def inverse_power(metric, b, *, damping, power):
     elif isinstance(metric, KroneckerFisher) and power == 0.5:
         return metric.factor(damping).inv_root(b)
     else:
-        values, vectors = eigh(metric.matrix())
+        values, vectors = linalg.eigh(metric.matrix())
         values = values + damping
     lost = np.flatnonzero(~(values > len(values) * np.finfo(values.dtype).eps * values.max()))
     if len(lost) and (vectors is not None or not (values[lost] > 0).all()):

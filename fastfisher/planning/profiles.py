@@ -1,7 +1,6 @@
 """The profile that ``fastfisher calibrate`` writes: where it lies, whether it fits, its rates."""
 
 import functools
-import importlib.metadata
 import os
 import sys
 import warnings
@@ -54,6 +53,8 @@ def thread_count():
 
 def fingerprint():
     """What a profile was measured with; any difference makes it another machine's."""
+    import importlib.metadata  # takes a while, and a machine without a profile never asks
+
     return {
         "cpu": machine.cpu_name(),
         "features": list(machine.cpu_features()),

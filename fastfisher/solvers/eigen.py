@@ -1,8 +1,8 @@
 """Eigenvalues and eigenvectors of symmetric matrices."""
 
 import numpy as np
-from scipy.linalg import eigh
 
+from .. import linalg
 from ..planning import choose
 
 __all__ = ["eigen"]
@@ -15,5 +15,5 @@ def eigen(A):
         return np.empty(0), np.empty((0, 0), A.dtype)
     # The transpose is in the order LAPACK wants. It is conj(A), so its eigenvectors are conj(V),
     # and their transpose is V'.
-    e, columns = eigh(A.T, lower=True, overwrite_a=True, check_finite=False, driver="evr")
+    e, columns = linalg.eigh(A.T, lower=True, overwrite_a=True, check_finite=False, driver="evr")
     return e, columns.T

@@ -1,8 +1,8 @@
 """Dense Hermitian matrices given by their lower triangle: norm, damping, Cholesky, refusal."""
 
 import numpy as np
-from scipy.linalg import lapack
 
+from .. import linalg
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
@@ -135,7 +135,7 @@ def _one_norm(A, scales):
 
 def _reciprocal_condition(L, scales, anorm):
     """1-norm rcond of the scaled matrix whose factor is diag(scales) L; L is left as it was."""
-    pocon = lapack.zpocon if L.dtype.kind == "c" else lapack.dpocon
+    pocon = linalg.lapack.zpocon if L.dtype.kind == "c" else linalg.lapack.dpocon
     L *= scales[:, np.newaxis]
     try:
         rcond, _ = pocon(L.T, anorm, uplo="U")

@@ -5,8 +5,8 @@ done, and when the whole is given up, is for a rule to say.
 """
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
 
+from .. import linalg
 from ..planning import choose, current_options
 from .certificate import row_norms
 from .ranges import unit_roundoff
@@ -144,12 +144,12 @@ class Iteration:
             if not np.isfinite(curvature).all():
                 return rows, "not_finite", k + 1
             try:
-                factor = cho_factor(curvature / 2 + curvature.conj().T / 2, lower=True)
-            except LinAlgError:
+                factor = linalg.cho_factor(curvature / 2 + curvature.conj().T / 2, lower=True)
+            except linalg.LinAlgError:
                 return rows, "breakdown", k + 1
             if known is not None:
                 self.ritz.step(rows, *known, curvature)
-            step = cho_solve(factor, _products(P, r))
+            step = linalg.cho_solve(factor, _products(P, r))
             x[rows] += _combined(step, P)
             fitted.step(rows, r, _combined(step, Q))
             before, sizes = sizes, row_norms(r)
@@ -189,7 +189,7 @@ class Iteration:
     def onwards(self, r, P=None, Q=None, factor=None):
         """Directions for residuals r, conjugate to those before, and what they tell `ritz`."""
         z = self.precondition(r)
-        link = None if P is None else cho_solve(factor, _products(Q, z))
+        link = None if P is None else linalg.cho_solve(factor, _products(Q, z))
         along = z if P is None else z - _combined(link, P)
         P = self.directions(along)
         if self.ritz is None or P is None:
@@ -205,7 +205,7 @@ class Iteration:
         z = z[sizes > 0] / sizes[sizes > 0, np.newaxis]
         if len(z) < 2:
             return z
-        columns, R, _ = qr(z.T, mode="economic", pivoting=True, overwrite_a=True)
+        columns, R, _ = linalg.qr(z.T, mode="economic", pivoting=True, overwrite_a=True)
         return np.ascontiguousarray(columns.T[np.abs(R.diagonal()) > self.alike])
 
 

@@ -6,8 +6,8 @@ docs/math.md P9. The same for the primal, the dual and the factors of Fisher obj
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
+from .. import linalg
 from ..errors import InputError, NotPositiveDefiniteError
 from ..planning import current_options
 from ..scalars import as_count
@@ -164,7 +164,7 @@ class OrthogonalFactor(CholeskyFactor):
         n = len(A)
         self.undamped_norm, self.added = spectral_norm(A), added
         self.norm = self.undamped_norm + (float(np.max(added)) if n else 0.0)
-        fold = lapack.ztpqrt if A.dtype.kind == "c" else lapack.dtpqrt
+        fold = linalg.lapack.ztpqrt if A.dtype.kind == "c" else linalg.lapack.dtpqrt
         R = A.T  # Fortran order, its upper triangle is the lower of A: conj(R)' = L
         for lo in range(0, n, BLOCK):
             part = A[lo : lo + BLOCK]

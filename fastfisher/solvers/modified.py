@@ -3,8 +3,8 @@
 import copy
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
+from .. import linalg
 from ..errors import InputError, NotPositiveDefiniteError
 from .factored import smallest_pivot, solve_lower
 
@@ -44,11 +44,11 @@ def _modified(factor, V, sign):
                 "squares of V overflow beside F + D; scale V, and the scores behind F, down"
             )
         try:
-            C = cholesky(square, lower=True)
-        except LinAlgError:
+            C = linalg.cholesky(square, lower=True)
+        except linalg.LinAlgError:
             raise _refusal(lo, p, sign) from None
         # sign T q' C^-', and with it the Schur complement of what has been done.
-        turn = solve_triangular(C, seen.conj().T, lower=True).conj().T
+        turn = linalg.solve_triangular(C, seen.conj().T, lower=True).conj().T
         here = np.tril(L[lo:hi, lo:hi])
         new[lo:hi, lo:hi] = here @ C
         W[below] -= L[below, lo:hi] @ q

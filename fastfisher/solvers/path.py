@@ -1,7 +1,6 @@
 """Damping path: (F + lambda I) x = b for many lambda from one factorisation; docs/math.md Q1."""
 
 import numpy as np
-from scipy.optimize import brentq
 
 from ..arrays import as_answer, as_array, to_origin
 from ..errors import InputError, NotPositiveDefiniteError
@@ -114,6 +113,8 @@ def _solved(reduced, c, dampings):
 
 def _root(ratio, low, high):
     """Where a falling positive function passes 1, between low >= 0 and high."""
+    from scipy.optimize import brentq  # on use: it takes longer than many a solve
+
     if not ratio(high) < 1:
         return high
     if low == 0:

@@ -1,7 +1,8 @@
 """What conjugate gradients tell of their preconditioner at no further product; docs/math.md X10."""
 
 import numpy as np
-from scipy.linalg import eigvalsh_tridiagonal
+
+from .. import linalg
 
 __all__ = ["Ritz"]
 
@@ -70,6 +71,6 @@ def _thetas(chain):
         diagonal, off = np.array(steps).T
         length = int(np.argmin(np.append(np.isfinite(diagonal + off), False)))
         if length:
-            theta = eigvalsh_tridiagonal(diagonal[:length], off[1:length])
+            theta = linalg.eigvalsh_tridiagonal(diagonal[:length], off[1:length])
             if theta[0] > 0:
                 yield theta

@@ -4,8 +4,8 @@ A quarter of the work of an eigendecomposition, which the solves have no need of
 """
 
 import numpy as np
-from scipy.linalg import lapack
 
+from .. import linalg
 from ..planning import choose
 
 __all__ = ["Tridiagonal"]
@@ -29,16 +29,16 @@ class Tridiagonal:
         self.diagonal, self.off = A.diagonal().real.copy(), np.empty(0)
         self._reflectors = None
         if n > 1:
-            reduce, query = (lapack.zhetrd, lapack.zhetrd_lwork)
+            reduce, query = (linalg.lapack.zhetrd, linalg.lapack.zhetrd_lwork)
             if not self._conjugate:
-                reduce, query = (lapack.dsytrd, lapack.dsytrd_lwork)
+                reduce, query = (linalg.lapack.dsytrd, linalg.lapack.dsytrd_lwork)
             lwork = int(query(n, lower=1)[0].real)
             reduced, self.diagonal, self.off, self._tau, _ = reduce(
                 A.T, lower=1, lwork=lwork, overwrite_a=1
             )
             self._reflectors = np.asfortranarray(reduced[1:, :-1])
         if n > 1:
-            self.eigenvalues, info = lapack.dsterf(self.diagonal, self.off)
+            self.eigenvalues, info = linalg.lapack.dsterf(self.diagonal, self.off)
             if info:
                 raise ArithmeticError(f"dsterf did not converge ({info})")
         else:
@@ -52,7 +52,7 @@ class Tridiagonal:
         columns = np.array(rows.conj() if self._conjugate else rows, self.dtype).T
         if self._reflectors is None or not columns.size:
             return columns.T.conj() if self._conjugate else columns.T
-        apply = lapack.zunmqr if self._conjugate else lapack.dormqr
+        apply = linalg.lapack.zunmqr if self._conjugate else linalg.lapack.dormqr
         trans = ("C" if self._conjugate else "T") if adjoint else "N"
         body = np.asfortranarray(columns[1:])
         _, work, _ = apply("L", trans, self._reflectors, self._tau, body, -1)
@@ -90,9 +90,9 @@ class Tridiagonal:
             bad = np.flatnonzero(~(damped > 0).all(axis=1))
             return (out, int(bad[0])) if bad.size else (coordinates / damped, None)
         for i, lam in enumerate(dampings):
-            pivots, multipliers, info = lapack.dpttrf(self.diagonal + lam, self.off)
+            pivots, multipliers, info = linalg.lapack.dpttrf(self.diagonal + lam, self.off)
             if info or not np.all(pivots > 0):
                 return out, i
-            z, _ = lapack.dpttrs(pivots, multipliers, right)
+            z, _ = linalg.lapack.dpttrs(pivots, multipliers, right)
             out[i] = z[:, 0] + 1j * z[:, 1] if self._conjugate else z[:, 0]
         return out, None

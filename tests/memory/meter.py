@@ -19,6 +19,7 @@ METER = """
     import ctypes, json, sys
     from pathlib import Path
     import numpy as np
+    import scipy.linalg  # which a first solve loads: nothing of that one solve
     import fastfisher as ff
     from fastfisher.kernels.cpu import memory
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from numba import types
+from numba.core.runtime import rtsys
 
 from . import linking
 
@@ -78,7 +79,11 @@ class _GuardedCache:
 
     def load_overload(self, sig, target_context):
         try:
-            return self._cache.load_overload(sig, target_context)
+            if not linking.KNOWN:
+                return self._cache.load_overload(sig, target_context)
+            rtsys.initialize(target_context)  # not all that compiling needs: that takes longer
+            with self._cache._guard_against_spurious_io_errors():
+                return self._cache._load_overload(sig, target_context)
         except CACHE_DAMAGE as damage:
             self._set_aside(damage)
             return None

@@ -11,11 +11,12 @@ import numba
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, Flags, compile_extra
 
-__all__ = ["INNER", "OUTER", "compile_inside"]
+__all__ = ["INNER", "KNOWN", "OUTER", "compile_inside"]
 
 TRIED = (0, 63), (0, 68)
 _version = tuple(int(part) for part in numba.__version__.split(".")[:2])
-ONCE = TRIED[0] <= _version <= TRIED[1] and os.environ.get("FASTFISHER_LINK") != "numba"
+KNOWN = TRIED[0] <= _version <= TRIED[1]
+ONCE = KNOWN and os.environ.get("FASTFISHER_LINK") != "numba"
 
 
 class _OuterLibrary(JITCodeLibrary):
