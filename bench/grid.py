@@ -4,9 +4,9 @@ Every contender lives in a process of its own, on its own copy of the same numbe
 each once, one at a time, in rotated order, with a pause in between so that the last one's threads
 go to sleep. Kept are medians, quartiles and the ratio of medians (best vendor / ours); a probe of
 the machine's FMA rate opens every round and marks the disturbed ones; a contender that misses the
-accuracy gate has no time. Results go to bench/results/NAME.json, and from there, never by hand,
-to bench/RESULTS.md; a run that is stopped (Ctrl-C, SIGTERM) keeps the cells that it has. ``--scaling 1,2,4`` times our own kernels at several numbers of threads
-instead.
+accuracy gate has no time. Results go to bench/results/NAME.json, and from there, never by hand, to
+bench/RESULTS.md; until then NAME.partial has the cells so far, should the run be stopped.
+``--scaling 1,2,4`` times our own kernels at several numbers of threads instead.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import contextlib
 import json
 import multiprocessing
 import re
-import signal
 import statistics
 import sys
 import time
@@ -66,17 +65,25 @@ def main(argv=None):
     if not (chosen or starts):
         print(f"no case matches {options.only!r}; ids look like {GRIDS[grid][0].id}")
         return 2
-    if options.scaling:
-        results = run_scaling(chosen, options.scaling, settings)
-    else:
-        results = run(chosen, options.contenders, options.threads, settings)
-    whole = len(results["cases"]) == len(chosen)
-    if starts and whole:
-        results["startup"] = startup.measure(quick=options.quick)
-    if options.name or (speed == "full" and not options.only):
+    written = options.name or (speed == "full" and not options.only)
+
+    def path(results):
         name = report.slug(results["environment"]) + ("-scaling" if options.scaling else "")
-        path = save(results, options.name or name, keep=bool(options.only) or not whole)
-        print(f"written: {path}, {report.render(RESULTS)}")
+        return RESULTS / f"{options.name or name}.json"
+
+    def after_cell(results):
+        if written:
+            _write(results, path(results).with_suffix(".partial"))
+
+    if options.scaling:
+        results = run_scaling(chosen, options.scaling, settings, after_cell)
+    else:
+        results = run(chosen, options.contenders, options.threads, settings, after_cell)
+        if starts:
+            results["startup"] = startup.measure(quick=options.quick)
+    if written:
+        save(results, path(results), keep=bool(options.only))
+        print(f"written: {path(results)}, {report.render(RESULTS)}")
     if options.scaling:
         return 0
     ours = [record["contenders"][OURS] for record in results["cases"]]
@@ -137,18 +144,6 @@ def _processes(threads, names, settings):
             remote.close()
 
 
-@contextlib.contextmanager
-def _until_stopped():
-    """Cells one after the other; being stopped ends them, not the run."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("stopped: the cells so far are kept")
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _results(threads, settings, peaks, workers):
     from . import environment
 
@@ -161,33 +156,36 @@ def _results(threads, settings, peaks, workers):
     }
 
 
-def run(chosen, names, threads, settings):
-    """All cases, all contenders; everything a table needs, as plain data."""
+def run(chosen, names, threads, settings, after_cell=lambda results: None):
+    """All cases, all contenders; everything a table needs, as plain data.
+
+    ``after_cell`` is called with the results so far.
+    """
     named = {name: (name, threads) for name in dict.fromkeys([OURS, *names])}
     with _processes(threads, named, settings) as (probe, workers, peaks):
         results = _results(threads, settings, peaks, workers)
-        with _until_stopped():
-            for case in chosen:
-                record = _compare(case, workers, probe, peaks, settings)
-                results["cases"].append(record)
-                print(report.case_line(record), flush=True)
+        for case in chosen:
+            record = _compare(case, workers, probe, peaks, settings)
+            results["cases"].append(record)
+            print(report.case_line(record), flush=True)
+            after_cell(results)
         return results
 
 
-def run_scaling(chosen, counts, settings):
-    """Our own kernels at several numbers of threads, a process for each."""
+def run_scaling(chosen, counts, settings, after_cell=lambda results: None):
+    """Our own kernels at several numbers of threads, a process for each; as `run`."""
     named = {str(count): (OUR_KERNELS, count) for count in counts}
     with _processes(max(counts), named, settings) as (probe, workers, peaks):
         results = _results(max(counts), settings, peaks, workers)
-        with _until_stopped():
-            for case in chosen:
-                entries, turns, disturbed = _measure(case, workers, probe, peaks, settings)
-                for name, seconds in turns.items():
-                    entries[name] |= _statistics(seconds)
-                medians = {name: e["median"] for name, e in entries.items() if "median" in e}
-                record = {"id": case.id, "op": case.op, "disturbed_rounds": disturbed}
-                results["cases"].append(record | {"scaling": medians})
-                print(report.scaling_line(results["cases"][-1]), flush=True)
+        for case in chosen:
+            entries, turns, disturbed = _measure(case, workers, probe, peaks, settings)
+            for name, seconds in turns.items():
+                entries[name] |= _statistics(seconds)
+            medians = {name: e["median"] for name, e in entries.items() if "median" in e}
+            record = {"id": case.id, "op": case.op, "disturbed_rounds": disturbed}
+            results["cases"].append(record | {"scaling": medians})
+            print(report.scaling_line(results["cases"][-1]), flush=True)
+            after_cell(results)
         return results
 
 
@@ -338,16 +336,18 @@ def _together_with(earlier, results):
     return earlier | results | {"cases": ordered, "contenders": contenders}
 
 
-def save(results, name, *, keep=False):
-    """Write results/NAME.json whole or not at all; `keep` what it has of other cells."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(results, path, *, keep=False):
+    """Write a file whole or not at all; `keep` what it has of other cells."""
     if keep and path.is_file():
         results = _together_with(json.loads(path.read_text()), results)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n")
+    _write(results, partial)
     partial.replace(path)
-    return path
+
+
+def _write(results, path):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

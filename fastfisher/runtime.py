@@ -1,6 +1,7 @@
 """The process fastfisher runs in: its versions, threads and compiled kernels."""
 
 import gc
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -35,7 +36,8 @@ def set_num_threads(k):
 
     Notes
     -----
-    Results of our own kernels have the same bits for any k.
+    Results of our own kernels have the same bits for any k. SciPy is loaded by the first call that
+    uses it: limits set by threadpoolctl itself before that do not hold for its BLAS.
 
     Examples
     --------
@@ -52,6 +54,7 @@ def set_num_threads(k):
         import threadpoolctl
     except ImportError:
         return
+    importlib.import_module("scipy.linalg")  # only a BLAS that is loaded is told
     threadpoolctl.threadpool_limits(k, user_api="blas")
 
 

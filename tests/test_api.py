@@ -1,9 +1,14 @@
 """The front door as users meet it: results, errors, threads, processes, statistics."""
 
 import copy
+import os
 import pickle
 import re
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,8 @@ import pytest
 import fastfisher as ff
 from fastfisher import errors
 from tests import matrices, oracle
+
+ROOT = Path(__file__).parents[1]
 
 # Results -----------------------------------------------------------------------------------------
 
@@ -187,6 +194,26 @@ def test_set_num_threads_is_seen_by_info_and_undone():
     finally:
         ff.set_num_threads(most)
     assert ff.info()["threads"] == most
+
+
+def test_set_num_threads_holds_for_a_blas_that_a_later_call_uses():
+    pytest.importorskip("threadpoolctl")
+    code = """
+        import numpy as np, threadpoolctl
+        import fastfisher as ff
+        ff.set_num_threads(1)
+        np.testing.assert_array_equal(ff.ops.cholesky(np.eye(40)), np.eye(40))  # SciPy's
+        pools = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
+        assert {p["num_threads"] for p in pools} == {1}, pools
+        """
+    env = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_oracle_agrees_once_through_the_front_door(rng):

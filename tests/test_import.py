@@ -11,6 +11,7 @@ import numba
 import pytest
 
 import fastfisher as ff
+from fastfisher.kernels.cpu import jit, linking
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +73,8 @@ def test_a_solve_never_loads_the_edges():
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs the JIT compiler")
+@pytest.mark.skipif(jit.cache_folder() is None, reason="code is not kept")
+@pytest.mark.skipif(not linking.KNOWN, reason="this Numba loads code its own way")
 def test_a_small_solve_from_the_cache_needs_no_compiler_and_no_scipy():
     code = """
         import numpy as np

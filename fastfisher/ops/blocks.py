@@ -67,14 +67,18 @@ def block_syrk(G, block, weights=None):
     d = int(d)
     out = np.zeros((p // d, d, d), G.dtype)
     in_place = out.dtype == sums_dtype(G.dtype)
-    step = len(out) if in_place else max(SUMS_BYTES // (8 * d * d), 1)
+    step = len(out) if in_place else min(max(SUMS_BYTES // (8 * d * d), 1), len(out))
+    some = None if in_place else np.empty((step, d, d), sums_dtype(G.dtype))
     for lo in range(0, len(out), max(step, 1)):
         part = out[lo : lo + step]
-        sums = part if in_place else np.zeros(part.shape, sums_dtype(G.dtype))
+        if in_place:
+            add_block_syrk(part, G, weights=w)
+            continue
+        sums = some[: len(part)]
+        sums[:] = 0
         add_block_syrk(sums, G, lo * d, weights=w)
-        if not in_place:
-            with np.errstate(over="ignore"):
-                part[:] = sums
+        with np.errstate(over="ignore"):
+            part[:] = sums
     check_finite(G, np.einsum("bii->bi", out), "G'WG")
     return to_origin(out, G.origin)
 

@@ -113,10 +113,10 @@ def _solved(reduced, c, dampings):
 
 def _root(ratio, low, high):
     """Where a falling positive function passes 1, between low >= 0 and high."""
-    from scipy.optimize import brentq  # on use: it takes longer than many a solve
-
     if not ratio(high) < 1:
         return high
+    from scipy.optimize import brentq  # on use: it takes longer than many a solve
+
     if low == 0:
         return brentq(lambda lam: np.log(ratio(lam)), low, high, xtol=1e-300, rtol=1e-14)
     ends = np.log(low), np.log(high)

@@ -1,8 +1,9 @@
 """Compilation of code that only its callers contain, so that machine code is made once: for them.
 
 Numba makes machine code of every function, and again of it inside every function that calls it.
-What is overridden here is not public: with a Numba that was not tried, its own way is taken, which
-gives the same code and compiles for twice as long.
+What is overridden here, and called by jit.py to load code, is not public: with a Numba that was not
+tried (or FASTFISHER_LINK=numba) its own way is taken, which gives the same code, compiles for twice
+as long and takes a quarter of a second more to load the first.
 """
 
 import os
@@ -15,8 +16,7 @@ __all__ = ["INNER", "KNOWN", "OUTER", "compile_inside"]
 
 TRIED = (0, 63), (0, 68)
 _version = tuple(int(part) for part in numba.__version__.split(".")[:2])
-KNOWN = TRIED[0] <= _version <= TRIED[1]
-ONCE = KNOWN and os.environ.get("FASTFISHER_LINK") != "numba"
+KNOWN = TRIED[0] <= _version <= TRIED[1] and os.environ.get("FASTFISHER_LINK") != "numba"
 
 
 class _OuterLibrary(JITCodeLibrary):
@@ -68,13 +68,13 @@ class _InnerCompiler(Compiler):
 
 
 # Options of Numba's compiler, for code that is called from outside and for code that is not.
-OUTER = {"pipeline_class": _OuterCompiler} if ONCE else {}
-INNER = {"pipeline_class": _InnerCompiler} if ONCE else {}
+OUTER = {"pipeline_class": _OuterCompiler} if KNOWN else {}
+INNER = {"pipeline_class": _InnerCompiler} if KNOWN else {}
 
 
 def compile_inside(context, dispatcher, argtypes):
     """Compile a function into the library that is being built, by whose code it will be called."""
-    if not ONCE:
+    if not KNOWN:
         dispatcher.compile(argtypes)
         compiled = dispatcher.overloads[argtypes]
         context.active_code_library.add_linking_library(compiled.library)

@@ -14,7 +14,17 @@ from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
 from .row_tiles import tile_address
-from .rows import GROUP, MANY, combine, dots, dots_and_combine, real_rows, rows_at_once
+from .rows import (
+    GROUP,
+    MANY,
+    TOGETHER,
+    combine,
+    dots,
+    dots_and_combine,
+    dots_at_once,
+    real_rows,
+    rows_at_once,
+)
 from .simd import address, clear
 from .splitting import BLOCK_ROWS, CHUNK_BYTES, FINE_ROWS, one_pass, strip_rows
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes
@@ -42,7 +52,7 @@ def _short_rows(y, x, v, i0, i1, sums):
     zero, i = np.int64(0), i0
     out = address(sums, zero)
     while i < i1:
-        rows = GROUP if i + GROUP <= i1 else 1
+        rows = dots_at_once(i1 - i)
         dots(out, x, i, zero, address(v, zero), x.width, rows, x.ahead)
         for r in range(rows):
             y[0, i + r] = sums[r]
@@ -62,7 +72,7 @@ def _matvec_task(t, thread, y, x, v, share, pairs, sums):
         j1 = min(j0 + STRIPE, x.width)
         i = i0
         while i < i1:
-            rows = GROUP if i + GROUP <= i1 else 1
+            rows = dots_at_once(i1 - i)
             _add_dots(own, i - i0, x, i, rows, address(v, np.int64(0)), j0, j1, out)
             i += rows
     for i in range(i0, i1):
@@ -178,7 +188,7 @@ def _one_vector(y, x, v):
     """y (1, n) = x v."""
     share, workers = BLOCK_ROWS, threads.max_threads()
     if x.width > STRIPE:
-        share = min(8, -(-x.n // (2 * workers * GROUP))) * GROUP
+        share = min(8, -(-x.n // (2 * workers * TOGETHER))) * TOGETHER
     pairs = np.empty((workers, share, 2))
     _matvec(y, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
 
@@ -254,7 +264,7 @@ def matvec(y, a, v, shift):
     if not (a.size and v.size):
         y[:] = 0
         return
-    x, v = real_rows(a, shift, once=True), _real_vectors(v)
+    x, v = real_rows(a, shift, once=True, rows=TOGETHER), _real_vectors(v)
     out = y if y.dtype.kind != "c" else np.empty((len(v), x.n))
     if len(v) > 1:
         several.matvec(out, x, v, _tiles(a, v))

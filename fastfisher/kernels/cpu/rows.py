@@ -21,11 +21,13 @@ __all__ = [
     "ALONG",
     "GROUP",
     "MANY",
+    "TOGETHER",
     "Rows",
     "add_squares",
     "combine",
     "dots",
     "dots_and_combine",
+    "dots_at_once",
     "over_units",
     "real_rows",
     "row_pointers",
@@ -34,7 +36,8 @@ __all__ = [
     "store_folded",
 ]
 
-GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two
+GROUP = 4 if target().rows >= 6 else 2  # rows at a time; ISAs with 16 registers take two,
+TOGETHER = 4 if target().bytes >= 32 else GROUP  # or, with AVX2, four of dot products alone
 MANY = 4 * GROUP  # of a combination: every store holds up the loads from memory that are waiting
 AHEAD = 4096  # bytes that passes fetch ahead at least, from group to group of rows,
 ALONG = 1024  # and along rows where a group of them takes more than
@@ -196,7 +199,13 @@ _PASSES = (
 )
 _TWINS = (twins.dots, twins.combinations, twins.squares, twins.dots_and_combination)
 DOTS, COMBINE, SQUARES, BOTH = range(4)
-_ROWS = {DOTS: (1, GROUP), COMBINE: (1, GROUP, MANY), SQUARES: (1, GROUP, MANY), BOTH: (1, GROUP)}
+_COMBINED = (1, GROUP, MANY)
+_ROWS = {
+    DOTS: (1, GROUP, TOGETHER) if TOGETHER > GROUP else (1, GROUP),
+    COMBINE: _COMBINED,
+    SQUARES: _COMBINED,
+    BOTH: (1, GROUP),
+}
 _LAYOUTS = tuple(
     (operation, rows, shifted)
     for operation, sizes in _ROWS.items()
@@ -332,16 +341,24 @@ def rows_at_once(left):
 
 
 @kernel
+def dots_at_once(left):
+    """How many of so many rows dot products take, where nothing is done with them meanwhile."""
+    if left >= TOGETHER:
+        return TOGETHER
+    return GROUP if left >= GROUP else 1
+
+
+@kernel
 def _run(first, out, x, i, j, vector, count, rows, ahead):
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
-    size, none = (rows >= GROUP) + (rows >= MANY), np.int64(0)
+    size, none = (rows >= GROUP) + (rows > GROUP), np.int64(0)
     layout = first + 2 * size + x.shifted
     call(x.code, Pass(layout, out, at, x.width, vector, mean, count, ahead, none, none))
 
 
 @kernel
 def dots(out, x, i, j, v, count, rows, ahead):
-    """out[r] = sum of (x[i + r, j..j+count] - shift) v for `rows` rows, a GROUP or one.
+    """out[r] = sum of (x[i + r, j..j+count] - shift) v for `rows` rows: TOGETHER, a GROUP or one.
 
     out and v are addresses; what lies `ahead` elements further is fetched meanwhile.
     """
