@@ -33,6 +33,7 @@ from .threads import driver
 __all__ = ["fine_rmatvec", "fvp", "matvec", "rmatvec", "wide_fvp"]
 
 NARROW = 16 << 10  # bytes of rows that are multiplied, and then added up, at a time
+SHORT = 512  # bytes of a row; of shorter ones the ends cost more than waiting for memory
 
 
 @kernel
@@ -49,10 +50,10 @@ def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums):
 @kernel
 def _short_rows(y, x, v, i0, i1, sums):
     """Rows of one chunk: nothing to add up afterwards."""
-    zero, i = np.int64(0), i0
+    zero, i, short = np.int64(0), i0, x.width * x.bytes < SHORT
     out = address(sums, zero)
     while i < i1:
-        rows = dots_at_once(i1 - i)
+        rows = min(dots_at_once(i1 - i), GROUP if short else TOGETHER)
         dots(out, x, i, zero, address(v, zero), x.width, rows, x.ahead)
         for r in range(rows):
             y[0, i + r] = sums[r]
