@@ -5,8 +5,9 @@ each once, one at a time, in rotated order, with a pause in between so that the 
 go to sleep. Kept are medians, quartiles and the ratio of medians (best vendor / ours); a probe of
 the machine's FMA rate opens every round and marks the disturbed ones; a contender that misses the
 accuracy gate has no time. Results go to bench/results/NAME.json, and from there, never by hand, to
-bench/RESULTS.md; until then NAME.partial has the cells so far, should the run be stopped.
-``--scaling 1,2,4`` times our own kernels at several numbers of threads instead.
+bench/RESULTS.md. Until then NAME.partial has the cells so far: of a run that was stopped, it can be
+renamed, and ``--only`` take the others. ``--scaling 1,2,4`` times our own kernels at several
+numbers of threads instead.
 """
 
 import argparse
@@ -337,17 +338,18 @@ def _together_with(earlier, results):
 
 
 def save(results, path, *, keep=False):
-    """Write a file whole or not at all; `keep` what it has of other cells."""
+    """Write all results, whole or not at all; `keep` what the file has of other cells."""
     if keep and path.is_file():
         results = _together_with(json.loads(path.read_text()), results)
-    partial = path.with_suffix(".partial")
-    _write(results, partial)
-    partial.replace(path)
+    _write(results, path)
+    path.with_suffix(".partial").unlink(missing_ok=True)
 
 
 def _write(results, path):
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    beside = path.with_name(f"{path.name}.partial")
+    beside.write_text(json.dumps(results, indent=1) + "\n")
+    beside.replace(path)
 
 
 if __name__ == "__main__":

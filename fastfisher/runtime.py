@@ -37,7 +37,8 @@ def set_num_threads(k):
     Notes
     -----
     Results of our own kernels have the same bits for any k. SciPy is loaded by the first call that
-    uses it: limits set by threadpoolctl itself before that do not hold for its BLAS.
+    uses it, or here where threadpoolctl is installed: limits that threadpoolctl itself sets before
+    do not hold for its BLAS.
 
     Examples
     --------

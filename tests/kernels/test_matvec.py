@@ -9,6 +9,7 @@ from fastfisher.kernels import vendor
 from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu import several
 from fastfisher.kernels.cpu import sums as block_sums
+from fastfisher.kernels.cpu.matvec import SHORT
 from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS
 from fastfisher.kernels.cpu.rows import GROUP, MANY
 from fastfisher.kernels.cpu.splitting import (
@@ -45,7 +46,9 @@ DOWN = [
         *matrices.edges(vendor.BLOCK),
     )
 ]
-SHAPES = EMPTY_AND_SMALL + ALONG + DOWN
+ENDS = [SHORT // itemsize + more for itemsize in (2, 4, 8) for more in (-1, 0)]
+FOURS = [(n, p) for n in (4, 5, 7) for p in (*ENDS, CHUNK_BYTES // 4 + 1, STRIPE + 1)]
+SHAPES = EMPTY_AND_SMALL + ALONG + DOWN + FOURS
 VECTORS = (0, 1, 5)
 
 

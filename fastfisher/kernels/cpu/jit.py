@@ -11,7 +11,6 @@ from pathlib import Path
 import numba
 import numpy as np
 from numba import types
-from numba.core.runtime import rtsys
 
 from . import linking
 
@@ -81,6 +80,8 @@ class _GuardedCache:
         try:
             if not linking.KNOWN:
                 return self._cache.load_overload(sig, target_context)
+            from numba.core.runtime import rtsys
+
             rtsys.initialize(target_context)  # not all that compiling needs: that takes longer
             with self._cache._guard_against_spurious_io_errors():
                 return self._cache._load_overload(sig, target_context)

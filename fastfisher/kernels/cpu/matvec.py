@@ -33,7 +33,7 @@ from .threads import driver
 __all__ = ["fine_rmatvec", "fvp", "matvec", "rmatvec", "wide_fvp"]
 
 NARROW = 16 << 10  # bytes of rows that are multiplied, and then added up, at a time
-SHORT = 512  # bytes of a row; of shorter ones the ends cost more than waiting for memory
+SHORT = 512  # bytes of a row; of shorter ones four together cost more than they save
 
 
 @kernel
@@ -50,7 +50,7 @@ def _add_dots(pairs, at, x, i, rows, v, j0, j1, sums):
 @kernel
 def _short_rows(y, x, v, i0, i1, sums):
     """Rows of one chunk: nothing to add up afterwards."""
-    zero, i, short = np.int64(0), i0, x.width * x.bytes < SHORT
+    zero, i, short = np.int64(0), i0, x.width * x.stored < SHORT
     out = address(sums, zero)
     while i < i1:
         rows = min(dots_at_once(i1 - i), GROUP if short else TOGETHER)
@@ -189,7 +189,8 @@ def _one_vector(y, x, v):
     """y (1, n) = x v."""
     share, workers = BLOCK_ROWS, threads.max_threads()
     if x.width > STRIPE:
-        share = min(8, -(-x.n // (2 * workers * TOGETHER))) * TOGETHER
+        rows = TOGETHER if x.n >= 2 * workers * TOGETHER else GROUP  # few are for all threads
+        share = min(8, -(-x.n // (2 * workers * rows))) * rows
     pairs = np.empty((workers, share, 2))
     _matvec(y, x, v, share, pairs, np.empty((workers, PAD), v.dtype))
 

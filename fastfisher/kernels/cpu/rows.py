@@ -244,7 +244,7 @@ def rows_kernel(element, stored=None):
 class Pass(NamedTuple):
     """One pass over a few rows: everything is an address or a number of elements."""
 
-    layout: int  # which of _LAYOUTS: operation, a group of rows or one, shifted or not
+    layout: int  # which of _LAYOUTS: operation, how many rows, shifted or not
     out: int
     a: int
     lda: int
@@ -350,6 +350,7 @@ def dots_at_once(left):
 
 @kernel
 def _run(first, out, x, i, j, vector, count, rows, ahead):
+    """The pass with layouts from `first` on; `rows` is one of its `_ROWS`."""
     at, mean = x.a + (i * x.width + j) * x.stored, x.shift + j * x.bytes
     size, none = (rows >= GROUP) + (rows > GROUP), np.int64(0)
     layout = first + 2 * size + x.shifted
@@ -402,7 +403,7 @@ def real_rows(a, shift, *, once=False, rows=GROUP):
 
     Scores in half precision are computed in float32, these and single ones in double where the
     shift is in that. `once`: a pass reads on from row to row and does nothing else meanwhile.
-    `rows` at a time: MANY where all passes are combinations.
+    `rows` at a time: MANY where all passes are combinations, TOGETHER where dot products.
     """
     stored, size = a.real.dtype, shift.real.itemsize
     width = a.shape[1] * (a.itemsize // stored.itemsize)
