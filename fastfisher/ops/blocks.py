@@ -66,21 +66,26 @@ def block_syrk(G, block, weights=None):
         raise InputError(f"block is {block}; expected an integer that divides the {p} columns of G")
     d = int(d)
     out = np.zeros((p // d, d, d), G.dtype)
-    in_place = out.dtype == sums_dtype(G.dtype)
-    step = len(out) if in_place else min(max(SUMS_BYTES // (8 * d * d), 1), len(out))
-    some = None if in_place else np.empty((step, d, d), sums_dtype(G.dtype))
-    for lo in range(0, len(out), max(step, 1)):
+    if out.dtype == sums_dtype(G.dtype):
+        add_block_syrk(out, G, weights=w)
+    else:
+        _add_rounded(out, G, w)
+    check_finite(G, np.einsum("bii->bi", out), "G'WG")
+    return to_origin(out, G.origin)
+
+
+def _add_rounded(out, G, w):
+    """The same for results in single precision: some blocks at a time are summed in double."""
+    d = out.shape[1]
+    step = max(SUMS_BYTES // (8 * d * d), 1)
+    some = np.empty((min(step, len(out)), d, d), sums_dtype(G.dtype))
+    for lo in range(0, len(out), step):
         part = out[lo : lo + step]
-        if in_place:
-            add_block_syrk(part, G, weights=w)
-            continue
         sums = some[: len(part)]
         sums[:] = 0
         add_block_syrk(sums, G, lo * d, weights=w)
         with np.errstate(over="ignore"):
             part[:] = sums
-    check_finite(G, np.einsum("bii->bi", out), "G'WG")
-    return to_origin(out, G.origin)
 
 
 def _blocks(A, name):

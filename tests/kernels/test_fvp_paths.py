@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from fastfisher.kernels.cpu import matvec, strips
-from fastfisher.kernels.cpu.rows import GROUP, MANY, real_rows
+from fastfisher.kernels.cpu.row_passes import GROUP, MANY
+from fastfisher.kernels.cpu.rows import real_rows
 from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_rows
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices, oracle

@@ -10,8 +10,8 @@ from fastfisher.kernels.cpu import matvec as module
 from fastfisher.kernels.cpu import several
 from fastfisher.kernels.cpu import sums as block_sums
 from fastfisher.kernels.cpu.matvec import SHORT
+from fastfisher.kernels.cpu.row_passes import GROUP, MANY
 from fastfisher.kernels.cpu.row_tiles import COLUMNS, MOST, TILE_ROWS, WIDTHS
-from fastfisher.kernels.cpu.rows import GROUP, MANY
 from fastfisher.kernels.cpu.splitting import (
     BLOCK_ROWS,
     CHUNK_BYTES,

@@ -9,7 +9,7 @@ import pytest
 from numba import types
 
 from fastfisher.kernels.cpu import direct, moves, simd, triangles, twins
-from fastfisher.kernels.cpu import rows as passes
+from fastfisher.kernels.cpu import row_passes as passes
 from fastfisher.kernels.cpu.simd import SHORT, lanes, target
 from tests import matrices
 from tests.kernels.every_op import LIMIT, OPS, examine

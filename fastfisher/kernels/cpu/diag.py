@@ -4,7 +4,8 @@ import numpy as np
 
 from .jit import kernel
 from .parallel import for_each
-from .rows import MANY, add_squares, real_rows, rows_at_once
+from .row_passes import MANY
+from .rows import add_squares, real_rows, rows_at_once
 from .simd import address, clear
 from .splitting import BLOCK_ROWS
 from .sums import STRIPE, block_sums, stripes

@@ -10,7 +10,7 @@ from numba import types
 
 from . import twins
 from .jit import entry_address
-from .rows import row_pointers
+from .row_passes import row_pointers
 from .simd import Code, _index, lanes, target, vector
 from .triangles import substitute_tile
 

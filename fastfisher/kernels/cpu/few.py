@@ -11,7 +11,8 @@ from .elimination import publish, run_blocks, wait_for
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import GROUP, combine, dots, real_rows, rows_at_once
+from .row_passes import GROUP
+from .rows import combine, dots, real_rows, rows_at_once
 from .simd import address
 from .threads import driver
 

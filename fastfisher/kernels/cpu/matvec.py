@@ -13,18 +13,9 @@ from . import several, strips, threads
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
+from .row_passes import GROUP, MANY, TOGETHER
 from .row_tiles import tile_address
-from .rows import (
-    GROUP,
-    MANY,
-    TOGETHER,
-    combine,
-    dots,
-    dots_and_combine,
-    dots_at_once,
-    real_rows,
-    rows_at_once,
-)
+from .rows import combine, dots, dots_and_combine, dots_at_once, real_rows, rows_at_once
 from .simd import address, clear
 from .splitting import BLOCK_ROWS, CHUNK_BYTES, FINE_ROWS, one_pass, strip_rows
 from .sums import PAD, STRIPE, add_pair, block_sums, settled, stripes

@@ -14,7 +14,8 @@ from . import twins_units as twins
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import ALONG, over_units
+from .row_passes import over_units
+from .rows import ALONG
 from .simd import _I32, Code, _index, address, vector
 from .threads import driver
 

@@ -13,7 +13,7 @@ from numba import types
 
 from . import twins
 from .jit import entry_address, kernel
-from .rows import over_units, row_pointers, store_folded
+from .row_passes import over_units, row_pointers, store_folded
 from .simd import Code, call, reader, target, vector
 from .splitting import LANE_BYTES, MOST_VECTORS, padded
 

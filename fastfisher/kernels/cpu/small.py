@@ -12,7 +12,8 @@ from ..reference import HEAD
 from .jit import kernel
 from .power import power_steps, range_safe_norm
 from .products import Place, add_lower, panels_of
-from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
+from .row_passes import GROUP, MANY, rows_address
+from .rows import Rows, combine, dots, rows_at_once
 from .simd import address
 from .splitting import FINE_ROWS
 from .sums import PAD, add_kept, add_pair, settled

@@ -4,7 +4,8 @@ import numpy as np
 
 from .jit import kernel
 from .power import range_safe_norm
-from .rows import GROUP, MANY, Rows, combine, dots, rows_address, rows_at_once
+from .row_passes import GROUP, MANY, rows_address
+from .rows import Rows, combine, dots, rows_at_once
 from .simd import address
 from .small import (
     DOUBLE,

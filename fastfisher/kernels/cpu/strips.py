@@ -13,7 +13,8 @@ from .elimination import LINE, publish, run_blocks, wait_for
 from .jit import kernel
 from .memory import aligned
 from .parallel import for_each
-from .rows import AHEAD, GROUP, combine, dots, dots_and_combine
+from .row_passes import GROUP
+from .rows import AHEAD, combine, dots, dots_and_combine
 from .simd import address
 from .splitting import BLOCK_ROWS, CHUNK_BYTES
 from .sums import PAD, add_pair, block_sums, settled

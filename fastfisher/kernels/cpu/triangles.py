@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 
 from . import twins
-from .rows import row_pointers
+from .row_passes import row_pointers
 from .simd import Code, _index, lanes, target, vector
 
 __all__ = [
