@@ -280,7 +280,7 @@ def test_a_damaged_kernel_cache_costs_a_compilation_not_a_crash(warm_cache, dama
     """The index of one kernel and the code of another, each of which is told of."""
     folder = tmp_path / "kernels"
     shutil.copytree(warm_cache, folder)
-    for kernel in ("diag._diag*.nbi", "rows.rows_double*.nbc"):
+    for kernel in ("*._diag-*.nbi", "*.rows_double-*.nbc"):
         (file,) = folder.rglob(kernel)
         file.write_bytes(damage(file.read_bytes()))
     assert int(run(FIRST_CALL, NUMBA_CACHE_DIR=str(folder))) == 2
