@@ -32,7 +32,6 @@ from ..planning import (
     profile_path,
     solve_flops,
 )
-from ..planning.records import SMALL_ORDER
 from ..stream import check_target, replace_file
 from .works import FULL, QUICK, SIDES, band_of, cells, works
 
@@ -81,7 +80,7 @@ def _turn():
     ]
 
 
-STAGED = SMALL_ORDER + 16  # order of a dual that is solved in stages
+STAGED, STAGED_DTYPE = 64, "complex128"  # a dual that is solved in stages, however small
 
 
 def _around_kernels():
@@ -89,8 +88,8 @@ def _around_kernels():
     another layout copied per second."""
     from ..api import solve
 
-    def alone(order, method, pauses):
-        G, b = np.eye(order) + 0.1, np.ones(order)
+    def alone(order, method, pauses, dtype="float64"):
+        G, b = np.eye(order, dtype=dtype) + 0.1, np.ones(order, dtype)
         stages = [solve(G, b, damping=1.0, method=method).plan.stages for _ in range(3)]
         medians = []
         for pause in pauses:
@@ -104,7 +103,8 @@ def _around_kernels():
 
     columns = np.ones((1 << 11, 1 << 13), np.float32).T
     copying = statistics.median(_seconds(np.array, columns, order="C") for _ in range(5))
-    staged = alone(STAGED, "dual", (0.0, 0.003))  # one call after the other, and by itself
+    # One call after the other, and by itself.
+    staged = alone(STAGED, "dual", (0.0, 0.003), STAGED_DTYPE)
     return alone(4, "primal", (0.0,))[0], *staged, columns.size / copying
 
 
@@ -306,7 +306,7 @@ def calibrate(*, quick=False, dry_run=False, progress=None):
         conversion=float(f"{conversion:.4g}"),
         points=points,
     )
-    inside = sum(rates.seconds(s.op, s.kernel, "float64", STAGED, s.flops, 0) for s in stages)
+    inside = sum(rates.seconds(s.op, s.kernel, STAGED_DTYPE, STAGED, s.flops, 0) for s in stages)
     overhead = max(solving - inside, 0.1 * solving) / SOLVE
     rates = replace(rates, overhead=float(f"{overhead:.4g}"))
     if not dry_run:

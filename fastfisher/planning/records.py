@@ -8,10 +8,9 @@ import numpy as np
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 WIDTH = 96  # of a printed plan, so that it can be indented
-SMALL_ORDER = 128  # parameters of a primal solve, samples of a dual one,
-SMALL_SCORES = 1 << 18  # scores, and
-SMALL_WORK = 21.6e6  # products, up to which one compiled call does a whole solve;
-SMALL_SIDE = 8  # of them per score and right-hand side, in time: one side is read for at a time
+SMALL_ORDER = 384  # parameters of a primal solve, samples of a dual one, and
+SMALL_WORK = 2.5e6  # numbers read for every right-hand side up to which one core does a whole solve
+SMALL_ROW = 20  # of those, in time, for every row of scores
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Problem:
         """True where the primal (dual) route is one compiled call (solvers/small.py)."""
         real = np.dtype(self.dtype).kind != "c"
         scores, order = self.n * self.p, self.p if side == "primal" else self.n
-        fits = 0 < order <= SMALL_ORDER and 0 < scores <= SMALL_SCORES
-        fits = fits and scores * (order + SMALL_SIDE * self.rhs) <= SMALL_WORK
+        read = scores + SMALL_ROW * self.n + order * order
+        fits = 0 < order <= SMALL_ORDER and 0 < scores and read * self.rhs <= SMALL_WORK
         return real and fits and not (self.spectral or self.kept) and self.dampings == 1
 
     @property

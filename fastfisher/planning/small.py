@@ -1,5 +1,7 @@
 """What a small solve costs that is one compiled call, without stages."""
 
+from .. import machine
+from ..kernels.cpu.splitting import formed_apart, rank_k_bytes
 from .choices import decide
 from .profiles import current_rates
 from .records import Stage
@@ -11,20 +13,32 @@ LONG_VECTORS = 10  # passes of a dual over right-hand sides, likewise
 
 
 def one_call(q, side):
-    """The stage of a solve in one compiled call, on one core and in double."""
-    order, op = q.p if side == "primal" else q.n, f"{side}_small"
+    """The stage of a solve in one compiled call, on one core and in double, but for large sums."""
+    primal, op = side == "primal", f"{side}_small"
+    order, summed = (q.p, "syrk") if primal else (q.n, "gram")
     choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
     scores, square = q.n * q.p, order * order
-    products = 4 if side == "primal" else 8  # of the solution and its residual
-    flops = scores * (order + 1) + order * square / 3 + (products * scores + 2 * square) * q.rhs
-    passes = (2 + products / 2 * q.rhs) * 8 * scores  # packed, summed, and read again for those
+    apart = formed_apart(scores, order, q.itemsize)
+    products = 4 if primal else 8  # of the solution and its residual
+    forming = scores * (order + 1)
+    others = order * square / 3 + (products * scores + 2 * square) * q.rhs
     rows = products * SHORT_ROW * q.n * q.rhs
+    size = q.itemsize if apart else 8
+    passes = (0 if apart else 2) + products / 2 * q.rhs  # packed, summed, and read for the others
     long = 8 * LONG_VECTORS * q.p * q.rhs if side == "dual" else 0
-    seconds = rates.call + (flops + rows) / rates.core_speed() + passes / rates.bandwidth
-    seconds += rates.around(0, long, 0)
+    seconds = rates.call + rates.around(0, long, 0)
+    seconds += (others + rows) / rates.core_speed() + passes * size * scores / rates.bandwidth
+    if apart:
+        seconds += rates.seconds(summed, f"numba.{summed}", q.dtype, order, forming, 0)
+    else:
+        seconds += forming / rates.core_speed()
     vectors = 4 * q.p if side == "dual" else 0
-    scratch = scores * (8 if q.dtype != "float64" else 0) + 16 * square + 8 * vectors
+    scratch = 24 * square + 8 * vectors
+    if q.itemsize < 8 and (q.weighted or not apart):
+        scratch += 8 * scores
+    if apart:
+        cores, cache = machine.cpu_count(), machine.cache_sizes()["L2"]
+        scratch += rank_k_bytes(order, scores // order, 1, size, cores, cache)
     own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
-    size = f"{q.n} x {q.p}"
-    moved = scores * q.stored_bytes
-    return Stage(op, choice.entry.name, size, int(flops), int(moved), int(scratch), *own)
+    text, flops, moved = f"{q.n} x {q.p}", forming + others, scores * q.stored_bytes
+    return Stage(op, choice.entry.name, text, int(flops), int(moved), int(scratch), *own)

@@ -193,8 +193,8 @@ def test_a_direct_solve_is_charged_the_same_overhead_whatever_its_stages(instant
 
 
 def test_right_hand_sides_beside_few_long_scores_take_their_time(instant):
-    one, many = (ff.plan(60, 20_000, rhs=k, method="dual").seconds for k in (1, 65))
-    passes = costs.VECTOR_PASSES["dual"] * 20_000 + costs.PRODUCT_PASSES * 60
+    one, many = (ff.plan(60, 42_000, rhs=k, method="dual").seconds for k in (1, 65))
+    passes = costs.VECTOR_PASSES["dual"] * 42_000 + costs.PRODUCT_PASSES * 60
     assert many - one == pytest.approx(64 * 8 * passes / (FRESH * instant.bandwidth), rel=1e-3)
 
 
@@ -208,11 +208,10 @@ def test_a_solve_in_one_call_is_charged_one_overhead():
         def small(*shape, side=side, **changes):
             return planned(*shape, **changes).problem.small(side)
 
-        assert small(30, 128) and not small(30, 129)
-        assert planned(30, 128).seconds < planned(30, 129).seconds / 2
+        assert small(30, 384) and not small(30, 385)
+        assert planned(30, 384).seconds < planned(30, 385).seconds
         assert not small(30, 32, dtype="complex128")
-        limits = (2000, 100, True), (2100, 100, False), (1 << 17, 2, True), (1 << 17, 3, False)
-        for n, p, fits in limits:
+        for n, p, fits in ((20_000, 100, True), (30_000, 100, False)):
             assert small(n, p) is fits
             one = [stage.op for stage in planned(n, p).stages] == [f"{side}_small"]
             assert one is fits

@@ -12,10 +12,12 @@ from ..reference import HEAD
 from .jit import kernel
 from .power import power_steps, range_safe_norm
 from .products import Place, add_lower, panels_of
+from .rank_k import add_rank_k
 from .row_passes import GROUP, MANY, rows_address
 from .rows import Rows, combine, dots, rows_at_once
 from .simd import address
-from .splitting import FINE_ROWS
+from .small_factor import factor, mirrored, rows_of, square, substitute
+from .splitting import FINE_ROWS, formed_apart
 from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
@@ -33,7 +35,7 @@ __all__ = [
     "residual",
     "room",
     "rounded",
-    "substitute",
+    "scores_for",
     "tell",
     "times",
     "total_of",
@@ -82,9 +84,9 @@ def total_of(weights, n):
 
 
 @kernel
-def _fisher(F, a, weights, shift, total, panels):
-    """F = (a - shift)' diag(weights) (a - shift) / total; its largest diagonal element."""
-    (n, p), width, sums = a.shape, panels.width, room(len(F), panels)
+def _add_scores(sums, a, weights, shift, panels):
+    """Lower triangle of sums += (a - shift)' diag(weights) (a - shift), in whole tiles."""
+    (n, p), width = a.shape, panels.width
     left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
     for lo in range(0, n, ROWS):
         rows = min(ROWS, n - lo)
@@ -97,49 +99,19 @@ def _fisher(F, a, weights, shift, total, panels):
                 for j in range(p):
                     to[j] = w * given[j]
         add_products(sums, p, left if weights.size > 0 else right, right, rows, panels)
+
+
+@kernel
+def _fisher(F, sums, ld, total):
+    """F = sums / total, from their lower triangle, rows `ld` apart; the largest on its diagonal."""
     largest = 0.0
-    for i in range(p):
+    for i in range(len(F)):
+        given, to = sums[i * ld : i * ld + i + 1], F[i]
         for j in range(i + 1):
-            F[i, j] = F[j, i] = sums[i * width + j] / total
-        largest = larger(largest, F[i, i])
+            to[j] = given[j] / total
+        largest = larger(largest, to[i])
+    mirrored(F)
     return largest
-
-
-@kernel
-def _factor(F):
-    """Cholesky factor in place, its adjoint above it; 0 or the failing order."""
-    p = len(F)
-    for k in range(p):
-        pivot, top = F[k, k], F[k]
-        if not (pivot > 0 and np.isfinite(pivot)):
-            return k + 1
-        top[k] = np.sqrt(pivot)
-        for j in range(k + 1, p):
-            top[j] /= top[k]
-        for i in range(k + 1, p):
-            value, row = top[i], F[i]
-            for j in range(i, p):
-                row[j] -= value * top[j]
-    for i in range(p):
-        for j in range(i):
-            F[i, j] = F[j, i]
-    return 0
-
-
-@kernel
-def substitute(L, x):
-    """x <- (L L')^-1 x for a factor with its adjoint above it."""
-    p = len(x)
-    for k in range(p):
-        x[k] /= L[k, k]
-        value, row = x[k], L[k]
-        for j in range(k + 1, p):
-            x[j] -= value * row[j]
-    for k in range(p - 1, -1, -1):
-        x[k] /= L[k, k]
-        value, row = x[k], L[k]
-        for j in range(k):
-            x[j] -= value * row[j]
 
 
 @kernel
@@ -206,7 +178,7 @@ def times(to, x, power):
 
 
 @kernel
-def factored(A, report, damping, share, p, x, y):
+def factored(A, rows, report, damping, share, p, x, y, panels):
     """A + lambda I as its factor, and what is to be told of it; its norm. x and y are scratch."""
     trace, order = 0.0, len(A)
     for i in range(order):
@@ -216,7 +188,7 @@ def factored(A, report, damping, share, p, x, y):
     report[1], report[2] = trace, added
     for i in range(order):
         A[i, i] += added
-    report[3], report[4] = _factor(A), np.inf
+    report[3], report[4] = factor(A, rows, y, panels), np.inf
     report[5:8] = 0.0
     report[8] = np.inf
     report[9:HEAD] = 0.0
@@ -280,16 +252,18 @@ def _weighted_sum(g, whole, rows, weights, total, coef, f):
 
 @driver
 def _primal_small(
-    launch, x, report, a, weights, shift, b, coef, damping, share, single, panels, code
+    launch, x, report, sums, a, rows, weights, shift, b, coef, damping, share, single, panels, code
 ):
-    n, p = a.shape
-    rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
-    total = total_of(weights, n)
-    F, y, t, g = np.empty((p, p)), np.empty(p), np.empty(MANY), np.empty(p)
-    whole, f = np.empty(panels.width + PAD), np.empty(n if len(coef) > 0 else 0)
+    p, ld, total = rows.width, rows.width, total_of(weights, rows.n)
+    if sums.size == 0:
+        sums, ld = room(p, panels), panels.width
+        _add_scores(sums, a, weights, shift, panels)
+    F, y, t, g = square(p), np.empty(p), np.empty(MANY), np.empty(p)
+    lines = rows_of(F, code)
+    whole, f = np.empty(panels.width + PAD), np.empty(rows.n if len(coef) > 0 else 0)
     r = whole[:p]
-    report[0] = _fisher(F, a, weights, shift, total, panels)
-    norm = factored(F, report, damping, share, p, r, y)
+    report[0] = _fisher(F, sums, ld, total)
+    norm = factored(F, lines, report, damping, share, p, r, y, panels)
     if report[3] != 0:
         return
     for c in range(len(x)):
@@ -299,7 +273,7 @@ def _primal_small(
         else:
             power = _weighted_sum(g, whole, rows, weights, total, coef[c], f)
         times(x[c], g, 0)
-        substitute(F, x[c])
+        substitute(F, lines, x[c], t)
         rounded(x[c], single)
         residual(whole, t, rows, weights, total, report[2], x[c], g)
         size, given = range_safe_norm(r), range_safe_norm(g)
@@ -319,11 +293,31 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     """x[c] = (F + lambda I)^-1 b[c] with a certificate, for
     F = (a - shift)' diag(weights) (a - shift) / sum(weights); or for
     b[c] = (a - shift)' (weights o coef[c]) / sum(weights)."""
-    # Compiled for double only: so few scores are cast faster than another kernel is loaded.
-    single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
-    given = weights, shift, b, coef, damping, share
-    panels, code = panels_for(a.shape[1]), rows_address(DOUBLE, DOUBLE.itemsize)
-    _primal_small.compiled(0, x, report, a, *given, single, panels, code)
+    *scores, kept = scores_for(a, weights, shift, a.shape[1], True)
+    given = weights, shift, b, coef, damping, share, a.dtype.itemsize == 4
+    code = rows_address(DOUBLE, DOUBLE.itemsize)
+    _primal_small.compiled(0, x, report, *scores, *given, panels_for(a.shape[1]), code)
+    del kept  # whose address the rows have
+
+
+NONE, EMPTY = np.empty(0), np.empty((0, 0))
+
+
+def scores_for(a, weights, shift, order, by_rows):
+    """Sums of products, if they are formed before the call; scores to form them from in it; scores
+    as rows for the passes, and what is to be kept for them."""
+    sums, apart = NONE, formed_apart(a.size, order, a.itemsize)
+    if weights.size or not apart:  # weights of any size; faster than another kernel would be loaded
+        a = a.astype(DOUBLE, copy=False)
+    if apart:
+        sums, narrow = np.zeros((order, order)), shift.astype(a.dtype, copy=False)
+        scale = np.sqrt(weights) if by_rows and weights.size else narrow[:0]
+        add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, narrow)
+        sums = sums.reshape(-1)
+    size, shifted = a.dtype.itemsize, bool(shift.size)
+    places = a.ctypes.data, *a.shape, shift.ctypes.data if shifted else 0, shifted
+    rows = Rows(*places, GROUP * a.shape[1], 8, size, rows_address(a.dtype, 8))
+    return sums, (EMPTY if apart else a), rows, a
 
 
 DOUBLE = np.dtype(np.float64)

@@ -5,7 +5,7 @@ import numpy as np
 from .jit import kernel
 from .power import range_safe_norm
 from .row_passes import GROUP, MANY, rows_address
-from .rows import Rows, combine, dots, rows_at_once
+from .rows import combine, dots, rows_at_once
 from .simd import address
 from .small import (
     DOUBLE,
@@ -20,11 +20,12 @@ from .small import (
     residual,
     room,
     rounded,
-    substitute,
+    scores_for,
     tell,
     times,
     total_of,
 )
+from .small_factor import mirrored, rows_of, square, substitute
 from .sums import PAD
 from .threads import driver
 
@@ -32,9 +33,9 @@ __all__ = ["dual_small"]
 
 
 @kernel
-def _gram(K, a, u, shift, panels):
-    """K = diag(u) (a - shift) (a - shift)' diag(u); the largest mean square of a row a - shift."""
-    (n, p), width, sums = a.shape, panels.width, room(len(K), panels)
+def _add_columns(sums, a, shift, panels):
+    """Lower triangle of sums += (a - shift) (a - shift)', in whole tiles."""
+    (n, p), width = a.shape, panels.width
     packed = np.zeros(ROWS * width)
     for lo in range(0, p, ROWS):
         terms = min(ROWS, p - lo)
@@ -44,11 +45,19 @@ def _gram(K, a, u, shift, panels):
                 packed[at] = given[j] - shift[j] if shift.size > 0 else given[j]
                 at += width
         add_products(sums, n, packed, packed, terms, panels)
+
+
+@kernel
+def _gram(K, sums, ld, u, p):
+    """K = diag(u) sums diag(u), from the lower triangle of rows `ld` apart; the largest mean square
+    of p numbers on the diagonal of the sums."""
     largest = 0.0
-    for i in range(n):
-        largest = larger(largest, sums[i * width + i] / p)
+    for i in range(len(K)):
+        given, to = sums[i * ld : i * ld + i + 1], K[i]
         for j in range(i + 1):
-            K[i, j] = K[j, i] = sums[i * width + j] * u[i] * u[j]
+            to[j] = given[j] * u[i] * u[j]
+        largest = larger(largest, given[i] / p)
+    mirrored(K)
     return largest
 
 
@@ -93,7 +102,9 @@ def _dual_small(
     launch,
     x,
     report,
+    sums,
     a,
+    rows,
     weights,
     shift,
     b,
@@ -106,29 +117,31 @@ def _dual_small(
     panels,
     code,
 ):
-    n, p = a.shape
-    rows = Rows(address(a, 0), n, p, address(shift, 0), shift.size > 0, GROUP * p, 8, 8, code)
-    total = total_of(weights, n)
-    K, u, f = np.empty((n, n)), np.empty(n), np.zeros(n)
+    n, p, ld, total = rows.n, rows.width, rows.n, total_of(weights, rows.n)
+    if sums.size == 0:
+        sums, ld = room(n, panels), panels.width
+        _add_columns(sums, a, shift, panels)
+    K, u, f = square(n), np.empty(n), np.zeros(n)
+    lines = rows_of(K, code)
     y, t, some = np.empty(n), np.empty(n), np.empty(max(n, MANY))
-    g, sums, whole = np.empty(p + PAD), np.empty(p + PAD), np.empty(p + PAD)
+    g, whole_x, whole = np.empty(p + PAD), np.empty(p + PAD), np.empty(p + PAD)
     z, r = np.empty(p), whole[:p]
     for i in range(n):
         u[i] = np.sqrt((weights[i] if weights.size > 0 else 1.0) / total)
-    report[0] = _gram(K, a, u, shift, panels)
-    norm = factored(K, report, damping, share, p, y, t)
+    report[0] = _gram(K, sums, ld, u, p)
+    norm = factored(K, lines, report, damping, share, p, y, t, panels)
     if report[3] != 0:
         return
     added = report[2]
-    # The pair of docs/math.md D9: x = sums / unit, with f - T x - lambda y what is left.
+    # The pair of docs/math.md D9: x = whole_x / unit, with f - T x - lambda y what is left.
     unit = added if len(b) > 0 else 1.0
     for c in range(len(x)):
         power = near(b[c] if len(b) > 0 else coef[c])
-        sums[:] = 0
+        whole_x[:] = 0
         g[:] = 0
         y[:] = 0
         if len(b) > 0:
-            times(sums, b[c], -power)
+            times(whole_x, b[c], -power)
             times(g, b[c], -power)
         else:
             times(f, coef[c], -power)
@@ -140,15 +153,15 @@ def _dual_small(
         for step in range(1 + steps):
             t[:] = 0
             if step > 0 or len(b) > 0:
-                _apply_rows(t, rows, u, sums[:p])
+                _apply_rows(t, rows, u, whole_x[:p])
             for i in range(n):
                 t[i] = f[i] - t[i] - added * y[i]
-            substitute(K, t)
+            substitute(K, lines, t, some)
             for i in range(n):
                 y[i] += t[i]
-            _add_adjoint(sums, rows, u, t, some)
+            _add_adjoint(whole_x, rows, u, t, some)
             for j in range(p):
-                z[j] = sums[j] / unit
+                z[j] = whole_x[j] / unit
             rounded(z, single)
             residual(whole, some, rows, weights, total, added, z, g[:p])
             now = range_safe_norm(r)
@@ -161,7 +174,7 @@ def _dual_small(
                 report[9] = 1.0
             if error <= limit:
                 break
-        grown = range_safe_norm(sums[:p])
+        grown = range_safe_norm(whole_x[:p])
         if len(b) > 0 and grown > 0:
             report[10] = larger(report[10], given / grown)
         tell(report, c, size, given, error, x[c], power)
@@ -178,7 +191,8 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     """x[c] = (T'T + lambda I)^-1 b[c] by the Gram matrix T T', with a certificate, for
     T = diag(u) (a - shift), u = (weights / sum(weights))^1/2; or b[c] = T'(u o coef[c]), without
     the component of u o coef[c] along u where there is a shift: the weighted mean row."""
-    single, a = a.dtype.itemsize == 4, a.astype(np.float64, copy=False)
-    panels, code = panels_for(a.shape[0]), rows_address(DOUBLE, DOUBLE.itemsize)
-    given = weights, shift, b, coef, damping, share, limit, steps
-    _dual_small.compiled(0, x, report, a, *given, single, panels, code)
+    *scores, kept = scores_for(a, weights, shift, len(a), False)
+    given = weights, shift, b, coef, damping, share, limit, steps, a.dtype.itemsize == 4
+    code = rows_address(DOUBLE, DOUBLE.itemsize)
+    _dual_small.compiled(0, x, report, *scores, *given, panels_for(len(a)), code)
+    del kept  # whose address the rows have

@@ -24,6 +24,7 @@ __all__ = [
     "block_terms",
     "factor_bytes",
     "factor_side",
+    "formed_apart",
     "is_kept",
     "one_pass",
     "padded",
@@ -68,6 +69,7 @@ FINE_ROWS = 16  # of a sum that rounds little even where they are all alike
 RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
 RESIDENT_SHARE = 8  # of L2 that rows take at most which are passed over once, and fetched ahead
 MOST_VECTORS = 8  # of a register tile, on the widest vectors
+APART = 16e6  # products of doubles from which on threads are worth another call
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 FACTOR_WHOLE = 240  # packed orders up to which a matrix to be factored is one block
@@ -113,6 +115,11 @@ def block_terms(order, parts, itemsize):
 def step_rows(itemsize):
     """Packed rows of real numbers per block sum where panels are tiles."""
     return STEP_BYTES // itemsize
+
+
+def formed_apart(scores, order, itemsize):
+    """True if a small solve has its matrix of this order formed by the kernels of larger ones."""
+    return scores * (order + 1) * 8 > APART * itemsize
 
 
 def block_columns(cache):
