@@ -63,7 +63,8 @@ def solve_path(
     Notes
     -----
     primal, m dampings: n p^2 + m p^3 / 3 flops and 16 p^2 bytes; dual: n for p and p for n. The
-    results of the exact routes are to the bit those of `solve`. docs/math.md X4, Q1.
+    results of the exact routes are to the bit those of `solve`, but for some small problems that it
+    solves in one call. docs/math.md X4, Q1.
 
     Examples
     --------

@@ -160,18 +160,18 @@ def test_info_is_flat_and_complete():
 
 
 def test_options_reach_this_block_and_this_thread_only():
-    assert not ff.plan(1000, 300).reproducible
+    assert not ff.plan(10_000, 300).reproducible
     with ff.options(reproducible=True):
-        assert ff.plan(1000, 300).reproducible
-        assert "*" not in str(ff.plan(1000, 300))
+        assert ff.plan(10_000, 300).reproducible
+        assert "*" not in str(ff.plan(10_000, 300))
         seen = []
-        thread = threading.Thread(target=lambda: seen.append(ff.plan(1000, 300).reproducible))
+        thread = threading.Thread(target=lambda: seen.append(ff.plan(10_000, 300).reproducible))
         thread.start()
         thread.join()
         assert seen == [False]
         with ff.options(progress=print):
-            assert ff.plan(1000, 300).reproducible
-    assert not ff.plan(1000, 300).reproducible
+            assert ff.plan(10_000, 300).reproducible
+    assert not ff.plan(10_000, 300).reproducible
     with pytest.raises(errors.InputError, match="unknown option 'speed'"):
         with ff.options(speed=11):
             pass

@@ -116,15 +116,22 @@ class Staged:
 
     def _flush(self):
         """Add what waits to the sums."""
-        with self._lock, whole_slices():
-            batch, weights, total = None, None, 0.0
-            if self._staging is not None and len(self._staging):
-                arrays, weights = self._staging.waiting()
-                batch, total = self._batch_of(arrays), float(weights.sum())
-                weights = None if np.all(weights == 1) else weights
-                self._staging.clear()
-            self._absorb_due(batch, weights, total)
-            self._summed = self.weight
+        with self._lock:
+            if self._pending == 1 and not (self._staging is not None and len(self._staging)):
+                self._summed = self.weight
+                return
+            with whole_slices():
+                self._absorb_waiting()
+
+    def _absorb_waiting(self):
+        batch, weights, total = None, None, 0.0
+        if self._staging is not None and len(self._staging):
+            arrays, weights = self._staging.waiting()
+            batch, total = self._batch_of(arrays), float(weights.sum())
+            weights = None if np.all(weights == 1) else weights
+            self._staging.clear()
+        self._absorb_due(batch, weights, total)
+        self._summed = self.weight
 
     def _decay(self, decay):
         if self._staging is not None:

@@ -152,8 +152,8 @@ def _made(q, routes, room):
 
 def forget_plans():
     """Forget what was planned under another profile."""
-    _routes.cache_clear()
-    _unlimited.cache_clear()
+    for plans in (_routes, _unlimited, _factored):
+        plans.cache_clear()
 
 
 def plan_problem(q, *, enforce=False):
@@ -181,6 +181,8 @@ def plan_problem(q, *, enforce=False):
 
 def require_memory(count, what):
     """Refuse an allocation of `count` bytes that does not fit."""
+    if count <= ALWAYS_FITS:
+        return
     room = memory_room()
     if count > room:
         raise MemoryLimitError(
@@ -192,18 +194,25 @@ def require_memory(count, what):
 
 def plan_factored(n, order, rhs, dtype, *, rung="cholesky"):
     """Plan of a solve by a matrix that is there already: factor and solve, or divide."""
+    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=rung == "eigen")
+    stages, peak, because = _factored(order, rhs, dtype, rung, current_options().reproducible)
+    return Plan(q, "primal", stages, peak, because)
+
+
+@functools.lru_cache(maxsize=1024)
+def _factored(order, rhs, dtype, rung, reproducible):
+    """Stages, bytes and grounds of such a plan, in which samples have no part."""
     eigen = rung == "eigen"
-    q = Problem(n=n, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=eigen)
+    q = Problem(n=0, p=order, rhs=rhs, dtype=dtype, method="primal", spectral=eigen)
     if rung == "division":
-        stage = division_stage(q)
         # The diagonal beside right-hand sides, x, its certificate and what they are made of.
         peak = (1 + 5 * rhs) * order * q.sum_bytes
-        return Plan(q, "primal", (stage,), peak, "F is diagonal")
+        return (division_stage(q),), peak, "F is diagonal"
     _, *stages = direct_stages(q, "syrk", order, 0)
     stages = surrounded(q, "primal", stages)
     work = max(stage.workspace for stage in stages)
     peak = (1 + eigen) * order * order * q.sum_bytes + work + vector_bytes(q, 6, 0)
-    return Plan(q, "primal", tuple(stages), int(peak), "F is at hand as a dense matrix")
+    return tuple(stages), int(peak), "F is at hand as a dense matrix"
 
 
 def check_method(method):

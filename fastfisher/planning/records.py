@@ -10,6 +10,7 @@ __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 WIDTH = 96  # of a printed plan, so that it can be indented
 SMALL_ORDER = 384  # parameters of a primal solve, samples of a dual one, and
 SMALL_WORK = 2.5e6  # numbers read for every right-hand side up to which one core does a whole solve
+SMALL_AGAIN = 4e6  # products that it forms again for every damping rather than keep them
 SMALL_ROW = 20  # of those, in time, for every row of scores
 
 
@@ -39,7 +40,8 @@ class Problem:
         scores, order = self.n * self.p, self.p if side == "primal" else self.n
         read = scores + SMALL_ROW * self.n + order * order
         fits = 0 < order <= SMALL_ORDER and 0 < scores and read * self.rhs <= SMALL_WORK
-        return real and fits and not (self.spectral or self.kept) and self.dampings == 1
+        again = self.dampings == 1 or scores * (order + 1) <= SMALL_AGAIN
+        return real and fits and again and not (self.spectral or self.kept)
 
     @property
     def itemsize(self):

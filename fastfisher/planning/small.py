@@ -18,7 +18,7 @@ def one_call(q, side):
     order, summed = (q.p, "syrk") if primal else (q.n, "gram")
     choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
     scores, square = q.n * q.p, order * order
-    apart = formed_apart(scores, order, q.itemsize)
+    apart = formed_apart(scores, order)
     products = 4 if primal else 8  # of the solution and its residual
     forming = scores * (order + 1)
     others = order * square / 3 + (products * scores + 2 * square) * q.rhs

@@ -100,8 +100,9 @@ def row_norms(rows):
 
 
 def _squares(rows):
-    parts = (rows.real, rows.imag) if rows.dtype.kind == "c" else (rows,)
-    return sum(np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts)
+    if rows.dtype.kind == "c":
+        rows = np.ascontiguousarray(rows).view(rows.real.dtype)
+    return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
 def is_backward_stable(backward_error, dtype):

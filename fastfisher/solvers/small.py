@@ -1,7 +1,7 @@
 """Few scores, few of them or of parameters: an uneventful direct solve in one compiled call.
 
-Up to a hundred parameters (primal) or samples (dual) or so what lies around the arithmetic costs
-more than it does, so this route goes straight from the system to the Solution. Whatever asks for a
+Up to some hundred parameters (primal) or samples (dual) what lies around the arithmetic costs more
+than it does, so this route goes straight from the system to the Solution. Whatever asks for a
 second look is left to the general route, which also raises the errors.
 """
 

@@ -6,6 +6,7 @@ block and writes it back. Tasks go down the columns; the next diagonal block com
 nobody waits for it.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -243,21 +244,38 @@ def cholesky(l, a=None, damping=0.0):
     n = len(l)
     if n == 0:
         return 0
-    tile = tile_of(l.dtype)
+    shape, room_for, tile = _layout(n, l.dtype, threads.max_threads())
+    held, right, left, own = workspace(*room_for)
+    counters = np.zeros(8 * shape.blocks + 2, np.int64)
+    start = l.ctypes.data
+    source = start if a is None else a.ctypes.data
+    added = np.array([damping]) if damping else None
+    shift = added.ctypes.data if damping else 0
+    where = start, source, shift, n, right, left if shape.units > 1 else right
+    matrix = Matrix(*where, *shape, own, tile)
+    run_blocks(_blocks, n * tile.parts > ALONE, matrix, counters)
+    del held, added  # nothing is read from here on
+    return int(counters[-1])
+
+
+class _Shape(NamedTuple):
+    """Fields of a `Matrix` that sizes alone tell."""
+
+    unit: int
+    units: int
+    per: int
+    order: int
+    blocks: int
+
+
+@functools.lru_cache(maxsize=256)  # small matrices take no longer than working this out
+def _layout(n, dtype, threads):
+    """The shape of panels, bytes for those on the right, on the left and for scratch, and tiles."""
+    tile = tile_of(dtype)
     order = factor_side(n, tile.width, tile.parts)
     blocks, per = -(-n // order), order // tile.width
     unit = -(-order * tile.parts // tile.rows) * tile.rows * tile.width * tile.bytes
     panels = blocks * (blocks + 1) // 2 * per * unit
     again = 2 if tile.parts == 2 else 0  # complex panels have a second form
-    scratch = threads.max_threads() * tile.rows * (tile.rows + 1) * tile.bytes
-    held, right, left, own = workspace(panels, panels * again, scratch)
-    left, units = (left, again) if again else (right, 1)
-    counters = np.zeros(8 * blocks + 2, np.int64)
-    added = np.array([damping])
-    start, shift = l.ctypes.data, added.ctypes.data if damping else 0
-    source = start if a is None else a.ctypes.data
-    where = (start, source, shift, n, right, left)
-    matrix = Matrix(*where, unit, units, per, order, blocks, own, tile)
-    run_blocks(_blocks, n * tile.parts > ALONE, matrix, counters)
-    del held, added  # nothing is read from here on
-    return int(counters[-1])
+    scratch = threads * tile.rows * (tile.rows + 1) * tile.bytes
+    return _Shape(unit, again or 1, per, order, blocks), (panels, panels * again, scratch), tile

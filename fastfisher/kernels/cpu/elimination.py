@@ -13,7 +13,6 @@ deal in addresses and are compiled once for all types.
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -225,9 +224,12 @@ def tile_of(dtype):
 
 def workspace(*sizes):
     """Memory for arrays of so many bytes, and the address of each, on cache lines of their own."""
-    starts = list(itertools.accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
-    memory, base = room(starts.pop())
-    return memory, *(base + start for start in starts)
+    starts, end = [], 0
+    for size in sizes:
+        starts.append(end)
+        end += -(-size // 64) * 64
+    memory, base = room(end)
+    return memory, *[base + start for start in starts]
 
 
 # Order of tasks ------------------------------------------------------------------------------
@@ -255,8 +257,7 @@ def publish(counters, i, value):
 
 def run_blocks(driver, parallel, *args):
     """Call a driver, on several threads if that is worth it."""
-    if not parallel:
+    if parallel:
+        threads.run(driver.compiled, args)
+    else:
         driver.compiled(0, *args)
-        return
-    with threads.region() as launch:
-        driver.compiled(launch, *args)

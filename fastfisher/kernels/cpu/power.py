@@ -13,6 +13,7 @@ from .threads import driver
 __all__ = ["power_steps", "range_safe_norm", "spectral_norm"]
 
 ONE_CALL = 512  # order up to which the calls of products would cost more than their threads save
+FEW = 200  # likewise where products are complex, whose calls are not in one
 MIDDLE = 2.0**400  # squares between its inverse and itself neither overflow nor lose digits
 
 
@@ -71,7 +72,10 @@ def _by_products(a):
     x[0, int(np.argmax(diagonal))] = 1
     largest = float(diagonal.max())
     for _ in range(POWER_STEPS):
-        matvec(y, a, x, none)
+        if len(a) > FEW:
+            matvec(y, a, x, none)
+        else:
+            np.einsum("ij,kj->ki", a, x, out=y)
         unit = math.ldexp(1.0, math.frexp(float(np.abs(y).max()))[1] - 1)
         size = float(np.linalg.norm(y / unit)) * unit
         if not size > largest:

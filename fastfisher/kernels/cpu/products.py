@@ -90,6 +90,7 @@ def micro_address(func):
     return entry_address(func, 8)
 
 
+@functools.lru_cache(maxsize=256)
 def panels_of(dtype, depth, *, order=None, subtract=False):
     """Panels as wide as a register tile; given an order, one panel that holds all columns."""
     double = np.dtype(dtype).itemsize == 8

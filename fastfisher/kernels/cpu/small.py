@@ -1,6 +1,6 @@
 """A whole damped solve of few parameters or few samples in one call: products, factor, certificate.
 
-Up to a hundred of them or so the calls between kernels cost more than the arithmetic.
+Up to some hundred of them the calls between kernels cost more than the arithmetic.
 """
 
 import functools
@@ -11,13 +11,13 @@ import numpy as np
 from ..reference import HEAD
 from .jit import kernel
 from .power import power_steps, range_safe_norm
-from .products import Place, add_lower, panels_of
+from .products import Place, add_lower_ahead, panels_of
 from .rank_k import add_rank_k
 from .row_passes import GROUP, MANY, rows_address
 from .rows import Rows, combine, dots, rows_at_once
 from .simd import address
 from .small_factor import factor, mirrored, rows_of, square, substitute
-from .splitting import FINE_ROWS, formed_apart
+from .splitting import FINE_ROWS, THIN, formed_apart
 from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
@@ -35,6 +35,7 @@ __all__ = [
     "residual",
     "room",
     "rounded",
+    "rows_at",
     "scores_for",
     "tell",
     "times",
@@ -43,6 +44,13 @@ __all__ = [
 
 NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
 ROWS = 64  # of a block sum, or columns; even
+
+
+@kernel
+def rows_at(at, n, p, stored, passes, a, shift):
+    """Scores as rows, at an address or (0) in an array, whose numbers have so many bytes."""
+    at, mean, ahead = address(a, 0) if at == 0 else at, address(shift, 0), GROUP * p
+    return Rows(at, n, p, mean, shift.size > 0, ahead, 8, stored, passes)
 
 
 @kernel
@@ -58,18 +66,24 @@ def room(order, panels):
 
 
 @kernel
+def add_tiles(sums, order, left, right, ld, terms, panels):
+    """Lower triangle of sums += left' right over an even number of rows at addresses."""
+    zero, one = np.int64(0), np.int64(1)
+    place, every, none = Place(zero, panels.width, one, one), (zero, np.int64(order)), (zero, zero)
+    add_lower_ahead(
+        sums, place, order, every, every, panels.add, left, right, ld, terms, panels, sums, none
+    )
+
+
+@kernel
 def add_products(sums, order, left, right, terms, panels):
-    """Lower triangle of sums += left' right over packed rows; there is room for an even number."""
-    width, zero, one = panels.width, np.int64(0), np.int64(1)
-    place, every = Place(zero, width, one, one), (zero, np.int64(order))
+    """The same of packed rows; there is room for an even number."""
+    width, zero = panels.width, np.int64(0)
     if terms % 2:
         left[terms * width : (terms + 1) * width] = 0
         right[terms * width : (terms + 1) * width] = 0
         terms += 1
-    micro = panels.add
-    add_lower(
-        sums, place, order, every, every, micro, left, zero, right, zero, width, terms, panels, sums
-    )
+    add_tiles(sums, order, address(left, zero), address(right, zero), width, terms, panels)
 
 
 @kernel
@@ -88,8 +102,14 @@ def _add_scores(sums, a, weights, shift, panels):
     """Lower triangle of sums += (a - shift)' diag(weights) (a - shift), in whole tiles."""
     (n, p), width = a.shape, panels.width
     left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
+    plain = weights.size == 0 and shift.size == 0 and p <= THIN
+    readable = n + 1 - (width + p - 1) // p if plain else 0  # as whole tiles, where they lie
     for lo in range(0, n, ROWS):
         rows = min(ROWS, n - lo)
+        if lo + rows <= readable and rows % 2 == 0:
+            at = address(a, lo * p)
+            add_tiles(sums, p, at, at, p, rows, panels)
+            continue
         for k in range(rows):
             given, to = a[lo + k], right[k * width : k * width + p]
             for j in range(p):
@@ -252,15 +272,33 @@ def _weighted_sum(g, whole, rows, weights, total, coef, f):
 
 @driver
 def _primal_small(
-    launch, x, report, sums, a, rows, weights, shift, b, coef, damping, share, single, panels, code
+    launch,
+    x,
+    report,
+    sums,
+    a,
+    at,
+    n,
+    p,
+    stored,
+    passes,
+    weights,
+    shift,
+    b,
+    coef,
+    damping,
+    share,
+    single,
+    panels,
+    code,
 ):
-    p, ld, total = rows.width, rows.width, total_of(weights, rows.n)
+    rows, ld, total = rows_at(at, n, p, stored, passes, a, shift), p, total_of(weights, n)
     if sums.size == 0:
         sums, ld = room(p, panels), panels.width
         _add_scores(sums, a, weights, shift, panels)
     F, y, t, g = square(p), np.empty(p), np.empty(MANY), np.empty(p)
     lines = rows_of(F, code)
-    whole, f = np.empty(panels.width + PAD), np.empty(rows.n if len(coef) > 0 else 0)
+    whole, f = np.empty(panels.width + PAD), np.empty(n if len(coef) > 0 else 0)
     r = whole[:p]
     report[0] = _fisher(F, sums, ld, total)
     norm = factored(F, lines, report, damping, share, p, r, y, panels)
@@ -293,31 +331,29 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     """x[c] = (F + lambda I)^-1 b[c] with a certificate, for
     F = (a - shift)' diag(weights) (a - shift) / sum(weights); or for
     b[c] = (a - shift)' (weights o coef[c]) / sum(weights)."""
-    *scores, kept = scores_for(a, weights, shift, a.shape[1], True)
+    scores, kept = scores_for(a, weights, shift, a.shape[1], True)
     given = weights, shift, b, coef, damping, share, a.dtype.itemsize == 4
     code = rows_address(DOUBLE, DOUBLE.itemsize)
     _primal_small.compiled(0, x, report, *scores, *given, panels_for(a.shape[1]), code)
-    del kept  # whose address the rows have
+    del kept  # whose address the call had
 
 
 NONE, EMPTY = np.empty(0), np.empty((0, 0))
 
 
 def scores_for(a, weights, shift, order, by_rows):
-    """Sums of products, if they are formed before the call; scores to form them from in it; scores
-    as rows for the passes, and what is to be kept for them."""
-    sums, apart = NONE, formed_apart(a.size, order, a.itemsize)
+    """Arguments of a call: sums of products, if they are formed before it, or scores to form them
+    from in it, and where scores are; and scores in double or as they are, which are to be kept."""
+    apart = formed_apart(a.size, order)
     if weights.size or not apart:  # weights of any size; faster than another kernel would be loaded
         a = a.astype(DOUBLE, copy=False)
-    if apart:
-        sums, narrow = np.zeros((order, order)), shift.astype(a.dtype, copy=False)
-        scale = np.sqrt(weights) if by_rows and weights.size else narrow[:0]
-        add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, narrow)
-        sums = sums.reshape(-1)
-    size, shifted = a.dtype.itemsize, bool(shift.size)
-    places = a.ctypes.data, *a.shape, shift.ctypes.data if shifted else 0, shifted
-    rows = Rows(*places, GROUP * a.shape[1], 8, size, rows_address(a.dtype, 8))
-    return sums, (EMPTY if apart else a), rows, a
+    if not apart:
+        return (NONE, a, 0, *a.shape, 8, rows_address(DOUBLE, 8)), a
+    sums, narrow = np.zeros((order, order)), shift.astype(a.dtype, copy=False)
+    scale = np.sqrt(weights) if by_rows and weights.size else narrow[:0]
+    add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, narrow)
+    place = a.ctypes.data, *a.shape, a.itemsize, rows_address(a.dtype, 8)
+    return (sums.reshape(-1), EMPTY, *place), a
 
 
 DOUBLE = np.dtype(np.float64)

@@ -20,6 +20,7 @@ from .small import (
     residual,
     room,
     rounded,
+    rows_at,
     scores_for,
     tell,
     times,
@@ -104,7 +105,11 @@ def _dual_small(
     report,
     sums,
     a,
-    rows,
+    at,
+    n,
+    p,
+    stored,
+    passes,
     weights,
     shift,
     b,
@@ -117,7 +122,7 @@ def _dual_small(
     panels,
     code,
 ):
-    n, p, ld, total = rows.n, rows.width, rows.n, total_of(weights, rows.n)
+    rows, ld, total = rows_at(at, n, p, stored, passes, a, shift), n, total_of(weights, n)
     if sums.size == 0:
         sums, ld = room(n, panels), panels.width
         _add_columns(sums, a, shift, panels)
@@ -191,8 +196,8 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     """x[c] = (T'T + lambda I)^-1 b[c] by the Gram matrix T T', with a certificate, for
     T = diag(u) (a - shift), u = (weights / sum(weights))^1/2; or b[c] = T'(u o coef[c]), without
     the component of u o coef[c] along u where there is a shift: the weighted mean row."""
-    *scores, kept = scores_for(a, weights, shift, len(a), False)
+    scores, kept = scores_for(a, weights, shift, len(a), False)
     given = weights, shift, b, coef, damping, share, limit, steps, a.dtype.itemsize == 4
     code = rows_address(DOUBLE, DOUBLE.itemsize)
     _dual_small.compiled(0, x, report, *scores, *given, panels_for(len(a)), code)
-    del kept  # whose address the rows have
+    del kept  # whose address the call had

@@ -67,7 +67,7 @@ def factor(A, rows, s, panels):
     `rows` are those of A, behind which there is room for whole vectors; s is scratch.
     """
     order, zero = len(A), np.int64(0)
-    products = np.empty(BLOCK * (panels.width + panels.columns))
+    products = np.empty(BLOCK * (panels.width + panels.columns) if order > BLOCK else 0)
     for first in range(0, order, BLOCK):
         last = min(first + BLOCK, order)
         if first > 0:

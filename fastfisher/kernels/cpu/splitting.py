@@ -69,7 +69,7 @@ FINE_ROWS = 16  # of a sum that rounds little even where they are all alike
 RESIDENT_BYTES = 256 << 10  # of rows that stay in L2 between two passes over them
 RESIDENT_SHARE = 8  # of L2 that rows take at most which are passed over once, and fetched ahead
 MOST_VECTORS = 8  # of a register tile, on the widest vectors
-APART = 16e6  # products of doubles from which on threads are worth another call
+APART = 21.6e6  # products from which on threads are worth another call
 EDGE = 48  # the widest register tile: panels are whole tiles
 
 FACTOR_WHOLE = 240  # packed orders up to which a matrix to be factored is one block
@@ -117,9 +117,10 @@ def step_rows(itemsize):
     return STEP_BYTES // itemsize
 
 
-def formed_apart(scores, order, itemsize):
-    """True if a small solve has its matrix of this order formed by the kernels of larger ones."""
-    return scores * (order + 1) * 8 > APART * itemsize
+def formed_apart(scores, order):
+    """True if a small solve has its matrix of this order formed by the kernels of larger ones, in
+    the precision of the scores; else it is in double."""
+    return scores * (order + 1) > APART
 
 
 def block_columns(cache):

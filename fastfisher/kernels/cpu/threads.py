@@ -4,7 +4,6 @@ Results never depend on it: work is cut by size, never by the number of threads.
 """
 
 import atexit
-import contextlib
 import functools
 import os
 import threading
@@ -19,7 +18,7 @@ from .pool import AVAILABLE, Pool
 __all__ = [
     "driver",
     "max_threads",
-    "region",
+    "run",
     "set_num_threads",
     "start",
     "thread_count",
@@ -94,29 +93,38 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@contextlib.contextmanager
-def region():
-    """Yield what `for_each` is to launch, or 0 where the call inside must not be parallel: with
-    one thread, or while another thread of Python uses them all."""
+def run(compiled, args):
+    """Call a compiled driver with what `for_each` is to launch, or 0 where it must not be parallel:
+    with one thread, or while another thread of Python uses them all."""
     threads = thread_count()
     team = None if _serial or threads == 1 else _team or start()
     if team is None or not team.free.acquire(blocking=False):
-        yield 0
+        compiled(0, *args)
         return
     try:
         team.enter(threads)
-        yield team.address
+        compiled(team.address, *args)
     finally:
         team.leave()
         team.free.release()
+
+
+@functools.cache
+def _size_of(kind):
+    """What tells the size of such an argument: of an array, of a record that knows how many
+    `elements` it stands for, or (None) nothing."""
+    if issubclass(kind, np.ndarray):
+        return "size"
+    return "elements" if hasattr(kind, "elements") else None
 
 
 def _is_small(args):
     """True if the arrays, and the records that count their `elements`, are small together."""
     left = SMALL
     for arg in args:
-        if type(arg) is not int:
-            left -= arg.size if isinstance(arg, np.ndarray) else getattr(arg, "elements", 0)
+        size = _size_of(type(arg))
+        if size:
+            left -= getattr(arg, size)
     return left >= 0
 
 
@@ -134,9 +142,8 @@ class Driver:
     def __call__(self, *args):
         if _is_small(args):
             self.compiled(0, *args)
-            return
-        with region() as launch:
-            self.compiled(launch, *args)
+        else:
+            run(self.compiled, args)
 
 
 def driver(func):

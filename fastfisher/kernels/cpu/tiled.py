@@ -34,6 +34,7 @@ from .threads import driver
 
 __all__ = ["add_tiled"]
 
+ALONE = 3e6  # products up to which waking another thread costs more than it saves
 GROUP = 16  # panels packed by a task, of one step, where scores are summed over their rows;
 ALONG = 4  # of a whole stretch where over their columns: pieces of a row that follow each other
 
@@ -213,4 +214,5 @@ def add_tiled(c, x, lo, hi, order, *, fresh=False):
     sums = aligned((blocks if kept else threads.max_threads(), size), np.float64)
     counters = np.zeros((blocks + packs) * LINE, np.int64)
     tasks = stretches * (blocks + packs)
-    run_blocks(_tasks, True, tasks, c, order, packed, work, x, panels, cut, sums, counters)
+    parallel = terms * order**2 * x.parts**2 > ALONE
+    run_blocks(_tasks, parallel, tasks, c, order, packed, work, x, panels, cut, sums, counters)
