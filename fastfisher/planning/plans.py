@@ -44,7 +44,8 @@ __all__ = [
 ]
 
 METHODS = ("auto", "primal", "dual", "cg", "mixed")
-ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked
+ALWAYS_FITS = 32 << 20  # bytes for which the system is not asked by a plan,
+TRIFLE = 1 << 20  # and by whatever allocates something
 MEMORY_SHARE = 0.8  # of what is available; above it a plan is refused
 SHORT = 8  # times the scratch that is kept; where less is available, none is
 
@@ -181,7 +182,7 @@ def plan_problem(q, *, enforce=False):
 
 def require_memory(count, what):
     """Refuse an allocation of `count` bytes that does not fit."""
-    if count <= ALWAYS_FITS:
+    if count <= TRIFLE:
         return
     room = memory_room()
     if count > room:

@@ -244,7 +244,9 @@ def cholesky(l, a=None, damping=0.0):
     n = len(l)
     if n == 0:
         return 0
-    shape, room_for, tile = _layout(n, l.dtype, threads.max_threads())
+    tile = tile_of(l.dtype)
+    order = factor_side(n, tile.width, tile.parts)
+    shape, room_for = _layout(n, order, l.dtype, threads.max_threads())
     held, right, left, own = workspace(*room_for)
     counters = np.zeros(8 * shape.blocks + 2, np.int64)
     start = l.ctypes.data
@@ -269,13 +271,13 @@ class _Shape(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)  # small matrices take no longer than working this out
-def _layout(n, dtype, threads):
-    """The shape of panels, bytes for those on the right, on the left and for scratch, and tiles."""
+def _layout(n, order, dtype, threads):
+    """The shape of panels in blocks of this order; bytes for those on the right, on the left and
+    for scratch."""
     tile = tile_of(dtype)
-    order = factor_side(n, tile.width, tile.parts)
     blocks, per = -(-n // order), order // tile.width
     unit = -(-order * tile.parts // tile.rows) * tile.rows * tile.width * tile.bytes
     panels = blocks * (blocks + 1) // 2 * per * unit
     again = 2 if tile.parts == 2 else 0  # complex panels have a second form
     scratch = threads * tile.rows * (tile.rows + 1) * tile.bytes
-    return _Shape(unit, again or 1, per, order, blocks), (panels, panels * again, scratch), tile
+    return _Shape(unit, again or 1, per, order, blocks), (panels, panels * again, scratch)
