@@ -27,11 +27,12 @@ def solve_path(
     method="auto",
     nan_policy="raise",
 ):
-    """Solve (F + D) x = b for many D, F = G' diag(w) G / sum(w) formed once; certify each result.
+    """Solve (F + D) x = b for many D, F = G' diag(w) G / sum(w), and certify each result.
 
     Exactly one of `b` and `coef` is given. `DenseFisher.path` and `GramFisher.path` take hundreds
     of dampings and measure more of each (log determinant, effective dimension, cross-validation),
-    by way of a tridiagonal form; this is for a handful, of any kind, on large scores.
+    by way of a tridiagonal form; this is for a handful, of any kind, on large scores: the matrix is
+    formed once, unless forming it again costs hardly anything.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ def solve_path(
     Notes
     -----
     primal, m dampings: n p^2 + m p^3 / 3 flops and 16 p^2 bytes; dual: n for p and p for n. The
-    results of the exact routes are to the bit those of `solve`, but for some small problems that it
-    solves in one call. docs/math.md X4, Q1.
+    results of the exact routes are to the bit those of `solve`, but where that is one compiled
+    call and forms what is kept here. docs/math.md X4, Q1.
 
     Examples
     --------

@@ -236,17 +236,19 @@ def _kept(q, order):
 
 
 def _primal(q):
-    resident = _kept(q, q.p) + vector_bytes(q, 6, 1)
+    vectors = vector_bytes(q, 6, 1)
     if q.small("primal"):
-        return _repeated([one_call(q, "primal")], q.dampings), resident
+        return _repeated([one_call(q, "primal")], q.dampings), vectors
+    resident = _kept(q, q.p) + vectors
     product, *others = [*direct_stages(q, "syrk", q.p, q.n), _fvp_stage(q)]
     return [product, *_repeated(others, q.dampings)], resident
 
 
 def _dual(q):
-    resident = _kept(q, q.n) + vector_bytes(q, 6, 3)
+    vectors = vector_bytes(q, 6, 3)
     if q.small("dual"):
-        return _repeated([one_call(q, "dual")], q.dampings), resident
+        return _repeated([one_call(q, "dual")], q.dampings), vectors
+    resident = _kept(q, q.n) + vectors
     product, *factor = direct_stages(q, "gram", q.n, q.p)
     one = q.multiply_add * q.n * q.p * q.rhs
     text, moved = f"{q.n} x {q.p}", q.n * q.p * q.stored_bytes

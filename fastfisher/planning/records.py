@@ -39,7 +39,7 @@ class Problem:
         real = np.dtype(self.dtype).kind != "c"
         scores, order = self.n * self.p, self.p if side == "primal" else self.n
         read = scores + SMALL_ROW * self.n + order * order
-        fits = 0 < order <= SMALL_ORDER and 0 < scores and read * self.rhs <= SMALL_WORK
+        fits = 0 < order <= SMALL_ORDER and 0 < scores and read * max(self.rhs, 1) <= SMALL_WORK
         again = self.dampings == 1 or scores * (order + 1) <= SMALL_AGAIN
         return real and fits and again and not (self.spectral or self.kept)
 

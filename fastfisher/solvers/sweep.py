@@ -1,4 +1,4 @@
-"""Solves of one system for many dampings: its matrix, rough or exact, is formed once."""
+"""Solves of one system for many dampings; a large matrix, rough or exact, is formed once."""
 
 from dataclasses import replace
 

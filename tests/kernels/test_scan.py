@@ -18,7 +18,8 @@ from tests.kernels.cases import (
 def test_scan_marks_rows_that_are_not_finite_and_finds_the_largest(entry, dtype):
     scan = entry.load()
     shapes = (0, 3), (3, 0), (1, 1), (BLOCK_ROWS - 1, 3), (BLOCK_ROWS + 1, 3), (700, 5)
-    for n, p in (*shapes, (5, 70_000)):  # of long rows several tasks
+    many = (BLOCK_ROWS + 1, 40), (3000, 3), (5, 70_000)  # of long rows several tasks
+    for n, p in (*shapes, *many):
         G = operands(n, p, dtype).G
         bad = np.ones(n, bool)
         largest = max(np.abs(G.real).max(initial=0), np.abs(G.imag).max(initial=0))

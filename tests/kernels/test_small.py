@@ -1,5 +1,8 @@
 """The whole small primal solve in one call: solution, damping, certificate, refusal."""
 
+from dataclasses import replace
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 import fastfisher as ff
 from fastfisher.kernels import reference
+from fastfisher.kernels.cpu import isa
 from fastfisher.kernels.cpu.small import ROWS
 from fastfisher.kernels.cpu.splitting import formed_apart
 from fastfisher.kernels.reference import HEAD
@@ -14,11 +18,13 @@ from fastfisher.planning import records
 from fastfisher.solvers import solve
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
+from tests.kernels.processes import in_a_process
 from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
 
 over_implementations = implementations("primal_small")
 over_reals = pytest.mark.parametrize("dtype", ("float32", "float64"))
-LARGE = (2201, 100), (301, 257), (70, 384), (151, 383)  # the first and the last formed apart
+LARGE = (301, 257), (70, 384)  # and some whose matrix is formed apart, in both ways
+LARGE += (2201, 100), (151, 383), (7001, 55)
 
 
 def rounding(dtype, n, p, order):
@@ -146,6 +152,66 @@ def test_the_failing_order_is_reported(entry):
     with np.errstate(invalid="ignore"):
         _, report = run(entry, a * np.nan, np.empty(0), np.ones((1, 3)), 1.0, 0.0)
     assert report[3] == 1 and not np.isfinite(report[0])
+
+
+@over_implementations
+@over_reals
+@pytest.mark.parametrize("order", (17, 33, 100, 384))
+def test_the_failing_order_is_that_of_any_block(entry, dtype, order):
+    a = np.eye(order, dtype=dtype)
+    for failing in (order // 2, order - 1):
+        a[failing, failing] = 0
+        _, report = run(entry, a, np.empty(0), np.ones((1, order)), 0.0, 0.0)
+        assert report[3] == failing + 1
+        a[failing, failing] = 1
+    a[order - 1, order // 2] = np.nan
+    with np.errstate(invalid="ignore"):
+        _, report = run(entry, a, np.empty(0), np.ones((1, order)), 1.0, 0.0)
+    assert 0 < report[3] <= order // 2 + 1 and not np.isfinite(report[0])
+
+
+def factors(orders, rows=None):
+    """Largest error of factors and substitutions, in units of rounding over the order."""
+    if rows:  # of tiles, as of another instruction set
+        isa.ISAS["plain"] = replace(isa.ISAS["plain"], rows=rows, vectors=3)
+        isa.target.cache_clear()
+    from fastfisher.kernels.cpu.row_passes import rows_address
+    from fastfisher.kernels.cpu.small import DOUBLE, panels_for
+    from fastfisher.kernels.cpu.small_factor import factor, rows_of, square, substitute
+
+    @numba.njit
+    def run(given, x, scratch, panels, code):
+        A = square(len(given))
+        A[:, : len(given)] = given
+        A[:, len(given) :] = np.nan
+        lines = rows_of(A, code)
+        failing = factor(A, lines, scratch, panels)
+        substitute(A, lines, x, scratch)
+        return failing, A
+
+    worst = 0.0
+    for n in orders:
+        S = matrices.gaussian((n, n), "float64", matrices.generator("factor", n))
+        A, x = S.T @ S + np.eye(n), np.ones(n)
+        failing, U = run(A, x, np.empty(n + 1), panels_for(n), rows_address(DOUBLE, 8))
+        assert failing == 0 and np.isnan(U[:, n:]).all()
+        U, size = np.triu(U[:, :n]), n * np.linalg.norm(A, 2) * unit_roundoff("float64")
+        assert np.isfinite(U).all() and np.isfinite(x).all()
+        worst = max(worst, float(np.linalg.norm(U.T @ U - A, 2) / size))
+        worst = max(worst, float(np.linalg.norm(A @ x - 1) / size / np.linalg.norm(x)))
+    return worst
+
+
+def test_a_factor_reads_nothing_that_counts_beside_the_matrix():
+    orders = (*range(1, 70), 95, 96, 97, 127, 128, 129, 255, 256, 257, 383, 384)
+    assert_ratio(factors(orders), "goal", "factors")
+
+
+@pytest.mark.parametrize("rows", (2, 4, 6, 8))
+def test_factors_by_tiles_of_any_instruction_set(rows):
+    """Of six rows, those of NEON, a block is no whole number."""
+    worst = in_a_process(factors, (17, 32, 33, 40, 61), rows, NUMBA_DISABLE_JIT="1")
+    assert_ratio(worst, "goal", f"tiles of {rows} rows")
 
 
 @over_reals

@@ -30,7 +30,10 @@ MEASURE = """
     for shape in ((600, 300), (300, 600), *shapes):
         small = np.asarray(rng.standard_normal(shape), dtype, order=layout)
         for method in [*methods, *["mixed"] * ("auto" in methods)]:
-            call(small, np.ones(len(small)) if weighted else None, method)
+            w = np.ones(len(small)) if weighted else None
+            call(small, w, method)
+            with ff.options(progress=lambda *_: None):  # as a large one
+                call(small, w, method)
     G = np.empty((n, p), dtype, order=layout)
     row = rng.standard_normal(p)
     for i in range(n):
@@ -51,6 +54,10 @@ MEASURE = """
         (1100, 40_000, "float64", dict(method="dual")),
         (1000, 20_000, "float32", dict(method="dual", form="coef", center=True)),
         (700, 60_000, "float32", dict(method="dual", layout="F")),
+        (6000, 300, "float64", dict(method="primal")),
+        (6000, 300, "float64", dict(method="primal", layout="F")),
+        (6000, 300, "float16", dict(method="primal", weighted=True)),
+        (300, 6000, "float32", dict(method="dual", center=True)),
         (1000, 20_000, "float32", dict(method="dual", form="coef", sides=50)),
         (1000, 12_000, "float64", dict(method="cg", maxiter=5)),
         (40_000, 1000, "float16", dict(method="primal")),

@@ -8,7 +8,18 @@ import pytest
 
 import fastfisher as ff
 from fastfisher import machine
-from fastfisher.planning import CACHED, SOLVE, TABLE, Rates, Stage, costs, plan_factored, plans
+from fastfisher.planning import (
+    CACHED,
+    SOLVE,
+    TABLE,
+    Problem,
+    Rates,
+    Stage,
+    costs,
+    plan_factored,
+    plans,
+)
+from fastfisher.planning import small as small_costs
 from fastfisher.planning.rates import (
     FRESH,
     MEASURED,
@@ -172,7 +183,8 @@ def instant(monkeypatch):
     ops += ("solve_lower", "solve_lower_adjoint")
     model = rates([(10, 1e6, 1e30)], bandwidth=8e9, overhead=1e-4)
     model = replace(model, points={f"numba.{op}": flops for op in ops})
-    monkeypatch.setattr(costs, "current_rates", lambda: model)
+    for module in (costs, small_costs):
+        monkeypatch.setattr(module, "current_rates", lambda: model)
     plans.forget_plans()
     yield model
     monkeypatch.undo()
@@ -198,7 +210,7 @@ def test_right_hand_sides_beside_few_long_scores_take_their_time(instant):
     assert many - one == pytest.approx(64 * 8 * passes / (FRESH * instant.bandwidth), rel=1e-3)
 
 
-def test_a_solve_in_one_call_is_charged_one_overhead():
+def test_a_solve_in_one_call_is_charged_one_overhead(instant):
     for side in ("primal", "dual"):
 
         def planned(n, p, side=side, **changes):
@@ -209,9 +221,15 @@ def test_a_solve_in_one_call_is_charged_one_overhead():
             return planned(*shape, **changes).problem.small(side)
 
         assert small(30, 384) and not small(30, 385)
-        assert planned(30, 384).seconds < planned(30, 385).seconds
+        one, staged = planned(30, 384), planned(30, 385)
+        assert one.seconds < 1e-4 < SOLVE * 1e-4 < staged.seconds
         assert not small(30, 32, dtype="complex128")
-        for n, p, fits in ((20_000, 100, True), (30_000, 100, False)):
+        assert not small(10**7, 100, rhs=0)
+        for n, fits in ((404, True), (405, False)):  # 4 million products again
+            shape = {"n": n, "p": 99} if side == "primal" else {"n": 99, "p": n}
+            assert Problem(**shape, dampings=3).small(side) is fits
+        most = 20_750 if side == "primal" else 24_880
+        for n, p, fits in ((most, 100, True), (most + 1, 100, False)):
             assert small(n, p) is fits
             one = [stage.op for stage in planned(n, p).stages] == [f"{side}_small"]
             assert one is fits

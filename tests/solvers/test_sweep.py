@@ -90,7 +90,7 @@ def test_a_matrix_that_is_there_is_kept_while_it_will_do(sliced, formed, rng):
 
 
 def test_after_the_first_damping_it_does_not_hold_the_exact_matrix_serves_the_rest(
-    sliced, formed, monkeypatch, rng
+    sliced, formed, in_stages, monkeypatch, rng
 ):
     G, b = matrices.scores(131, 47, cond=1e3), rng.standard_normal(47)
     top = np.linalg.norm(oracle.fisher(G), 2)
@@ -146,6 +146,20 @@ def test_cg_and_extreme_scales_go_one_by_one(rng):
         for sol, expected in zip(path, plain, strict=True):
             assert sol.converged
             assert_ratio(forward_ratio(sol.x * scale**2, expected.x, CG), "forward", sol)
+
+
+@over_sides
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_a_small_path_is_so_many_solves_to_the_bit(side, dtype, rng):
+    G = rng.standard_normal((60, 9) if side == "primal" else (9, 60)).astype(dtype)
+    b, dampings = np.ones((G.shape[1], 2), dtype), [0.3, ff.Relative(1e-2), 10.0]
+    path = ff.solve_path(G, b, dampings=dampings, method=side)
+    alone = [ff.solve(G, b, damping=damping, method=side) for damping in dampings]
+    for together, single in zip(path, alone, strict=True):
+        assert together.plan is path[0].plan and together.method == side
+        assert np.array_equal(together.x, single.x) and together.damping == single.damping
+    assert [stage.op for stage in path[0].plan.stages] == [f"{side}_small"]
+    assert path[0].plan.flops == 3 * alone[0].plan.flops
 
 
 def test_solve_path_refuses_what_it_cannot_do(rng):

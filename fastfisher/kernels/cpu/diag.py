@@ -1,5 +1,7 @@
 """Weighted squares of columns, and the search for what is not finite."""
 
+import math
+
 import numpy as np
 
 from .jit import kernel
@@ -13,6 +15,7 @@ from .threads import driver
 
 __all__ = ["diag", "scan"]
 
+FEW = 1 << 13  # scores that NumPy looks through before a kernel would have begun
 SCANNED = 1 << 20  # bytes of a task that looks for what is not finite
 
 
@@ -94,6 +97,10 @@ def scan(bad, a):
     if not a.size:
         return 0.0
     real = a.real.dtype
+    if a.size <= FEW and real.itemsize > 2:
+        largest = float(np.abs(a.view(real)).max())
+        if largest < math.inf:
+            return largest
     bits = a.view(f"u{real.itemsize}")
     infinity = np.full(1, np.inf, real).view(bits.dtype)[0]
     share = min(max(SCANNED // (a.shape[1] * a.itemsize), 1), BLOCK_ROWS)

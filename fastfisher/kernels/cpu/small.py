@@ -3,7 +3,6 @@
 Up to some hundred of them the calls between kernels cost more than the arithmetic.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -101,7 +100,8 @@ def total_of(weights, n):
 def _add_scores(sums, a, weights, shift, panels):
     """Lower triangle of sums += (a - shift)' diag(weights) (a - shift), in whole tiles."""
     (n, p), width = a.shape, panels.width
-    left, right = np.zeros(ROWS * width), np.zeros(ROWS * width)
+    right = np.zeros(ROWS * width)
+    left = np.zeros(ROWS * width if weights.size > 0 else 0)
     plain = weights.size == 0 and shift.size == 0 and p <= THIN
     readable = n + 1 - (width + p - 1) // p if plain else 0  # as whole tiles, where they lie
     for lo in range(0, n, ROWS):
@@ -324,7 +324,7 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     #          0 or the failing order, least and most of the largest elements of solutions for b
     #          other than 0, the largest relative residual and backward error, the smallest pivot,
     #          two zeros; then residual and backward error of each solution
-    # a        IN READ-ONLY (n, p) real, C order, n and p > 0
+    # a        IN READ-ONLY (n, p) float32 or float64, C order, n and p > 0
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b, coef  IN (k, p) double and (0, n), or (0, p) and (k, n) double
     # damping, share  IN lambda = damping + share * trace(F) / p
@@ -345,13 +345,15 @@ def scores_for(a, weights, shift, order, by_rows):
     """Arguments of a call: sums of products, if they are formed before it, or scores to form them
     from in it, and where scores are; and scores in double or as they are, which are to be kept."""
     apart = formed_apart(a.size, order)
-    if weights.size or not apart:  # weights of any size; faster than another kernel would be loaded
+    # In double with weights of any size, and where a mean would be rounded; or, of few products,
+    # since that is faster than another kernel would be loaded.
+    if weights.size or shift.size or not apart:
         a = a.astype(DOUBLE, copy=False)
     if not apart:
         return (NONE, a, 0, *a.shape, 8, rows_address(DOUBLE, 8)), a
-    sums, narrow = np.zeros((order, order)), shift.astype(a.dtype, copy=False)
-    scale = np.sqrt(weights) if by_rows and weights.size else narrow[:0]
-    add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, narrow)
+    sums, none = np.zeros((order, order)), np.empty(0, a.dtype)
+    scale = np.sqrt(weights) if by_rows and weights.size else none
+    add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, shift if shift.size else none)
     place = a.ctypes.data, *a.shape, a.itemsize, rows_address(a.dtype, 8)
     return (sums.reshape(-1), EMPTY, *place), a
 
@@ -359,6 +361,5 @@ def scores_for(a, weights, shift, order, by_rows):
 DOUBLE = np.dtype(np.float64)
 
 
-@functools.lru_cache(maxsize=256)
 def panels_for(order):
     return panels_of(np.float64, ROWS, order=order)

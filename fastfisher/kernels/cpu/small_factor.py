@@ -19,10 +19,15 @@ LINE = 8  # doubles of a cache line
 @kernel
 def square(order):
     """Room for a matrix of this order: rows of whole vectors that do not meet in one set of L1,
-    and whole vectors behind the last."""
+    and whole vectors behind the last. What is beside the matrix is read, but never counts."""
     ld = (order + LINE - 1) // LINE * LINE
     ld += LINE if ld % (8 * LINE) == 0 else 0
-    return np.empty(order * ld + PAD)[: order * ld].reshape(order, ld)
+    room = np.empty(order * ld + PAD)
+    room[order * ld :] = 0
+    A = room[: order * ld].reshape(order, ld)
+    for i in range(order):
+        A[i, order:] = 0
+    return A
 
 
 @kernel
@@ -44,10 +49,10 @@ def mirrored(A):
 
 
 @kernel
-def _subtract(A, first, last, panels, products):
-    """Rows first..last of A, from the diagonal on, less the products of those above."""
-    ld, columns = products.size // BLOCK, len(A) - first
-    zero, width, at = np.int64(0), A.shape[1], address(A, first)
+def _subtract(A, first, last, panels, products, ld):
+    """Rows first..last of A, from the diagonal on, less the products of those above, which are made
+    in room for whole tiles, in rows `ld` apart."""
+    columns, zero, width, at = len(A) - first, np.int64(0), A.shape[1], address(A, first)
     place, none = Place(zero, ld, np.int64(1), np.int64(2)), (zero, zero)
     block = (zero, last - first), (zero, columns)
     products[:] = 0
@@ -67,11 +72,12 @@ def factor(A, rows, s, panels):
     `rows` are those of A, behind which there is room for whole vectors; s is scratch.
     """
     order, zero = len(A), np.int64(0)
-    products = np.empty(BLOCK * (panels.width + panels.columns) if order > BLOCK else 0)
+    ld = panels.width + panels.columns
+    products = np.empty((BLOCK + panels.rows) * ld if order > BLOCK else 0)
     for first in range(0, order, BLOCK):
         last = min(first + BLOCK, order)
         if first > 0:
-            _subtract(A, np.int64(first), np.int64(last), panels, products)
+            _subtract(A, np.int64(first), np.int64(last), panels, products, ld)
         for i in range(first, last):
             k = np.int64(first)
             for above in range(first, i):

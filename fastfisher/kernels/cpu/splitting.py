@@ -118,8 +118,8 @@ def step_rows(itemsize):
 
 
 def formed_apart(scores, order):
-    """True if a small solve has its matrix of this order formed by the kernels of larger ones, in
-    the precision of the scores; else it is in double."""
+    """True if a small solve has its matrix of this order formed by the kernels of larger ones: in
+    the precision of the scores, if they are not weighted or centred; else it is in double."""
     return scores * (order + 1) > APART
 
 
