@@ -11,6 +11,7 @@ WIDTH = 96  # of a printed plan, so that it can be indented
 SMALL_ORDER = 384  # parameters of a primal solve, samples of a dual one, and
 SMALL_WORK = 2.5e6  # numbers read for every right-hand side up to which one core does a whole solve
 SMALL_AGAIN = 4e6  # products that it forms again for every damping rather than keep them
+SMALL_PAIRS = 45e6  # products of complex scores as real ones, which are twice as many as they need
 SMALL_ROW = 20  # of those, in time, for every row of scores
 
 
@@ -36,12 +37,19 @@ class Problem:
 
     def small(self, side):
         """True where the primal (dual) route is one compiled call (solvers/small.py)."""
-        real = np.dtype(self.dtype).kind != "c"
-        scores, order = self.n * self.p, self.p if side == "primal" else self.n
-        read = scores + SMALL_ROW * self.n + order * order
+        n, p = self.reals
+        scores, order = n * p, p if side == "primal" else n
+        read, products = scores + SMALL_ROW * n + order * order, scores * (order + 1)
         fits = 0 < order <= SMALL_ORDER and 0 < scores and read * max(self.rhs, 1) <= SMALL_WORK
-        again = self.dampings == 1 or scores * (order + 1) <= SMALL_AGAIN
-        return real and fits and again and not (self.spectral or self.kept)
+        if self.parts == 2:  # their mean is subtracted first, which single precision would round
+            fits = fits and products <= SMALL_PAIRS and not (self.centered and self.itemsize == 8)
+        again = self.dampings == 1 or products <= SMALL_AGAIN
+        return fits and again and not (self.spectral or self.kept)
+
+    @property
+    def reals(self):
+        """Samples and parameters of the same problem in real numbers: twice as many of complex."""
+        return self.parts * self.n, self.parts * self.p
 
     @property
     def itemsize(self):

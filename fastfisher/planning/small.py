@@ -14,35 +14,37 @@ LONG_VECTORS = 10  # passes of a dual over right-hand sides, likewise
 
 def one_call(q, side):
     """The stage of a solve in one compiled call, on one core and in double but for large sums."""
-    primal, op = side == "primal", f"{side}_small"
-    order, summed = (q.p, "syrk") if primal else (q.n, "gram")
-    choice, rates = decide(op, order, q.dtype, device=q.device), current_rates()
-    scores, square = q.n * q.p, order * order
+    (n, p), primal, op = q.reals, side == "primal", f"{side}_small"
+    order, summed = (p, "syrk") if primal else (n, "gram")
+    single = q.itemsize == 4 * q.parts
+    real = "float32" if single else "float64"
+    choice, rates = decide(op, order, real, device=q.device), current_rates()
+    scores, square = n * p, order * order
     apart = formed_apart(scores, order)
     narrow = apart and not (q.weighted or q.centered)  # read, and summed, as they are
-    dtype, size = (q.dtype, q.itemsize) if narrow else ("float64", 8)
+    dtype, size = (real, 4) if narrow and single else ("float64", 8)
     products = 4 if primal else 8  # of the solution and its residual
     forming = scores * (order + 1)
     others = order * square / 3 + (products * scores + 2 * square) * q.rhs
-    rows = products * SHORT_ROW * q.n * q.rhs
+    rows = products * SHORT_ROW * n * q.rhs
     passes = (0 if apart else 2) + products / 2 * q.rhs  # packed, summed, and read for the others
-    long = 8 * LONG_VECTORS * q.p * q.rhs if side == "dual" else 0
+    long = 8 * LONG_VECTORS * p * q.rhs if side == "dual" else 0
     seconds = rates.call + rates.around(0, long, 0)
     seconds += (others + rows) / rates.core_speed() + passes * size * scores / rates.bandwidth
     if apart:
         seconds += rates.seconds(summed, f"numba.{summed}", dtype, order, forming, 0)
     else:
         seconds += forming / rates.core_speed()
-    vectors = 4 * q.p if side == "dual" else 0
+    vectors = 4 * p if side == "dual" else 0
     scratch = 24 * square + 8 * vectors
-    if q.itemsize < 8 and not narrow:
+    if single and not narrow:
         scratch += 8 * scores
-    if q.halves or not q.direct:
-        scratch += q.itemsize * scores
+    if q.parts == 2 or q.halves or not q.direct:
+        scratch += (4 if single else 8) * scores
         seconds += scores / rates.conversion
     if apart:
         cores, cache = machine.cpu_count(), machine.cache_sizes()["L2"]
         scratch += rank_k_bytes(order, scores // order, 1, size, cores, cache)
     own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
-    text, flops, moved = f"{q.n} x {q.p}", forming + others, scores * q.stored_bytes
+    text, flops, moved = f"{q.n} x {q.p}", forming + others, q.n * q.p * q.stored_bytes
     return Stage(op, choice.entry.name, text, int(flops), int(moved), int(scratch), *own)

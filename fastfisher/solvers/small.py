@@ -2,7 +2,8 @@
 
 Up to some hundred parameters (primal) or samples (dual) what lies around the arithmetic costs more
 than it does, so this route goes straight from the system to the Solution. Whatever asks for a
-second look is left to the general route, which also raises the errors.
+second look is left to the general route, which also raises the errors. Complex systems are solved
+as real ones of twice the size.
 """
 
 from typing import NamedTuple
@@ -12,12 +13,13 @@ import numpy as np
 from ..arrays import to_origin
 from ..damping import Relative
 from ..kernels.reference import HEAD
+from ..passes import sums_dtype
 from ..planning import choose, current_options
 from .certificate import REFINEMENTS, USELESS, Certificate, may_lose_digits
 from .dual import FAINT
 from .fine import REACHED
 from .outcome import Outcome
-from .ranges import in_range, number_range, unit_roundoff
+from .ranges import in_range, number_range, real_bytes, unit_roundoff
 from .solution import Solution
 
 __all__ = ["small_outcome", "solve_small"]
@@ -38,7 +40,7 @@ class Found(NamedTuple):
 
 
 def solve_small(system, plan, b, coef, *, single):
-    """The Solution for real rows b (k, p) or coef (k, n) of a small problem, or None."""
+    """The Solution for rows b (k, p) or coef (k, n), real if G is, of a small problem, or None."""
     ladder = current_options().ladder  # whether it is one, the general route knows
     found = _solved(system, plan.method, b, coef) if ladder is None else None
     if found is None:
@@ -80,28 +82,30 @@ def _solved(system, side, b, coef):
         return None
     if not (system.explicit and system.total) or current_options().progress is not None:
         return None
-    primal = side == "primal"
-    order, u = (system.p if primal else system.n), unit_roundoff(dtype)
-    given = _double(b, system.p), _double(coef, system.n)
+    primal, u, double = side == "primal", unit_roundoff(dtype), sums_dtype(dtype)
+    given = _as(double, b, system.p), _as(double, coef, system.n)
     if coef is not None and mean is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
             given = given[0], system.centred(given[1])
     limits = () if primal else (REACHED * u, REFINEMENTS)
     k = max(map(len, given))
-    x, report = np.empty((k, system.p)), np.empty(HEAD + 2 * k)
     weights = _NONE if system.weights is None else system.weights
-    rows, shift = system.G.rows(0, system.n), _NONE if mean is None else mean
-    solve = choose(f"{side}_small", order, dtype).load()
+    rows, shift, parts = system.G.rows(0, system.n), _NONE if mean is None else mean, 1
+    if double.kind == "c":
+        rows, weights, shift, given = _as_real(rows, weights, shift, *given)
+        lam, parts = lam / 2, 2
+    x, report = np.empty((k, rows.shape[1])), np.empty(HEAD + 2 * k)
+    solve = choose(f"{side}_small", rows.shape[primal], rows.dtype).load()
     solve(x, report, rows, weights, shift, *given, lam, share, *limits)
     largest, trace, added, order, least, most, *head = report[:HEAD].tolist()
     residual, backward_error, pivot, improved, growth = head
-    if order or not added or not in_range(largest, dtype.itemsize):
+    if order or not added or not in_range(largest, real_bytes(dtype)):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
         return None
     if not (backward_error <= REACHED * u and residual < USELESS):
         return None
-    facts = {"rung": "cholesky", "rank": system.p, "smallest_pivot": pivot}
+    facts = {"rung": "cholesky", "rank": system.p, "smallest_pivot": parts * pivot}
     if not primal:
         if b is None and added <= FAINT * trace:  # the null space of T' may drown the rest
             return None
@@ -109,9 +113,22 @@ def _solved(system, side, b, coef):
         facts["cancellation"] = None if b is None else u * growth
         facts["rung"] += "+refinement" * bool(improved)
     errors = report[HEAD::2], report[HEAD + 1 :: 2]
-    return Found(x, *errors, added, residual, backward_error, facts)
+    return Found(x.view(double), *errors, parts * added, residual, backward_error, facts)
 
 
-def _double(rows, size):
+def _as(double, rows, size):
     """Rows in double; none where there are none."""
-    return np.empty((0, size)) if rows is None else rows.astype(np.float64, copy=False)
+    return np.empty((0, size), double) if rows is None else rows.astype(double, copy=False)
+
+
+def _as_real(rows, weights, shift, b, coef):
+    """The same problem in real numbers, z as [[re, -im], [im, re]]: of F and b it makes half, since
+    every sample is two. docs/math.md D10."""
+    n, p = rows.shape
+    if shift.size:
+        rows = rows - shift
+    both, real = np.empty((n, 2, p), rows.dtype), rows.real.dtype
+    np.conjugate(rows, out=both[:, 0])
+    both[:, 1].real, both[:, 1].imag = rows.imag, rows.real
+    given = b.view(np.float64) / 2, coef.view(np.float64)
+    return both.view(real).reshape(2 * n, 2 * p), np.repeat(weights, 2), _NONE, given

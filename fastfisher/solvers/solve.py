@@ -99,8 +99,8 @@ def solve_system(system, plan, b, coef, *, single, **settings):
 
     `settings`: those of `_solve`.
     """
-    real = (b if coef is None else coef).dtype.kind != "c"
-    if real and plan.method in SIDES and plan.problem.small(plan.method):
+    split = system.dtype.kind != "c" and (b if coef is None else coef).dtype.kind == "c"
+    if not split and plan.method in SIDES and plan.problem.small(plan.method):
         solution = solve_small(system, plan, b, coef, single=single)
         if solution is not None:
             return solution

@@ -236,6 +236,51 @@ def test_small_and_general_route_agree(dtype, damping, how, center, monkeypatch)
     np.testing.assert_allclose(small.x, general.x, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ("complex64", "complex128"))
+@pytest.mark.parametrize("damping", (1e-2, ff.Relative(0.01)))
+@pytest.mark.parametrize("how", ("b", "coef"))
+@pytest.mark.parametrize("shape", ((50, 6), (6, 50), (1, 3), (3, 1)))
+def test_D10_complex_problems_are_real_ones_of_twice_the_size(
+    dtype, damping, how, shape, monkeypatch
+):
+    n, p = shape
+    rng, side = matrices.generator("complex", how, n), "primal" if p <= n else "dual"
+    center = dtype == "complex128" and n > 1
+    G = matrices.gaussian(shape, dtype, rng) + np.arange(p, dtype=dtype)
+    w = matrices.weights(n, "float64")
+    given = matrices.gaussian((p if how == "b" else n, 2), dtype, rng)
+    settings = {how: given, "damping": damping, "weights": w, "center": center}
+    with monkeypatch.context() as patched:
+        patched.setattr(solve, "_solve", None)
+        small = ff.solve(G, method=side, **settings)
+    monkeypatch.setattr(records, "SMALL_ORDER", 0)
+    general = ff.solve(G, method=side, **settings)
+    assert small.converged and general.converged and small.x.dtype == general.x.dtype == dtype
+    tolerance = 1e-4 if dtype == "complex64" else 1e-11
+    np.testing.assert_allclose(small.x, general.x, rtol=tolerance, atol=tolerance)
+    for fact in ("damping", "smallest_pivot", "cancellation"):
+        if getattr(general, fact) is not None:
+            found, expected = getattr(small, fact), getattr(general, fact)
+            assert np.isclose(found, expected, rtol=1e-5, atol=0), fact
+    assert small.rank == general.rank and small.residuals.shape == (2,)
+    T = G.astype(complex)
+    T = (T - (w @ T / w.sum() if center else 0)) * np.sqrt(w / w.sum())[:, np.newaxis]
+    b = given if how == "b" else T.conj().T @ (np.sqrt(w / w.sum())[:, np.newaxis] * given)
+    A = T.conj().T @ T + small.damping * np.eye(p)
+    rest = np.linalg.norm(b - A @ small.x, axis=0) / np.linalg.norm(b, axis=0)
+    assert (rest <= small.residuals + 30 * unit_roundoff(dtype) * np.linalg.cond(A)).all()
+
+
+def test_single_complex_scores_are_not_centred_in_one_call():
+    """Their mean, rounded, would not be what the certificate knows."""
+    for dtype, fits in (("complex64", False), ("complex128", True)):
+        assert records.Problem(50, 6, dtype=dtype, centered=True).small("primal") is fits
+        assert records.Problem(50, 6, dtype=dtype).small("primal")
+    assert records.Problem(500, 100, dtype="complex128").small("primal")
+    assert not records.Problem(700, 100, dtype="complex128").small("primal")  # many products
+    assert not records.Problem(200, 193, dtype="complex128").small("primal")
+
+
 @over_reals
 @pytest.mark.parametrize("size", (1e-30, 1e-12, 1e12, 1e30))
 def test_small_or_large_right_hand_sides_need_no_general_route(dtype, size, monkeypatch):
