@@ -1,14 +1,17 @@
 """The threads that kernels run on: every task once, whoever comes and whenever."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 
+import numba
 import numpy as np
 import pytest
 
 from fastfisher.kernels.cpu import pool as module
+from fastfisher.kernels.cpu import posix
 from fastfisher.kernels.cpu.jit import kernel
 from fastfisher.kernels.cpu.parallel import NumbaThreads, for_each
 from fastfisher.kernels.cpu.threads import driver
@@ -68,6 +71,52 @@ def test_jobs_follow_each_other_at_any_pace():
         run(own, 7, THREADS)
         time.sleep(pause) if pause else None
     own.stop()
+
+
+needs_sets = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="cores are not assigned here"
+)
+
+
+@needs_threads
+@needs_sets
+def test_threads_that_were_woken_may_run_wherever_the_caller_may():
+    team, cores = module.Pool(THREADS), os.sched_getaffinity(0)
+    try:
+        for _ in range(5):
+            time.sleep(0.01)  # until they sleep
+            run(team, 64, THREADS)
+        until = time.monotonic() + 60
+        while any(os.sched_getaffinity(own.native_id) != cores for own in team._own):
+            assert time.monotonic() < until, "a thread was left without some core"
+            time.sleep(0.01)
+    finally:
+        team.stop()
+
+
+@needs_threads
+@needs_sets
+def test_a_thread_is_kept_off_one_core_unless_it_has_no_other():
+    @numba.njit
+    def keep_off(thread, core, place):
+        return posix.allowed_cores(place) and posix.keep_off(thread, core, place)
+
+    words, done = np.zeros(posix.CORES, np.uint8), threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    mine = os.sched_getaffinity(0)
+    first = min(mine)
+    try:
+        moved = keep_off(other.native_id, first, words.ctypes.data)
+        assert moved is (len(mine) > 1)
+        assert os.sched_getaffinity(other.native_id) == (mine - {first} or mine)
+        os.sched_setaffinity(0, {first})  # this thread alone
+        assert not keep_off(other.native_id, first, words.ctypes.data)
+        assert os.sched_getaffinity(other.native_id) == (mine - {first} or mine)
+    finally:
+        os.sched_setaffinity(0, mine)
+        done.set()
+        other.join()
 
 
 @needs_threads

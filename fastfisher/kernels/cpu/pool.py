@@ -6,6 +6,9 @@ some 20 ms after a call, and OpenMP waits for its threads at the start of a regi
 kernel after a BLAS call ten times slower.) A thread that was woken late does not take tasks of a
 job until its core lets it run promptly again.
 
+A thread that sleeps is kept off the core of who wakes it: Linux likes to wake threads there, where
+they would wait for milliseconds behind the very work that they are to share.
+
 One block of words holds it all: the address of `_launch`, the gate, the job, a cell per thread.
 """
 
@@ -25,10 +28,10 @@ __all__ = ["AVAILABLE", "Pool"]
 AVAILABLE = posix.AVAILABLE and not numba.config.DISABLE_JIT
 
 # Byte offsets; what is written at different times lies on different lines.
-GATE, COUNTER, JOB, CELLS = 128, 256, 384, 512
+GATE, COUNTER, JOB, ALLOWED, CELLS = 128, 256, 384, 512, 640
 TASK, ARGS, COUNT, LAST, CORE, POSTED, QUIT = (JOB + 8 * i for i in range(7))
-CELL = 384  # asleep; a mutex; a condition variable
-MUTEX, CONDITION = 128, 256
+CELL = 512  # asleep, the system's name for the thread; a mutex; a condition variable; cores
+NAME, MUTEX, CONDITION, OWN = 8, 128, 256, 384
 
 # The gate: generation of the job, whether it is open, threads inside.
 OPEN = 1 << 20
@@ -58,6 +61,8 @@ def _cell(pool, thread):
 def _rouse(pool, thread):
     cell = _cell(pool, thread)
     if load(cell):
+        if posix.allowed_cores(pool + ALLOWED):
+            posix.keep_off(load(cell + NAME), load(pool + CORE), pool + ALLOWED)
         _lock((cell + MUTEX,))
         _wake((cell + CONDITION,))
         _unlock((cell + MUTEX,))
@@ -115,11 +120,12 @@ def _is_open(gate, job):
 
 
 @kernel
-def _settle(pool, job):
+def _settle(pool, cell, job):
     """After sleep: a core of its own, or at least one that is not taken."""
     here = posix.core()
     if here == load(pool + CORE):
-        posix.step_aside(here)
+        posix.step_aside(here, cell + OWN)
+    posix.settle_on(pool + ALLOWED)
     late = posix.nanoseconds() - load(pool + POSTED) > LATE
     naps = 0
     while late and naps < PATIENCE and _is_open(load(pool + GATE), job):
@@ -139,14 +145,15 @@ def _enter(pool, job):
     return False
 
 
-def _serve(pool, thread):
+def _serve(pool, thread, name):
     cell, job = _cell(pool, thread), 0
+    store(cell + NAME, name)
     while not load(pool + QUIT):
         slept = _await_job(pool, cell, job)
         job = _generation(pool)
         if thread <= load(pool + LAST):
             if slept:
-                _settle(pool, job)
+                _settle(pool, cell, job)
             if _enter(pool, job):
                 task, args, count = load(pool + TASK), load(pool + ARGS), load(pool + COUNT)
                 claim_tasks(task, args, count, pool + COUNTER, thread)
@@ -177,14 +184,17 @@ class Pool:
         self.address = self._words.ctypes.data
         self._words[:8].view(np.int64)[0] = entry_address(_launch, 4)
         compiled(_prepare)(self.address, threads)
-        serve, own = compiled(_serve), []
-        for thread in range(1, threads):
-            name = f"fastfisher-{thread}"
-            own.append(
-                threading.Thread(target=serve, args=(self.address, thread), name=name, daemon=True)
-            )
-            own[-1].start()
-        self._own = own
+        serve = compiled(_serve)
+
+        def work(thread):
+            serve(self.address, thread, threading.get_native_id())
+
+        self._own = [
+            threading.Thread(target=work, args=(thread,), name=f"fastfisher-{thread}", daemon=True)
+            for thread in range(1, threads)
+        ]
+        for thread in self._own:
+            thread.start()
 
     def enter(self, threads):
         """So many threads take part from now on."""

@@ -7,14 +7,29 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["AVAILABLE", "OBJECT", "core", "function", "nanoseconds", "nap", "step_aside"]
+from .jit import kernel
+
+__all__ = [
+    "AVAILABLE",
+    "CORES",
+    "OBJECT",
+    "allowed_cores",
+    "core",
+    "function",
+    "keep_off",
+    "nanoseconds",
+    "nap",
+    "settle_on",
+    "step_aside",
+]
 
 AVAILABLE = sys.platform in ("linux", "darwin")
 OBJECT = 128  # bytes that hold a mutex or a condition variable anywhere
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _CLOCK = 6 if sys.platform == "darwin" else 1  # CLOCK_MONOTONIC
-_CORES = 16  # words of a set of cores
+_CORES = 16  # words of a set of cores,
+CORES = 8 * _CORES  # and its bytes
 
 
 def _call(builder, name, *args):
@@ -80,29 +95,64 @@ def core(typingctx):
     return types.intp(), emit
 
 
+_ME, _SIZE = ir.Constant(_I32, 0), ir.Constant(_I64, CORES)
+
+
+def _set_of(builder, place):
+    return builder.inttoptr(place, _I64.as_pointer())
+
+
 @intrinsic
-def step_aside(typingctx, core):
-    """Go to another core: for a moment this thread does not accept this one."""
+def allowed_cores(typingctx, place):
+    """The set of cores that this thread may run on, to an address; false where it is not known."""
 
     def emit(context, builder, signature, values):
         if sys.platform != "linux":
-            return context.get_dummy_value()
-        here, me, size = values[0], ir.Constant(_I32, 0), ir.Constant(_I64, 8 * _CORES)
-        (allowed, mine), (others, theirs) = (_words(builder, _CORES) for _ in range(2))
-        known = builder.icmp_signed(
-            "==", _call(builder, "sched_getaffinity", me, size, allowed), me
-        )
-        within = builder.icmp_unsigned("<", here, ir.Constant(_I64, 64 * _CORES))
-        with builder.if_then(builder.and_(known, within)):
-            for source, to in zip(mine, theirs, strict=True):
-                builder.store(builder.load(source), to)
-            word = builder.gep(others, [builder.lshr(here, ir.Constant(_I64, 6))])
-            bit = builder.shl(ir.Constant(_I64, 1), builder.and_(here, ir.Constant(_I64, 63)))
-            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
-            # A set without cores is refused; then nothing happens.
-            moved = _call(builder, "sched_setaffinity", me, size, others)
-            with builder.if_then(builder.icmp_signed("==", moved, me)):
-                _call(builder, "sched_setaffinity", me, size, allowed)
+            return ir.Constant(ir.IntType(1), 0)
+        known = _call(builder, "sched_getaffinity", _ME, _SIZE, _set_of(builder, values[0]))
+        return builder.icmp_signed("==", known, _ME)
+
+    return types.boolean(types.intp), emit
+
+
+@intrinsic
+def settle_on(typingctx, place):
+    """This thread may run on a set of cores."""
+
+    def emit(context, builder, signature, values):
+        if sys.platform == "linux":
+            _call(builder, "sched_setaffinity", _ME, _SIZE, _set_of(builder, values[0]))
         return context.get_dummy_value()
 
     return types.void(types.intp), emit
+
+
+@intrinsic
+def keep_off(typingctx, thread, core, place):
+    """A thread of this process (0: this one) may run on a set of cores, but for one of them; true
+    if it may. A set without cores is refused; then nothing happens."""
+
+    def emit(context, builder, signature, values):
+        if sys.platform != "linux":
+            return ir.Constant(ir.IntType(1), 0)
+        thread, here, allowed = values[0], values[1], _set_of(builder, values[2])
+        others, theirs = _words(builder, _CORES)
+        for i, to in enumerate(theirs):
+            builder.store(builder.load(builder.gep(allowed, [ir.Constant(_I64, i)])), to)
+        with builder.if_then(builder.icmp_unsigned("<", here, ir.Constant(_I64, 64 * _CORES))):
+            word = builder.gep(others, [builder.lshr(here, ir.Constant(_I64, 6))])
+            bit = builder.shl(ir.Constant(_I64, 1), builder.and_(here, ir.Constant(_I64, 63)))
+            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
+        thread = builder.trunc(thread, _I32)
+        moved = _call(builder, "sched_setaffinity", thread, _SIZE, others)
+        return builder.icmp_signed("==", moved, _ME)
+
+    return types.boolean(types.intp, types.intp, types.intp), emit
+
+
+@kernel
+def step_aside(here, place):
+    """Go to another core: for a moment this thread does not accept this one. There is room for a
+    set of cores at the address."""
+    if allowed_cores(place) and keep_off(0, here, place):
+        settle_on(place)
