@@ -80,7 +80,10 @@ def _solved(system, side, b, coef):
         share = damping.c
     else:
         return None
-    if not (system.explicit and system.total) or current_options().progress is not None:
+    undamped = not (lam or share)  # whose singular matrices are told by more than a pivot
+    if undamped or not (system.explicit and system.total):
+        return None
+    if current_options().progress is not None:
         return None
     primal, u, double = side == "primal", unit_roundoff(dtype), sums_dtype(dtype)
     given = _as(double, b, system.p), _as(double, coef, system.n)
