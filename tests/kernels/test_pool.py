@@ -80,17 +80,21 @@ needs_sets = pytest.mark.skipif(
 
 @needs_threads
 @needs_sets
-def test_threads_that_were_woken_may_run_wherever_the_caller_may():
+def test_threads_that_were_woken_may_run_wherever_they_might_before():
     team, cores = module.Pool(THREADS), os.sched_getaffinity(0)
     try:
         for _ in range(5):
             time.sleep(0.01)  # until they sleep
             run(team, 64, THREADS)
+        os.sched_setaffinity(0, {min(cores)})  # of this thread alone
+        time.sleep(0.01)
+        run(team, 64, THREADS)
         until = time.monotonic() + 60
         while any(os.sched_getaffinity(own.native_id) != cores for own in team._own):
             assert time.monotonic() < until, "a thread was left without some core"
             time.sleep(0.01)
     finally:
+        os.sched_setaffinity(0, cores)
         team.stop()
 
 
@@ -99,7 +103,7 @@ def test_threads_that_were_woken_may_run_wherever_the_caller_may():
 def test_a_thread_is_kept_off_one_core_unless_it_has_no_other():
     @numba.njit
     def keep_off(thread, core, place):
-        return posix.allowed_cores(place) and posix.keep_off(thread, core, place)
+        return posix.allowed_cores(0, place) and posix.keep_off(thread, core, place)
 
     words, done = np.zeros(posix.CORES, np.uint8), threading.Event()
     other = threading.Thread(target=done.wait)

@@ -28,10 +28,10 @@ __all__ = ["AVAILABLE", "Pool"]
 AVAILABLE = posix.AVAILABLE and not numba.config.DISABLE_JIT
 
 # Byte offsets; what is written at different times lies on different lines.
-GATE, COUNTER, JOB, ALLOWED, CELLS = 128, 256, 384, 512, 640
+GATE, COUNTER, JOB, CELLS = 128, 256, 384, 512
 TASK, ARGS, COUNT, LAST, CORE, POSTED, QUIT = (JOB + 8 * i for i in range(7))
-CELL = 512  # asleep, the system's name for the thread; a mutex; a condition variable; cores
-NAME, MUTEX, CONDITION, OWN = 8, 128, 256, 384
+CELL = 512  # asleep; the system's name for the thread, if it is kept off a core; a mutex; a
+NAME, KEPT, MUTEX, CONDITION, OWN = 8, 16, 128, 256, 384  # condition variable; cores of its own
 
 # The gate: generation of the job, whether it is open, threads inside.
 OPEN = 1 << 20
@@ -61,8 +61,10 @@ def _cell(pool, thread):
 def _rouse(pool, thread):
     cell = _cell(pool, thread)
     if load(cell):
-        if posix.allowed_cores(pool + ALLOWED):
-            posix.keep_off(load(cell + NAME), load(pool + CORE), pool + ALLOWED)
+        name = load(cell + NAME)
+        if load(cell + KEPT) or posix.allowed_cores(name, cell + OWN):
+            store(cell + KEPT, 1)
+            posix.keep_off(name, load(pool + CORE), cell + OWN)
         _lock((cell + MUTEX,))
         _wake((cell + CONDITION,))
         _unlock((cell + MUTEX,))
@@ -125,7 +127,6 @@ def _settle(pool, cell, job):
     here = posix.core()
     if here == load(pool + CORE):
         posix.step_aside(here, cell + OWN)
-    posix.settle_on(pool + ALLOWED)
     late = posix.nanoseconds() - load(pool + POSTED) > LATE
     naps = 0
     while late and naps < PATIENCE and _is_open(load(pool + GATE), job):
@@ -151,6 +152,9 @@ def _serve(pool, thread, name):
     while not load(pool + QUIT):
         slept = _await_job(pool, cell, job)
         job = _generation(pool)
+        if load(cell + KEPT):
+            posix.settle_on(cell + OWN)
+            store(cell + KEPT, 0)
         if thread <= load(pool + LAST):
             if slept:
                 _settle(pool, cell, job)

@@ -103,16 +103,18 @@ def _set_of(builder, place):
 
 
 @intrinsic
-def allowed_cores(typingctx, place):
-    """The set of cores that this thread may run on, to an address; false where it is not known."""
+def allowed_cores(typingctx, thread, place):
+    """The set of cores that a thread of this process (0: this one) may run on, to an address; false
+    where it is not known."""
 
     def emit(context, builder, signature, values):
         if sys.platform != "linux":
             return ir.Constant(ir.IntType(1), 0)
-        known = _call(builder, "sched_getaffinity", _ME, _SIZE, _set_of(builder, values[0]))
+        thread, place = builder.trunc(values[0], _I32), _set_of(builder, values[1])
+        known = _call(builder, "sched_getaffinity", thread, _SIZE, place)
         return builder.icmp_signed("==", known, _ME)
 
-    return types.boolean(types.intp), emit
+    return types.boolean(types.intp, types.intp), emit
 
 
 @intrinsic
@@ -129,8 +131,8 @@ def settle_on(typingctx, place):
 
 @intrinsic
 def keep_off(typingctx, thread, core, place):
-    """A thread of this process (0: this one) may run on a set of cores, but for one of them; true
-    if it may. A set without cores is refused; then nothing happens."""
+    """A thread may run on a set of cores, but for one of them; true if it may. A set without cores
+    is refused; then nothing happens."""
 
     def emit(context, builder, signature, values):
         if sys.platform != "linux":
@@ -154,5 +156,5 @@ def keep_off(typingctx, thread, core, place):
 def step_aside(here, place):
     """Go to another core: for a moment this thread does not accept this one. There is room for a
     set of cores at the address."""
-    if allowed_cores(place) and keep_off(0, here, place):
+    if allowed_cores(0, place) and keep_off(0, here, place):
         settle_on(place)
