@@ -128,10 +128,11 @@ def _as_real(rows, weights, shift, b, coef):
     """The same problem in real numbers, z as [[re, -im], [im, re]]: of F and b it makes half, since
     every sample is two. docs/math.md D10."""
     n, p = rows.shape
-    if shift.size:
-        rows = rows - shift
     both, real = np.empty((n, 2, p), rows.dtype), rows.real.dtype
+    if shift.size:
+        with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
+            rows = np.subtract(rows, shift, out=both[:, 1])
     np.conjugate(rows, out=both[:, 0])
-    both[:, 1].real, both[:, 1].imag = rows.imag, rows.real
+    both[:, 1].real, both[:, 1].imag = -both[:, 0].imag, both[:, 0].real
     given = b.view(np.float64) / 2, coef.view(np.float64)
     return both.view(real).reshape(2 * n, 2 * p), np.repeat(weights, 2), _NONE, given

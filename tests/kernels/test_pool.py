@@ -83,9 +83,10 @@ needs_sets = pytest.mark.skipif(
 def test_threads_that_were_woken_may_run_wherever_they_might_before():
     team, cores = module.Pool(THREADS), os.sched_getaffinity(0)
     try:
-        for _ in range(5):
-            time.sleep(0.01)  # until they sleep
-            run(team, 64, THREADS)
+        for _ in range(500):  # bursts, between which they sleep
+            time.sleep(0.0003)
+            for _ in range(3):
+                run(team, 64, THREADS)
         os.sched_setaffinity(0, {min(cores)})  # of this thread alone
         time.sleep(0.01)
         run(team, 64, THREADS)
@@ -93,6 +94,7 @@ def test_threads_that_were_woken_may_run_wherever_they_might_before():
         while any(os.sched_getaffinity(own.native_id) != cores for own in team._own):
             assert time.monotonic() < until, "a thread was left without some core"
             time.sleep(0.01)
+            run(team, 64, THREADS)
     finally:
         os.sched_setaffinity(0, cores)
         team.stop()

@@ -30,8 +30,8 @@ AVAILABLE = posix.AVAILABLE and not numba.config.DISABLE_JIT
 # Byte offsets; what is written at different times lies on different lines.
 GATE, COUNTER, JOB, CELLS = 128, 256, 384, 512
 TASK, ARGS, COUNT, LAST, CORE, POSTED, QUIT = (JOB + 8 * i for i in range(7))
-CELL = 512  # asleep; the system's name for the thread, if it is kept off a core; a mutex; a
-NAME, KEPT, MUTEX, CONDITION, OWN = 8, 16, 128, 256, 384  # condition variable; cores of its own
+CELL = 512  # asleep; the system's name for the thread; a mutex; a condition variable; its cores
+NAME, MUTEX, CONDITION, OWN = 8, 128, 256, 384
 
 # The gate: generation of the job, whether it is open, threads inside.
 OPEN = 1 << 20
@@ -61,10 +61,7 @@ def _cell(pool, thread):
 def _rouse(pool, thread):
     cell = _cell(pool, thread)
     if load(cell):
-        name = load(cell + NAME)
-        if load(cell + KEPT) or posix.allowed_cores(name, cell + OWN):
-            store(cell + KEPT, 1)
-            posix.keep_off(name, load(pool + CORE), cell + OWN)
+        posix.keep_off(load(cell + NAME), load(pool + CORE), cell + OWN)
         _lock((cell + MUTEX,))
         _wake((cell + CONDITION,))
         _unlock((cell + MUTEX,))
@@ -149,12 +146,12 @@ def _enter(pool, job):
 def _serve(pool, thread, name):
     cell, job = _cell(pool, thread), 0
     store(cell + NAME, name)
+    posix.allowed_cores(0, cell + OWN)  # once: later it may be kept off one
     while not load(pool + QUIT):
         slept = _await_job(pool, cell, job)
         job = _generation(pool)
-        if load(cell + KEPT):
+        if slept:  # who woke it may do so late: then it is for the next time
             posix.settle_on(cell + OWN)
-            store(cell + KEPT, 0)
         if thread <= load(pool + LAST):
             if slept:
                 _settle(pool, cell, job)

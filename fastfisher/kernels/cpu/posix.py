@@ -154,7 +154,6 @@ def keep_off(typingctx, thread, core, place):
 
 @kernel
 def step_aside(here, place):
-    """Go to another core: for a moment this thread does not accept this one. There is room for a
-    set of cores at the address."""
-    if allowed_cores(0, place) and keep_off(0, here, place):
+    """Go to another core of this thread's set: for a moment it does not accept this one."""
+    if keep_off(0, here, place):
         settle_on(place)
