@@ -63,7 +63,8 @@ def solve_path(
 
     Notes
     -----
-    primal, m dampings: n p^2 + m p^3 / 3 flops and 16 p^2 bytes; dual: n for p and p for n. The
+    primal, m dampings: n p^2 + m p^3 / 3 flops (small: m (n p^2 + p^3 / 3)) and 16 p^2 bytes;
+    dual: n for p and p for n. The
     results of the exact routes are to the bit those of `solve`, but where that is one compiled
     call and forms what is kept here. docs/math.md X4, Q1.
 

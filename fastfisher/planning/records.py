@@ -8,6 +8,7 @@ import numpy as np
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 WIDTH = 96  # of a printed plan, so that it can be indented
+# In real numbers, of which complex ones are two:
 SMALL_ORDER = 384  # parameters of a primal solve, samples of a dual one, and
 SMALL_WORK = 2.5e6  # numbers read for every right-hand side up to which one core does a whole solve
 SMALL_AGAIN = 4e6  # products that it forms again for every damping rather than keep them

@@ -94,14 +94,17 @@ def _solved(system, side, b, coef):
     k = max(map(len, given))
     weights = _NONE if system.weights is None else system.weights
     rows, shift, parts = system.G.rows(0, system.n), _NONE if mean is None else mean, 1
+    unit = 1.0  # of x, in what the kernel found
     if double.kind == "c":
-        rows, weights, shift, given = _as_real(rows, weights, shift, *given)
-        lam, parts = lam / 2, 2
+        rows, weights, shift = _as_real(rows, weights, shift)
+        given = [values.view(np.float64) for values in given]
+        lam, parts, unit = lam / 2, 2, 1.0 if b is None else 0.5
     x, report = np.empty((k, rows.shape[1])), np.empty(HEAD + 2 * k)
     solve = choose(f"{side}_small", rows.shape[primal], rows.dtype).load()
     solve(x, report, rows, weights, shift, *given, lam, share, *limits)
     largest, trace, added, order, least, most, *head = report[:HEAD].tolist()
     residual, backward_error, pivot, improved, growth = head
+    least, most = unit * least, unit * most
     if order or not added or not in_range(largest, real_bytes(dtype)):
         return None
     if may_lose_digits(least, system.p, dtype) or not most <= number_range(dtype)[1]:
@@ -116,6 +119,7 @@ def _solved(system, side, b, coef):
         facts["cancellation"] = None if b is None else u * growth
         facts["rung"] += "+refinement" * bool(improved)
     errors = report[HEAD::2], report[HEAD + 1 :: 2]
+    x = x if unit == 1 else unit * x
     return Found(x.view(double), *errors, parts * added, residual, backward_error, facts)
 
 
@@ -124,9 +128,10 @@ def _as(double, rows, size):
     return np.empty((0, size), double) if rows is None else rows.astype(double, copy=False)
 
 
-def _as_real(rows, weights, shift, b, coef):
-    """The same problem in real numbers, z as [[re, -im], [im, re]]: of F and b it makes half, since
-    every sample is two. docs/math.md D10."""
+def _as_real(rows, weights, shift):
+    """Scores, weights and no shift of the same problem in real numbers, z as [[re, -im], [im, re]]:
+    of F, and of b where it is made of coefficients, they make half, since every sample is two.
+    docs/math.md D10."""
     n, p = rows.shape
     both, real = np.empty((n, 2, p), rows.dtype), rows.real.dtype
     if shift.size:
@@ -134,5 +139,4 @@ def _as_real(rows, weights, shift, b, coef):
             rows = np.subtract(rows, shift, out=both[:, 1])
     np.conjugate(rows, out=both[:, 0])
     both[:, 1].real, both[:, 1].imag = -both[:, 0].imag, both[:, 0].real
-    given = b.view(np.float64) / 2, coef.view(np.float64)
-    return both.view(real).reshape(2 * n, 2 * p), np.repeat(weights, 2), _NONE, given
+    return both.view(real).reshape(2 * n, 2 * p), np.repeat(weights, 2), _NONE

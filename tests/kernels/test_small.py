@@ -271,6 +271,36 @@ def test_D10_complex_problems_are_real_ones_of_twice_the_size(
     assert (rest <= small.residuals + 30 * unit_roundoff(dtype) * np.linalg.cond(A)).all()
 
 
+@pytest.mark.parametrize("side", ("primal", "dual"))
+@pytest.mark.parametrize("power", (-1074, -900, 900))
+def test_powers_of_two_on_complex_right_hand_sides_are_on_solutions_to_the_bit(side, power):
+    shape = (30, 4) if side == "primal" else (4, 30)
+    G = matrices.gaussian(shape, "complex128", matrices.generator("complex powers"))
+    G *= 2.0**-40 if power < -1000 else 1.0  # then x is in range though b is subnormal
+    b = np.array([1.0, 3j, -2, 1 + 1j] * 8)[: shape[1]]
+    near = ff.solve(G, b, damping=ff.Relative(0.1), method=side)
+    far = ff.solve(
+        G,
+        np.ldexp(b.real, power) + 1j * np.ldexp(b.imag, power),
+        damping=ff.Relative(0.1),
+        method=side,
+    )
+    assert near.converged and far.converged
+    expected = np.ldexp(near.x.real, power) + 1j * np.ldexp(near.x.imag, power)
+    np.testing.assert_allclose(far.x, expected, rtol=1e-13, atol=0)
+
+
+def test_complex_vectors_and_none_at_all():
+    G = matrices.gaussian((30, 4), "complex128", matrices.generator("vectors"))
+    b = np.arange(4.0)
+    alone = ff.solve(G, b, damping=0.1)  # real, for complex scores
+    assert alone.x.shape == (4,) and alone.x.dtype == np.complex128
+    T = G / np.sqrt(30)
+    rest = b - T.conj().T @ (T @ alone.x) - 0.1 * alone.x
+    assert np.linalg.norm(rest) <= 1e-14 * np.linalg.norm(b) and alone.residual <= 1e-14
+    assert ff.solve(G, np.empty((4, 0)), damping=0.1).x.shape == (4, 0)
+
+
 def test_single_complex_scores_are_not_centred_in_one_call():
     """Their mean, rounded, would not be what the certificate knows."""
     for dtype, fits in (("complex64", False), ("complex128", True)):
