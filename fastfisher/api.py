@@ -11,6 +11,7 @@ from .planning import check_device, check_method
 from .scalars import as_count, as_flag, as_real
 from .solvers.cutoffs import Cutoff
 from .solvers.preconditioners import check_preconditioner
+from .solvers.small import in_stages
 from .solvers.solve import plan_system, solve_system
 from .solvers.system import make_system
 
@@ -174,7 +175,8 @@ def _solve(
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and damping.is_zero
     spectral = isinstance(damping, Cutoff)
-    plan = plan_system(scores, weights, center, sides, method, undamped=undamped, spectral=spectral)
+    facts = {"undamped": undamped, "spectral": spectral, "staged": in_stages(damping)}
+    plan = plan_system(scores, weights, center, sides, method, **facts)
     if announce is not None:
         announce(plan)
     system = make_system(scores, weights, center, damping, nan_policy)

@@ -8,6 +8,7 @@ from .errors import InputError
 from .planning import check_method
 from .scalars import as_flag
 from .solvers.cutoffs import Cutoff
+from .solvers.small import in_stages
 from .solvers.solve import plan_system
 from .solvers.sweep import solve_sweep
 from .solvers.system import make_system
@@ -94,7 +95,8 @@ def solve_path(
     given = rows if coefs is None else coefs
     sides = len(given) * (2 if given.dtype.kind == "c" and scores.dtype.kind != "c" else 1)
     undamped = rows is None and any(damping.is_zero for damping in dampings)
-    plan = plan_system(scores, w, center, sides, method, undamped=undamped, dampings=len(dampings))
+    facts = {"undamped": undamped, "staged": any(map(in_stages, dampings))}
+    plan = plan_system(scores, w, center, sides, method, **facts, dampings=len(dampings))
     system = make_system(scores, w, center, dampings[0], nan_policy)
     return solve_sweep(system, plan, dampings, rows, coefs, single=single)
 

@@ -29,11 +29,10 @@ from ..planning import (
     choose,
     fingerprint,
     forget_profile,
+    options,
     profile_path,
-    records,
     solve_flops,
 )
-from ..planning.plans import forget_plans
 from ..stream import check_target, replace_file
 from .works import FULL, QUICK, SIDES, band_of, cells, works
 
@@ -82,7 +81,7 @@ def _turn():
     ]
 
 
-STAGED = 144  # order of a dual that is solved in stages, for once
+STAGED = 144  # order of a dual that is solved in stages
 
 
 def _around_kernels():
@@ -105,21 +104,10 @@ def _around_kernels():
 
     columns = np.ones((1 << 11, 1 << 13), np.float32).T
     copying = statistics.median(_seconds(np.array, columns, order="C") for _ in range(5))
-    with _in_stages():  # one call after the other, and by itself
+    # One call after the other, and by itself; who is told of progress solves in stages.
+    with options(progress=lambda *_: None):
         staged = alone(STAGED, "dual", (0.0, 0.003))
     return alone(4, "primal", (0.0,))[0], *staged, columns.size / copying
-
-
-@contextlib.contextmanager
-def _in_stages():
-    """Inside the block solves have stages however small they are; in this process only."""
-    most = records.SMALL_ORDER
-    try:
-        records.SMALL_ORDER = 0
-        yield
-    finally:
-        records.SMALL_ORDER = most
-        forget_plans()
 
 
 def _memory_bandwidth():

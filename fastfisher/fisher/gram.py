@@ -16,6 +16,7 @@ from ..solvers.dual import gram_factor, gram_lower
 from ..solvers.ladder import allowed_cutoff
 from ..solvers.path import DualSource, Path, as_dampings
 from ..solvers.primal import fisher_lower
+from ..solvers.small import in_stages
 from ..solvers.solve import plan_system, solve_system
 from ..solvers.spectral import GramSpectrum
 from ..solvers.system import make_system
@@ -186,11 +187,12 @@ class GramFisher(Fisher):
         return make_system(scores, weights, self.center, damping, "raise")
 
     def _dual_plan(self, system, rhs):
-        spectral = isinstance(system.damping, Cutoff)
-        kept = system.kept_gram is not None
-        return plan_system(
-            system.G, system.weights, self.center, rhs, "dual", spectral=spectral, kept=kept
-        )
+        facts = {
+            "spectral": isinstance(system.damping, Cutoff),
+            "kept": system.kept_gram is not None,
+            "staged": in_stages(system.damping),
+        }
+        return plan_system(system.G, system.weights, self.center, rhs, "dual", **facts)
 
     @property
     def mean(self):

@@ -117,21 +117,22 @@ class Staged:
     def _flush(self):
         """Add what waits to the sums."""
         with self._lock:
-            if self._pending == 1 and not (self._staging is not None and len(self._staging)):
+            waiting = self._staging is not None and len(self._staging) > 0
+            if not waiting and self._pending == 1:
                 self._summed = self.weight
                 return
             with whole_slices():
-                self._absorb_waiting()
+                self._absorb_staged(waiting)
+                self._summed = self.weight
 
-    def _absorb_waiting(self):
+    def _absorb_staged(self, waiting):
         batch, weights, total = None, None, 0.0
-        if self._staging is not None and len(self._staging):
+        if waiting:
             arrays, weights = self._staging.waiting()
             batch, total = self._batch_of(arrays), float(weights.sum())
             weights = None if np.all(weights == 1) else weights
             self._staging.clear()
         self._absorb_due(batch, weights, total)
-        self._summed = self.weight
 
     def _decay(self, decay):
         if self._staging is not None:

@@ -252,9 +252,10 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
     Notes
     -----
     Costs nothing: no array is allocated and no kernel compiled. ``peak_bytes`` counts the arrays
-    on top of the inputs. Flops follow docs/math.md, table of D8. Seconds are estimated from rates
-    that came with the package, scaled to this machine, or those of ``fastfisher calibrate``, for
-    solves one after the other: a small one takes some times as long by itself.
+    on top of the inputs. Flops follow docs/math.md, table of D8. It is for a damping that is a
+    number; small problems with another one, or none, are solved in stages. Seconds are estimated
+    from rates that came with the package, scaled to this machine, or those of ``fastfisher
+    calibrate``, for solves one after the other: a small one takes some times as long by itself.
 
     Examples
     --------
@@ -274,6 +275,7 @@ def plan(n, p, *, rhs=1, dtype="float64", method="auto", device="cpu"):
             method=check_method(method),
             device=device,
             halves=_name(dtype) in HALVES,
+            staged=current_options().progress is not None,
         )
     )
 

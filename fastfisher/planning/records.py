@@ -34,6 +34,7 @@ class Problem:
     spectral: bool = False  # eigenvalues take the place of a Cholesky factor
     climbs: bool = False  # on a device: a ladder may try a factor from the scores, in more room
     kept: bool = False  # most of the Gram matrix is there from the solve before
+    staged: bool = False  # the damping, or an option, rules one compiled call out
     dampings: int = 1  # solved for one after the other, from one matrix
 
     def small(self, side):
@@ -45,7 +46,7 @@ class Problem:
         if self.parts == 2:  # their mean is subtracted first, which single precision would round
             fits = fits and products <= SMALL_PAIRS and not (self.centered and self.itemsize == 8)
         again = self.dampings == 1 or products <= SMALL_AGAIN
-        return fits and again and not (self.spectral or self.kept)
+        return fits and again and not (self.spectral or self.kept or self.staged)
 
     @property
     def reals(self):

@@ -39,8 +39,11 @@ def one_call(q, side):
     scratch = 24 * square + 8 * vectors
     if single and not narrow:
         scratch += 8 * scores
-    if q.parts == 2 or q.halves or not q.direct:
-        scratch += (4 if single else 8) * scores
+    copied = q.halves or not q.direct
+    # Of complex scores these are half as much as they are as real ones, whose parts are swapped.
+    copies = 1.25 + copied / 2 if q.parts == 2 else copied
+    if copies:
+        scratch += (4 if single else 8) * copies * scores
         seconds += scores / rates.conversion
     if apart:
         cores, cache = machine.cpu_count(), machine.cache_sizes()["L2"]

@@ -22,7 +22,7 @@ from .outcome import Outcome
 from .ranges import in_range, number_range, real_bytes, unit_roundoff
 from .solution import Solution
 
-__all__ = ["small_outcome", "solve_small"]
+__all__ = ["in_stages", "small_outcome", "solve_small"]
 
 _NONE = np.empty(0)
 
@@ -37,6 +37,13 @@ class Found(NamedTuple):
     residual: float  # the largest,
     backward_error: float  # likewise
     facts: dict  # of an Outcome and of a Solution
+
+
+def in_stages(damping):
+    """True if solves with this damping, under the options in force, are never one compiled call."""
+    scalar = not damping.needs or type(damping) is Relative
+    # Without damping, singular matrices are told by more than a pivot.
+    return damping.is_zero or not scalar or current_options().progress is not None
 
 
 def solve_small(system, plan, b, coef, *, single):
@@ -74,17 +81,12 @@ def small_outcome(system, side, b, coef):
 def _solved(system, side, b, coef):
     """What the kernel found, or None where something asks for a second look."""
     damping, dtype, mean, share, lam = system.damping, system.dtype, system.mean, 0.0, 0.0
-    if not damping.needs:
-        lam = damping.resolve(None, None, system.p)
-    elif type(damping) is Relative:
+    if in_stages(damping) or not (system.explicit and system.total):
+        return None
+    if damping.needs:
         share = damping.c
     else:
-        return None
-    undamped = not (lam or share)  # whose singular matrices are told by more than a pivot
-    if undamped or not (system.explicit and system.total):
-        return None
-    if current_options().progress is not None:
-        return None
+        lam = damping.resolve(None, None, system.p)
     primal, u, double = side == "primal", unit_roundoff(dtype), sums_dtype(dtype)
     given = _as(double, b, system.p), _as(double, coef, system.n)
     if coef is not None and mean is not None:

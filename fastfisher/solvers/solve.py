@@ -39,12 +39,23 @@ LIFT = 900  # powers of two that right-hand sides are made larger by where x und
 
 
 def plan_system(
-    G, weights, center, rhs, method, *, undamped=False, spectral=False, kept=False, dampings=1
+    G,
+    weights,
+    center,
+    rhs,
+    method,
+    *,
+    undamped=False,
+    spectral=False,
+    kept=False,
+    staged=False,
+    dampings=1,
 ):
     """Plan for these scores, refused with MemoryLimitError if it does not fit.
 
     `undamped`: damping is 0 and the right-hand side is in the row space; `spectral`: eigenvalues
-    are wanted; `kept`: most of the Gram matrix is there; `dampings`: how many are solved for.
+    are wanted; `kept`: most of the Gram matrix is there; `staged`: as `in_stages` says; `dampings`:
+    how many are solved for.
     """
     n, p = G.shape
     rank = n if weights is None else int(np.count_nonzero(weights))
@@ -61,6 +72,7 @@ def plan_system(
         undamped and rank - bool(center) < p,
         spectral,
         kept,
+        staged,
         dampings,
     )
     return plan_problem(problem, enforce=True)
@@ -68,7 +80,20 @@ def plan_system(
 
 @functools.lru_cache(maxsize=1024)
 def _problem(
-    n, p, rhs, dtype, method, weighted, centered, direct, halves, singular, spectral, kept, dampings
+    n,
+    p,
+    rhs,
+    dtype,
+    method,
+    weighted,
+    centered,
+    direct,
+    halves,
+    singular,
+    spectral,
+    kept,
+    staged,
+    dampings,
 ):  # kept, since a small solve takes little longer than describing it
     return Problem(
         n=n,
@@ -83,6 +108,7 @@ def _problem(
         singular=singular,
         spectral=spectral,
         kept=kept,
+        staged=staged,
         dampings=dampings,
     )
 

@@ -29,7 +29,8 @@ def test_solve_prints_the_plan_and_report_and_writes_the_step(files, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"{files / 'G.npy'}: 40 x 12, float64, C order, mapped"
-    plan = str(fastfisher.plan(40, 12)).splitlines()
+    with fastfisher.options(progress=print):  # which the command shows
+        plan = str(fastfisher.plan(40, 12)).splitlines()
     assert lines[1 : 1 + len(plan)] == plan
     report = dict((line[:14].strip(), line[14:]) for line in lines[1 + len(plan) :])
     assert report["status"] == "converged"

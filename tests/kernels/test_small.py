@@ -15,7 +15,7 @@ from fastfisher.kernels.cpu.small import ROWS
 from fastfisher.kernels.cpu.splitting import formed_apart
 from fastfisher.kernels.reference import HEAD
 from fastfisher.planning import records
-from fastfisher.solvers import solve
+from fastfisher.solvers import small, solve
 from tests import matrices
 from tests.kernels.cases import implementations, unchanged
 from tests.kernels.processes import in_a_process
@@ -288,6 +288,27 @@ def test_powers_of_two_on_complex_right_hand_sides_are_on_solutions_to_the_bit(s
     assert near.converged and far.converged
     expected = np.ldexp(near.x.real, power) + 1j * np.ldexp(near.x.imag, power)
     np.testing.assert_allclose(far.x, expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("method", ("primal", "dual"))
+def test_a_plan_has_one_call_where_there_is_one(method, monkeypatch):
+    G = matrices.gaussian(
+        (9, 5) if method == "primal" else (5, 9), "float64", matrices.generator("plans")
+    )
+    c, one = np.ones(len(G)), [f"{method}_small"]
+
+    def planned(damping):
+        return [
+            stage.op for stage in ff.solve(G, coef=c, damping=damping, method=method).plan.stages
+        ]
+
+    assert planned(0.1) == planned(ff.Relative(0.1)) == planned(ff.LevenbergMarquardt(0.1)) == one
+    path = ff.solve_path(G, coef=c, dampings=[0.1, ff.Marquardt(0.1, shift=0.1)], method=method)
+    assert len(path[0].plan.stages) > 1
+    monkeypatch.setattr(small, "choose", None)  # who does not say so does not try
+    assert len(planned(0.0)) > 1 and len(planned(ff.Marquardt(0.1, shift=0.1))) > 1
+    with ff.options(progress=lambda *_: None):
+        assert len(planned(0.1)) > 1
 
 
 def test_complex_vectors_and_none_at_all():

@@ -58,6 +58,8 @@ MEASURE = """
         (6000, 300, "float64", dict(method="primal", layout="F")),
         (6000, 300, "float16", dict(method="primal", weighted=True)),
         (300, 6000, "float32", dict(method="dual", center=True)),
+        (3000, 40, "complex128", dict(method="primal")),
+        (40, 3000, "complex128", dict(method="dual", layout="F", center=True)),
         (1000, 20_000, "float32", dict(method="dual", form="coef", sides=50)),
         (1000, 12_000, "float64", dict(method="cg", maxiter=5)),
         (40_000, 1000, "float16", dict(method="primal")),
