@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arrays import as_scores
 from ..kernels.cpu.splitting import BLOCK_ROWS
-from ..passes import add_fvp, sums_dtype
+from ..passes import add_fvp, products, sums_dtype
 from .certificate import refine, row_norms
 from .ranges import tamed, unit_roundoff
 from .system import System
@@ -24,6 +24,7 @@ SEEN, LIE = 64, 8  # samples that tell if some are alike, and how many of them a
 BY = 2  # by their products with so many solutions
 SAME = 512  # units of rounding between two numbers whose sums do not round at random
 REPEATED = 1 / 32  # of samples seen: fewer hide less than there is room for
+LONG = 4096  # parameters whose products, summed one after another, may round to the same few
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,13 @@ def _seen_products(system, x):
     v, parts, w = system.cast(x[:: -(-len(x) // BY)]), [], system.weights
     for lo in range(0, system.n, max(system.n // (SEEN // LIE), LIE)):
         rows = system.G.rows(lo, min(lo + LIE, system.n))
-        if system.mean is not None:
-            rows = rows - system.cast(system.mean)
-        # By einsum: BLAS would wake threads.
-        seen = np.einsum("kj,ij->ki", v, rows)
+        if system.p >= LONG:
+            seen = products(as_scores(rows), v, shift=system.mean)
+        else:
+            if system.mean is not None:
+                rows = rows - system.cast(system.mean)
+            # By einsum: BLAS would wake threads.
+            seen = np.einsum("kj,ij->ki", v, rows)
         parts.append(seen if w is None else seen * np.sqrt(w[lo : lo + LIE]))
     return np.concatenate(parts, axis=1)
 

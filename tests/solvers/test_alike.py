@@ -26,7 +26,7 @@ FAMILIES = {
 }
 SHAPES = [(255, 27), (1500, 140), (2000, 60), (700, 300), (60, 400)]
 CASES = [(m, *shape) for m in ("primal", "mixed") for shape in SHAPES]
-CASES += [("dual", *shape) for shape in SHAPES if shape[0] < 1000]
+CASES += [("dual", *shape) for shape in [*SHAPES, (10, 30000)] if shape[0] < 1000]
 over_families = pytest.mark.parametrize("name", FAMILIES)
 
 
@@ -67,15 +67,25 @@ def test_fine_sums_of_rows_are_those_of_all(n, dtype, rng):
 )
 def test_others_are_not_gone_through_finely(method, n, p, rng, monkeypatch):
     """Nor are blocks of them compared."""
+    refuse_fine_sums(monkeypatch)
+    G = rng.standard_normal((n, p))
+    for given in ({"b": rng.standard_normal(p)}, {"coef": rng.standard_normal(n)}):
+        assert ff.solve(G, damping=1e-2, method=method, **given).converged
 
+
+def test_long_products_are_not_taken_for_alike(rng, monkeypatch):
+    """Summed up in single precision they would take few values."""
+    refuse_fine_sums(monkeypatch)
+    G, b = (rng.standard_normal(shape, dtype="float32") for shape in ((200, 200_000), 200_000))
+    assert ff.solve(G, b, damping=ff.Relative(1e-3)).converged
+
+
+def refuse_fine_sums(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("these samples are not alike")
 
     monkeypatch.setattr(System, "apply_finely", refuse)
     monkeypatch.setattr("fastfisher.solvers.fine._hidden", refuse)
-    G = rng.standard_normal((n, p))
-    for given in ({"b": rng.standard_normal(p)}, {"coef": rng.standard_normal(n)}):
-        assert ff.solve(G, damping=1e-2, method=method, **given).converged
 
 
 @pytest.mark.parametrize("method", ["primal", "mixed"])

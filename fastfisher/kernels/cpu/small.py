@@ -16,7 +16,7 @@ from .row_passes import GROUP, MANY, rows_address
 from .rows import Rows, combine, dots, rows_at_once
 from .simd import address
 from .small_factor import factor, mirrored, rows_of, square, substitute
-from .splitting import FINE_ROWS, THIN, formed_apart
+from .splitting import CHUNK_BYTES, FINE_ROWS, THIN, formed_apart
 from .sums import PAD, add_kept, add_pair, settled
 from .threads import driver
 
@@ -28,6 +28,7 @@ __all__ = [
     "combine_finely",
     "factored",
     "larger",
+    "long_dots",
     "near",
     "panels_for",
     "primal_small",
@@ -43,6 +44,7 @@ __all__ = [
 
 NEAR = 2.0**30  # right-hand sides between its inverse and itself are taken as they are
 ROWS = 64  # of a block sum, or columns; even
+CHUNK = CHUNK_BYTES // 8
 
 
 @kernel
@@ -153,6 +155,24 @@ def combine_finely(y, rows, s):
 
 
 @kernel
+def long_dots(out, rows, i, some, x, pairs):
+    """out[s] = row i + s times x, for so many rows, as passes over long rows have it: sums of CHUNK
+    terms, added with their rounding errors."""
+    zero, p = np.int64(0), rows.width
+    to = address(out, zero)
+    if p <= CHUNK:
+        dots(to, rows, i, zero, address(x, zero), p, some, rows.ahead)
+        return
+    pairs[:] = 0
+    for j in range(0, p, CHUNK):
+        dots(to, rows, i, j, address(x, j), min(CHUNK, p - j), some, rows.ahead)
+        for s in range(some):
+            add_pair(pairs, s, out[s])
+    for s in range(some):
+        out[s] = settled(pairs, s)
+
+
+@kernel
 def residual(r, t, rows, weights, total, added, x, b):
     """r = b - (F + added I) x from the scores; r has room for whole vectors, t for some rows.
 
@@ -160,14 +180,13 @@ def residual(r, t, rows, weights, total, added, x, b):
     round one way, and hide that in F they did.
     """
     i, p, zero, factors = np.int64(0), len(x), np.int64(0), address(t, 0)
-    part, carry = np.zeros(len(r)), np.zeros(p)
+    part, carry, pairs = np.zeros(len(r)), np.zeros(p), np.empty((GROUP, 2))
     sums, end = address(part, 0), np.int64(FINE_ROWS)
     r[:] = 0
     while i < rows.n:
         some = rows_at_once(min(end, rows.n) - i)
         for s in range(0, some, GROUP):
-            to = address(t, s)
-            dots(to, rows, i + s, zero, address(x, 0), p, min(some, GROUP), rows.ahead)
+            long_dots(t[s:], rows, i + s, min(some, GROUP), x, pairs)
         if weights.size > 0:
             for s in range(some):
                 t[s] *= weights[i + s]

@@ -5,7 +5,7 @@ import numpy as np
 from .jit import kernel
 from .power import range_safe_norm
 from .row_passes import GROUP, MANY, rows_address
-from .rows import combine, dots, rows_at_once
+from .rows import combine, rows_at_once
 from .simd import address
 from .small import (
     DOUBLE,
@@ -15,6 +15,7 @@ from .small import (
     combine_finely,
     factored,
     larger,
+    long_dots,
     near,
     panels_for,
     residual,
@@ -65,10 +66,10 @@ def _gram(K, sums, ld, u, p):
 @kernel
 def _apply_rows(t, rows, u, x):
     """t = T x for T = diag(u) (a - shift)."""
-    i, zero = np.int64(0), np.int64(0)
+    i, pairs = np.int64(0), np.empty((GROUP, 2))
     while i < rows.n:
         some = GROUP if rows.n - i >= GROUP else 1
-        dots(address(t, i), rows, i, zero, address(x, 0), rows.width, some, rows.ahead)
+        long_dots(t[i:], rows, i, some, x, pairs)
         i += some
     for i in range(len(t)):
         t[i] *= u[i]
