@@ -12,7 +12,7 @@ WIDTH = 96  # of a printed plan, so that it can be indented
 SMALL_ORDER = 384  # parameters of a primal solve, samples of a dual one, and
 SMALL_WORK = 2.5e6  # numbers read for every right-hand side up to which one core does a whole solve
 SMALL_AGAIN = 4e6  # products that it forms again for every damping rather than keep them
-SMALL_PAIRS = 45e6  # products of complex scores as real ones, which are twice as many as they need
+SMALL_PAIRS = 150e6  # products of complex scores as real ones, twice as many as they need
 SMALL_ROW = 20  # of those, in time, for every row of scores
 
 

@@ -31,8 +31,9 @@ def one_call(q, side):
     long = 8 * LONG_VECTORS * p * q.rhs if side == "dual" else 0
     seconds = rates.call + rates.around(0, long, 0)
     seconds += (others + rows) / rates.core_speed() + passes * size * scores / rates.bandwidth
-    if apart:
-        seconds += rates.seconds(summed, f"numba.{summed}", dtype, order, forming, 0)
+    if apart:  # which of complex scores takes half the products
+        own, dtype = order // q.parts, q.dtype if q.parts == 2 else dtype
+        seconds += rates.seconds(summed, f"numba.{summed}", dtype, own, forming / q.parts, 0)
     else:
         seconds += forming / rates.core_speed()
     vectors = 4 * p if side == "dual" else 0
@@ -40,15 +41,17 @@ def one_call(q, side):
     if single and not narrow:
         scratch += 8 * scores
     copied = q.halves or not q.direct
-    # Of complex scores these are half as much as they are as real ones, whose parts are swapped.
-    copies = 1.25 + copied / 2 if q.parts == 2 else copied
+    # Of complex scores these are half as much as they are as real ones.
+    copies = 1 + copied / 2 if q.parts == 2 else copied
     if copies:
         scratch += (4 if single else 8) * copies * scores
         seconds += scores / rates.conversion
     if apart:
         cores, cache = machine.cpu_count(), machine.cache_sizes()["L2"]
-        scratch += rank_k_bytes(order, scores // order, 1, size, cores, cache)
-    own = (choice.entry.reproducible, seconds, choice.source, choice.measured)
+        terms = scores // (order * q.parts)
+        scratch += rank_k_bytes(own, terms, q.parts, size, cores, cache)
+        scratch += 6 * (q.parts - 1) * square  # complex sums, and their imaginary parts
+    told = (choice.entry.reproducible, seconds, choice.source, choice.measured)
     # Of complex problems the half, which is what they need: sides are compared by that.
     text, flops, moved = f"{q.n} x {q.p}", forming + others, q.n * q.p * q.stored_bytes
-    return Stage(op, choice.entry.name, text, int(flops / q.parts), int(moved), int(scratch), *own)
+    return Stage(op, choice.entry.name, text, int(flops / q.parts), int(moved), int(scratch), *told)

@@ -6,12 +6,15 @@ second look is left to the general route, which also raises the errors. Complex 
 as real ones of twice the size.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ..arrays import to_origin
 from ..damping import Relative
+from ..kernels.cpu.memory import aligned
+from ..kernels.cpu.splitting import formed_apart
 from ..kernels.reference import HEAD
 from ..passes import sums_dtype
 from ..planning import choose, current_options
@@ -25,6 +28,7 @@ from .solution import Solution
 __all__ = ["in_stages", "small_outcome", "solve_small"]
 
 _NONE = np.empty(0)
+PARTS = 2  # real numbers of a complex one
 
 
 class Found(NamedTuple):
@@ -96,14 +100,15 @@ def _solved(system, side, b, coef):
     k = max(map(len, given))
     weights = _NONE if system.weights is None else system.weights
     rows, shift, parts = system.G.rows(0, system.n), _NONE if mean is None else mean, 1
-    unit = 1.0  # of x, in what the kernel found
+    unit, sums = 1.0, None  # of x, in what the kernel found
     if double.kind == "c":
+        sums = _sums_as_real(system, side)
         rows, weights, shift = _as_real(rows, weights, shift)
         given = [values.view(np.float64) for values in given]
         lam, parts, unit = lam / 2, 2, 1.0 if b is None else 0.5
     x, report = np.empty((k, rows.shape[1])), np.empty(HEAD + 2 * k)
     solve = choose(f"{side}_small", rows.shape[primal], rows.dtype).load()
-    solve(x, report, rows, weights, shift, *given, lam, share, *limits)
+    solve(x, report, rows, weights, shift, *given, lam, share, *limits, sums)
     largest, trace, added, order, least, most, *head = report[:HEAD].tolist()
     residual, backward_error, pivot, improved, growth = head
     least, most = unit * least, unit * most
@@ -130,15 +135,34 @@ def _as(double, rows, size):
     return np.empty((0, size), double) if rows is None else rows.astype(double, copy=False)
 
 
+def _sums_as_real(system, side):
+    """Sums of products of `_as_real`, which are half as many in complex numbers; None of few, since
+    those are formed sooner than another kernel is loaded."""
+    order, scores = system.p if side == "primal" else system.n, system.n * system.p
+    if not formed_apart(PARTS**2 * scores, PARTS * order):
+        return None
+    wide = sums_dtype(system.dtype)
+    if system.weights is not None:  # in double, as of real scores
+        system = replace(system, G=replace(system.G, dtype=wide))
+    sums = np.zeros((order, order), wide)
+    with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
+        system.add_syrk(sums) if side == "primal" else system.add_gram(sums)
+    both = np.empty((order, PARTS, order, PARTS))
+    both[:, 0, :, 0], both[:, 1, :, 1] = sums.real, sums.real
+    both[:, 0, :, 1], both[:, 1, :, 0] = -sums.imag, sums.imag
+    np.einsum("ijik->jki", both)[1, 0] = 0  # the diagonal is real
+    return both.reshape(PARTS * order, PARTS * order)
+
+
 def _as_real(rows, weights, shift):
     """Scores, weights and no shift of the same problem in real numbers, z as [[re, -im], [im, re]]:
     of F, and of b where it is made of coefficients, they make half, since every sample is two.
     docs/math.md D10."""
     n, p = rows.shape
-    both, real = np.empty((n, 2, p), rows.dtype), rows.real.dtype
-    if shift.size:
-        with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
+    both, real = aligned((n, PARTS, p), rows.dtype), rows.real.dtype
+    with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
+        if shift.size:
             rows = np.subtract(rows, shift, out=both[:, 1])
-    np.conjugate(rows, out=both[:, 0])
-    both[:, 1].real, both[:, 1].imag = -both[:, 0].imag, both[:, 0].real
-    return both.view(real).reshape(2 * n, 2 * p), np.repeat(weights, 2), _NONE
+        np.conjugate(rows, out=both[:, 0])
+        np.multiply(both[:, 0], 1j, out=both[:, 1])
+    return both.view(real).reshape(PARTS * n, PARTS * p), np.repeat(weights, PARTS), _NONE

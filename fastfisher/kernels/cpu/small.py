@@ -337,7 +337,7 @@ def _primal_small(
         tell(report, c, size, given, backward_error(size, norm, x[c], given), x[c], power)
 
 
-def primal_small(x, report, a, weights, shift, b, coef, damping, share):
+def primal_small(x, report, a, weights, shift, b, coef, damping, share, sums=None):
     # x        OUT (k, p) double
     # report   OUT (HEAD + 2 k) double: largest element and trace of diag F, what was added to it,
     #          0 or the failing order, least and most of the largest elements of solutions for b
@@ -347,10 +347,11 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
     # weights  IN (n,) double, or (0,);  shift  IN (p,) double, or (0,)
     # b, coef  IN (k, p) double and (0, n), or (0, p) and (k, n) double
     # damping, share  IN lambda = damping + share * trace(F) / p
+    # sums     IN (p, p) double or None: lower triangle of F times sum(weights), if that is there
     """x[c] = (F + lambda I)^-1 b[c] with a certificate, for
     F = (a - shift)' diag(weights) (a - shift) / sum(weights); or for
     b[c] = (a - shift)' (weights o coef[c]) / sum(weights)."""
-    scores, kept = scores_for(a, weights, shift, a.shape[1], True)
+    scores, kept = scores_for(a, weights, shift, a.shape[1], True, sums)
     given = weights, shift, b, coef, damping, share, a.dtype.itemsize == 4
     code = rows_address(DOUBLE, DOUBLE.itemsize)
     _primal_small.compiled(0, x, report, *scores, *given, panels_for(a.shape[1]), code)
@@ -360,19 +361,20 @@ def primal_small(x, report, a, weights, shift, b, coef, damping, share):
 NONE, EMPTY = np.empty(0), np.empty((0, 0))
 
 
-def scores_for(a, weights, shift, order, by_rows):
+def scores_for(a, weights, shift, order, by_rows, sums):
     """Arguments of a call: sums of products, if they are formed before it, or scores to form them
     from in it, and where scores are; and scores in double or as they are, which are to be kept."""
-    apart = formed_apart(a.size, order)
+    apart = sums is not None or formed_apart(a.size, order)
     # In double with weights of any size, and where a mean would be rounded; or, of few products,
     # since that is faster than another kernel would be loaded.
     if weights.size or shift.size or not apart:
         a = a.astype(DOUBLE, copy=False)
     if not apart:
         return (NONE, a, 0, *a.shape, 8, rows_address(DOUBLE, 8)), a
-    sums, none = np.zeros((order, order)), np.empty(0, a.dtype)
-    scale = np.sqrt(weights) if by_rows and weights.size else none
-    add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, shift if shift.size else none)
+    if sums is None:
+        sums, none = np.zeros((order, order)), np.empty(0, a.dtype)
+        scale = np.sqrt(weights) if by_rows and weights.size else none
+        add_rank_k(sums, a, by_rows, 0, a.shape[not by_rows], scale, shift if shift.size else none)
     place = a.ctypes.data, *a.shape, a.itemsize, rows_address(a.dtype, 8)
     return (sums.reshape(-1), EMPTY, *place), a
 

@@ -186,7 +186,7 @@ def _dual_small(
         tell(report, c, size, given, error, x[c], power)
 
 
-def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, steps):
+def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, steps, sums=None):
     # x        OUT (k, p) double
     # report   OUT (HEAD + 2 k) double: as of `primal_small`, but first the largest mean square of a
     #          row of a - shift and the trace of T T'; instead of zeros 1 where a solution was
@@ -194,10 +194,11 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     # a, weights, shift, damping, share  as of `primal_small`
     # b, coef  IN (k, p) double and (0, n), or (0, p) and (k, n) double
     # limit    IN backward error up to which a solution is improved, in so many steps
+    # sums     IN (n, n) double or None: lower triangle of (a - shift) (a - shift)', if that is there
     """x[c] = (T'T + lambda I)^-1 b[c] by the Gram matrix T T', with a certificate, for
     T = diag(u) (a - shift), u = (weights / sum(weights))^1/2; or b[c] = T'(u o coef[c]), without
     the component of u o coef[c] along u where there is a shift: the weighted mean row."""
-    scores, kept = scores_for(a, weights, shift, len(a), False)
+    scores, kept = scores_for(a, weights, shift, len(a), False, sums)
     given = weights, shift, b, coef, damping, share, limit, steps, a.dtype.itemsize == 4
     code = rows_address(DOUBLE, DOUBLE.itemsize)
     _dual_small.compiled(0, x, report, *scores, *given, panels_for(len(a)), code)
