@@ -351,18 +351,20 @@ _ADD = {"rmatvec": add_rmatvec, "fvp": add_fvp, "diag": add_diag}
 
 
 def mean_row(G, weights, total):
-    """Weighted mean of the rows, (p,) in double; computed about the first row, so that a constant
+    """Weighted mean of the rows, (p,) in double; computed about one that counts, so that a constant
     column has exactly its value as mean."""
     n, p = G.shape
     dtype = sums_dtype(G.dtype)
     if n == 0 or total == 0:
         return np.zeros(p, dtype)
     G = weighable(G, weights)
-    first = G.rows(0, 1)[0]
+    heaviest = 0 if weights is None else int(weights.argmax())
+    about = G.rows(heaviest, heaviest + 1)[0]
     y = np.zeros((1, p), dtype)
     u = np.ones((1, n)) if weights is None else weights[np.newaxis]
-    add_rmatvec(y, G, u, shift=first)
-    return first + y[0].conj() / total
+    with np.errstate(over="ignore", invalid="ignore"):  # who asked looks at what came out
+        add_rmatvec(y, G, u, shift=about)
+        return about + y[0].conj() / total
 
 
 def bad_rows(G):

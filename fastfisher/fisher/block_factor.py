@@ -8,12 +8,11 @@ from ..arrays import as_damping_vector
 from ..damping import Damping, Marquardt
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import round_up
+from ..solvers.factored import sufficient
 from . import stacks
 from .factor import Factor, hermitian_products
 
 __all__ = ["BlockFactor", "BlockSpectrum", "PerBlock"]
-
-EPS = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class BlockFactor(Factor):
             for b in np.flatnonzero(info):
                 reached = float(every[b].max())
                 failed.append((int(group.blocks[lo + b]), int(info[b]), reached))
-                suggested = max(suggested, reached + 20 * group.d * EPS * float(trace[b]))
+                more = sufficient(group.d, self.dtype, float(trace[b]))
+                suggested = max(suggested, reached + more)
             yield group, lo, hi, A
         if failed:
             raise self._refusal(sorted(failed), suggested)

@@ -203,7 +203,8 @@ class DenseFisher(Staged, Fisher):
         diagonal = self._real_diagonal()
         added = damping.resolve(float(diagonal.sum()), diagonal, self.p)
         try:
-            factor = climb(self._normalised(), added, trace=diagonal.sum(), what="F + damping")
+            given = dict(trace=diagonal.sum(), what="F + damping", dtype=self.dtype)
+            factor = climb(self._normalised(), added, **given)
         except NotPositiveDefiniteError:
             cutoff = allowed_cutoff()
             if cutoff is None:

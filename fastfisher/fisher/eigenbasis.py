@@ -8,6 +8,7 @@ from .. import linalg
 from ..arrays import as_vectors
 from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
+from ..solvers.factored import sufficient
 from .factor import Factor, hermitian_products
 
 __all__ = ["Basis", "Blocks", "Eigen", "KroneckerFactor", "KroneckerSpectrum", "Spectral"]
@@ -219,7 +220,7 @@ class KroneckerFactor(Factor):
         for index, spectrum in enumerate(damped.spectra):
             least = int(np.argmin(spectrum))
             if not spectrum.ravel()[least] > 0:
-                raise _refusal(index, first + least + 1, damped, lam)
+                raise _refusal(index, first + least + 1, damped, lam, self.dtype)
             first += spectrum.size
 
     @property
@@ -268,10 +269,10 @@ class KroneckerFactor(Factor):
         return self._damped.vectors(normal(k, self.p) / self._roots())
 
 
-def _refusal(index, order, spectral, lam):
+def _refusal(index, order, spectral, lam, dtype):
     largest = max(float(s.max()) for s in spectral.spectra)
     orders = max(max(width) for width in spectral.widths)
-    suggested = round_up(lam + 20 * orders * EPS * largest) or 1.0
+    suggested = round_up(lam + sufficient(orders, dtype, largest)) or 1.0
     return NotPositiveDefiniteError(
         f"eigenvalue {order} of F + damping, in layer {index}, is not positive at damping "
         f"{lam:.3g}; an absolute damping of {suggested:.3g} would factor, a larger one is better "

@@ -2,10 +2,15 @@
 
 import numpy as np
 
+from ..solvers.certificate import REFINEMENTS, row_norms
+from ..solvers.dual import Pair
 from ..solvers.factored import inverse_squares, solve_lower
 from .factor import CHUNK, FromCholesky, hermitian_products
 
 __all__ = ["GramFactor"]
+
+CANCELS = 8  # |b| over |lambda x| from which x = (b - T'y) / lambda is corrected, until
+SETTLED = 2.0**-50  # a correction is so small a part of it
 
 
 class GramFactor(FromCholesky):
@@ -16,8 +21,15 @@ class GramFactor(FromCholesky):
         self._system = system
 
     def _solve(self, rows):
-        T = self._system
-        return (rows - T.apply_adjoint(self._factor.solve(T.apply_rows(rows)))) / self.added
+        pair, left = Pair(self._system, self.added, rows, None), np.inf
+        x = pair.moved(self._factor.solve(pair.rest()))
+        for _ in range(REFINEMENTS if pair.growth(rows).max(initial=0.0) > CANCELS else 0):
+            before, x = x, pair.moved(self._factor.solve(pair.rest()))
+            sizes, last = row_norms(x), left
+            left = float((row_norms(x - before) / np.where(sizes > 0, sizes, 1.0)).max(initial=0.0))
+            if not SETTLED < left < last / 2:
+                break
+        return x
 
     def _half(self, rows):
         # The adjoint of the map that `_sample_rows` draws with (docs/math.md Q3).

@@ -20,6 +20,8 @@ __all__ = [
     "is_backward_stable",
     "kept_digits",
     "may_lose_digits",
+    "paired",
+    "pairwise",
     "refine",
     "row_norms",
     "underflowed",
@@ -134,20 +136,42 @@ def may_lose_digits(largest, p, dtype):
     return largest < math.sqrt(p) * number_range(dtype)[0]
 
 
-def kept_digits(x, exact, exponents=0):
+def pairwise(values, join=np.hypot):
+    """Of one number per row, for rows that are real and imaginary parts: one per pair."""
+    half = len(values) // 2
+    return join(values[:half], values[half:])
+
+
+def paired(certificate, b):
+    """The certificate of complex right-hand sides that were solved as real ones, rows b."""
+    given = row_norms(b)
+    sizes = certificate.residuals * np.where(given > 0, given, 1.0)
+    backward = certificate.backward_errors
+    scales = np.where(backward > 0, sizes / np.where(backward > 0, backward, 1.0), given)
+    given, sizes, scales = map(pairwise, (given, sizes, scales))
+    residuals = sizes / np.where(given > 0, given, 1.0)
+    return Certificate(None, residuals, sizes / np.where(scales > 0, scales, 1.0))
+
+
+def kept_digits(x, exact, exponents=0, *, pairs=False):
     """What rows x, in their dtype, keep of rows `exact`, in double, times 2^exponents.
 
     In the place of `exact`, and which rows lost more than rounding to underflow; None if none did.
+    With `pairs` rows are real parts, and as many imaginary ones, that lose digits together.
     """
     if not may_lose_digits(np.abs(x).max(axis=1, initial=0.0), x.shape[1], x.dtype).any():
         return None
     sizes = np.abs(exact).max(axis=1, initial=0.0)
+    sizes = np.tile(pairwise(sizes, np.maximum), 2) if pairs else sizes
     units = np.frexp(sizes)[1][:, np.newaxis]
     # A row that is all lost is 0 in any units; others are not so far away.
     back = np.clip(-(units + exponents), -FARTHEST, FARTHEST)
     near, kept = shifted(exact, -units), shifted(x.astype(exact.dtype), back)
     with np.errstate(invalid="ignore"):  # rows that are not finite
-        lost = row_norms(near - kept) > 2 * unit_roundoff(x.dtype) * row_norms(near)
+        missed, there = row_norms(near - kept), row_norms(near)
+        if pairs:  # whose units are the same
+            missed, there = (np.tile(pairwise(sizes), 2) for sizes in (missed, there))
+        lost = missed > 2 * unit_roundoff(x.dtype) * there
     if not lost.any():
         return None
     return np.where(lost[:, np.newaxis], shifted(kept, units), exact), lost
@@ -165,10 +189,10 @@ def recertified(operator, added, x, kept, certificate):
     return certificate_of(b - apply(kept), kept, b, float(stretches.max(initial=0.0)))
 
 
-def as_returned(operator, added, x, exact, certificate, exponents=0):
+def as_returned(operator, added, x, exact, certificate, exponents=0, *, pairs=False):
     """The certificate that x deserves, as it is returned in the place of rows `exact` (with
     `certificate`) times 2^exponents, and which rows lost digits; None where none did."""
-    found = kept_digits(x, exact, exponents)
+    found = kept_digits(x, exact, exponents, pairs=pairs)
     if found is None:
         return None
     kept, lost = found

@@ -31,15 +31,16 @@ ROWS = 256  # of a matrix changed at once
 
 def gram_lower(system, column_weights=None):
     """Lower triangle of T diag(column_weights) T', (n, n) double, and the system it belongs to."""
+    weighted = column_weights is not None
     for attempt in (0, 1):
-        if system.kept_gram and column_weights is None and system.G.scale == 1:
+        if attempt == 0 and system.kept_gram and not weighted and system.G.scale == 1:
             K = system.kept_gram(system)
         else:
             K = np.zeros((system.n, system.n), sums_dtype(system.dtype))
             system.add_gram(K, column_weights)
         diagonal = K.diagonal().real
-        if attempt == 0 and system.n and column_weights is None:
-            scaled = system.rescaled(float(diagonal.max()) / max(system.p, 1))
+        if attempt == 0 and system.n and not weighted:
+            scaled = system.rescaled(_largest_that_counts(diagonal, system.weights, system.p))
             if scaled is not system:
                 del K, diagonal
                 system = scaled
@@ -51,6 +52,14 @@ def gram_lower(system, column_weights=None):
     K *= u[:, np.newaxis]
     K *= u
     return K, system
+
+
+def _largest_that_counts(squares, weights, p):
+    """The largest of mean squares of rows, by their weights over the largest; Inf, which would make
+    something of no weight, where there is one."""
+    if weights is not None and np.isfinite(squares).all():
+        squares = squares * (weights / (weights.max() or 1.0))
+    return float(squares.max()) / max(p, 1)
 
 
 def gram_factor(K, lam, system, trace):
@@ -68,6 +77,7 @@ def gram_factor(K, lam, system, trace):
         what="the Gram matrix + damping",
         rows=system.adjoint_blocks,
         dtype=system.dtype,
+        scale=system.G.scale,
     )
     if extra:
         factor.rung, factor.escalation = "cholesky+damping", factor.escalation + extra
@@ -117,6 +127,7 @@ def _scalar(system, b, coef):
             what="the Gram matrix + damping",
             rows=_mended_blocks(system, trace),
             dtype=system.dtype,
+            scale=system.G.scale,
         )
     lam = factor.added
     pair = Pair(system, lam, b, None if coef is None else system.from_coefficients(coef))
@@ -172,11 +183,14 @@ class Pair:
         self._sum = self._sum + self.system.apply_adjoint(step)
         return self._sum / self._unit
 
-    def cancellation(self, b):
-        """u |b| / (lambda |x|), the relative forward error of x for an arbitrary b."""
+    def growth(self, b):
+        """|b| / (lambda |x|) of each row, for an arbitrary b."""
         sizes = row_norms(self._sum)
-        growth = row_norms(b) / np.where(sizes > 0, sizes, np.inf)
-        return unit_roundoff(self.system.dtype) * float(growth.max(initial=0.0))
+        return row_norms(b) / np.where(sizes > 0, sizes, np.inf)
+
+    def cancellation(self, b):
+        """u |b| / (lambda |x|), the relative forward error of x."""
+        return unit_roundoff(self.system.dtype) * float(self.growth(b).max(initial=0.0))
 
 
 def _refined(system, x, b, added, factor, improve, correct, norm=None):
@@ -200,7 +214,10 @@ def _diagonal(system, b, coef):
             "pass Marquardt(c, shift=...) > 0",
             order=order,
             rcond=0.0,
-            suggested_damping=float(np.max(diagonal, initial=1.0)) * 1e-8,
+            suggested_damping=float(np.max(diagonal, initial=1.0))
+            * 1e-8
+            / system.G.scale
+            / system.G.scale,
         )
     K, system = gram_lower(system, column_weights=1 / added)
     trace = float(K.diagonal().real.sum())

@@ -6,6 +6,7 @@ from .. import linalg
 from ..errors import NotPositiveDefiniteError
 from ..ops.factorizations import factor, round_up, solve_factored
 from ..planning import choose
+from .ranges import unit_roundoff
 
 __all__ = [
     "VANISHED",
@@ -17,6 +18,7 @@ __all__ = [
     "solve_lower",
     "solve_lower_adjoint",
     "spectral_norm",
+    "sufficient",
 ]
 
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
@@ -36,7 +38,8 @@ def spectral_norm(A):
 
 
 class CholeskyFactor:
-    """Cholesky factor of A + D, in place of the lower triangle of A (double, C-ordered).
+    """Cholesky factor of A + D, in place of the lower triangle of A (double, C-ordered), which is
+    made of scores of this dtype times `scale`.
 
     Raises NotPositiveDefiniteError naming the pivot and a sufficient damping; with D = 0 also if
     the reciprocal condition number, after diagonal scaling, is that of noise.
@@ -44,7 +47,7 @@ class CholeskyFactor:
 
     rung, escalation = "cholesky", 0.0
 
-    def __init__(self, A, added, *, trace, what):
+    def __init__(self, A, added, *, trace, what, dtype=np.float64, scale=1.0):
         n = len(A)
         self.undamped_norm = spectral_norm(A)
         diagonal = np.einsum("ii->i", A)
@@ -66,7 +69,7 @@ class CholeskyFactor:
                 pivots = A.diagonal().real * scales
                 order = int(np.argmin(pivots)) + 1
         if order:
-            raise refusal(order, n, rcond, added, trace, what)
+            raise refusal(order, n, rcond, added, trace, what, dtype, scale)
         self.L = A
         self.rcond = rcond if free else None
 
@@ -144,11 +147,17 @@ def _reciprocal_condition(L, scales, anorm):
     return float(rcond)
 
 
-def refusal(order, n, rcond, added, trace, what):
-    """The error for a failing pivot, with a damping that would do."""
-    largest = float(np.max(added)) if n else 0.0
-    # F is positive semidefinite up to rounding of the order n u trace(F).
-    suggested = round_up(largest + 20 * n * np.finfo(np.float64).eps * float(trace)) or None
+def sufficient(n, dtype, size):
+    """Damping that lifts a semidefinite matrix of order n and this trace, or norm, over rounding:
+    of its sums in `dtype`, and of a factor or eigenvalues in double."""
+    return 20 * (n * np.finfo(np.float64).eps + 2 * unit_roundoff(dtype)) * max(size, 0.0)
+
+
+def refusal(order, n, rcond, added, trace, what, dtype=np.float64, scale=1.0):
+    """The error for a failing pivot, with a damping that would do, for scores without `scale`."""
+    largest = (float(np.max(added)) if n else 0.0) / scale / scale
+    suggested = largest + sufficient(n, dtype, float(trace)) / scale / scale
+    suggested = round_up(suggested) if 0 < suggested < np.inf else None
     advice = (
         f"an absolute damping of {suggested:.3g} would factor, a larger one is better conditioned"
         if suggested
@@ -166,7 +175,8 @@ def refusal(order, n, rcond, added, trace, what):
 def rank_deficient(system, trace=None):
     """The error for damping 0, an arbitrary right-hand side and fewer samples than parameters."""
     rank, p = system.rank_bound, system.p
-    suggested = None if trace is None else round_up(1e-8 * trace / max(p, 1))
+    scale = system.G.scale
+    suggested = None if trace is None else round_up(1e-8 * trace / max(p, 1) / scale / scale)
     return NotPositiveDefiniteError(
         f"F has rank at most {rank} but {p} parameters, and damping is 0 (or vanishes beside F): "
         f"pivot {rank + 1} of {p} cannot be positive; raise damping, or pass coef= "

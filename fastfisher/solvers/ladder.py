@@ -107,18 +107,18 @@ def escalation(j, order, size, dtype=np.float64):
     return order * 2 * unit_roundoff(dtype) * 10.0**j * size
 
 
-def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
+def climb(A, added, *, trace, what, rows=None, dtype=np.float64, scale=1.0):
     """The factor of A + added, A in its lower triangle; destroyed.
 
     `rows` yields blocks S_i (m, n) in double whose products add up to A = sum S_i'S_i; `dtype` is
-    that of the scores, in whose roundoff damping is escalated.
+    that of the scores, in whose roundoff damping is escalated; they were multiplied by `scale`.
     """
-    ladder = current_ladder()
+    ladder, given = current_ladder(), dict(trace=trace, what=what, dtype=dtype, scale=scale)
     if ladder is None:
-        return CholeskyFactor(A, added, trace=trace, what=what)
+        return CholeskyFactor(A, added, **given)
     diagonal = A.diagonal().real.copy()
     try:
-        return CholeskyFactor(A, added, trace=trace, what=what)
+        return CholeskyFactor(A, added, **given)
     except NotPositiveDefiniteError as error:
         if rows is not None:
             factor = OrthogonalFactor(_restored(A, diagonal), added, rows)
@@ -128,9 +128,7 @@ def climb(A, added, *, trace, what, rows=None, dtype=np.float64):
         for j in range(1, ladder.escalations + 1):
             extra = float(escalation(j, len(A), size, dtype))
             try:
-                factor = CholeskyFactor(
-                    _restored(A, diagonal), added + extra, trace=trace, what=what
-                )
+                factor = CholeskyFactor(_restored(A, diagonal), added + extra, **given)
             except NotPositiveDefiniteError:
                 continue
             # A pivot of a semidefinite matrix + extra is at least that: the rest is rounding.

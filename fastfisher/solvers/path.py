@@ -7,6 +7,7 @@ from ..errors import InputError, NotPositiveDefiniteError
 from ..ops.factorizations import round_up
 from ..scalars import as_real, said
 from .certificate import row_norms
+from .factored import sufficient
 
 __all__ = ["DualSource", "Path", "PrimalSource", "SpectralSource", "as_dampings", "positions"]
 
@@ -215,7 +216,7 @@ class Path:
 
     def _not_definite(self, damping, order=0):
         e = self._source.eigenvalues
-        least = max(-float(e[0]), 0.0) + 20 * len(e) * np.finfo(np.float64).eps * float(e[-1])
+        least = max(-float(e[0]), 0.0) + sufficient(len(e), self._dtype, float(e[-1]))
         with np.errstate(over="ignore", under="ignore"):
             suggested = round_up(float(np.ldexp(least, -2 * self._root))) or None
             bounds = np.ldexp(e[[0, -1]], -2 * self._root)

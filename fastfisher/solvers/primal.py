@@ -50,6 +50,7 @@ def primal(system, b, coef):
         what="F + damping",
         rows=system.row_blocks,
         dtype=system.dtype,
+        scale=system.G.scale,
     )
     added, facts = factor.added, factor.facts
 

@@ -9,6 +9,7 @@ from ..arrays import far
 
 __all__ = [
     "FAINT",
+    "excess",
     "in_range",
     "number_range",
     "raise_into_range",
@@ -23,7 +24,8 @@ __all__ = [
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
-LARGEST_POWER = 1023  # of two in double
+LARGEST_POWER = 1023  # of two in double,
+LARGEST_FINITE = {4: 127, 8: 1023}  # and in a real of so many bytes
 FAINT = {4: 2.0**-110, 8: 2.0**-970}  # mean squares below have lost digits to underflow
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
 FAR = {4: 2.0**40, 8: 2.0**400}
@@ -41,25 +43,37 @@ def in_range(mean_square, itemsize):
     return least <= mean_square <= most
 
 
-def scale_into_range(largest, mean_square, damping, itemsize):
-    """The power of two for scores up to `largest`: not further than needed, since absolute damping
-    should not vanish beside them, nor grow beyond them until x is lost."""
+def excess(mean_square, itemsize):
+    """This mean square if it is too large for the range, else 0."""
+    return mean_square if mean_square > RANGE[itemsize][1] else 0.0
+
+
+def scale_into_range(counted, largest, mean_square, damping, itemsize):
+    """The power of two for scores that count up to `counted`, and are up to `largest`: not further
+    than needed, since absolute damping should not vanish beside them, nor grow beyond them until x
+    is lost."""
     _, most, target = RANGE[itemsize]
-    exponent = math.ceil(math.log2(largest))
+    exponent = math.ceil(math.log2(largest if mean_square > most else counted))
     if mean_square > most or exponent > 0:
-        return 2.0 ** (target - exponent)
+        return 2.0 ** min(target - exponent, _room(largest, itemsize))
     power = -target - exponent
     if damping.needs in ("", "diagonal"):
         absolute = float(np.max(damping.resolve(0.0, np.zeros(1), 1)))
         room = (LAMBDA[itemsize] - math.frexp(absolute)[1]) // 2
         power = min(power, max(room, 0)) if absolute else power
-    return 2.0**power
+    return 2.0 ** min(power, _room(largest, itemsize))
 
 
-def raise_into_range(largest, itemsize):
-    """The power of two that makes scores up to `largest` as large as they may be, for the sake of
-    the small ones."""
-    return 2.0 ** min(max(RANGE[itemsize][2] - math.ceil(math.log2(largest)), 0), LARGEST_POWER)
+def raise_into_range(counted, largest, itemsize):
+    """The power of two that makes scores that count up to `counted`, and are up to `largest`, as
+    large as they may be, for the sake of the small ones."""
+    power = max(RANGE[itemsize][2] - math.ceil(math.log2(counted)), 0)
+    return 2.0 ** min(power, LARGEST_POWER, _room(largest, itemsize))
+
+
+def _room(largest, itemsize):
+    """The largest power of two that leaves numbers up to `largest` finite."""
+    return LARGEST_FINITE[itemsize] - math.ceil(math.log2(largest))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ STATUSES = {
     "max_iterations": "the iteration limit came before the tolerance",
     "stagnated": "the residual no longer falls: rounding limits it",
     "breakdown": "a search direction has no positive curvature; the damping is too small",
-    "inaccurate": "the residual of a direct solve is larger than rounding explains",
+    "inaccurate": "the residual of a direct solve is larger than rounding explains, or half of b",
     "not_positive_definite": "a matrix has no Cholesky factor; the damping is too small",
     "not_finite": "the scores are not finite (nan_policy='propagate'), or x overflows its dtype",
     "underflow": "x is so small that its dtype has lost digits of it, or all",
@@ -32,8 +32,8 @@ class Solution:
     status : str
         One of `fastfisher.solvers.STATUSES`.
     converged : bool
-        Direct routes: backward error <= 100 u. cg: residual <= rtol, or backward error <= 10 u
-        with a residual below 1/2 (where the condition puts rtol out of reach).
+        Direct routes: backward error <= 100 u, with a residual below 1/2. cg: residual <= rtol, or
+        backward error <= 10 u with such a residual (where the condition puts rtol out of reach).
     residual : float
         max over right-hand sides of ||b - (F + D) x|| / ||b||, recomputed from the scores. With an
         eigenvalue cutoff b stands for what the cutoff leaves of it.

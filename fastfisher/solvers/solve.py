@@ -1,6 +1,7 @@
 """From a system and a plan to a Solution: picks the route, undoes scaling, dresses the result."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from .certificate import (
     as_returned,
     direct_statuses,
     finite_statuses,
+    paired,
+    pairwise,
     with_lost_digits,
     worst,
 )
@@ -21,6 +24,7 @@ from .cg import cg
 from .cutoffs import Cutoff
 from .dual import dual
 from .factored import rank_deficient
+from .fine import right_side
 from .ladder import current_ladder
 from .outcome import Outcome
 from .primal import primal
@@ -143,12 +147,13 @@ def _solve(system, plan, b, coef, *, single, x0=None, rough=None, **settings):
     (b, complex_b), (coef, complex_coef) = _split(b, system.dtype), _split(coef, system.dtype)
     # Sums, factors and recurrences are double; kernels cast what they read beside G.
     double = np.complex128 if system.dtype.kind == "c" else np.float64
-    given, exponents = _normalised((b if coef is None else coef).astype(double))
+    pairs = complex_b or complex_coef
+    given, exponents = _normalised((b if coef is None else coef).astype(double), pairs)
 
     def attempt(given, exponents):
         b_, coef_ = (given, None) if coef is None else (None, given)
         start = None if x0 is None else _moved(x0, exponents)
-        if system.propagate and bad_rows(system.G)[0].any():
+        if system.propagate and _is_bad(system):
             return _not_finite(system, given)
         if plan.method == "cg":
             _refuse_rank_deficient(system, b_)
@@ -159,17 +164,18 @@ def _solve(system, plan, b, coef, *, single, x0=None, rough=None, **settings):
 
     outcome = attempt(given, exponents)
     if outcome.status not in ("converged", "not_finite"):
-        faint = np.abs(outcome.x).max(axis=1, initial=0.0) < np.finfo(double).smallest_normal
+        faint = _largest(outcome.x, pairs) < np.finfo(double).smallest_normal
         faint &= given.any(axis=1)
         if faint.any():  # x underflows on the way: it is linear in what is given
             lifts = np.where(faint, LIFT, 0)
             exponents = (0 if exponents is None else exponents) - lifts
             outcome = attempt(_moved(given, -lifts), exponents)
     power = made_smaller(outcome.system, system, coef is not None)
-    rows, outcome = _rounded(outcome, power, exponents, system.dtype)
-    if complex_b or complex_coef:
+    rows, outcome = _rounded(outcome, power, exponents, system.dtype, pairs)
+    if pairs:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
+        outcome = _paired(outcome, given, coef is not None)
     status = outcome.status if all_finite(rows) else "not_finite"
     return solution_of(
         outcome,
@@ -183,17 +189,26 @@ def _solve(system, plan, b, coef, *, single, x0=None, rough=None, **settings):
 
 
 def _each(outcome, rows, status):
-    """Status and residual of each right-hand side; complex ones may have been solved as two."""
-    k, residuals = len(rows), outcome.certificate.residuals
-    halved = len(residuals) != k
-    if halved:
-        residuals = np.maximum(residuals[:k], residuals[k:])
+    """Status and residual of each right-hand side."""
+    residuals = outcome.certificate.residuals
     if status == "converged":
-        return {"statuses": (status,) * k, "residuals": residuals}
+        return {"statuses": (status,) * len(rows), "residuals": residuals}
     statuses = outcome.statuses or direct_statuses(outcome.system, outcome.certificate)
-    if halved:
-        statuses = map(worst, zip(statuses[:k], statuses[k:], strict=True))
     return {"statuses": finite_statuses(statuses, rows), "residuals": residuals}
+
+
+def _paired(outcome, given, from_coefficients):
+    """The outcome of complex right-hand sides that were solved as twice as many real ones."""
+    system, statuses = outcome.system, outcome.statuses
+    b = right_side(system, given) if from_coefficients else given
+    certificate = paired(outcome.certificate, b)
+    if statuses:
+        half = len(statuses) // 2
+        statuses = tuple(map(worst, zip(statuses[:half], statuses[half:], strict=True)))
+    status = outcome.status
+    if status != "converged":  # one of the two may be of no account
+        status = worst(statuses or direct_statuses(system, certificate))
+    return replace(outcome, certificate=certificate, statuses=statuses, status=status)
 
 
 def _rank_deficient(system, b):
@@ -233,7 +248,7 @@ def _direct(system, plan, side, b, coef, split=False):
         if not (ladder and ladder.escalations):
             _refuse_rank_deficient(system, b)
         small = plan.problem.small(side) and small_outcome(system, side, b, coef)
-        return small or SIDES[side](system, b, coef)
+        return small or SIDES[side if system.p else "primal"](system, b, coef)
     except NotPositiveDefiniteError:
         cutoff = ladder.cutoff if ladder else None
         if cutoff is None or (side == "dual" and system.damping.needs == "diagonal"):
@@ -241,14 +256,26 @@ def _direct(system, plan, side, b, coef, split=False):
     return spectral(system, b, coef, side, cutoff=cutoff)
 
 
-def _normalised(rows):
+def _largest(rows, pairs):
+    """The largest magnitude in each row; or, of real and imaginary parts, of both."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    return np.tile(pairwise(largest, np.maximum), 2) if pairs else largest
+
+
+def _normalised(rows, pairs):
     """Rows divided by powers of two so that none exceeds 1, and the exponents; tame rows as they
     are, and None."""
-    largest = np.abs(rows).max(axis=1, initial=0.0)
+    largest = _largest(rows, pairs)
     if all(size == 0 or 2.0**-TAME < size < 2.0**TAME for size in largest.tolist()):
         return rows, None
     exponents = np.clip(np.frexp(largest)[1], -1000, 1000)
     return _moved(rows, exponents), exponents
+
+
+def _is_bad(system):
+    """True if scores, or their mean, are not finite."""
+    mean = system.mean
+    return bad_rows(system.G)[0].any() or not (mean is None or np.isfinite(mean).all())
 
 
 def _not_finite(system, given):
@@ -258,7 +285,7 @@ def _not_finite(system, given):
     return Outcome(system, x, Certificate(x, nan, nan), "not_finite", np.nan, rung="none")
 
 
-def _rounded(outcome, power, exponents, dtype):
+def _rounded(outcome, power, exponents, dtype, pairs):
     """x of the problem as given, in its dtype: without the powers of two on scores and right-hand
     sides. And the outcome as that x deserves it."""
     x, moved = outcome.x, 0
@@ -269,7 +296,9 @@ def _rounded(outcome, power, exponents, dtype):
     if x is outcome.x:
         return x, outcome
     added = 0.0 if outcome.rung == "eigen" else outcome.added
-    found = as_returned(outcome.system, added, x, outcome.x, outcome.certificate, moved)
+    found = as_returned(
+        outcome.system, added, x, outcome.x, outcome.certificate, moved, pairs=pairs
+    )
     return x, outcome if found is None else with_lost_digits(outcome, outcome.system, found)
 
 

@@ -25,7 +25,15 @@ from ..passes import (
     sums_dtype,
     weighed,
 )
-from .ranges import FAINT, in_range, raise_into_range, real_bytes, scale_into_range, tamed
+from .ranges import (
+    FAINT,
+    excess,
+    in_range,
+    raise_into_range,
+    real_bytes,
+    scale_into_range,
+    tamed,
+)
 
 __all__ = [
     "System",
@@ -59,6 +67,9 @@ def subtract_outer(c, d, weight):
     for lo in range(0, 0 if d is None else len(d), CORRECTED):
         hi = lo + CORRECTED
         c[lo:hi, :hi] -= (weight * d[lo:hi].conj())[:, np.newaxis] * d[:hi]
+    if d is not None:
+        diagonal = np.einsum("ii->i", c)
+        np.maximum(diagonal.real, 0.0, out=diagonal.real)
 
 
 def made_smaller(scaled, system, from_coefficients):
@@ -276,12 +287,11 @@ class System:
         if system is not self or self.damping.needs != "diagonal":
             return system
         faint = np.flatnonzero(diagonal < FAINT[real_bytes(self.dtype)])
-        if not faint.size or not self._any_score(faint):
+        system = self._without_idle() if faint.size else self
+        if not faint.size or not system._any_score(faint) or bad_rows(self.G)[0].any():
             return self
-        bad, largest = bad_rows(self.G)
-        if bad.any():
-            return self
-        return self._scaled(raise_into_range(largest, real_bytes(self.dtype)))
+        counted, largest = system._sizes()
+        return system._scaled(raise_into_range(counted, largest, real_bytes(self.dtype)))
 
     def _any_score(self, columns, step=1024):
         """True if one of these columns is not all zero."""
@@ -294,13 +304,39 @@ class System:
         `largest_square` is the largest diagonal element of F (or K), computed as is, maybe Inf.
         """
         itemsize = real_bytes(self.dtype)
-        if in_range(largest_square, itemsize):
+        if in_range(largest_square, itemsize) or not self.total or bad_rows(self.G)[0].any():
             return self
-        bad, largest = bad_rows(self.G)
-        if bad.any() or largest == 0:
+        system = self._without_idle()
+        counted, largest = system._sizes()
+        if counted == 0:
             return self
-        scale = scale_into_range(largest, largest_square, self.damping, itemsize)
-        return self._scaled(scale)
+        if self.weights is not None:  # what does not count, or hardly, may be in the square
+            largest_square = max(min(largest_square, counted**2), excess(largest**2, itemsize))
+            if in_range(largest_square, itemsize):
+                return system
+        scale = scale_into_range(counted, largest, largest_square, self.damping, itemsize)
+        return system._scaled(scale)
+
+    def _without_idle(self):
+        """This system with zeros for rows that have no weight, which need not stay in range."""
+        idle = () if self.weights is None else np.flatnonzero(self.weights == 0).tolist()
+        skipped = tuple(sorted({*idle, *self.G.skipped}))
+        if skipped == self.G.skipped:
+            return self
+        G = replace(self.G, skipped=skipped)
+        return replace(self, G=G, kept_gram=None, kept_products=None)
+
+    def _sizes(self):
+        """The largest score, by the root of its weight over the largest weight; and as it is."""
+        largest = bad_rows(self.G)[1]
+        if self.weights is None:
+            return largest, largest
+        roots, counted = np.sqrt(self.weights / self.weights.max()), 0.0
+        for lo in range(0, self.n, self.G.slice_rows):
+            part = slice(lo, lo + self.G.slice_rows)
+            peaks = np.abs(self.G.rows(lo, min(part.stop, self.n))).max(axis=1, initial=0.0)
+            counted = max(counted, float((roots[part] * peaks).max()))
+        return counted, largest
 
     def _scaled(self, scale):
         if scale == 1:

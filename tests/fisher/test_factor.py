@@ -8,7 +8,7 @@ from fastfisher.errors import InputError, NotPositiveDefiniteError
 from tests import matrices, oracle
 from tests.fisher.rows import LayeredRows
 from tests.fisher.structure import halves, structured
-from tests.tolerances import assert_ratio, forward_ratio, unit_roundoff
+from tests.tolerances import assert_ratio, forward_ratio, solve_ratio, unit_roundoff
 
 KINDS = {
     "dense": lambda p, **k: ff.DenseFisher(p, **k),
@@ -187,6 +187,16 @@ def test_factor_D7_dual_and_primal_agree(shape, rng):
     np.testing.assert_allclose(a.inv_diagonal(), b.inv_diagonal(), rtol=1e-11)
     J = rng.standard_normal((3, shape[1]))
     np.testing.assert_allclose(a.inv_quad(J), b.inv_quad(J), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(60, 17), (17, 60), (300, 100)], ids=str)
+@pytest.mark.parametrize("damping", (1e-2, 1e-6, 1e-10))
+def test_factor_D9_of_more_samples_than_parameters_keeps_its_digits(shape, damping, rng):
+    """Then b - T'y is nearly nothing beside b."""
+    G, b = rng.standard_normal(shape), np.ones((shape[1], 2))
+    A = G.T @ G / len(G) + damping * np.eye(shape[1])
+    x = ff.GramFisher().update(G).factor(damping).solve(b)
+    assert_ratio(solve_ratio(A, x, b), "goal", f"{shape} {damping}")
 
 
 def test_gram_fisher_coef_D3_refers_to_rows_in_order(rng):

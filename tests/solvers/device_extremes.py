@@ -25,6 +25,7 @@ FAR = {
     "dual": (WIDE, "dual", 1e-2, ("weights",)),
     "dual, marquardt": (WIDE, "dual", ff.Marquardt(0.5, shift=1e-3), ("coef", "weights")),
     "cutoff": (WIDE, "dual", ff.HardCutoff(1e-3), ("coef", "weights")),
+    "beside an outlier without weight": (TALL, "primal", 1e-2, ("weights", "outlier")),
 }
 
 
@@ -75,6 +76,8 @@ def _far(name):
     (n, p), rng = shape, matrices.generator("far", name)
     G = (rng.standard_normal(shape) + 1e6 * rng.standard_normal(p)).astype(np.float32)
     weights = rng.uniform(0.5, 2, n) if "weights" in given else None
+    if "outlier" in given:
+        G[0], weights[0] = 1e12, 0
     side = "coef" if "coef" in given else "b"
     given = {side: rng.standard_normal(n if side == "coef" else p).astype(np.float32)}
     settings = {"damping": damping, "center": True}

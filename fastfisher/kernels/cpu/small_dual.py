@@ -194,7 +194,7 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     # a, weights, shift, damping, share  as of `primal_small`
     # b, coef  IN (k, p) double and (0, n), or (0, p) and (k, n) double
     # limit    IN backward error up to which a solution is improved, in so many steps
-    # sums     IN (n, n) double or None: lower triangle of (a - shift) (a - shift)', if that is there
+    # sums     IN (n, n) double or None: lower triangle of (a - shift) (a - shift)', if it is there
     """x[c] = (T'T + lambda I)^-1 b[c] by the Gram matrix T T', with a certificate, for
     T = diag(u) (a - shift), u = (weights / sum(weights))^1/2; or b[c] = T'(u o coef[c]), without
     the component of u o coef[c] along u where there is a shift: the weighted mean row."""

@@ -64,7 +64,7 @@ def climb(matrix, system, attempt, what, blocks=None):
     tries = 0 if ladder is None else ladder.escalations
     matrix.factor()
     outcome = attempt(0.0)
-    error = matrix.failure(0.0, what)
+    error = matrix.failure(0.0, what, system)
     if error is None or not np.isfinite(matrix.report.host[TRACE]):
         return outcome()  # NaN in the scores is told by the certificate
     if ladder is not None and blocks is not None and matrix.orthogonal(blocks):
@@ -74,7 +74,7 @@ def climb(matrix, system, attempt, what, blocks=None):
         extra = float(escalation(j, matrix.order, size, system.dtype))
         matrix.factor(extra)
         outcome = attempt(extra)
-        if matrix.failure(extra, what) is not None:
+        if matrix.failure(extra, what, system) is not None:
             continue
         if float(matrix.report.host[PIVOT]) ** 2 < HELD * extra and j < tries:
             continue
@@ -236,7 +236,7 @@ def _diagonal(system, report, b, coef, finish):
     if report.host[LEAST] <= 0:
         first = int(np.argmin(memory.to_host(added) > 0))
         raise _undamped(first, max(float(report.host[LARGEST]), 1.0))
-    error = matrix.failure(0.0, "the scaled Gram matrix + 1")
+    error = matrix.failure(0.0, "the scaled Gram matrix + 1", system)
     if error is not None and np.isfinite(report.host[TRACE]):
         raise error
     return outcome()

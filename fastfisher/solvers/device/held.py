@@ -24,7 +24,7 @@ __all__ = ["Held"]
 class _Normalised:
     """F (p, p) as a system: what the certificate of a solve asks of one."""
 
-    inverse_total, roots, shares, mean = 1.0, None, None, None
+    inverse_total, roots, shares, mean, scale = 1.0, None, None, None, 1.0
 
     def __init__(self, F, damping, dtype):
         self.F, self.damping, self.dtype, self.p = F, damping, dtype, F.shape[0]

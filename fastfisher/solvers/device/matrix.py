@@ -205,7 +205,7 @@ class Matrix:
         largest = float(self.report.host[LARGEST])
         return max(float(self.report.host[NORM]), largest) + self.largest - largest + extra
 
-    def failure(self, extra, what):
+    def failure(self, extra, what, system):
         """The error if the factorisation failed, or succeeded on noise; else None."""
         host = self.report.host
         order, rcond = int(host[ORDER]), 0.0
@@ -216,7 +216,8 @@ class Matrix:
         if not order:
             return None
         added = np.array([self.largest - float(host[LARGEST]) + extra])
-        return refusal(order, self.order, rcond, added, host[TRACE], what)
+        given = order, self.order, rcond, added, host[TRACE], what
+        return refusal(*given, system.dtype, system.scale)
 
     @property
     def _rcond(self):

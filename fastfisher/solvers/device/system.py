@@ -79,6 +79,11 @@ class System:
         return self.G.dtype
 
     @property
+    def scale(self):
+        """What scores were multiplied by."""
+        return self.G.scale
+
+    @property
     def rank_bound(self):
         """The most rank F can have, as far as the host knows."""
         return max(self.n - (self.mean is not None), 0)
@@ -238,8 +243,10 @@ class System:
         bad, largest = passes.bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        scale = scale_into_range(largest, largest_square, self.damping, self.dtype.itemsize)
-        return self._scaled(scale)
+        itemsize = self.dtype.itemsize
+        return self._scaled(
+            scale_into_range(largest, largest, largest_square, self.damping, itemsize)
+        )
 
     def without_faint(self, least):
         """The same with scores times a power of two where mean squares, of which this is the
@@ -251,7 +258,8 @@ class System:
         peaks = memory.zeros((self.p,), np.float64)
         passes.add_peaks(peaks, self.G, by_rows=True)
         peaks = memory.to_host(peaks)
-        return self._scaled(raise_into_range(peaks.max(), itemsize)) if peaks[faint].any() else self
+        scale = raise_into_range(peaks.max(), peaks.max(), itemsize)
+        return self._scaled(scale) if peaks[faint].any() else self
 
     def widened(self, report):
         """The same, read in double beside weights that single precision would lose, by what the
@@ -346,22 +354,25 @@ def make_system(G, weights, center, damping, report):
 
 
 def mean_row(G, shares):
-    """Weighted mean row, about the first row: a constant column has exactly its value as mean."""
+    """Weighted mean row, about the first row or, since that may have no weight, about what single
+    sums make of it: a constant column has exactly its value as mean."""
     n, p = G.shape
     G = G.weighed
-    one, first = compat.empty((1, 1), np.float64), memory.zeros((1, p), np.float64)
-    memory.fill(one, 1.0)
-    passes.load("rmatvec", 1, G.dtype)(
-        first, first_row(G), passes.cast(one, G.dtype), none(G.dtype)
-    )
-    u = compat.empty((1, n), np.float64)
+    about, u = memory.zeros((1, p), np.float64), compat.empty((1, n), np.float64)
     if shares is None:
+        one = compat.empty((1, 1), np.float64)
+        memory.fill(one, 1.0)
         memory.fill(u, 1.0 / n)
+        passes.load("rmatvec", 1, G.dtype)(
+            about, first_row(G), passes.cast(one, G.dtype), none(G.dtype)
+        )
     else:
         memory.copy(u, shares.reshape(1, n))
-    y = memory.zeros((1, p), np.float64)
-    passes.add_rmatvec(y, G, u, shift=passes.cast(first, G.dtype).reshape(p))
-    vectors.combine(y, first, y, -1.0, none(np.float64), none(np.float64, 2))
+        passes.add_rmatvec(about, G, u)
+    shift = passes.cast(about, G.dtype)
+    about, y = passes.cast(shift, np.float64), memory.zeros((1, p), np.float64)
+    passes.add_rmatvec(y, G, u, shift=shift.reshape(p))
+    vectors.combine(y, about, y, -1.0, none(np.float64), none(np.float64, 2))
     return y.reshape(p)
 
 
