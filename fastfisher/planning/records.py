@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.cpu.splitting import APART
+
 __all__ = ["Plan", "Problem", "Stage", "format_bytes", "format_seconds"]
 
 WIDTH = 96  # of a printed plan, so that it can be indented
@@ -45,7 +47,9 @@ class Problem:
         fits = 0 < order <= SMALL_ORDER and 0 < scores and read * max(self.rhs, 1) <= SMALL_WORK
         if self.parts == 2:  # their mean is subtracted first, which single precision would round
             fits = fits and products <= SMALL_PAIRS and not (self.centered and self.itemsize == 8)
-        again = self.dampings == 1 or products <= SMALL_AGAIN
+        # One call forms in double what the kernels of larger problems sum in single precision.
+        most = APART if self.itemsize == 4 * self.parts else SMALL_AGAIN
+        again = self.dampings == 1 or products <= most
         return fits and again and not (self.spectral or self.kept or self.staged)
 
     @property

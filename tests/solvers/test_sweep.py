@@ -39,6 +39,18 @@ def formed(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("n, p, dtype", [(400, 150, "float32"), (200, 75, "complex64")])
+def test_a_path_factors_what_a_solve_does(n, p, dtype):
+    """In single precision rounding of F would be larger than this damping."""
+    for seed in range(6):
+        rng = matrices.generator("path", dtype, seed)
+        G = matrices.gaussian((n, 40), dtype, rng) @ matrices.gaussian((40, p), dtype, rng)
+        given = {"coef": matrices.gaussian((n,), dtype, rng), "method": "primal"}
+        one = ff.solve(G, damping=ff.Relative(1e-9), **given)
+        _, again = ff.solve_path(G, dampings=[1.0, ff.Relative(1e-9)], **given)
+        assert one.converged and again.converged and again.x.tobytes() == one.x.tobytes()
+
+
 @over_sides
 @pytest.mark.parametrize("dtype", matrices.DTYPES, ids=str)
 def test_exact_routes_give_the_bits_of_solve_from_one_matrix(side, dtype, formed, in_stages, rng):
