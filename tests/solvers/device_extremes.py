@@ -6,7 +6,7 @@ import fastfisher as ff
 from tests import matrices
 from tests.solvers.device_arrays import TALL, WIDE, there
 
-__all__ = ["FAINT", "FAR", "LOST", "ends"]
+__all__ = ["FAINT", "FAR", "IDLE", "LOST", "ends"]
 
 # name: (shape, method, size of b, damping): the last column of b is ordinary
 LOST = {
@@ -28,6 +28,14 @@ FAR = {
     "beside an outlier without weight": (TALL, "primal", 1e-2, ("weights", "outlier")),
 }
 
+# name: (method, damping, what a row without weight holds)
+IDLE = {
+    "primal": ("primal", ff.Relative(0.1), 1.0),
+    "primal, marquardt": ("primal", ff.Marquardt(0.1, shift=1e-28), 1e30),
+    "dual": ("dual", ff.Relative(0.1), 1e30),
+    "cg": ("cg", 1e-28, 1.0),
+}
+
 
 def ends():
     """All of it, in one process."""
@@ -35,6 +43,7 @@ def ends():
         "lost": {name: _lost(name) for name in LOST},
         "faint": {name: _faint(name) for name in FAINT},
         "far": {name: _far(name) for name in FAR},
+        "idle": {method: _idle(method) for method in IDLE},
         "above": _above(),
         "held": _held(),
     }
@@ -89,6 +98,17 @@ def _far(name):
     x = made.x.copy_to_host().astype(float)
     error = np.linalg.norm(x - expected.x) / np.linalg.norm(expected.x)
     return {**_facts(made), "error": float(error)}
+
+
+def _idle(name):
+    """Scores whose squares single precision loses, beside a large one that has no weight."""
+    method, damping, large = IDLE[name]
+    G = np.array([[large, large], [1e-14, 2e-14], [3e-14, 0]], np.float32)
+    b, w = np.full(2, 1e-14, np.float32), np.array([0.0, 1.0, 1.0])
+    expected = ff.solve(G[1:].astype(float), b.astype(float), damping=damping).x
+    made = ff.solve(there(G), there(b), weights=there(w), damping=damping, method=method)
+    error = np.abs(made.x.copy_to_host() - expected).max() / np.abs(expected).max()
+    return {"status": made.status, "error": float(error)}
 
 
 def _above():

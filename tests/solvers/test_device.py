@@ -10,7 +10,7 @@ import fastfisher as ff
 from fastfisher.kernels import cuda
 from tests.kernels.processes import in_a_process
 from tests.solvers.device_cases import CASES, everything
-from tests.solvers.device_extremes import FAINT, FAR, LOST
+from tests.solvers.device_extremes import FAINT, FAR, IDLE, LOST
 from tests.solvers.device_far import far
 from tests.solvers.device_fishers import held, kept
 from tests.solvers.device_refusals import CATALOGUE
@@ -89,6 +89,13 @@ def test_a_cuda_fisher_tells_underflow_and_is_centred_by_its_mean(found):
     assert facts["statuses"] == ["underflow", "converged"] and facts["residuals"][0] == 1, facts
     assert facts["error"] < 4 * 2.0**-24, facts
     assert facts["all lost"] == ["inaccurate", 1.0], facts
+
+
+@with_cuda
+@pytest.mark.parametrize("case", IDLE, ids=[f"cuda-{name}" for name in IDLE])
+def test_on_a_device_the_range_is_that_of_scores_that_count(case, found):
+    facts = found["ends"]["idle"][case]
+    assert facts["status"] == "converged" and facts["error"] < 1e-5, facts
 
 
 @with_cuda

@@ -27,8 +27,9 @@ from ...planning import Problem, plan_problem
 from ..cutoffs import Cutoff
 from ..ladder import current_ladder
 from .report import Report
+from .samples import not_finite, without_bad_rows
 from .solve import Run
-from .system import make_system, not_finite, without_bad_rows
+from .system import make_system
 
 __all__ = ["finite_rows", "solve_on_device"]
 

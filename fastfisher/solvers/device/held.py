@@ -14,9 +14,10 @@ from .direct import RETURNED, factored
 from .factor import DeviceFactor
 from .path import DevicePath
 from .report import Report
+from .samples import examined, mean_row, without_bad_rows
 from .solve import dressed, emit, kept
 from .spectral import HeldSeen, spectral
-from .system import drift_of, examined, mean_row, without_bad_rows
+from .system import drift_of
 
 __all__ = ["Held"]
 

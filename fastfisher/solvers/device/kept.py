@@ -11,7 +11,8 @@ from ...kernels.cuda import compat, memory, sums, vectors
 from ...ops.device import answer, columns
 from . import solve_on_device
 from .report import Report
-from .system import examined, make_system, mean_row, without_bad_rows
+from .samples import examined, mean_row, without_bad_rows
+from .system import make_system
 
 __all__ = ["Kept"]
 

@@ -28,8 +28,9 @@ from ..system import made_smaller
 from .direct import GIVEN, RETURNED, dual, primal
 from .iterative import cg
 from .mixed import mixed
+from .samples import not_finite
 from .spectral import Seen, spectral
-from .system import check_weights, not_finite
+from .system import check_weights
 
 __all__ = ["Run", "dressed", "emit", "kept"]
 

@@ -17,7 +17,8 @@ from ...planning.device import eigen_entry
 from ..eigen import eigen as eigen_on_host
 from ..spectral import spectral as spectral_on_host
 from ..system import System as HostSystem
-from .system import apply_tamed, not_finite
+from .samples import not_finite
+from .system import apply_tamed
 
 __all__ = ["HeldSeen", "Seen", "eigen", "spectral"]
 

@@ -13,23 +13,19 @@ from ...arrays import LARGE, WIDEST
 from ...damping import Damping
 from ...devices import passes
 from ...devices.door import DeviceScores, none
-from ...devices.slices import column_slices, first_row, row_slices
+from ...devices.slices import column_slices, row_slices
 from ...errors import InputError
 from ...kernels.cuda import BLOCK_BYTES, compat, copies, memory, ranges, squares, sums, vectors
-from ...kernels.cuda.vectors import BAD, LARGEST, SPREAD, TOTAL, USED
+from ...kernels.cuda.vectors import BAD, SPREAD, TOTAL, USED
 from ..ranges import FAINT, in_range, raise_into_range, scale_into_range, unit_roundoff
-from .report import Report
+from .samples import mean_row
 
 __all__ = [
     "System",
     "apply_tamed",
     "check_weights",
     "drift_of",
-    "examined",
     "make_system",
-    "mean_row",
-    "not_finite",
-    "without_bad_rows",
 ]
 
 
@@ -243,10 +239,24 @@ class System:
         bad, largest = passes.bad_rows(self.G)
         if bad.any() or largest == 0:
             return self
-        itemsize = self.dtype.itemsize
-        return self._scaled(
-            scale_into_range(largest, largest, largest_square, self.damping, itemsize)
-        )
+        system, largest = self._without_idle(largest)
+        itemsize, square = self.dtype.itemsize, largest_square
+        if system is not self:  # what does not count may be in the square
+            square = min(square, largest**2)
+            if in_range(square, itemsize):
+                return system
+        return system._scaled(scale_into_range(largest, largest, square, self.damping, itemsize))
+
+    def _without_idle(self, largest):
+        """This system with zeros for rows that have no weight, and the largest score then. Waits
+        where there are weights."""
+        if self.shares is None:
+            return self, largest
+        idle = memory.to_host(self.shares) == 0
+        if not idle.any():
+            return self, largest
+        system = replace(self, G=self.G.without(idle))
+        return system, passes.bad_rows(system.G)[1]
 
     def without_faint(self, least):
         """The same with scores times a power of two where mean squares, of which this is the
@@ -255,11 +265,12 @@ class System:
         if not least < FAINT[itemsize]:
             return self
         faint = memory.to_host(self.diagonal()) < FAINT[itemsize]
-        peaks = memory.zeros((self.p,), np.float64)
-        passes.add_peaks(peaks, self.G, by_rows=True)
+        peaks, (system, _) = memory.zeros((self.p,), np.float64), self._without_idle(0.0)
+        passes.add_peaks(peaks, system.G, by_rows=True)
         peaks = memory.to_host(peaks)
-        scale = raise_into_range(peaks.max(), peaks.max(), itemsize)
-        return self._scaled(scale) if peaks[faint].any() else self
+        if not peaks[faint].any():
+            return self
+        return system._scaled(raise_into_range(peaks.max(), peaks.max(), itemsize))
 
     def widened(self, report):
         """The same, read in double beside weights that single precision would lose, by what the
@@ -284,54 +295,6 @@ class System:
         return replace(self, G=G, mean=mean, damping=damping)
 
 
-def without_bad_rows(G, weights):
-    """Scores and weights (1, n), or None, without the rows that are not finite, and how many these
-    are. Waits."""
-    bad, _ = passes.bad_rows(G)
-    if not bad.any():
-        return G, weights, 0
-    n = G.shape[0]
-    if weights is None:
-        weights = compat.empty((1, n), np.float64)
-        memory.fill(weights, 1.0)
-    vectors.blank(weights.reshape(n), memory.to_device(bad))
-    return G.without(bad), weights, int(bad.sum())
-
-
-def examined(scores, weights):
-    """The scores as these weights want them, roots of the weights (1, n) or None, the weights as a
-    row, and their sum; waits for the verdict."""
-    n, p = scores.shape
-    report, bad = Report(0), compat.empty((1,), np.int64)
-    roots, u, total = None, compat.empty((1, n), np.float64), float(n)
-    memory.fill(bad, n)
-    memory.fill(u, 1.0)
-    if weights is not None:
-        u = weights
-        roots, used = compat.empty((n,), np.float64), memory.zeros((1,), np.int64)
-        vectors.examine_weights(bad, used, u.reshape(n))
-        vectors.weight_roots(roots, u.reshape(n))
-        sums.totals(report.place(TOTAL), u)
-    memory.copy(report.place(BAD), bad)
-    probe = memory.zeros((p,), np.float64)
-    scores = passes.weighable(scores, None if weights is None else weights.reshape(n))
-    passes.add_diag(probe, scores)
-    sums.largest(report.place(LARGEST), probe.reshape(1, p))
-    host = report.read()
-    if host[BAD] < n:
-        raise InputError(
-            f"weights[{int(host[BAD])}] is negative or not finite; expected finite, >= 0"
-        )
-    if weights is not None:
-        total = float(host[TOTAL])
-    if not np.isfinite([host[LARGEST], total]).all():
-        row, largest = passes.bad_row(scores)
-        if row is not None:
-            raise not_finite(row)
-        raise InputError(f"the sums overflow: the largest |G| is {largest:.3g}; scale G")
-    return scores, roots, u, total
-
-
 def make_system(G, weights, center, damping, report):
     """The system for weights (1, n) in double; what is wrong with them is told by the report."""
     n = G.shape[0]
@@ -353,29 +316,6 @@ def make_system(G, weights, center, damping, report):
     return System(G, roots, shares, mean, damping)
 
 
-def mean_row(G, shares):
-    """Weighted mean row, about the first row or, since that may have no weight, about what single
-    sums make of it: a constant column has exactly its value as mean."""
-    n, p = G.shape
-    G = G.weighed
-    about, u = memory.zeros((1, p), np.float64), compat.empty((1, n), np.float64)
-    if shares is None:
-        one = compat.empty((1, 1), np.float64)
-        memory.fill(one, 1.0)
-        memory.fill(u, 1.0 / n)
-        passes.load("rmatvec", 1, G.dtype)(
-            about, first_row(G), passes.cast(one, G.dtype), none(G.dtype)
-        )
-    else:
-        memory.copy(u, shares.reshape(1, n))
-        passes.add_rmatvec(about, G, u)
-    shift = passes.cast(about, G.dtype)
-    about, y = passes.cast(shift, np.float64), memory.zeros((1, p), np.float64)
-    passes.add_rmatvec(y, G, u, shift=shift.reshape(p))
-    vectors.combine(y, about, y, -1.0, none(np.float64), none(np.float64, 2))
-    return y.reshape(p)
-
-
 def check_weights(system, report):
     """InputError if the report found a bad weight."""
     if system.shares is None:
@@ -385,11 +325,3 @@ def check_weights(system, report):
         raise InputError(f"weights[{int(bad)}] is negative or not finite; expected finite, >= 0")
     if not np.isfinite(total):
         raise InputError("the sum of the weights overflows; divide them by their largest")
-
-
-def not_finite(row):
-    """The error for a row of scores with NaN or Inf."""
-    return InputError(
-        f"G is not finite in row {row}; drop the row (weight 0 is not enough), or pass "
-        "nan_policy='skip'"
-    )
