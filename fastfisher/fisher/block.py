@@ -134,6 +134,8 @@ class BlockDiagonalFisher(Staged, Fisher):
                 outer = weight * (rows.conj().swapaxes(1, 2) * rows)
                 # Complex products may be rounded differently in the two triangles.
                 sums[lo:hi] -= (outer + outer.conj().swapaxes(1, 2)) / 2
+                diagonals = np.einsum("bii->bi", sums[lo:hi])
+                np.maximum(diagonals.real, 0.0, out=diagonals.real)
 
     def _include(self, mean, total):
         """Account for rows with this mean and weight whose products are in already (Chan)."""

@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from ..solvers.certificate import REFINEMENTS, row_norms
 from ..solvers.dual import Pair
 from ..solvers.factored import inverse_squares, solve_lower
+from ..solvers.fine import certified
 from .factor import CHUNK, FromCholesky, hermitian_products
 
 __all__ = ["GramFactor"]
 
-CANCELS = 8  # |b| over |lambda x| from which x = (b - T'y) / lambda is corrected, until
-SETTLED = 2.0**-50  # a correction is so small a part of it
+CANCELS = 8  # |b| over |lambda x| from which x = (b - T'y) / lambda is looked at, and corrected
 
 
 class GramFactor(FromCholesky):
@@ -21,15 +20,19 @@ class GramFactor(FromCholesky):
         self._system = system
 
     def _solve(self, rows):
-        pair, left = Pair(self._system, self.added, rows, None), np.inf
-        x = pair.moved(self._factor.solve(pair.rest()))
-        for _ in range(REFINEMENTS if pair.growth(rows).max(initial=0.0) > CANCELS else 0):
-            before, x = x, pair.moved(self._factor.solve(pair.rest()))
-            sizes, last = row_norms(x), left
-            left = float((row_norms(x - before) / np.where(sizes > 0, sizes, 1.0)).max(initial=0.0))
-            if not SETTLED < left < last / 2:
-                break
-        return x
+        T, pair = self._system, Pair(self._system, self.added, rows, None)
+
+        def improve(x, rest):
+            return pair.moved(self._factor.solve(pair.rest()))
+
+        def correct(x, rest):
+            inner = self._factor.solve(T.apply_rows(rest))
+            return x + (rest - T.apply_adjoint(inner)) / self.added
+
+        x = improve(None, None)
+        if pair.growth(rows).max(initial=0.0) <= CANCELS:
+            return x
+        return certified(T, self.added, x, rows, self._factor.norm, improve, correct)[0]
 
     def _half(self, rows):
         # The adjoint of the map that `_sample_rows` draws with (docs/math.md Q3).

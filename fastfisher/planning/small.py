@@ -32,7 +32,8 @@ def one_call(q, side):
     seconds = rates.call + rates.around(0, long, 0)
     seconds += (others + rows) / rates.core_speed() + passes * size * scores / rates.bandwidth
     if apart:  # which of complex scores takes half the products
-        own, dtype = order // q.parts, q.dtype if q.parts == 2 else dtype
+        own = order // q.parts
+        dtype = dtype if q.parts == 1 else "complex64" if dtype == "float32" else "complex128"
         seconds += rates.seconds(summed, f"numba.{summed}", dtype, own, forming / q.parts, 0)
     else:
         seconds += forming / rates.core_speed()

@@ -196,7 +196,13 @@ def as_returned(operator, added, x, exact, certificate, exponents=0, *, pairs=Fa
     if found is None:
         return None
     kept, lost = found
-    return recertified(operator, added, exact, kept, certificate), lost
+    seen, rows = recertified(operator, added, exact, kept, certificate), certificate.rows
+    if rows is not None:
+        rows = np.where(lost[:, np.newaxis], seen.rows, rows)
+    residuals = np.where(lost, seen.residuals, certificate.residuals)
+    return Certificate(
+        rows, residuals, np.where(lost, seen.backward_errors, certificate.backward_errors)
+    ), lost
 
 
 def underflowed(statuses, lost):

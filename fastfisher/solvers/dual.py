@@ -184,9 +184,10 @@ class Pair:
         return self._sum / self._unit
 
     def growth(self, b):
-        """|b| / (lambda |x|) of each row, for an arbitrary b."""
-        sizes = row_norms(self._sum)
-        return row_norms(b) / np.where(sizes > 0, sizes, np.inf)
+        """|b| / (lambda |x|) of each row, for an arbitrary b; Inf where nothing is left of x."""
+        sizes, given = row_norms(self._sum), row_norms(b)
+        lost = np.where(given > 0, np.inf, 0.0)
+        return np.where(sizes > 0, given / np.where(sizes > 0, sizes, 1.0), lost)
 
     def cancellation(self, b):
         """u |b| / (lambda |x|), the relative forward error of x."""
@@ -214,10 +215,7 @@ def _diagonal(system, b, coef):
             "pass Marquardt(c, shift=...) > 0",
             order=order,
             rcond=0.0,
-            suggested_damping=float(np.max(diagonal, initial=1.0))
-            * 1e-8
-            / system.G.scale
-            / system.G.scale,
+            suggested_damping=1e-8 * float(diagonal.max()) / system.G.scale**2 or 1.0,
         )
     K, system = gram_lower(system, column_weights=1 / added)
     trace = float(K.diagonal().real.sum())

@@ -156,13 +156,14 @@ def sufficient(n, dtype, size):
 def refusal(order, n, rcond, added, trace, what, dtype=np.float64, scale=1.0):
     """The error for a failing pivot, with a damping that would do, for scores without `scale`."""
     largest = (float(np.max(added)) if n else 0.0) / scale / scale
-    suggested = largest + sufficient(n, dtype, float(trace)) / scale / scale
-    suggested = round_up(suggested) if 0 < suggested < np.inf else None
-    advice = (
-        f"an absolute damping of {suggested:.3g} would factor, a larger one is better conditioned"
-        if suggested
-        else "the matrix is zero: any positive absolute damping would factor"
-    )
+    suggested = _told(largest + sufficient(n, dtype, float(trace)) / scale / scale)
+    if suggested:
+        advice = f"an absolute damping of {suggested:.3g} would factor, a larger one is better"
+        advice += " conditioned"
+    elif trace == 0:
+        advice = "the matrix is zero: any positive absolute damping would factor"
+    else:
+        advice = "no damping in the range of double would do; scale the scores"
     return NotPositiveDefiniteError(
         f"pivot {order} of {n} of {what} is not positive at damping {largest:.3g} "
         f"(reciprocal condition {rcond:.1e}); {advice}",
@@ -176,12 +177,20 @@ def rank_deficient(system, trace=None):
     """The error for damping 0, an arbitrary right-hand side and fewer samples than parameters."""
     rank, p = system.rank_bound, system.p
     scale = system.G.scale
-    suggested = None if trace is None else round_up(1e-8 * trace / max(p, 1) / scale / scale)
+    suggested = None if trace is None else _told(1e-8 * trace / max(p, 1) / scale / scale)
+    why = f"F has rank at most {rank} but {p} parameters, and damping is 0 (or vanishes beside F)"
+    why += f": pivot {rank + 1} of {p} cannot be positive; raise damping, or pass coef="
+    if rank >= p:  # the dual has no inverse for it
+        why = "damping is 0, or vanishes beside F, and the dual divides by it; raise damping, take"
+        why += " method='primal', or pass coef="
     return NotPositiveDefiniteError(
-        f"F has rank at most {rank} but {p} parameters, and damping is 0 (or vanishes beside F): "
-        f"pivot {rank + 1} of {p} cannot be positive; raise damping, or pass coef= "
-        "(b = G'(w o coef)/sum(w)) for the minimum-norm solution",
+        f"{why} (b = G'(w o coef)/sum(w)) for the minimum-norm solution",
         order=min(rank + 1, p),
         rcond=0.0,
-        suggested_damping=suggested or None,
+        suggested_damping=suggested,
     )
+
+
+def _told(damping):
+    """A damping to be suggested, or None where it left the range."""
+    return round_up(damping) if 0 < damping < np.inf else None

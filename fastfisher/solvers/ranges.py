@@ -24,8 +24,8 @@ __all__ = [
 # squares still have room, and the power of two that larger (smaller) scores are brought to.
 RANGE = {4: (1e-26, 1e30, 40), 8: (1e-140, 1e140, 220)}
 LAMBDA = {4: 800, 8: 0}  # powers of two that lambda may reach then, by bytes; vectors are double
-LARGEST_POWER = 1023  # of two in double,
-LARGEST_FINITE = {4: 127, 8: 1023}  # and in a real of so many bytes
+LARGEST_POWER = {4: 127, 8: 1023}  # of two, by bytes of a real
+SUMMED = 8  # powers of two that a block sum of squares is larger than the root of its terms
 FAINT = {4: 2.0**-110, 8: 2.0**-970}  # mean squares below have lost digits to underflow
 # From here on (and below the inverse) rows are brought near 1 for a product with scores.
 FAR = {4: 2.0**40, 8: 2.0**400}
@@ -68,12 +68,13 @@ def raise_into_range(counted, largest, itemsize):
     """The power of two that makes scores that count up to `counted`, and are up to `largest`, as
     large as they may be, for the sake of the small ones."""
     power = max(RANGE[itemsize][2] - math.ceil(math.log2(counted)), 0)
-    return 2.0 ** min(power, LARGEST_POWER, _room(largest, itemsize))
+    return 2.0 ** min(power, _room(largest, itemsize))
 
 
 def _room(largest, itemsize):
-    """The largest power of two that leaves numbers up to `largest` finite."""
-    return LARGEST_FINITE[itemsize] - math.ceil(math.log2(largest))
+    """The largest power of two that is finite, and leaves sums of squares up to `largest` so."""
+    most = LARGEST_POWER[itemsize]
+    return min(most, most // 2 - SUMMED - math.ceil(math.log2(largest)))
 
 
 @functools.cache

@@ -6,7 +6,6 @@ second look is left to the general route, which also raises the errors. Complex 
 as real ones of twice the size.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +101,7 @@ def _solved(system, side, b, coef):
     rows, shift, parts = system.G.rows(0, system.n), _NONE if mean is None else mean, 1
     unit, sums = 1.0, None  # of x, in what the kernel found
     if double.kind == "c":
-        sums = _sums_as_real(system, side)
+        sums = _sums_as_real(rows, weights, shift, side)
         rows, weights, shift = _as_real(rows, weights, shift)
         given = [values.view(np.float64) for values in given]
         lam, parts, unit = lam / 2, 2, 1.0 if b is None else 0.5
@@ -135,18 +134,22 @@ def _as(double, rows, size):
     return np.empty((0, size), double) if rows is None else rows.astype(double, copy=False)
 
 
-def _sums_as_real(system, side):
+def _sums_as_real(rows, weights, shift, side):
     """Sums of products of `_as_real`, which are half as many in complex numbers; None of few, since
     those are formed sooner than another kernel is loaded."""
-    order, scores = system.p if side == "primal" else system.n, system.n * system.p
-    if not formed_apart(PARTS**2 * scores, PARTS * order):
+    by_rows = side == "primal"
+    order, terms = rows.shape[by_rows], rows.shape[not by_rows]
+    if not formed_apart(PARTS**2 * rows.size, PARTS * order):
         return None
-    wide = sums_dtype(system.dtype)
-    if system.weights is not None:  # in double, as of real scores
-        system = replace(system, G=replace(system.G, dtype=wide))
+    from ..kernels.cpu.rank_k import add_rank_k  # which brings the compiler along
+
+    wide = sums_dtype(rows.dtype)
+    if weights.size or shift.size:  # in double, as of real scores
+        rows = rows.astype(wide, copy=False)
+    none = np.empty(0, rows.dtype)
+    scale = np.sqrt(weights) if by_rows and weights.size else none.real
     sums = np.zeros((order, order), wide)
-    with np.errstate(over="ignore", invalid="ignore"):  # the certificate tells
-        system.add_syrk(sums) if side == "primal" else system.add_gram(sums)
+    add_rank_k(sums, rows, by_rows, 0, terms, scale, shift if shift.size else none)
     both = np.empty((order, PARTS, order, PARTS))
     both[:, 0, :, 0], both[:, 1, :, 1] = sums.real, sums.real
     both[:, 0, :, 1], both[:, 1, :, 0] = -sums.imag, sums.imag

@@ -20,7 +20,7 @@ from .certificate import (
     with_lost_digits,
     worst,
 )
-from .cg import cg
+from .cg import cg, default_rtol, reached
 from .cutoffs import Cutoff
 from .dual import dual
 from .factored import rank_deficient
@@ -175,7 +175,8 @@ def _solve(system, plan, b, coef, *, single, x0=None, rough=None, **settings):
     if pairs:
         half = len(rows) // 2
         rows = rows[:half] + 1j * rows[half:]
-        outcome = _paired(outcome, given, coef is not None)
+        rtol = settings.get("rtol") if plan.method == "cg" else None
+        outcome = _paired(outcome, given, coef is not None, rtol)
     status = outcome.status if all_finite(rows) else "not_finite"
     return solution_of(
         outcome,
@@ -197,18 +198,39 @@ def _each(outcome, rows, status):
     return {"statuses": finite_statuses(statuses, rows), "residuals": residuals}
 
 
-def _paired(outcome, given, from_coefficients):
-    """The outcome of complex right-hand sides that were solved as twice as many real ones."""
+def _paired(outcome, given, from_coefficients, rtol):
+    """The outcome of complex right-hand sides that were solved as twice as many real ones; `rtol`:
+    of cg."""
     system, statuses = outcome.system, outcome.statuses
-    b = right_side(system, given) if from_coefficients else given
-    certificate = paired(outcome.certificate, b)
+    if outcome.rung == "eigen":  # residuals are those of what the cutoff leaves of b
+        errors = outcome.certificate.residuals, outcome.certificate.backward_errors
+        certificate = Certificate(None, *(pairwise(values, np.maximum) for values in errors))
+    else:
+        b = right_side(system, given) if from_coefficients else given
+        certificate = paired(outcome.certificate, b)
     if statuses:
         half = len(statuses) // 2
-        statuses = tuple(map(worst, zip(statuses[:half], statuses[half:], strict=True)))
+        statuses = map(worst, zip(statuses[:half], statuses[half:], strict=True))
+        # One of the two may be of no account.
+        there = _is_reached(outcome, certificate, rtol)
+        named = zip(statuses, there, strict=True)
+        statuses = tuple(
+            "converged" if good and status not in ("underflow", "not_finite") else status
+            for status, good in named
+        )
     status = outcome.status
-    if status != "converged":  # one of the two may be of no account
+    if status != "converged":
         status = worst(statuses or direct_statuses(system, certificate))
     return replace(outcome, certificate=certificate, statuses=statuses, status=status)
+
+
+def _is_reached(outcome, certificate, rtol):
+    """For each right-hand side of this certificate: True if it is as good as its route promises."""
+    errors, dtype = (certificate.residuals, certificate.backward_errors), outcome.system.dtype
+    if outcome.rung == "cg":
+        return reached(*errors, default_rtol(dtype) if rtol is None else rtol, dtype)
+    found = direct_statuses(outcome.system, certificate)
+    return np.array([status == "converged" for status in found])
 
 
 def _rank_deficient(system, b):

@@ -291,6 +291,8 @@ class System:
         if not faint.size or not system._any_score(faint) or bad_rows(self.G)[0].any():
             return self
         counted, largest = system._sizes()
+        if counted == 0:
+            return system
         return system._scaled(raise_into_range(counted, largest, real_bytes(self.dtype)))
 
     def _any_score(self, columns, step=1024):
@@ -303,18 +305,19 @@ class System:
 
         `largest_square` is the largest diagonal element of F (or K), computed as is, maybe Inf.
         """
-        itemsize = real_bytes(self.dtype)
-        if in_range(largest_square, itemsize) or not self.total or bad_rows(self.G)[0].any():
+        itemsize, square = real_bytes(self.dtype), largest_square
+        if in_range(square, itemsize) or bad_rows(self.G)[0].any():
             return self
         system = self._without_idle()
         counted, largest = system._sizes()
         if counted == 0:
-            return self
+            return system
+        square = math.inf if math.isnan(square) else square
         if self.weights is not None:  # what does not count, or hardly, may be in the square
-            largest_square = max(min(largest_square, counted**2), excess(largest**2, itemsize))
-            if in_range(largest_square, itemsize):
+            square = max(min(square, counted * counted), excess(largest * largest, itemsize))
+            if in_range(square, itemsize):
                 return system
-        scale = scale_into_range(counted, largest, largest_square, self.damping, itemsize)
+        scale = scale_into_range(counted, largest, square, self.damping, itemsize)
         return system._scaled(scale)
 
     def _without_idle(self):
@@ -329,7 +332,7 @@ class System:
     def _sizes(self):
         """The largest score, by the root of its weight over the largest weight; and as it is."""
         largest = bad_rows(self.G)[1]
-        if self.weights is None:
+        if self.weights is None or not self.total:
             return largest, largest
         roots, counted = np.sqrt(self.weights / self.weights.max()), 0.0
         for lo in range(0, self.n, self.G.slice_rows):

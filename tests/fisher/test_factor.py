@@ -199,6 +199,21 @@ def test_factor_D9_of_more_samples_than_parameters_keeps_its_digits(shape, dampi
     assert_ratio(solve_ratio(A, x, b), "goal", f"{shape} {damping}")
 
 
+@pytest.mark.parametrize("damping", (1e-9, 1e-12, 1e-15, 1e-17, 1e-20))
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_factor_D9_of_right_hand_sides_in_the_row_space(damping, dtype):
+    """Of b / lambda next to nothing is left, or nothing."""
+    for row in ([1.0], [1.0, 0.0], [1.0, 2.0, 3.0]):
+        b = np.array(row, dtype)
+        x = ff.GramFisher(dtype=dtype).update(b[np.newaxis]).factor(damping).solve(b)
+        A, b = np.outer(b, b).astype(float) + damping * np.eye(len(b)), b.astype(float)
+        ratio = solve_ratio(A, x[:, np.newaxis].astype(float), b[:, np.newaxis])
+        assert_ratio(ratio * unit_roundoff("float64") / unit_roundoff(dtype), "goal", f"{row}")
+    both = ff.GramFisher(dtype=dtype).update(np.eye(2, dtype=dtype)).factor(damping)
+    expected = 1 / (0.5 + damping)
+    np.testing.assert_allclose(both.solve(np.ones(2)), expected, rtol=20 * unit_roundoff(dtype))
+
+
 def test_gram_fisher_coef_D3_refers_to_rows_in_order(rng):
     batches = [rng.standard_normal((n, 30)) for n in (4, 1, 5)]
     weights = [rng.random(n) + 0.1 for n in (4, 1, 5)]

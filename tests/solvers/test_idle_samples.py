@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher.solvers.system import subtract_outer
 from tests import matrices
 from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
 
@@ -104,6 +105,48 @@ def test_scores_that_overflow_their_mean_are_named_without_a_warning(dtype, valu
     assert found.status == "not_finite"
 
 
+@over_methods
+@pytest.mark.parametrize("size", (2e154, 1e200, 1e300))
+@pytest.mark.parametrize("dtype", ("float64", "complex128"))
+def test_weights_do_not_keep_large_scores_from_being_scaled(method, size, dtype):
+    G, w = np.array([[size, 0], [0, size]], dtype), np.array([1.0, 2.0])
+    b = np.full(2, size, dtype)
+    found = ff.solve(G, b, weights=w, damping=ff.Relative(0.1), method=method)
+    assert found.converged
+    F = w / 3  # over size^2
+    np.testing.assert_allclose(found.x * size, 1 / (F + 0.05), rtol=1e-9)
+
+
+@over_methods
+@pytest.mark.parametrize("weights", ([0.0, 1.0], [0.0, 0.0]))
+def test_where_nothing_counts_x_is_that_of_the_damping(method, weights):
+    G = np.array([[1e200, 1e200], [0, 0]])
+    found = ff.solve(G, np.ones(2), weights=weights, damping=2.0, method=method)
+    assert found.converged and np.allclose(found.x, 0.5, rtol=1e-14)
+
+
+@over_methods
+def test_faint_scores_of_faint_weight_are_nothing(method):
+    G, settings = np.array([[1e-300, 1e-300], [0, 0]]), {"weights": [1e-300, 1.0]}
+    damping = ff.Marquardt(0.1, shift=1e-3)
+    found = ff.solve(G, np.ones(2), damping=damping, method=method, **settings)
+    assert found.converged and np.allclose(found.x, 1e3, rtol=1e-12)
+
+
+@over_methods
+def test_the_power_of_two_is_finite_in_single_precision(method):
+    """What counts is 60 powers of ten below it."""
+    G, w = np.array([[0, 0], [1e-10, 2e-10]]), np.array([1, 1e-100])
+    exact = ff.solve(G, np.ones(2), weights=w, damping=ff.Relative(0.1), method="primal")
+    assert exact.converged and exact.x.max() > 1e120
+    G, b = G.astype("float32"), np.ones(2, "float32")
+    try:
+        found = ff.solve(G, b, weights=w, damping=ff.Relative(0.1), method=method)
+    except ff.errors.NotPositiveDefiniteError:
+        return  # as good as zero
+    assert not found.converged
+
+
 # Refusals ------------------------------------------------------------------------------------
 
 
@@ -131,7 +174,9 @@ def test_what_a_refusal_says_is_in_the_units_of_the_caller(method, dtype, size, 
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64", "complex64", "complex128"))
-@pytest.mark.parametrize("make", ("solve", "path", "DenseFisher", "BlockDiagonalFisher"))
+@pytest.mark.parametrize(
+    "make", ("solve", "dual", "path", "DenseFisher", "BlockDiagonalFisher", "GramFisher")
+)
 def test_the_damping_that_a_refusal_suggests_factors(dtype, make):
     """F is rounded in single precision: double's would be too little."""
     failed = 0
@@ -139,14 +184,17 @@ def test_the_damping_that_a_refusal_suggests_factors(dtype, make):
         rng = matrices.generator("refused", dtype, seed)
         G = matrices.gaussian((30, 2), dtype, rng) @ matrices.gaussian((2, 6), dtype, rng)
         b = np.ones(6, dtype)
-        if make == "solve":
-            solve = lambda damping, G=G, b=b: ff.solve(G, b, damping=damping)  # noqa: E731
+        if make in ("solve", "dual"):
+            method = "auto" if make == "solve" else make
+            solve = lambda damping, G=G, b=b, method=method: ff.solve(  # noqa: E731
+                G, b, damping=damping, method=method
+            )
         elif make == "path":
             F = ff.DenseFisher(6, dtype=dtype).update(G)
             solve = lambda damping, F=F, b=b: F.path(b, [damping])  # noqa: E731
         else:
-            sizes = {"DenseFisher": 6, "BlockDiagonalFisher": [3, 3]}[make]
-            F = getattr(ff, make)(sizes, dtype=dtype).update(G)
+            sizes = {"DenseFisher": [6], "BlockDiagonalFisher": [[3, 3]], "GramFisher": []}[make]
+            F = getattr(ff, make)(*sizes, dtype=dtype).update(G)
             solve = lambda damping, F=F, b=b: F.solve(b, damping=damping)  # noqa: E731
         try:
             solve(1e-18)
@@ -154,6 +202,21 @@ def test_the_damping_that_a_refusal_suggests_factors(dtype, make):
             failed += 1
             solve(error.suggested_damping)
     assert failed > 3
+
+
+def test_a_refusal_beyond_the_range_suggests_nothing():
+    G = 1e160 * matrices.gaussian((5, 4), "float64", matrices.generator("beyond"))
+    with pytest.raises(ff.errors.NotPositiveDefiniteError, match="the dual divides by it") as seen:
+        ff.solve(G, np.ones(4), damping=0.0, method="dual")
+    assert seen.value.suggested_damping is None
+    with pytest.raises(ff.errors.NotPositiveDefiniteError, match="scale the scores"):
+        ff.solve(np.outer(np.arange(1.0, 6), np.full(4, 1e-170)), np.ones(4), damping=0.0)
+
+
+def test_what_is_taken_off_leaves_no_negative_diagonal():
+    c = np.diag([1e-9, 1.0])
+    subtract_outer(c, np.array([1e-3, 1e-3]), 1.0)
+    assert c.diagonal().tolist() == [0.0, 1 - 1e-6]
 
 
 def test_nothing_without_weight_makes_a_diagonal_negative():
@@ -190,3 +253,33 @@ def test_real_and_imaginary_parts_are_one_right_hand_side(method, how, faint):
     np.testing.assert_allclose(found.residuals, residuals, rtol=0, atol=slack)
     scale = np.linalg.norm(A, 2) * np.linalg.norm(found.x, axis=0) + sizes
     assert found.backward_error <= 1.5 * max(np.linalg.norm(r, axis=0) / scale) + slack
+
+
+@pytest.mark.parametrize("how", ("b", "coef"))
+def test_residuals_of_complex_right_hand_sides_are_those_of_the_whole(how):
+    """Of cg that has not converged, so that they are not rounding."""
+    G = matrices.gaussian((30, 9), "float64", matrices.generator("whole"))
+    given = matrices.gaussian((9 if how == "b" else 30, 2), "complex128", matrices.generator(how))
+    given.imag *= [1e-3, 1e3]
+    found = ff.solve(G, **{how: given}, damping=0.01, method="cg", maxiter=2)
+    A, b = G.T @ G / 30 + 0.01 * np.eye(9), given if how == "b" else G.T @ given / 30
+    r, sizes = np.linalg.norm(b - A @ found.x, axis=0), np.linalg.norm(b, axis=0)
+    assert found.statuses == ("max_iterations",) * 2
+    np.testing.assert_allclose(found.residuals, r / sizes, rtol=1e-9)
+    backward = r / (np.linalg.norm(A, 2) * np.linalg.norm(found.x, axis=0) + sizes)
+    assert 0.5 * backward.max() <= found.backward_error <= 2 * backward.max()
+
+
+def test_cg_is_done_where_the_whole_is():
+    G, b = np.diag(np.arange(1.0, 9)), np.eye(8)[0] + 1e-13j * np.arange(8.0)
+    found = ff.solve(G, b, damping=0.1, method="cg", maxiter=2, preconditioner=None)
+    assert found.converged and found.residual < 1e-10, found
+
+
+def test_what_loses_digits_does_not_hide_the_residual_of_others():
+    G = matrices.gaussian((20, 3), "float32", matrices.generator("hide"))
+    b = np.array([[1, 1e-34], [2, 2e-34], [3, 1e-34]], np.float32)
+    both = ff.solve(G, b, damping=1e8)
+    alone = ff.solve(G, b[:, 0], damping=1e8)
+    assert both.statuses == ("converged", "underflow")
+    assert both.residuals[0] == alone.residual > 0

@@ -235,7 +235,7 @@ def _diagonal(system, report, b, coef, finish):
     outcome = _attempted(system, report, matrix, added, 0.0, x, b, improve, finish, norm)
     if report.host[LEAST] <= 0:
         first = int(np.argmin(memory.to_host(added) > 0))
-        raise _undamped(first, max(float(report.host[LARGEST]), 1.0))
+        raise _undamped(first, float(report.host[LARGEST]) / system.scale**2)
     error = matrix.failure(0.0, "the scaled Gram matrix + 1", system)
     if error is not None and np.isfinite(report.host[TRACE]):
         raise error
@@ -249,7 +249,7 @@ def _undamped(first, largest):
         "pass Marquardt(c, shift=...) > 0",
         order=first + 1,
         rcond=0.0,
-        suggested_damping=largest * 1e-8,
+        suggested_damping=largest * 1e-8 or 1.0,
     )
 
 

@@ -62,8 +62,8 @@ def examined(scores, weights):
 
 
 def mean_row(G, shares):
-    """Weighted mean row, about the first row or, since that may have no weight, about what single
-    sums make of it: a constant column has exactly its value as mean."""
+    """Weighted mean row, about the first row or, since that may have no weight, about a first sum:
+    a constant column has its value as mean, without weights exactly."""
     n, p = G.shape
     G = G.weighed
     about, u = memory.zeros((1, p), np.float64), compat.empty((1, n), np.float64)
