@@ -312,7 +312,7 @@ def _primal_small(d):
             shift = np.arange(p * (k > 1)) / 4.0
             given = (d.scores(n, p), weights.astype(np.float64), shift, b, coef)
             yield (x, report, *given, 0.5, 0.25), [0, 1]
-            a = given[0] - (shift if shift.size else 0.0)
+            a = given[0].astype(np.float64) - (shift if shift.size else 0.0)
             formed = np.tril((a.T * (weights if of_samples else 1.0)) @ a)
             yield (x, report, *given, 0.5, 0.25, formed), [0, 1]
 
@@ -328,7 +328,7 @@ def _dual_small(d):
             shift = np.arange(p * (k > 1)) / 4.0
             given = (d.scores(n, p), weights.astype(np.float64), shift, b, coef)
             yield (x, report, *given, 0.5, 0.25, 1e-12, 8), [0, 1]
-            a = given[0] - (shift if shift.size else 0.0)
+            a = given[0].astype(np.float64) - (shift if shift.size else 0.0)
             yield (x, report, *given, 0.5, 0.25, 1e-12, 8, np.tril(a @ a.T)), [0, 1]
 
 
