@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import hypothesis.strategies as st
+import numba
 import numpy as np
 import pytest
 
@@ -15,6 +16,9 @@ VARIANTS = ("plain", "weighted", "shifted", "weighted and shifted")
 over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 over_variants = pytest.mark.parametrize("variant", VARIANTS)
 sizes = st.integers(0, 64)
+bits_of_kernels = pytest.mark.skipif(
+    numba.config.DISABLE_JIT, reason="NumPy sums several rows or vectors in orders of its own"
+)
 
 
 def with_variants(shapes, dtype):

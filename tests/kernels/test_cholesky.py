@@ -15,6 +15,7 @@ from fastfisher.kernels.cpu.splitting import FACTOR_SIDES, FACTOR_WHOLE, factor_
 from fastfisher.planning import Entry
 from tests import matrices, oracle, squares
 from tests.kernels.cases import (
+    bits_of_kernels,
     implementations,
     implementations_of,
     ours,
@@ -317,6 +318,7 @@ def test_27_3_both_substitutions_in_parallel(monkeypatch, entry, dtype):
         compare_substitution(entry, 5 * width + 3, k, dtype)
 
 
+@bits_of_kernels
 @over_dtypes
 def test_a_right_hand_side_has_the_bits_that_it_has_among_others(dtype):
     """However many there are, save for `few.MOST` real ones, and however they are laid out."""

@@ -1,6 +1,5 @@
 """The ways through fvp by the length of rows: they have the same bits, on any threads."""
 
-import numba
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from fastfisher.kernels.cpu.rows import real_rows
 from fastfisher.kernels.cpu.splitting import BLOCK_ROWS, STRIP_BYTES, strip_rows
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices, oracle
-from tests.kernels.cases import operands
+from tests.kernels.cases import bits_of_kernels, operands
 from tests.tolerances import assert_ratio, matvec_ratio
 
 over_stored = pytest.mark.parametrize("stored", ("float32", "float64", "float16", "float32 wide"))
@@ -69,9 +68,7 @@ def test_strips_are_taken_while_a_cache_holds_their_rows_and_vectors(rows, held)
     assert strip_rows(most, 8, 1, caches) == rows > strip_rows(most + 1, 8, 1, caches)
 
 
-@pytest.mark.skipif(
-    numba.config.DISABLE_JIT, reason="NumPy sums groups of rows in orders of its own"
-)
+@bits_of_kernels
 @over_stored
 def test_short_rows_have_the_bits_of_long_ones(stored, monkeypatch):
     widest = matvec.NARROW // MANY // (8 if stored == "float64" else 4)

@@ -22,6 +22,7 @@ from fastfisher.kernels.cpu.splitting import (
 from fastfisher.kernels.cpu.sums import STRIPE
 from tests import matrices, oracle
 from tests.kernels.cases import (
+    bits_of_kernels,
     implementations_of,
     operands,
     ours,
@@ -97,6 +98,7 @@ def test_fvp_is_right_on_both_sides_of_the_fused_limit(dtype, more):
     compare_fvp(ours("fvp"), 9, p, 2, dtype, "weighted and shifted")
 
 
+@bits_of_kernels
 @over_dtypes
 @pytest.mark.parametrize("k", (1, 2, MOST + 1))
 def test_fvp_of_long_rows_has_the_bits_of_one_pass(dtype, k, monkeypatch):
@@ -116,6 +118,7 @@ TILES += [(9, p) for p in (*matrices.edges(COLUMNS), *CHUNKS, *matrices.edges(se
 TILES += [(several.LONG + 1, 1100), (BLOCK_ROWS + 7, 40), (5, 40_000)]
 
 
+@bits_of_kernels
 @pytest.mark.parametrize("shifted", (False, True), ids=("plain", "shifted"))
 @over_dtypes
 def test_every_vector_of_a_tile_has_the_bits_that_it_has_alone(dtype, shifted):

@@ -13,6 +13,7 @@ from fastfisher.kernels.cpu import matvec
 from fastfisher.kernels.cpu.splitting import KEPT_BYTES, SPLIT, THIN, stretch, written_once
 from fastfisher.ops.products import mirror
 from tests import matrices, oracle
+from tests.kernels.cases import bits_of_kernels
 from tests.scores import OF_SCORES
 from tests.tolerances import assert_ratio, entrywise_ratio, gram_ratio, matvec_ratio, syrk_ratio
 
@@ -210,6 +211,7 @@ def test_law_26_15_underflow_is_not_silent_for_the_solver_scale(dtype, rng):
     assert entrywise_ratio(F.astype(np.clongdouble), exact, np.longdouble(subnormal) * 100) <= 1
 
 
+@bits_of_kernels
 def test_zero_rows_appended_law_26_12(rng):
     G = rng.standard_normal((100, 7))
     more = np.vstack([G, np.zeros((33, 7))])
