@@ -12,7 +12,7 @@ from ..errors import NotPositiveDefiniteError
 from ..kernels.cpu.memory import SMALL, forget
 from ..passes import sums_dtype
 from .certificate import direct_status, row_norms
-from .factored import CholeskyFactor, rank_deficient
+from .factored import CholeskyFactor, rank_deficient, suggestion
 from .fine import certified, right_side
 from .ladder import allowed, climb
 from .outcome import Outcome
@@ -215,7 +215,7 @@ def _diagonal(system, b, coef):
             "pass Marquardt(c, shift=...) > 0",
             order=order,
             rcond=0.0,
-            suggested_damping=1e-8 * float(diagonal.max()) / system.G.scale**2 or 1.0,
+            suggested_damping=suggestion(1e-8 * float(diagonal.max() or 1.0), system.G.scale),
         )
     K, system = gram_lower(system, column_weights=1 / added)
     trace = float(K.diagonal().real.sum())

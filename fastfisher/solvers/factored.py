@@ -19,6 +19,7 @@ __all__ = [
     "solve_lower_adjoint",
     "spectral_norm",
     "sufficient",
+    "suggestion",
 ]
 
 # Undamped sums of products carry errors of a few n eps: below that a pivot is noise.
@@ -156,12 +157,14 @@ def sufficient(n, dtype, size):
 def refusal(order, n, rcond, added, trace, what, dtype=np.float64, scale=1.0):
     """The error for a failing pivot, with a damping that would do, for scores without `scale`."""
     largest = (float(np.max(added)) if n else 0.0) / scale / scale
-    suggested = _told(largest + sufficient(n, dtype, float(trace)) / scale / scale)
+    enough = largest + sufficient(n, dtype, float(trace)) / scale / scale
+    suggested = suggestion(enough)
     if suggested:
         advice = f"an absolute damping of {suggested:.3g} would factor, a larger one is better"
         advice += " conditioned"
-    elif trace == 0:
-        advice = "the matrix is zero: any positive absolute damping would factor"
+    elif enough == 0:
+        advice = "zero" if trace == 0 else "below the range of double"
+        advice = f"the matrix is {advice}: any positive absolute damping would factor"
     else:
         advice = "no damping in the range of double would do; scale the scores"
     return NotPositiveDefiniteError(
@@ -177,7 +180,7 @@ def rank_deficient(system, trace=None):
     """The error for damping 0, an arbitrary right-hand side and fewer samples than parameters."""
     rank, p = system.rank_bound, system.p
     scale = system.G.scale
-    suggested = None if trace is None else _told(1e-8 * trace / max(p, 1) / scale / scale)
+    suggested = None if trace is None else suggestion(1e-8 * trace / max(p, 1), scale)
     why = f"F has rank at most {rank} but {p} parameters, and damping is 0 (or vanishes beside F)"
     why += f": pivot {rank + 1} of {p} cannot be positive; raise damping, or pass coef="
     if rank >= p:  # the dual has no inverse for it
@@ -191,6 +194,7 @@ def rank_deficient(system, trace=None):
     )
 
 
-def _told(damping):
-    """A damping to be suggested, or None where it left the range."""
+def suggestion(damping, scale=1.0):
+    """A damping to be suggested, for scores without `scale`; None where it left the range."""
+    damping = damping / scale / scale
     return round_up(damping) if 0 < damping < np.inf else None

@@ -53,7 +53,7 @@ def scale_into_range(counted, largest, mean_square, damping, itemsize):
     than needed, since absolute damping should not vanish beside them, nor grow beyond them until x
     is lost."""
     _, most, target = RANGE[itemsize]
-    exponent = math.ceil(math.log2(largest if mean_square > most else counted))
+    exponent = _exponent(largest if mean_square > most else counted)
     if mean_square > most or exponent > 0:
         return 2.0 ** min(target - exponent, _room(largest, itemsize))
     power = -target - exponent
@@ -67,14 +67,19 @@ def scale_into_range(counted, largest, mean_square, damping, itemsize):
 def raise_into_range(counted, largest, itemsize):
     """The power of two that makes scores that count up to `counted`, and are up to `largest`, as
     large as they may be, for the sake of the small ones."""
-    power = max(RANGE[itemsize][2] - math.ceil(math.log2(counted)), 0)
-    return 2.0 ** min(power, _room(largest, itemsize))
+    power = min(RANGE[itemsize][2] - _exponent(counted), _room(largest, itemsize))
+    return 2.0 ** max(power, 0)
 
 
 def _room(largest, itemsize):
     """The largest power of two that is finite, and leaves sums of squares up to `largest` so."""
     most = LARGEST_POWER[itemsize]
-    return min(most, most // 2 - SUMMED - math.ceil(math.log2(largest)))
+    return min(most, most // 2 - SUMMED - _exponent(largest))
+
+
+def _exponent(size):
+    """The power of two next to a size, from above; that of the largest double for infinity."""
+    return math.ceil(math.log2(min(size, number_range(np.dtype(np.float64))[1])))
 
 
 @functools.cache

@@ -148,7 +148,7 @@ def _sums_as_real(rows, weights, shift, side):
         rows = rows.astype(wide, copy=False)
     none = np.empty(0, rows.dtype)
     scale = np.sqrt(weights) if by_rows and weights.size else none.real
-    sums = np.zeros((order, order), wide)
+    sums, rows = np.zeros((order, order), wide), np.ascontiguousarray(rows)
     add_rank_k(sums, rows, by_rows, 0, terms, scale, shift if shift.size else none)
     both = np.empty((order, PARTS, order, PARTS))
     both[:, 0, :, 0], both[:, 1, :, 1] = sums.real, sums.real

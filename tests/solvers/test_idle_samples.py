@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastfisher as ff
+from fastfisher.solvers.ranges import raise_into_range
 from fastfisher.solvers.system import subtract_outer
 from tests import matrices
 from tests.tolerances import assert_ratio, solve_ratio, unit_roundoff
@@ -209,8 +210,31 @@ def test_a_refusal_beyond_the_range_suggests_nothing():
     with pytest.raises(ff.errors.NotPositiveDefiniteError, match="the dual divides by it") as seen:
         ff.solve(G, np.ones(4), damping=0.0, method="dual")
     assert seen.value.suggested_damping is None
-    with pytest.raises(ff.errors.NotPositiveDefiniteError, match="scale the scores"):
-        ff.solve(np.outer(np.arange(1.0, 6), np.full(4, 1e-170)), np.ones(4), damping=0.0)
+    for size, said in ((1e-170, "below the range of double"), (1e170, "scale the scores")):
+        with pytest.raises(ff.errors.NotPositiveDefiniteError, match=said) as seen:
+            ff.solve(np.outer(np.arange(1.0, 6), np.full(4, size)), np.ones(4), damping=0.0)
+        assert seen.value.suggested_damping is None
+
+
+@pytest.mark.parametrize("size", (1e-310, 1e-250, 1e-160, 1.0, 1e150, 1e200, 1e300))
+@pytest.mark.parametrize("method", ("primal", "dual"))
+def test_an_empty_column_is_refused_at_any_size(size, method):
+    G = size * matrices.gaussian((5, 12), "float64", matrices.generator("empty"))
+    G[:, 3] = 0
+    with pytest.raises(ff.errors.NotPositiveDefiniteError) as seen:
+        ff.solve(G, np.ones(12), damping=ff.Marquardt(1e-3), method=method)
+    told = seen.value.suggested_damping
+    if size == 1:
+        assert 1e-15 < told < 1
+    elif size < 1e-200 and method == "primal":
+        assert "any positive absolute damping would factor" in str(seen.value) and told is None
+    else:
+        assert told is None or 0 < told / size < size
+
+
+def test_what_is_raised_into_range_never_sinks():
+    for size in (1e-30, 1.0, 1e18, 1e30):
+        assert raise_into_range(size, size, 4) >= 1 and raise_into_range(size, np.inf, 8) >= 1
 
 
 def test_what_is_taken_off_leaves_no_negative_diagonal():

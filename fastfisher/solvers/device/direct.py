@@ -16,7 +16,7 @@ from ...kernels.cuda import compat, memory, squares, sums, vectors
 from ...kernels.cuda.vectors import ADDED, LARGEST, LEAST, NORM, PIVOT, TRACE
 from ..certificate import DIRECT_LIMIT, REFINEMENTS, Certificate, direct_status
 from ..dual import FAINT
-from ..factored import rank_deficient
+from ..factored import rank_deficient, suggestion
 from ..ladder import HELD, allowed, current_ladder, escalation
 from ..outcome import Outcome
 from .matrix import Matrix, resolved
@@ -235,21 +235,21 @@ def _diagonal(system, report, b, coef, finish):
     outcome = _attempted(system, report, matrix, added, 0.0, x, b, improve, finish, norm)
     if report.host[LEAST] <= 0:
         first = int(np.argmin(memory.to_host(added) > 0))
-        raise _undamped(first, float(report.host[LARGEST]) / system.scale**2)
+        raise _undamped(first, float(report.host[LARGEST]), system.scale)
     error = matrix.failure(0.0, "the scaled Gram matrix + 1", system)
     if error is not None and np.isfinite(report.host[TRACE]):
         raise error
     return outcome()
 
 
-def _undamped(first, largest):
+def _undamped(first, largest, scale):
     """The error for a parameter without score and damping."""
     return NotPositiveDefiniteError(
         f"parameter {first} has no score and no damping (Marquardt without shift); "
         "pass Marquardt(c, shift=...) > 0",
         order=first + 1,
         rcond=0.0,
-        suggested_damping=largest * 1e-8 or 1.0,
+        suggested_damping=suggestion(1e-8 * (largest or 1.0), scale),
     )
 
 

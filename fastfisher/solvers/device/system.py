@@ -242,8 +242,8 @@ class System:
         system, largest = self._without_idle(largest)
         itemsize, square = self.dtype.itemsize, largest_square
         if system is not self:  # what does not count may be in the square
-            square = min(square, largest**2)
-            if in_range(square, itemsize):
+            square = min(square, largest * largest)
+            if in_range(square, itemsize) or largest == 0:
                 return system
         return system._scaled(scale_into_range(largest, largest, square, self.damping, itemsize))
 
