@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..solvers.dual import Pair
+from ..solvers.dual import Pair, applied_inverse
 from ..solvers.factored import inverse_squares, solve_lower
 from ..solvers.fine import certified
 from .factor import CHUNK, FromCholesky, hermitian_products
@@ -20,19 +20,19 @@ class GramFactor(FromCholesky):
         self._system = system
 
     def _solve(self, rows):
-        T, pair = self._system, Pair(self._system, self.added, rows, None)
+        system, factor, lam = self._system, self._factor, self.added
+        pair = Pair(system, lam, rows, None)
 
         def improve(x, rest):
-            return pair.moved(self._factor.solve(pair.rest()))
+            return pair.moved(factor.solve(pair.rest()))
 
         def correct(x, rest):
-            inner = self._factor.solve(T.apply_rows(rest))
-            return x + (rest - T.apply_adjoint(inner)) / self.added
+            return x + applied_inverse(system, factor, lam, rest)
 
         x = improve(None, None)
         if pair.growth(rows).max(initial=0.0) <= CANCELS:
             return x
-        return certified(T, self.added, x, rows, self._factor.norm, improve, correct)[0]
+        return certified(system, lam, x, rows, factor.norm, improve, correct)[0]
 
     def _half(self, rows):
         # The adjoint of the map that `_sample_rows` draws with (docs/math.md Q3).

@@ -186,7 +186,9 @@ def layered_gram(c, a, e, tokens):
 
 def primal_small(x, report, a, weights, shift, b, coef, damping, share, sums=None):
     wide, w = _shifted(a, shift, np.float64), weights if weights.size else np.ones(len(a))
-    F = ((wide.T * w) @ wide if sums is None else _whole(sums)) / w.sum()
+    F = (wide.T * w) @ wide if sums is None else sums.copy()
+    mirror(F)
+    F /= w.sum()
     L = _damped(report, F, F.diagonal().max(), damping, share, len(F))
     if report[3]:
         return
@@ -202,7 +204,9 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
     wide, w = _shifted(a, shift, np.float64), weights if weights.size else np.ones(len(a))
     u = np.sqrt(w / w.sum())
     T = u[:, np.newaxis] * wide
-    K = T @ T.T if sums is None else u[:, np.newaxis] * _whole(sums) * u
+    K = wide @ wide.T if sums is None else sums.copy()
+    mirror(K)
+    K *= u[:, np.newaxis] * u
     L = _damped(report, K, np.square(wide).mean(axis=1).max(), damping, share, a.shape[1])
     if report[3]:
         return
@@ -229,11 +233,6 @@ def dual_small(x, report, a, weights, shift, b, coef, damping, share, limit, ste
         if arbitrary and size > 0:
             report[10] = max(report[10], np.linalg.norm(near) / size)
         _tell(report, c, x[c], right, units[c], *best)
-
-
-def _whole(lower):
-    """Both triangles of a real symmetric matrix, from the lower one."""
-    return np.tril(lower) + np.tril(lower, -1).T
 
 
 def _damped(report, A, largest, damping, share, p):

@@ -19,7 +19,7 @@ from .outcome import Outcome
 from .ranges import unit_roundoff
 from .system import dots
 
-__all__ = ["INSIDE", "Pair", "dual", "gram_factor"]
+__all__ = ["INSIDE", "Pair", "applied_inverse", "dual", "gram_factor"]
 
 # Up to so much of the trace, damping hardly lifts what T' maps to zero out of rounding.
 FAINT = 2.0**-26
@@ -136,7 +136,7 @@ def _scalar(system, b, coef):
         return pair.moved(factor.solve(pair.rest()))
 
     def correct(x, rest):  # of which the pair knows nothing: its products round as they do
-        return x + (rest - system.apply_adjoint(factor.solve(system.apply_rows(rest)))) / lam
+        return x + applied_inverse(system, factor, lam, rest)
 
     def correct_inside(x, rest):
         y = factor.solve(system.apply_rows(rest))
@@ -154,6 +154,11 @@ def _scalar(system, b, coef):
         if again.certificate.backward_error < outcome.certificate.backward_error:
             outcome = again
     return outcome
+
+
+def applied_inverse(system, factor, lam, b):
+    """(b - T'B^-1 T b) / lambda for rows b and the factor of B."""
+    return (b - system.apply_adjoint(factor.solve(system.apply_rows(b)))) / lam
 
 
 class Pair:
